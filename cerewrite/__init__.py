@@ -1,0 +1,98 @@
+"""cerewrite: rewrite runs of wide layers into collegial ensembles.
+
+One verb per stage: `analyze`, `plan`, `apply`, `verify`, `export_onnx`; `convert` runs them all.
+Importing this package does not import torch; the first verb does.
+
+Example:
+    >>> import cerewrite
+    >>> cerewrite.UsageError.exit_code
+    2
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from cerewrite.errors import (
+    AnalysisError,
+    CerewriteError,
+    ExportError,
+    InfeasibleBudgetError,
+    LoadError,
+    OutputError,
+    PlanError,
+    RewriteError,
+    StalePlanError,
+    TraceError,
+    UsageError,
+    VerificationError,
+)
+
+if TYPE_CHECKING:
+    from cerewrite.ir import Analysis, Plan, Report
+    from cerewrite.loader import build
+    from cerewrite.pipeline import (
+        Conversion,
+        analyze,
+        apply,
+        convert,
+        export_onnx,
+        load,
+        plan,
+        revert,
+        save,
+        verify,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Analysis",
+    "AnalysisError",
+    "CerewriteError",
+    "Conversion",
+    "ExportError",
+    "InfeasibleBudgetError",
+    "LoadError",
+    "OutputError",
+    "Plan",
+    "PlanError",
+    "Report",
+    "RewriteError",
+    "StalePlanError",
+    "TraceError",
+    "UsageError",
+    "VerificationError",
+    "__version__",
+    "analyze",
+    "apply",
+    "build",
+    "convert",
+    "export_onnx",
+    "load",
+    "plan",
+    "revert",
+    "save",
+    "verify",
+]
+
+_HOMES = {
+    "Analysis": "cerewrite.ir",
+    "Plan": "cerewrite.ir",
+    "Report": "cerewrite.ir",
+    "build": "cerewrite.loader",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module 'cerewrite' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOMES.get(name, "cerewrite.pipeline")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,148 @@
+"""Write a folder or a file whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cerewrite.artifacts.names import OURS
+from cerewrite.errors import OutputError
+
+
+def check_target(path: str | os.PathLike[str], *, folder: bool, overwrite: bool = False) -> Path:
+    """Check, before any long work, that an output can be written; nothing is left behind.
+
+    Args:
+        path: the folder or file that will be written.
+        folder: whether it is a folder.
+        overwrite: allow a file, or a folder that holds nothing but cerewrite's own files.
+
+    Returns:
+        The absolute path, symbolic links resolved.
+
+    Raises:
+        OutputError: if it exists and must not be replaced, or its parent cannot be written.
+    """
+    target = Path(path).resolve()
+    if target.is_dir():
+        _check_folder(target, path, folder, overwrite)
+    elif target.exists() and folder:
+        raise OutputError(f"{path}: exists and is a file", advice="choose a folder to write to")
+    elif target.exists() and not overwrite:
+        raise OutputError(f"{path}: exists", advice="choose another name, or pass --force")
+    parent = next(item for item in target.parents if item.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.tmp-", dir=parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return target
+
+
+def _check_folder(target: Path, shown: object, folder: bool, overwrite: bool) -> None:
+    if not folder:
+        raise OutputError(f"{shown}: is a folder", advice="name a file to write to")
+    held = sorted(item.name for item in target.iterdir())
+    foreign = [name for name in held if name not in OURS]
+    if held and not overwrite:
+        raise OutputError(
+            f"{shown}: the folder exists and is not empty",
+            advice="choose another folder, or pass --force to replace an earlier conversion",
+        )
+    if foreign:
+        raise OutputError(
+            f"{shown}: holds files that cerewrite did not write: {', '.join(foreign[:3])}",
+            advice="choose another folder; --force replaces nothing but earlier conversions",
+        )
+
+
+def _unwritable(path: object, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be written: {error.strerror or error}",
+        advice="check the path, its permissions and the space left on the disk",
+    )
+
+
+@contextlib.contextmanager
+def staged_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` in one step when the block ends well.
+
+    Whatever the block raises, and when the process is killed, ``path`` is what it was before.
+
+    Raises:
+        OutputError: see `check_target`; also if the disk fails or fills up.
+    """
+    target = check_target(path, folder=True, overwrite=overwrite)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
+        draft.chmod(0o777 & ~_umask())
+        yield draft
+        _sync(draft)
+        _move(draft, target)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_file(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> None:
+    """Write one text file, whole or not at all.
+
+    Raises:
+        OutputError: see `check_target`; also if the disk fails or fills up.
+    """
+    target = check_target(path, folder=False, overwrite=overwrite)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.tmp-", dir=target.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o666 & ~_umask())
+        os.replace(name, target)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(folder: Path) -> None:
+    for item in (*folder.iterdir(), folder):
+        handle = os.open(item, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _move(draft: Path, target: Path) -> None:
+    """Rename a folder onto another one; an earlier one stands aside until that is done."""
+    if not target.exists() or not any(target.iterdir()):
+        os.rename(draft, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
+    os.rename(target, aside)
+    try:
+        os.rename(draft, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

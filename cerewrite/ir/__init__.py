@@ -1,0 +1,51 @@
+"""Frozen data: what the stages hand to each other."""
+
+from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
+from cerewrite.ir.outcomes import Check, Rejection, Verification
+from cerewrite.ir.regions import Region, RegionLayer, Role, Site
+from cerewrite.ir.results import (
+    SCHEMA,
+    Analysis,
+    Budget,
+    Estimate,
+    Export,
+    Figures,
+    LayerEstimate,
+    Parity,
+    Plan,
+    RegionEstimate,
+    Report,
+    Split,
+)
+from cerewrite.ir.serial import dumps, encode, loads
+
+__all__ = [
+    "SCHEMA",
+    "Analysis",
+    "Budget",
+    "Check",
+    "Estimate",
+    "Export",
+    "Figures",
+    "Layer",
+    "LayerEstimate",
+    "Op",
+    "Parity",
+    "PerChannel",
+    "Plan",
+    "Ref",
+    "Region",
+    "RegionEstimate",
+    "RegionLayer",
+    "Rejection",
+    "Report",
+    "Role",
+    "Site",
+    "Split",
+    "TracedModel",
+    "Verification",
+    "WidthClass",
+    "dumps",
+    "encode",
+    "loads",
+]

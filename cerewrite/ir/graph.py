@@ -1,0 +1,202 @@
+"""The traced model: operators, sampled layers, width classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import networkx as nx
+
+from cerewrite.ir.outcomes import Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A reference to another operator's value inside an operator's arguments."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One node of the traced data-flow graph, the same whatever rung saw it.
+
+    Attributes:
+        name: unique name within the graph.
+        target: canonical operator name: ``conv2d``, ``relu``, ``add``; ``input``,
+            ``parameter``, ``constant`` and ``output`` for the graph's ends.
+        inputs: names of the operators whose tensors it reads, in argument order.
+        shape: shape of its output tensor at the traced batch; ``()`` for several outputs.
+        module: qualified name of the innermost module that ran it ("" for the model itself);
+            for a parameter, its qualified name.
+        call: which call of that module this is, from 0.
+        args: its positional arguments, tensors replaced by `Ref`.
+        kwargs: its keyword arguments, likewise.
+        function: the operator as a callable on one tensor where it is pointwise.
+    """
+
+    name: str
+    target: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    module: str = ""
+    call: int = 0
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+    function: Callable[..., Any] | None = None
+
+    @property
+    def numel(self) -> int:
+        """Number of elements of the output tensor at the traced batch."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A sampled layer: a linear or convolution whose weights are drawn at initialisation.
+
+    Attributes:
+        name: qualified name of its module.
+        op: registered operator rule that knows it (``linear``, ``conv``).
+        node: name of its operator in the graph.
+        source: width class it reads, or None where that width is fixed by something else.
+        target: width class it writes, or None likewise.
+        in_channels: channels read (of the source class where there is one).
+        out_channels: channels written.
+        groups: existing groups.
+        kernel: weights per (input channel, output channel) pair of one group: kernel elements,
+            times the elements a flattened channel contributes.
+        positions: output positions per example.
+        bias: whether it has a bias.
+        gain: ``fan_in * Var[W]``, dimensionless (THEORY 1).
+        bias_variance: variance of its biases, 0 without.
+        rung: which tracer saw it.
+        swappable: whether the rewrite may replace its module.
+    """
+
+    name: str
+    op: str
+    node: str
+    source: str | None
+    target: str | None
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel: int
+    positions: int
+    bias: bool
+    gain: float
+    bias_variance: float
+    rung: str
+    swappable: bool = True
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs that one output unit reads."""
+        return self.in_channels * self.kernel // self.groups
+
+    @property
+    def params(self) -> int:
+        """Parameters: weights and biases."""
+        return self.out_channels * (self.fan_in + int(self.bias))
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations per example, two per multiply-add, biases not counted."""
+        return 2 * self.out_channels * self.fan_in * self.positions
+
+
+@dataclass(frozen=True, slots=True)
+class PerChannel:
+    """A module that acts on the channels of one width class one by one (or member by member).
+
+    Attributes:
+        name: qualified name of its module.
+        op: registered operator rule (``batch_norm``, ``depthwise_conv``, ``prelu``, ...).
+        width: the width class.
+        params: parameters per channel.
+        flops: FLOPs per channel and example in linear algebra (depthwise convs; 0 for norms).
+        divisor: the width of a member must be a multiple of it (1 for none).
+    """
+
+    name: str
+    op: str
+    width: str
+    params: int
+    flops: int = 0
+    divisor: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WidthClass:
+    """Channel dimensions that must stay equal.
+
+    Attributes:
+        name: the qualified name of the first layer that writes it.
+        size: channels.
+        writers: layers that write it, in execution order.
+        readers: layers that read it, in execution order.
+        couplings: operators that tie several writers together (``add``), sorted.
+        modules: the per-channel modules that must be resized with it.
+        pins: why it cannot be split; empty when it can.
+    """
+
+    name: str
+    size: int
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    couplings: tuple[str, ...]
+    modules: tuple[PerChannel, ...]
+    pins: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TracedModel:
+    """What the tracer saw: operators in execution order, layers, widths, refusals.
+
+    Attributes:
+        ops: the data-flow graph in execution order.
+        layers: every sampled layer, in execution order.
+        widths: every width class.
+        rejections: what was refused while tracing, with reasons.
+        params: parameters of the model, shared ones counted once.
+        fingerprint: hash of the model's structure (names, types, shapes; not weights).
+        rung: the tracer that produced the graph.
+        name: class name of the model.
+        batch: batch size of the traced example.
+    """
+
+    ops: tuple[Op, ...]
+    layers: tuple[Layer, ...]
+    widths: tuple[WidthClass, ...]
+    rejections: tuple[Rejection, ...]
+    params: int
+    fingerprint: str
+    rung: str
+    name: str
+    batch: int
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of linear and convolution layers per example (two per multiply-add)."""
+        return sum(layer.flops for layer in self.layers)
+
+    def width_graph(self) -> nx.MultiDiGraph:
+        """Width classes as nodes, sampled layers as edges; fixed widths are not drawn."""
+        graph = nx.MultiDiGraph()
+        for width in self.widths:
+            graph.add_node(width.name, width=width)
+        for layer in self.layers:
+            if layer.source is not None and layer.target is not None:
+                graph.add_edge(layer.source, layer.target, key=layer.name, layer=layer)
+        return graph
+
+    def layer_graph(self) -> nx.DiGraph:
+        """The data-flow graph: operators as nodes, values as edges."""
+        graph = nx.DiGraph()
+        for op in self.ops:
+            graph.add_node(op.name, op=op)
+            graph.add_edges_from((source, op.name) for source in op.inputs)
+        return graph

@@ -1,0 +1,103 @@
+"""Regions: connected sets of width classes that may be split into members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cerewrite.ir.graph import PerChannel
+
+Role = Literal["entry", "interior", "exit"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionLayer:
+    """A sampled layer's part in a region.
+
+    Attributes:
+        name: qualified name of its module.
+        op: registered operator rule.
+        role: ``entry`` (reads from outside), ``interior``, or ``exit`` (writes outside).
+        source: index into the region's widths of the class it reads; -1 for an entry.
+        target: index of the class it writes; -1 for an exit.
+        in_channels: channels read in the original model.
+        out_channels: channels written in the original model.
+        kernel: weights per (input channel, output channel) pair.
+        positions: output positions per example.
+        bias: whether it has a bias.
+    """
+
+    name: str
+    op: str
+    role: Role
+    source: int
+    target: int
+    in_channels: int
+    out_channels: int
+    kernel: int
+    positions: int
+    bias: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where finite width enters a region: the units of one class, seen after one layer.
+
+    The layer's fluctuation is ``kappa = c / width`` with c fixed by the shares and moments
+    (THEORY 4 and 6); the planner varies the width.
+
+    Attributes:
+        layer: the sampled layer whose fresh weights fluctuate.
+        width: index into the region's widths.
+        f_up: d log K / d log(forward second moment), dimensionless.
+        f_dn: d log K / d log(backward second moment).
+        v_aa: relative variance of one unit's forward energy.
+        v_bb: relative variance of one unit's backward energy.
+        v_ab: their relative covariance.
+        rho: spatial factor in (0, 1].
+    """
+
+    layer: str
+    width: int
+    f_up: float
+    f_dn: float
+    v_aa: float
+    v_bb: float
+    v_ab: float
+    rho: float = 1.0
+
+    @property
+    def coefficient(self) -> float:
+        """``kappa * width``: the layer's correction at one unit."""
+        up, dn = self.f_up, self.f_dn
+        return self.rho * (self.v_aa * up * up + self.v_bb * dn * dn + 2 * self.v_ab * up * dn)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A connected set of width classes with its layers (THEORY 8).
+
+    Attributes:
+        name: the shortest qualified prefix its layers share, or its first layer.
+        scope: the scope it was found at (``block``, ...).
+        classes: names of its width classes, in execution order.
+        sizes: their channels in the original model, all members together.
+        multiplicity: members the original already has (1, or its uniform groups).
+        layers: entries, interiors and exits, in execution order.
+        modules: the per-channel modules, each with the class it belongs to.
+        sites: where finite width enters, in execution order; empty before an analysis.
+    """
+
+    name: str
+    scope: str
+    classes: tuple[str, ...]
+    sizes: tuple[int, ...]
+    multiplicity: int
+    layers: tuple[RegionLayer, ...]
+    modules: tuple[PerChannel, ...]
+    sites: tuple[Site, ...] = ()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of one member per class in the original model."""
+        return tuple(size // self.multiplicity for size in self.sizes)

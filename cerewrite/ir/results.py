@@ -1,0 +1,262 @@
+"""Estimates, analyses, plans and reports: one frozen value per arrow of the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cerewrite.ir.outcomes import Rejection, Verification
+from cerewrite.ir.regions import Region
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its error.
+
+    Attributes:
+        value: the estimate.
+        stderr: its standard error; None for closed forms.
+        samples: independent draws behind it; 0 for closed forms.
+        method: registered estimator that made it.
+        reference: paper and equation, or THEORY section.
+    """
+
+    value: float
+    stderr: float | None
+    samples: int
+    method: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEstimate:
+    """The finite-width correction of one sampled layer.
+
+    Attributes:
+        name: qualified name of the layer.
+        width: units, that is, output channels.
+        kappa: its contribution to log E[K^2]/E[K]^2; 0 for a read-out layer.
+        kappa_stderr: standard error of kappa; None for closed forms.
+        f_up: share of K that scales with its forward second moment.
+        f_dn: share of K that scales with its backward second moment.
+        share: kappa over the sum of all kappas, in [0, 1].
+        v_aa, v_bb, v_ab: relative (co)variances of one unit's energies (THEORY 4).
+        rho: spatial factor in (0, 1].
+        region: name of the region that can split its width, or None.
+        params: parameters of the layer.
+        flops: FLOPs per example.
+        rung: which tracer saw it.
+        note: what is approximate about the figure, "" if nothing.
+    """
+
+    name: str
+    width: int
+    kappa: float
+    kappa_stderr: float | None
+    f_up: float
+    f_dn: float
+    share: float
+    v_aa: float
+    v_bb: float
+    v_ab: float
+    rho: float
+    region: str | None
+    params: int
+    flops: int
+    rung: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionEstimate:
+    """One region's own nu, with the region's structure."""
+
+    name: str
+    nu: float
+    region: Region
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What `cerewrite.analyze` returns.
+
+    Attributes:
+        model: class name of the model.
+        fingerprint: hash of the model's structure.
+        estimator: registered estimator.
+        parametrization: ``ntk`` or ``standard``.
+        gain: ``as-built``, ``he`` or a number: the initialisation that was assumed.
+        scope: the scope the regions were found at.
+        nu: relative variance of the tangent kernel's diagonal, with its error.
+        layers: per sampled layer, in execution order.
+        regions: per region, in execution order.
+        rejections: what was refused, with reasons.
+        params: parameters of the model.
+        flops: FLOPs per example.
+        rung: tracer that produced the graph.
+        assumptions: what the figures rest on, one sentence each.
+        schema: version of this record.
+    """
+
+    model: str
+    fingerprint: str
+    estimator: str
+    parametrization: str
+    gain: str
+    scope: str
+    nu: Estimate
+    layers: tuple[LayerEstimate, ...]
+    regions: tuple[RegionEstimate, ...]
+    rejections: tuple[Rejection, ...]
+    params: int
+    flops: int
+    rung: str
+    assumptions: tuple[str, ...]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """An upper limit on one cost.
+
+    Attributes:
+        cost: registered budget (``params``, ``flops``).
+        limit: the limit, in the cost's own unit.
+        text: the request as the user wrote it.
+    """
+
+    cost: str
+    limit: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A whole model's costs and nu."""
+
+    params: int
+    flops: int
+    nu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What becomes of one region: ``multiplicity`` members of ``widths``.
+
+    Attributes:
+        region: name of the region.
+        multiplicity: members, at least 1.
+        widths: width of one member per class of the region, in its order.
+        params: parameters of the region's layers and modules after the split.
+        flops: FLOPs of the region after the split, per example.
+        nu: relative variance of the region after the split.
+        note: a comment; ignored by the program.
+    """
+
+    region: str
+    multiplicity: int
+    widths: tuple[int, ...]
+    params: int
+    flops: int
+    nu: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `cerewrite.plan` returns: pure numbers, no tensors.
+
+    Attributes:
+        model: class name of the model it belongs to.
+        fingerprint: hash of that model's structure.
+        objective: ``primal`` or ``dual``.
+        budgets: the limits that were asked for.
+        scope: scope of the regions.
+        splits: one per region that changes.
+        baseline: costs and nu before.
+        planned: costs and nu after.
+        feasible: per budget, the least and largest cost that any design reaches.
+        considered: designs looked at.
+        gap: relative optimality gap of the allocation: an upper bound, from the Lagrangian.
+        regions: the regions' structure, which `apply` follows.
+        rejections: what was refused, with reasons.
+        seed: seed of the new members' initialisation.
+        schema: version of this record.
+        note: a comment; ignored by the program.
+    """
+
+    model: str
+    fingerprint: str
+    objective: str
+    budgets: tuple[Budget, ...]
+    scope: str
+    splits: tuple[Split, ...]
+    baseline: Figures
+    planned: Figures
+    feasible: tuple[tuple[str, float, float], ...]
+    considered: int
+    gap: float
+    regions: tuple[Region, ...]
+    rejections: tuple[Rejection, ...]
+    seed: int
+    schema: int = SCHEMA
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """PyTorch against ONNX Runtime at one batch size.
+
+    Attributes:
+        batch: batch size.
+        relative_error: ``max |torch - onnx| / max |torch|``, the worst output's.
+        limit: the largest error that passes.
+        note: what was compared, where it is not the model as it stands.
+    """
+
+    batch: int
+    relative_error: float
+    limit: float
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the limit."""
+        return self.relative_error <= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An ONNX file and how well it agrees with PyTorch.
+
+    Attributes:
+        path: file name.
+        opset: operator set version.
+        nodes: nodes in the graph.
+        size: bytes of the file.
+        parity: agreement per batch size.
+        inputs, outputs: names and shapes, a symbolic axis by its name.
+    """
+
+    path: str
+    opset: int
+    nodes: int
+    size: int
+    parity: tuple[Parity, ...]
+    inputs: tuple[tuple[str, tuple[int | str, ...]], ...]
+    outputs: tuple[tuple[str, tuple[int | str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that one run found out."""
+
+    analysis: Analysis
+    plan: Plan | None = None
+    verification: Verification | None = None
+    export: Export | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
+    seconds: tuple[tuple[str, float], ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+    schema: int = SCHEMA

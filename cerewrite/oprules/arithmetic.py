@@ -1,0 +1,126 @@
+"""Sums, concatenations and products of branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cerewrite.ir import Op
+from cerewrite.oprules import moments as algebra
+from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.oprules.layout import bound
+from cerewrite.oprules.moments import MomentContext, Moments
+
+
+def _aligned(value: Value, rank: int) -> int | None:
+    """The channel axis counted from the end, which broadcasting keeps."""
+    return None if value.channels is None else value.channels.axis - len(value.op.shape) + rank
+
+
+def join(op: Op, inputs: Sequence[Value], widths: WidthBuilder, coupling: str) -> Channels | None:
+    """Tie the channel axes of two operands that broadcast into one another."""
+    first, second = inputs
+    rank = len(op.shape)
+    if first.channels is None or second.channels is None:
+        return _join_one(op, inputs, widths)
+    axis = _aligned(first, rank)
+    same = (
+        axis == _aligned(second, rank)
+        and first.channels.inner == second.channels.inner
+        and first.op.shape[first.channels.axis] == second.op.shape[second.channels.axis]
+    )
+    if not same or axis is None:
+        for value in inputs:
+            bound(op, value, widths, "joins values whose channel axes differ")
+        return None
+    width = widths.tie(first.channels.width, second.channels.width, coupling)
+    return Channels(axis, width, first.channels.inner)
+
+
+def _join_one(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+    """Only one operand has a followed channel axis: the other must not know the count."""
+    rank = len(op.shape)
+    known, other = inputs if inputs[0].channels is not None else (inputs[1], inputs[0])
+    if known.channels is None:
+        return None
+    axis = _aligned(known, rank)
+    assert axis is not None
+    position = axis - rank + len(other.op.shape)
+    if position >= 0 and other.op.shape[position] != 1:
+        what = "a parameter" if other.is_parameter else "a value"
+        widths.pin(
+            known.channels.width,
+            op.module or op.name,
+            "tied-to-fixed-width",
+            f"'{op.target}' joins it to {what} of fixed width ('{other.op.name}')",
+            "keep this width, or make the other operand a layer that can be resized",
+        )
+    return Channels(axis, known.channels.width, known.channels.inner)
+
+
+@register
+class Add(OpRule):
+    """Residual sums, and sums with a parameter (which moves no second moment we know of)."""
+
+    name = "add"
+    targets = frozenset({"add", "iadd", "sub", "isub"})
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        return inputs[0].channels if len(inputs) == 1 else join(op, inputs, widths, "add")
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        if len(inputs) == 1:
+            return context.settle(op, inputs[0])
+        return context.settle(op, algebra.add(inputs[0], inputs[1]))
+
+
+@register
+class Multiply(OpRule):
+    """Gates and scales: the product of two values, or a value times a parameter."""
+
+    name = "multiply"
+    targets = frozenset({"mul", "imul"})
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        return inputs[0].channels if len(inputs) == 1 else join(op, inputs, widths, "multiply")
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        if len(inputs) == 1:
+            return context.settle(op, inputs[0])
+        first, second = (context.read(x) for x in inputs)
+        return context.settle(op, algebra.multiply(first, second))
+
+
+@register
+class Concatenate(OpRule):
+    """Concatenation: moments are means weighted by channels; it bounds regions for now."""
+
+    name = "concatenate"
+    targets = frozenset({"cat", "concat", "stack"})
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        for value in inputs:
+            if value.channels is not None:
+                widths.pin(
+                    value.channels.width,
+                    op.module or op.name,
+                    "concatenated",
+                    "its channels are concatenated with others, which would interleave members",
+                    "keep this width",
+                )
+        return None
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        parts = [context.read(x) for x in inputs]
+        sizes = context.sizes(op)
+        total = float(sum(sizes))
+        weighted = list(zip(sizes, parts, strict=True))
+        return Moments(
+            context.total([size / total * x.q for size, x in weighted]),
+            context.total([size / total * x.kernel for size, x in weighted]),
+        )

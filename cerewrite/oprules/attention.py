@@ -1,0 +1,90 @@
+"""Softmax attention and embeddings, under the closed form's constant-map assumption.
+
+With the same vector at every position the attention weights are uniform, so attention returns
+its values and the logits get no gradient: ``q`` and ``T`` of the output are those of the
+values. This is the rule that is stated; measured estimators do not use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cerewrite.errors import AnalysisError
+from cerewrite.ir import Op
+from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.oprules.layout import bound
+from cerewrite.oprules.moments import MomentContext, Moments
+
+
+class _Mixing(OpRule):
+    """Mixes channels or positions: every width it reads is kept."""
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        for value in inputs:
+            bound(op, value, widths, "mixes channels or positions")
+        return None
+
+
+@register
+class ScaledDotProductAttention(_Mixing):
+    """Fused attention: the values pass."""
+
+    name = "attention"
+    targets = frozenset({"scaled_dot_product_attention"})
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return context.read(inputs[2])
+
+
+@register
+class Softmax(_Mixing):
+    """A softmax over positions: its output only makes sense as attention weights."""
+
+    name = "softmax"
+    targets = frozenset({"softmax", "_softmax", "safe_softmax"})
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return replace(context.read(inputs[0]), probabilities=True)
+
+
+@register
+class MatMul(_Mixing):
+    """Attention weights times values; a product of two signals is a sum of products of units."""
+
+    name = "matmul"
+    targets = frozenset({"matmul", "bmm", "einsum"})
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        if len(inputs) == 2:
+            first, second = (context.read(x) for x in inputs)
+            if first.probabilities:
+                return second
+            if second.probabilities:
+                return first
+            if op.target != "einsum":
+                return Moments(
+                    first.q * second.q, first.kernel * second.q + first.q * second.kernel
+                )
+        raise AnalysisError(
+            f"no closed form for '{op.target}' in '{op.module or op.name}'",
+            advice="use --estimator monte-carlo, or register a rule for the operator",
+        )
+
+
+@register
+class Embedding(OpRule):
+    """Rows of a table: mean square of the table; its own parameters under standard scaling."""
+
+    name = "embedding"
+    targets = frozenset({"embedding"})
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        return None
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return context.table(op)

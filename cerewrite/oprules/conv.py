@@ -1,0 +1,112 @@
+"""Convolutions in one, two and three dimensions, any stride, padding, dilation and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import Tensor, nn
+
+from cerewrite.ir import Op, RegionLayer
+from cerewrite.oprules.base import (
+    Channels,
+    Geometry,
+    LayerRule,
+    ModuleRule,
+    Value,
+    WidthBuilder,
+    register,
+)
+from cerewrite.oprules.layout import bound
+from cerewrite.oprules.moments import MomentContext, Moments
+from cerewrite.surgery import conv as surgery
+from cerewrite.surgery import depthwise
+
+_TARGETS = frozenset({"conv1d", "conv2d", "conv3d"})
+_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _geometry(op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
+    read = x.op.shape[-len(weight) + 1]
+    return Geometry(read, weight[0], read // weight[1], prod(weight[2:]))
+
+
+@register
+class Conv(LayerRule):
+    """``y = W * x + b``; weight ``[out, in / groups, *kernel]``.
+
+    One weight sample serves all positions, so it acts like a dense layer of the same channel
+    counts (THEORY 6). A convolution with as many groups as channels is `DepthwiseConv`.
+    """
+
+    name = "conv"
+    targets = _TARGETS
+    modules = _MODULES
+
+    def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
+        return _geometry(op, x, weight)
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        x = inputs[0]
+        if x.channels is not None and (x.channels.axis != 1 or x.channels.inner != 1):
+            bound(op, x, widths, "is applied to an axis other than the channels")
+            x = Value(x.op, None)
+        geometry = _geometry(op, x, widths.weight(op, inputs))
+        if geometry.groups == geometry.in_channels == geometry.out_channels > 1:
+            return _DEPTHWISE.channels(op, [x, *inputs[1:]], widths)
+        width = widths.layer(op, self, x)
+        return None if width is None else Channels(1, width)
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        x = context.read(inputs[0])
+        return context.settle(op, context.weigh(context.layers[op.name], x))
+
+    def split(
+        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
+    ) -> nn.Module:
+        return surgery.split_conv(module, layer, multiplicity, widths)
+
+    def member(
+        self,
+        module: nn.Module,
+        layer: RegionLayer,
+        index: int,
+        multiplicity: int,
+        widths: tuple[int, ...],
+    ) -> nn.Module:
+        return surgery.conv_member(module, layer, index, multiplicity, widths)
+
+    def blocks(self, module: nn.Module) -> Tensor:
+        return surgery.conv_blocks(module)
+
+
+@register
+class DepthwiseConv(ModuleRule):
+    """One kernel per channel: a sampled layer that belongs to a single width class."""
+
+    name = "depthwise_conv"
+    targets = frozenset()
+    modules = _MODULES
+
+    def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
+        return _geometry(op, x, weight)
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        width = widths.layer(op, self, inputs[0], same_width=True)
+        return None if width is None else Channels(1, width)
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        raise AssertionError("the conv rule answers for every convolution")
+
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        return depthwise.resize_depthwise_conv(module, multiplicity, width)
+
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        return depthwise.depthwise_conv_member(module, index, multiplicity)
+
+
+_DEPTHWISE = DepthwiseConv()

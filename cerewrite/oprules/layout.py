@@ -1,0 +1,169 @@
+"""Operators that keep values and only move, drop or copy them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cerewrite.ir import Op
+from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.oprules.moments import MomentContext, Moments
+
+
+class _Passing(OpRule):
+    """Moments pass unchanged: every unit of the output is a unit of the input."""
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return context.settle(op, inputs[0])
+
+
+def bound(op: Op, value: Value, widths: WidthBuilder, what: str) -> None:
+    """Pin a value's class because ``op`` does not act channel by channel on it."""
+    if value.channels is not None:
+        widths.pin(
+            value.channels.width,
+            op.module or op.name,
+            "not-member-wise",
+            f"'{op.target}' {what}",
+            "keep this width, or move the operator out of the run of wide layers",
+        )
+
+
+@register
+class Identity(_Passing):
+    """Dropout at its mean, copies, casts: the same shape, the same channels."""
+
+    name = "identity"
+    targets = frozenset(
+        {
+            "identity", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout",
+            "alpha_dropout", "feature_alpha_dropout", "native_dropout", "clone", "contiguous",
+            "alias", "lift_fresh_copy", "detach_", "to", "_to_copy", "float", "type_as",
+            "_assert_tensor_metadata", "checkpoint",
+        }
+    )  # fmt: skip
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        return inputs[0].channels
+
+
+@register
+class Flatten(_Passing):
+    """Flatten, view, reshape, squeeze: followed where the channel axis stays channel-major.
+
+    A view whose channel axis is written as a number (not -1) may be hard-coded in the model's
+    forward: the class is pinned, because the graph cannot tell the number from a size read
+    off the tensor.
+    """
+
+    name = "flatten"
+    targets = frozenset(
+        {"flatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view", "unflatten"}
+    )
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        value = inputs[0]
+        if value.channels is None:
+            return None
+        found = _follow(value.op.shape, op.shape, value.channels)
+        if found is None:
+            bound(op, value, widths, "mixes the channel axis with others")
+        elif op.target in ("view", "reshape", "_unsafe_view") and not _inferred(op, found.axis):
+            widths.pin(
+                found.width,
+                op.module or op.name,
+                "fixed-view",
+                f"'{op.target}' to {list(op.shape)} names the channel count {op.shape[found.axis]}",
+                "write -1 for the channel axis, or use torch.flatten",
+            )
+        return found
+
+
+def _inferred(op: Op, axis: int) -> bool:
+    """Whether a view leaves the size of an axis to be inferred (-1)."""
+    sizes = op.args[1] if len(op.args) == 2 and isinstance(op.args[1], list | tuple) else None
+    sizes = list(sizes) if sizes is not None else list(op.args[1:])
+    return len(sizes) == len(op.shape) and sizes[axis] == -1
+
+
+def _follow(
+    before: tuple[int, ...], after: tuple[int, ...], channels: Channels
+) -> Channels | None:
+    """Find the channel axis after a reshape: the same lead, the channels first in the rest."""
+    lead = 1
+    for size in before[: channels.axis]:
+        lead *= size
+    count = before[channels.axis]
+    passed = 1
+    for axis, size in enumerate(after):
+        if passed == lead and size % count == 0 and (size > 1 or count == 1):
+            tail = size // count
+            return Channels(axis, channels.width, channels.inner * tail)
+        passed *= size
+    return None
+
+
+@register
+class Permute(_Passing):
+    """Transpose and permute: the channel axis moves."""
+
+    name = "permute"
+    targets = frozenset({"permute", "transpose", "t", "movedim", "swapaxes", "numpy_T"})
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        value = inputs[0]
+        if value.channels is None:
+            return None
+        order = _order(op, len(op.shape))
+        if order is None:
+            bound(op, value, widths, "moves axes in a way that is not followed")
+            return None
+        found = value.channels
+        return Channels(order.index(found.axis), found.width, found.inner)
+
+
+def _order(op: Op, rank: int) -> list[int] | None:
+    """The permutation an operator applies, or None if it cannot be read off its arguments."""
+    order = list(range(rank))
+    arguments = op.args[1:]
+    if op.target == "permute":
+        dims = arguments[0] if isinstance(arguments[0], list | tuple) else arguments
+        return [int(dim) % rank for dim in dims]
+    if op.target in ("transpose", "swapaxes") and len(arguments) == 2:
+        first, second = (int(dim) % rank for dim in arguments)
+        order[first], order[second] = order[second], order[first]
+        return order
+    return order[::-1] if op.target in ("t", "numpy_T") and rank <= 2 else None
+
+
+@register
+class Pick(_Passing):
+    """Slices, chunks, splits, expansions: followed off the channel axis, refused on it."""
+
+    name = "pick"
+    targets = frozenset(
+        {
+            "getitem", "slice", "select", "chunk", "split", "split_with_sizes", "unbind",
+            "expand", "expand_as", "repeat", "roll", "flip", "index", "gather", "narrow",
+            "cls_token", "unsafe_chunk", "unsafe_split", "index_select", "tensor_split",
+        }
+    )  # fmt: skip
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        value = inputs[0]
+        if value.channels is None:
+            return None
+        axis = value.channels.axis
+        if len(op.shape) == len(value.op.shape) and op.target in ("slice", "narrow", "roll", "flip"):
+            touched = int(op.args[1]) % len(op.shape) if len(op.args) > 1 and isinstance(op.args[1], int) else None
+            if touched is not None and touched != axis:
+                return value.channels
+        bound(op, value, widths, "picks out or repeats channels")
+        return None

@@ -1,0 +1,66 @@
+"""Linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from cerewrite.ir import Op, RegionLayer
+from cerewrite.oprules.base import (
+    Channels,
+    Geometry,
+    LayerRule,
+    Value,
+    WidthBuilder,
+    register,
+)
+from cerewrite.oprules.layout import bound
+from cerewrite.oprules.moments import MomentContext, Moments
+from cerewrite.surgery import linear as surgery
+
+
+@register
+class Linear(LayerRule):
+    """``y = W x + b`` over the last axis; weight ``[out, in]``."""
+
+    name = "linear"
+    targets = frozenset({"linear"})
+    modules = (nn.Linear,)
+
+    def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
+        inner = x.channels.inner if x.channels is not None else 1
+        return Geometry(weight[1] // inner, weight[0], 1, inner)
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        x = inputs[0]
+        last = len(x.op.shape) - 1
+        if x.channels is not None and x.channels.axis != last:
+            bound(op, x, widths, "is applied to an axis other than the channels")
+            x = Value(x.op, None)
+        width = widths.layer(op, self, x)
+        return None if width is None else Channels(len(op.shape) - 1, width)
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        x = context.read(inputs[0])
+        return context.settle(op, context.weigh(context.layers[op.name], x))
+
+    def split(
+        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
+    ) -> nn.Module:
+        return surgery.split_linear(module, layer, multiplicity, widths)
+
+    def member(
+        self,
+        module: nn.Module,
+        layer: RegionLayer,
+        index: int,
+        multiplicity: int,
+        widths: tuple[int, ...],
+    ) -> nn.Module:
+        return surgery.linear_member(module, layer, index, multiplicity, widths)
+
+    def blocks(self, module: nn.Module) -> Tensor:
+        return surgery.linear_blocks(module)

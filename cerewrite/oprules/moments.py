@@ -1,0 +1,164 @@
+"""The two numbers that travel along the graph, and the noise that joins them (THEORY 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cerewrite.errors import AnalysisError
+from cerewrite.ir import Layer, Op
+from cerewrite.oprules.activation import EnergyMoments, energy_moments
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A layer's fluctuation that no nonlinearity has read yet.
+
+    Attributes:
+        layer: name of the sampled layer.
+        share: its share of the value's mean square, in (0, 1].
+    """
+
+    layer: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean square and tangent kernel of one value.
+
+    Attributes:
+        q: mean square per unit, a float64 scalar.
+        kernel: the tangent kernel's diagonal per unit (T in THEORY 5), likewise.
+        fresh: fluctuations of sampled layers not yet read by a nonlinearity.
+        probabilities: whether it is a softmax over positions (attention weights).
+    """
+
+    q: Tensor
+    kernel: Tensor
+    fresh: tuple[Fresh, ...] = ()
+    probabilities: bool = False
+
+
+@dataclass(slots=True)
+class Fluctuation:
+    """Where one sampled layer's finite width was read, and how strongly units scatter there."""
+
+    v_aa: float
+    v_bb: float
+    v_ab: float
+    forward: Tensor
+    backward: Tensor
+
+
+class MomentContext:
+    """What moment rules may ask: layers, weight scales, and where fluctuations are read.
+
+    Args:
+        layers: sampled layers by the name of their operator.
+        standard: standard instead of NTK parametrisation.
+        gain: the ``fan_in * Var[W]`` to assume for every layer, biases zero; None for as built.
+        readers: how many operators read each value, by name.
+    """
+
+    def __init__(
+        self,
+        layers: dict[str, Layer],
+        *,
+        standard: bool = False,
+        gain: float | None = None,
+        readers: dict[str, int] | None = None,
+    ) -> None:
+        self.layers = layers
+        self.fluctuations: dict[str, Fluctuation] = {}
+        self._standard = standard
+        self._gain = gain
+        self._readers = readers or {}
+        self._cache: dict[tuple[Any, float], EnergyMoments] = {}
+
+    def constant(self, value: float) -> Tensor:
+        """A float64 scalar."""
+        return torch.tensor(value, dtype=torch.float64)
+
+    def weigh(self, layer: Layer, x: Moments) -> Moments:
+        """A linear or convolution layer: ``q = s q + b`` and ``T = L q + l + s T``."""
+        gain = layer.gain if self._gain is None else self._gain
+        bias = layer.bias_variance if self._gain is None else 0.0
+        scale = float(layer.fan_in) if self._standard else gain
+        bias_scale = float(layer.bias) if self._standard else 0.0
+        return Moments(
+            q=gain * x.q + bias,
+            kernel=scale * x.q + bias_scale + gain * x.kernel,
+            fresh=(Fresh(layer.name, 1.0),),
+        )
+
+    def apply(self, function: Callable[..., Any] | None, key: Any, x: Moments) -> Moments:
+        """A pointwise function: moments through it, and pending fluctuations read behind it."""
+        q = float(x.q.detach())
+        moments = self._energy(function, key, q)
+        shift = x.q - q
+        out = replace(
+            x,
+            q=moments.forward + moments.forward_slope * shift,
+            kernel=(moments.backward + moments.backward_slope * shift) * x.kernel,
+        )
+        return self._read(out, moments)
+
+    def settle(self, op: Op, x: Moments) -> Moments:
+        """Read pending fluctuations of a value that several operators use, as they stand."""
+        if x.fresh and self._readers.get(op.name, 1) > 1:
+            return self.read(x)
+        return x
+
+    def read(self, x: Moments) -> Moments:
+        """Read pending fluctuations of a value as they stand: the identity as nonlinearity."""
+        return self._read(x, self._energy(None, None, 1.0)) if x.fresh else x
+
+    def _energy(self, function: Callable[..., Any] | None, key: Any, q: float) -> EnergyMoments:
+        if not q > 0 or q == float("inf"):
+            raise AnalysisError(
+                f"the mean square reaches {q:g} before {key or 'a layer'}",
+                advice="the signal dies or explodes at this initialisation: try --gain he",
+            )
+        if (key, q) not in self._cache:
+            self._cache[key, q] = energy_moments(function, q)
+        return self._cache[key, q]
+
+    def _read(self, x: Moments, moments: EnergyMoments) -> Moments:
+        total = sum(fresh.share for fresh in x.fresh)
+        if total <= 0:
+            return replace(x, fresh=())
+        v_aa, v_bb, v_ab = moments.spread(min(total, 1.0))
+        q, kernel = x.q, x.kernel
+        for fresh in x.fresh:
+            part = fresh.share / total
+            forward = torch.zeros((), dtype=torch.float64, requires_grad=True)
+            backward = torch.zeros((), dtype=torch.float64, requires_grad=True)
+            self.fluctuations[fresh.layer] = Fluctuation(
+                v_aa * part, v_bb * part, v_ab * part, forward, backward
+            )
+            q, kernel = q * (1 + forward), kernel * (1 + backward)
+        return replace(x, q=q, kernel=kernel, fresh=())
+
+
+def add(first: Moments, second: Moments) -> Moments:
+    """The sum of two values whose weights are independent; shares of the fresh parts shrink."""
+    q = first.q + second.q
+    total = float(q.detach())
+
+    def diluted(x: Moments) -> tuple[Fresh, ...]:
+        part = float(x.q.detach()) / total if total else 0.0
+        return tuple(Fresh(fresh.layer, fresh.share * part) for fresh in x.fresh)
+
+    return Moments(q, first.kernel + second.kernel, diluted(first) + diluted(second))
+
+
+def multiply(first: Moments, second: Moments) -> Moments:
+    """The product of two independent values: kernels join by Hadamard product (THEORY 5)."""
+    return Moments(
+        first.q * second.q, first.kernel * second.q + first.q * second.kernel
+    )

@@ -1,0 +1,72 @@
+"""Pooling, averages over positions, padding and interpolation.
+
+Moments follow the assumption of the closed form that maps are spatially constant (THEORY 6):
+an average or a maximum over positions is then the value itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cerewrite.ir import Op
+from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.oprules.layout import bound
+from cerewrite.oprules.moments import MomentContext, Moments
+
+
+@register
+class Pool(OpRule):
+    """Spatial pools, pads and resizes: each channel by itself."""
+
+    name = "pool"
+    targets = frozenset(
+        {f"{kind}_pool{d}d" for kind in ("max", "avg", "lp") for d in (1, 2, 3)}
+        | {f"adaptive_{kind}_pool{d}d" for kind in ("max", "avg") for d in (1, 2, 3)}
+        | {f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "bilinear2d")}
+        | {"upsample_linear1d", "upsample_bicubic2d", "upsample_trilinear3d"}
+        | {"pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "zero_pad2d"}
+        | {"interpolate", "max_pool2d_with_indices"}
+    )
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        value = inputs[0]
+        if value.channels is None:
+            return None
+        axis = value.channels.axis
+        if len(op.shape) == len(value.op.shape) and op.shape[axis] == value.op.shape[axis]:
+            return value.channels
+        bound(op, value, widths, "changes the channel axis")
+        return None
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return context.settle(op, inputs[0])
+
+
+@register
+class Mean(OpRule):
+    """A mean over positions keeps the channels; a mean over the channels bounds the region."""
+
+    name = "mean"
+    targets = frozenset({"mean", "adaptive_avg", "amax"})
+
+    def channels(
+        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
+    ) -> Channels | None:
+        value = inputs[0]
+        if value.channels is None:
+            return None
+        rank = len(value.op.shape)
+        dims = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim")
+        listed = [dims] if isinstance(dims, int) else dims
+        if not listed or value.channels.axis in (reduced := {int(d) % rank for d in listed}):
+            bound(op, value, widths, "averages over the channels")
+            return None
+        kept = len(op.shape) == rank
+        moved = 0 if kept else sum(dim < value.channels.axis for dim in reduced)
+        found = value.channels
+        return Channels(found.axis - moved, found.width, found.inner)
+
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return context.settle(op, inputs[0])

@@ -1,0 +1,125 @@
+"""One design for every region: fronts, then the allocation across regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cerewrite.errors import InfeasibleBudgetError
+from cerewrite.measures.base import FloatArray
+from cerewrite.planner.allocate import Allocation, allocate
+from cerewrite.planner.front import Front
+from cerewrite.planner.limits import Room, infeasible
+from cerewrite.planner.problem import Problem
+from cerewrite.planner.search import build_front, detail_for
+
+Objective = Literal["primal", "dual"]
+
+SLACK = 1e-12
+"""Relative rounding allowed when a plan's nu is held against the baseline's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A design per region.
+
+    Attributes:
+        designs: multiplicity and member widths, per region.
+        gap: relative distance to the lower bound, at least 0.
+        considered: designs looked at.
+    """
+
+    designs: tuple[tuple[int, tuple[int, ...]], ...]
+    gap: float
+    considered: int
+
+
+def choose_designs(problems: Sequence[Problem], room: Room, objective: Objective) -> Choice:
+    """The best design of every region under the common budgets.
+
+    Raises:
+        InfeasibleBudgetError: if the budgets cannot be met together, or (dual) not at the
+            baseline's nu.
+    """
+    detail = detail_for(len(problems))
+    cache: dict[object, Front] = {}
+    fronts = []
+    for number, problem in enumerate(problems):
+        cap = room.cap(number)
+        key = _key(problem, cap)
+        if key not in cache:
+            cache[key] = build_front(problem, detail, cap)
+        fronts.append(cache[key])
+    solve = _primal if objective == "primal" else _dual
+    allocation = solve(fronts, problems, room)
+    designs = tuple(
+        front.design(index) for front, index in zip(fronts, allocation.chosen, strict=True)
+    )
+    return Choice(designs, allocation.gap, sum(front.considered for front in fronts))
+
+
+def _key(problem: Problem, cap: FloatArray) -> object:
+    """Regions of equal structure and sites share a front."""
+    region = problem.region
+    index = {name: number for number, name in enumerate(region.classes)}
+    return (
+        region.sizes,
+        region.multiplicity,
+        tuple((y.role, y.source, y.target, y.in_channels, y.out_channels, y.kernel, y.positions,
+               y.bias) for y in region.layers),
+        tuple((index[m.width], m.params, m.flops, m.divisor) for m in region.modules),
+        tuple((s.width, s.f_up, s.f_dn, s.v_aa, s.v_bb, s.v_ab, s.rho) for s in region.sites),
+        tuple(cap),
+    )
+
+
+def _primal(fronts: Sequence[Front], problems: Sequence[Problem], room: Room) -> Allocation:
+    ratios = room.limits / np.maximum(room.own.sum(axis=0), 1.0)
+    alone = _alone(
+        [front.score for front in fronts],
+        [front.costs for front in fronts],
+        room.own * ratios,
+    )
+    values, loads = [front.score for front in fronts], [front.costs for front in fronts]
+    found = allocate(values, loads, room.limits, alone)
+    if found is None:
+        raise InfeasibleBudgetError(
+            "the budgets cannot be met together: " + ", ".join(b.text for b in room.budgets),
+            advice="raise one of them; each alone is feasible",
+        )
+    return found
+
+
+def _dual(fronts: Sequence[Front], problems: Sequence[Problem], room: Room) -> Allocation:
+    own = np.asarray([problem.original()[1] for problem in problems])
+    limits = np.concatenate([[own.sum() * (1.0 + SLACK)], room.limits])
+    values = [front.costs[:, 0] for front in fronts]
+    loads = [np.column_stack([front.score, front.costs]) for front in fronts]
+    binding = np.append(True, room.limits < room.own.sum(axis=0))
+    cut = [load[:, binding] for load in loads]
+    each = np.column_stack([own * (1.0 + SLACK), room.own])[:, binding]
+    found = allocate(values, cut, limits[binding], _alone(values, cut, each))
+    if found is None:
+        least = allocate(values, [load[:, :1] for load in loads], limits[:1])
+        budget, (cost, _, largest) = room.budgets[0], room.feasible[0]
+        assert least is not None
+        raise infeasible(
+            budget, cost, float(room.fixed[0]) + least.value, largest, " at the baseline's nu"
+        )
+    return found
+
+
+def _alone(
+    values: Sequence[FloatArray], loads: Sequence[FloatArray], limits: FloatArray
+) -> list[list[int]]:
+    """Every region on its own share of the limits: the choice that a plan must not lose to."""
+    chosen = []
+    for value, load, limit in zip(values, loads, limits, strict=True):
+        fits = np.flatnonzero((load <= limit).all(axis=1))
+        if not len(fits):
+            return []
+        chosen.append(int(fits[int(np.argmin(value[fits]))]))
+    return [chosen]

@@ -1,0 +1,173 @@
+"""The designs of one region worth having, as a Pareto front over (members, widths).
+
+The search uses that members are independent: nu is ``nu(1, n) / m`` and costs grow with ``m``
+in proportion, so a design can only be Pareto-optimal if its member is. First the front of
+members is found (by looking at every width where that is affordable, else on a grid or by
+descent), then each of its rows is taken with every multiplicity.
+
+Nothing here depends on the budget but a final cut, so a larger budget always chooses from a
+larger set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cerewrite.measures.base import FloatArray, IntArray
+from cerewrite.planner.descent import sweep
+from cerewrite.planner.front import Front, pareto
+from cerewrite.planner.problem import GROWTH, Problem
+
+EXHAUSTIVE = 120_000
+"""Members are enumerated where designs times classes stay below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """How finely a region is searched; fewer regions can afford more.
+
+    Attributes:
+        dense: multiplicities up to it are all looked at.
+        ratio: beyond it, neighbours differ by this factor.
+        between: designs put between neighbours on the front of members.
+    """
+
+    dense: int
+    ratio: float
+    between: int
+
+
+FINE = Detail(dense=1024, ratio=1.005, between=12)
+COARSE = Detail(dense=48, ratio=1.03, between=3)
+
+
+def detail_for(regions: int) -> Detail:
+    """The detail that a plan over so many regions affords."""
+    return FINE if regions <= 4 else COARSE
+
+
+def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
+    """The Pareto front of a region's designs, its original design included.
+
+    Args:
+        problem: the region's search space.
+        detail: how finely to search.
+        cap: the most it may cost, ``[costs]``; the original design is exempt.
+
+    Returns:
+        The front. The original design is a candidate, and of equal designs the one that is kept.
+    """
+    rows, considered = member_front(problem, detail)
+    own_costs, own_score = problem.original()
+    cap = np.minimum(cap, GROWTH * np.maximum(own_costs, 1.0))
+    members = _multiplicities(problem, rows, detail, cap)
+    table = problem.table(members, rows)
+    scores = problem.measure.score(problem.member(rows)[:, None], members[None, :])
+    allowed = (table <= cap).all(axis=-1) & np.isfinite(scores)
+    row, column = np.nonzero(allowed)
+    costs = np.concatenate([own_costs[None, :], table[row, column]])
+    score = np.concatenate([[own_score], scores[row, column]])
+    keep = pareto(np.column_stack([costs, score]))
+    original = np.asarray([problem.region.widths], dtype=np.int64)
+    return Front(
+        rows=np.concatenate([original, rows]),
+        row=np.concatenate([[0], row + 1])[keep],
+        multiplicity=np.concatenate([[problem.region.multiplicity], members[column]])[keep],
+        costs=costs[keep],
+        score=score[keep],
+        considered=considered + int(table.shape[0] * table.shape[1]),
+    )
+
+
+def member_front(problem: Problem, detail: Detail) -> tuple[IntArray, int]:
+    """The members that no other member beats, ``[rows, classes]``, and how many were tried."""
+    count = 1.0
+    for values in problem.values:
+        count *= len(values)
+    if count * len(problem.group) <= EXHAUSTIVE:
+        rows = problem.expand(_product(problem.values))
+        return rows[_best_members(problem, rows)], len(rows)
+    if len(problem.values) <= 2:
+        groups = _product(tuple(thin(values) for values in problem.values))
+        groups = groups[_balanced(problem, groups)]
+    else:
+        groups = sweep(problem)
+    tried = len(groups)
+    groups = groups[_best_members(problem, problem.expand(groups))]
+    between = _between(problem, groups, detail.between)
+    tried += len(between)
+    groups = np.concatenate([groups, between])
+    groups = groups[_best_members(problem, problem.expand(groups))]
+    return problem.expand(groups), tried
+
+
+def thin(values: IntArray, dense: int = 24, ratio: float = 1.07) -> IntArray:
+    """The first values, then a geometric selection of the others."""
+    if len(values) <= dense:
+        return values
+    count = int(np.log(len(values) / dense) / np.log(ratio)) + 1
+    later = np.round(np.geomspace(dense, len(values), count)).astype(np.int64) - 1
+    return values[np.unique(np.concatenate([np.arange(dense), later]))]
+
+
+def _product(values: tuple[IntArray, ...]) -> IntArray:
+    grids = np.meshgrid(*values, indexing="ij")
+    return np.stack([grid.ravel() for grid in grids], axis=-1)
+
+
+def _balanced(problem: Problem, groups: IntArray, most: float = 6.0) -> IntArray:
+    """Rows whose widths, relative to the original ones, differ by a limited factor."""
+    sizes = np.zeros(len(problem.values))
+    sizes[problem.group] = problem.region.widths
+    relative = groups / sizes
+    balanced = relative.max(axis=1) <= most * relative.min(axis=1)
+    return np.flatnonzero(balanced) if balanced.any() else np.arange(len(groups))
+
+
+def _best_members(problem: Problem, rows: IntArray) -> IntArray:
+    costs = problem.table(np.ones(1, dtype=np.int64), rows)[:, 0]
+    return pareto(np.column_stack([costs, problem.member(rows)]))
+
+
+def _between(problem: Problem, groups: IntArray, count: int) -> IntArray:
+    """Designs between neighbours on the front (in log width) and one step beside each."""
+    if len(groups) < 2:
+        return groups
+    logs = np.log(groups.astype(np.float64))
+    parts = np.arange(count + 1)[:, None, None] / (count + 1)
+    mixed = np.exp(logs[:-1] + parts * np.diff(logs, axis=0)).reshape(-1, groups.shape[1])
+    mixed = np.concatenate([mixed, groups[-1:]])
+    index = np.stack(
+        [_nearest(values, mixed[:, g]) for g, values in enumerate(problem.values)], axis=-1
+    )
+    moves = np.concatenate([np.zeros((1, index.shape[1]), dtype=np.int64),
+                            np.eye(index.shape[1], dtype=np.int64),
+                            -np.eye(index.shape[1], dtype=np.int64)])
+    top = np.asarray([len(values) - 1 for values in problem.values])
+    index = np.clip(index[:, None, :] + moves, 0, top).reshape(-1, index.shape[1])
+    index = np.unique(index, axis=0)
+    return np.stack([values[index[:, g]] for g, values in enumerate(problem.values)], axis=-1)
+
+
+def _nearest(values: IntArray, wanted: FloatArray) -> IntArray:
+    step = values[1] - values[0] if len(values) > 1 else 1
+    index = np.round((wanted - values[0]) / step).astype(np.int64)
+    return np.clip(index, 0, len(values) - 1)
+
+
+def _multiplicities(
+    problem: Problem, rows: IntArray, detail: Detail, cap: FloatArray
+) -> IntArray:
+    """Multiplicities to look at: all up to a point, then geometric, up to what ``cap`` allows."""
+    table = problem.table(np.asarray([1, 2], dtype=np.int64), rows)
+    slope = np.maximum((table[:, 1] - table[:, 0]).min(axis=0), 1.0)
+    room = np.minimum((cap - table[:, 0].min(axis=0)) / slope, float(problem.most))
+    most = int(np.clip(room.min() + 1, 1, problem.most))
+    dense = np.arange(1, min(detail.dense, most) + 1, dtype=np.int64)
+    if most <= detail.dense:
+        return dense
+    count = int(np.log(most / detail.dense) / np.log(detail.ratio)) + 2
+    later = np.round(np.geomspace(detail.dense, most, count)).astype(np.int64)
+    return np.unique(np.concatenate([dense, later]))

@@ -1,0 +1,90 @@
+"""Registries: one file, one registration; listing the folder discovers them all."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from cerewrite.errors import UsageError
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Named things of one kind, discovered by importing every module of a package.
+
+    Args:
+        kind: what is registered, in the singular, for messages ("estimator").
+        package: dotted name of the package whose modules register themselves.
+        entry_point_group: optional group through which installed packages add theirs.
+
+    Example:
+        >>> colours: Registry[int] = Registry("colour")
+        >>> _ = colours.register("red", 1)
+        >>> colours["red"]
+        1
+    """
+
+    def __init__(
+        self, kind: str, package: str | None = None, entry_point_group: str | None = None
+    ) -> None:
+        self.kind = kind
+        self._package = package
+        self._group = entry_point_group
+        self._items: dict[str, T] = {}
+        self._discovered = package is None
+
+    def register(self, name: str, item: T) -> T:
+        """Add ``item`` under ``name`` and return it; a second one of that name is refused."""
+        if name in self._items:
+            raise UsageError(
+                f"{self.kind} '{name}' is registered twice",
+                advice="give one of the two another name",
+            )
+        self._items[name] = item
+        return item
+
+    def decorator(self, name: str) -> Callable[[T], T]:
+        """`register`, as a decorator."""
+        return lambda item: self.register(name, item)
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        assert self._package is not None
+        package = importlib.import_module(self._package)
+        for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+            importlib.import_module(f"{self._package}.{module}")
+        if self._group is not None:
+            for entry in sorted(entry_points(group=self._group), key=lambda e: e.name):
+                entry.load()
+
+    def __getitem__(self, name: str) -> T:
+        self._discover()
+        if name not in self._items:
+            raise UsageError(f"unknown {self.kind} '{name}'", advice=suggest(name, self._items))
+        return self._items[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        self._discover()
+        return iter(sorted(self._items))
+
+    def __len__(self) -> int:
+        self._discover()
+        return len(self._items)
+
+
+def suggest(name: str, choices: Mapping[str, object]) -> str:
+    """The near-miss hint for a name that is not among ``choices``."""
+    near = difflib.get_close_matches(name, choices, n=1)
+    listed = ", ".join(sorted(choices)) or "none"
+    return f"did you mean '{near[0]}'? (choices: {listed})" if near else f"choose from: {listed}"

@@ -1,0 +1,55 @@
+"""Which sections an analysis, a plan and a report consist of, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cerewrite import ir
+from cerewrite.reporter.analysed import assumptions, headline, layers, regions, rejections
+from cerewrite.reporter.planned import before_and_after, request, splits
+from cerewrite.reporter.proved import alarms, checks, exported, run_facts
+from cerewrite.reporter.section import Section
+
+
+def analysis_sections(analysis: ir.Analysis, *, full: bool) -> list[Section]:
+    """Headline, layers, regions, refusals and assumptions of an analysis."""
+    return [
+        headline(analysis),
+        layers(analysis, full=full),
+        regions(analysis, full=full),
+        *rejections(analysis.rejections, full=full),
+        *assumptions(analysis),
+    ]
+
+
+def plan_sections(
+    plan: ir.Plan, analysis: ir.Analysis | None = None, *, full: bool
+) -> list[Section]:
+    """The request and its range, splits, refusals, and the figures before and after."""
+    return [
+        request(plan),
+        splits(plan, analysis, full=full),
+        *rejections(plan.rejections, full=full),
+        before_and_after(plan),
+    ]
+
+
+def report_sections(report: ir.Report, *, full: bool) -> list[Section]:
+    """Everything that a run found out, the conclusion last."""
+    analysis, plan = report.analysis, report.plan
+    refused = dict.fromkeys((*analysis.rejections, *(plan.rejections if plan else ())))
+    sections = [headline(analysis), layers(analysis, full=full)]
+    if plan is None or full:
+        sections.append(regions(analysis, full=full))
+    if plan is not None:
+        sections += [request(plan), splits(plan, analysis, full=full)]
+    sections += [*rejections(tuple(refused), full=full), *assumptions(analysis)]
+    if report.verification is not None:
+        sections.append(checks(report.verification))
+    if report.export is not None:
+        sections.append(exported(report.export))
+    sections += run_facts(report, full=full)
+    if plan is not None:
+        last, failures = before_and_after(plan), alarms(report)
+        sections.append(replace(last, lines=failures + last.lines, failed=bool(failures)))
+    return sections

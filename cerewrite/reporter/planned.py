@@ -1,0 +1,97 @@
+"""What a plan asks for and achieves, in words no stronger than its figures."""
+
+from __future__ import annotations
+
+from cerewrite import ir
+from cerewrite.reporter.figures import count, members, number, percent, plural, ratio, scaled
+from cerewrite.reporter.section import SHOWN, Section
+
+NOT_EQUIVALENT = (
+    "A split keeps a region's signature, not its function: the result is a model to train."
+)
+
+
+def request(plan: ir.Plan) -> Section:
+    """Objective, budgets, and the range in which a budget can be met."""
+    aim = {
+        "primal": "primal: least nu within the budget",
+        "dual": "dual: least cost at no larger nu",
+    }.get(plan.objective, plan.objective)
+    facts = [("objective", aim)]
+    for budget in plan.budgets:
+        limit = f"{budget.cost} at most {count(budget.limit)}"
+        facts.append(("budget", limit if budget.text == "" else f"{limit} ({budget.text})"))
+    for cost, least, largest in plan.feasible:
+        facts.append(("reachable", f"{cost} from {count(least)} to {count(largest)}"))
+    facts.append(
+        ("search", f"{count(plan.considered)} designs at scope {plan.scope}, {_gap(plan)}")
+    )
+    facts.append(("seed", str(plan.seed)))
+    return Section(
+        title=f"{plan.model}: plan",
+        facts=tuple(facts),
+        lines=(plan.note,) if plan.note else (),
+    )
+
+
+def _gap(plan: ir.Plan) -> str:
+    return "proved optimal" if plan.gap <= 0 else f"within {percent(plan.gap)} of the optimum"
+
+
+def splits(plan: ir.Plan, analysis: ir.Analysis | None = None, *, full: bool) -> Section:
+    """Per region that changes: members x widths before and after, params, FLOPs and nu."""
+    before = {region.name: region for region in plan.regions}
+    nus = {entry.name: entry.nu for entry in analysis.regions} if analysis else {}
+    shown = plan.splits if full or len(plan.splits) <= SHOWN + 8 else plan.splits[:SHOWN]
+    rows = []
+    for split in shown:
+        region = before.get(split.region)
+        old = members(region.multiplicity, region.widths) if region else "-"
+        row = [split.region, old, members(split.multiplicity, split.widths), count(split.params)]
+        row.append(scaled(split.flops))
+        if nus:
+            row.append(number(nus[split.region]) if split.region in nus else "-")
+        rows.append((*row, number(split.nu)))
+    columns = ["region", ">before\nm x n", ">after\nm x n", ">params", ">FLOPs"]
+    columns += [">nu\nbefore", ">nu\nafter"] if nus else [">nu"]
+    notes = tuple(f"{split.region}: {split.note}" for split in plan.splits if split.note)
+    more = len(plan.splits) - len(shown)
+    return Section(
+        title="Splits",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        lines=((f"{plural(more, 'more split')} (-v shows them).",) if more else ())
+        + (() if plan.splits else ("No region is split.",))
+        + notes,
+    )
+
+
+def before_and_after(plan: ir.Plan) -> Section:
+    """Params, FLOPs and nu of the whole model, with ratios; what may be claimed of them."""
+    old, new = plan.baseline, plan.planned
+    rows = (
+        ("params", count(old.params), count(new.params), ratio(new.params, old.params)),
+        ("FLOPs", scaled(old.flops), scaled(new.flops), ratio(new.flops, old.flops)),
+        ("nu", number(old.nu), number(new.nu), ratio(new.nu, old.nu)),
+    )
+    return Section(
+        title="Before and after",
+        columns=("", ">before", ">after", ">ratio"),
+        rows=rows,
+        lines=(claim(plan), NOT_EQUIVALENT) if plan.splits else (claim(plan),),
+    )
+
+
+def claim(plan: ir.Plan) -> str:
+    """One sentence on what the plan achieves, no stronger than its figures."""
+    old, new = plan.baseline, plan.planned
+    if not plan.splits:
+        return "Nothing changes."
+    spent = [("parameters", new.params / max(old.params, 1))]
+    if any(budget.cost == "flops" for budget in plan.budgets):
+        spent.append(("FLOPs", new.flops / max(old.flops, 1)))
+    costs = " and ".join(f"{100 * part:.4g} % of the {name}" for name, part in spent)
+    equal = all(0.99 <= part <= 1 for _, part in spent)
+    fall = "falls to" if new.nu < old.nu else "is"
+    found = f"nu {fall} {ratio(new.nu, old.nu)} the original's"
+    return f"{'Equal budget: ' if equal else ''}{costs}; {found}."

@@ -1,0 +1,42 @@
+"""What a module becomes in an ensemble, and what one member of it is."""
+
+from cerewrite.surgery.conv import (
+    conv_blocks,
+    conv_member,
+    split_conv,
+)
+from cerewrite.surgery.depthwise import depthwise_conv_member, resize_depthwise_conv
+from cerewrite.surgery.linear import linear_blocks, linear_member, split_linear
+from cerewrite.surgery.norms import (
+    batch_norm_member,
+    group_norm_member,
+    layer_norm_member,
+    prelu_member,
+    resize_batch_norm,
+    resize_group_norm,
+    resize_layer_norm,
+    resize_prelu,
+    resize_rms_norm,
+    rms_norm_member,
+)
+
+__all__ = [
+    "batch_norm_member",
+    "conv_blocks",
+    "conv_member",
+    "depthwise_conv_member",
+    "group_norm_member",
+    "layer_norm_member",
+    "linear_blocks",
+    "linear_member",
+    "prelu_member",
+    "resize_batch_norm",
+    "resize_depthwise_conv",
+    "resize_group_norm",
+    "resize_layer_norm",
+    "resize_prelu",
+    "resize_rms_norm",
+    "rms_norm_member",
+    "split_conv",
+    "split_linear",
+]

@@ -1,0 +1,115 @@
+"""Convolutions in an ensemble: dense entries and exits, grouped interiors."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cerewrite.ir import RegionLayer
+from cerewrite.surgery.keeping import agree, blank, cut, expect, part
+
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+_KINDS: tuple[type[Conv], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def plain_conv(module: nn.Module) -> Conv:
+    """The module, if it is a plain convolution.
+
+    Raises:
+        RewriteError: if it is not.
+    """
+    return expect(module, _KINDS)
+
+
+def conv_like(module: Conv, channels: tuple[int, int], groups: int, *, bias: bool) -> Conv:
+    """A convolution with the kernel, stride, padding and dilation of another, on meta.
+
+    Args:
+        module: the convolution to resemble.
+        channels: input and output channels.
+        groups: groups.
+        bias: whether it has a bias.
+    """
+    kind = next(kind for kind in _KINDS if isinstance(module, kind))
+    options: dict[str, Any] = {
+        "kernel_size": module.kernel_size,
+        "stride": module.stride,
+        "padding": module.padding,
+        "dilation": module.dilation,
+        "padding_mode": module.padding_mode,
+    }
+    return kind(
+        *channels, groups=groups, bias=bias, device="meta", dtype=module.weight.dtype, **options
+    )
+
+
+def split_conv(
+    module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
+) -> nn.Module:
+    """The convolution of an ensemble, parameters allocated but not drawn.
+
+    Args:
+        module: the original `torch.nn.Conv1d`, `Conv2d` or `Conv3d`, whatever its groups.
+        layer: its part in the region.
+        multiplicity: members.
+        widths: width of one member per class of the region.
+
+    Returns:
+        a convolution of the same type, weight ``[out, in / groups, *kernel]``, with one group
+        per member inside and a single group at entries and exits.
+
+    Raises:
+        RewriteError: if the module is no plain convolution or has other sizes.
+    """
+    conv = plain_conv(module)
+    agree(conv, "kernel elements", prod(conv.kernel_size), layer.kernel)
+    n_in, n_out = conv.in_channels, conv.out_channels
+    if layer.role != "entry":
+        agree(conv, "input channels", n_in, layer.in_channels)
+        n_in = multiplicity * widths[layer.source]
+    if layer.role != "exit":
+        agree(conv, "output channels", n_out, layer.out_channels)
+        n_out = multiplicity * widths[layer.target]
+    groups = multiplicity if layer.role == "interior" else 1
+    return blank(conv_like(conv, (n_in, n_out), groups, bias=conv.bias is not None), conv)
+
+
+def conv_member(
+    module: nn.Module,
+    layer: RegionLayer,
+    index: int,
+    multiplicity: int,
+    widths: tuple[int, ...],
+) -> nn.Module:
+    """One member's narrow convolution, cut from a split one.
+
+    Args:
+        module: what `split_conv` returned.
+        layer: its part in the region.
+        index: which member, from 0.
+        multiplicity: members.
+        widths: width of one member per class of the region.
+
+    Returns:
+        a convolution with one group; an exit's bias goes to member 0, the others get zeros.
+    """
+    conv = plain_conv(module)
+    weight: Tensor = conv.weight
+    bias: Tensor | None = conv.bias
+    if layer.role == "exit":
+        weight = weight[:, part(index, widths[layer.source])]
+        bias = bias if bias is None or index == 0 else torch.zeros_like(bias)
+    else:
+        own = part(index, widths[layer.target])
+        weight, bias = weight[own], None if bias is None else bias[own]
+    n_out, n_in = weight.shape[:2]
+    narrow = conv_like(conv, (n_in, n_out), 1, bias=bias is not None)
+    return cut(narrow, conv, weight=weight, bias=bias)
+
+
+def conv_blocks(module: nn.Module) -> Tensor:
+    """The weight as ``[units, fan_in]``, a view; fan-in counts one group's inputs."""
+    return module.get_parameter("weight").flatten(1)

@@ -1,0 +1,108 @@
+"""What surgery keeps of a module: type, dtype, device, flags, per-channel settings."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cerewrite.errors import RewriteError
+
+M = TypeVar("M", bound=nn.Module)
+
+_METHODS = ("forward", "_conv_forward", "__call__")
+
+
+def expect(module: nn.Module, kinds: tuple[type[M], ...]) -> M:
+    """The module, if it behaves as one of ``kinds``; a subclass may not change its forward.
+
+    Raises:
+        RewriteError: if it is of another type, computes differently, or holds its weight
+            in another way (parametrised, weight-normed, quantised).
+    """
+    for kind in kinds:
+        if not isinstance(module, kind):
+            continue
+        changed = [
+            method
+            for method in _METHODS
+            if getattr(type(module), method, None) is not getattr(kind, method, None)
+        ]
+        if changed or "forward" in vars(module):
+            raise _refusal(module, f"overrides {changed[0] if changed else 'forward'}")
+        if set(module._parameters) - {"weight", "bias"} or not hasattr(module, "weight"):
+            raise _refusal(module, f"holds the parameters {sorted(module._parameters)}")
+        if "weight" not in module._parameters:
+            raise _refusal(module, "computes its weight from something else")
+        return module
+    raise _refusal(module, f"is none of {', '.join(kind.__name__ for kind in kinds)}")
+
+
+def _refusal(module: nn.Module, why: str) -> RewriteError:
+    return RewriteError(
+        f"a {type(module).__module__}.{type(module).__qualname__} cannot be split: it {why}",
+        advice="exclude the layer, or replace it by the plain torch.nn module",
+    )
+
+
+def agree(module: nn.Module, what: str, found: int, recorded: int) -> None:
+    """Refuse a module that is not the one the plan was made for."""
+    if found != recorded:
+        raise RewriteError(
+            f"a {type(module).__name__} has {found} {what}, the plan says {recorded}",
+            advice="make the plan again for this model",
+        )
+
+
+def blank(new: M, old: nn.Module) -> M:
+    """Move a module built on the meta device to where ``old`` is, parameters not yet drawn.
+
+    Parameters are filled with NaN, so that a forgotten draw shows itself; buffers too.
+    """
+    reference = next(old.parameters(), None)
+    if reference is not None and reference.device.type != "meta":
+        new.to_empty(device=reference.device)
+        with torch.no_grad():
+            for tensor in (*new.parameters(), *new.buffers()):
+                tensor.fill_(torch.nan if tensor.is_floating_point() else 0)
+    own = dict(old.named_parameters())
+    for name, parameter in new.named_parameters():
+        if name in own:
+            parameter.requires_grad_(own[name].requires_grad)
+    return new.train(old.training)
+
+
+def resized(setting: Tensor, size: int) -> Tensor:
+    """A per-channel setting at another size: its constant where it is one, else its mean."""
+    if setting.device.type == "meta":
+        return setting.new_empty(size)
+    first = setting.detach().flatten()[0]
+    constant = bool((setting == first).all())
+    return (first if constant else setting.detach().mean()).repeat(size)
+
+
+def fill(new: nn.Module, old: nn.Module, size: int) -> None:
+    """Give every per-channel setting of ``new`` the value of the same name in ``old``."""
+    targets = dict(new.named_parameters()) | dict(new.named_buffers())
+    sources = dict(old.named_parameters()) | dict(old.named_buffers())
+    with torch.no_grad():
+        for name, target in targets.items():
+            source = sources[name]
+            target.copy_(resized(source, size) if source.dim() else source)
+
+
+def cut(new: M, old: nn.Module, **settings: Tensor | None) -> M:
+    """Copy pieces of ``old``'s settings, given by name, into a narrow module."""
+    device_kept = blank(new, old)
+    targets = dict(device_kept.named_parameters()) | dict(device_kept.named_buffers())
+    with torch.no_grad():
+        for name, piece in settings.items():
+            if piece is not None:
+                targets[name].copy_(piece)
+    return device_kept
+
+
+def part(index: int, width: int) -> slice:
+    """Where the channels of member ``index`` lie: members are contiguous."""
+    return slice(index * width, (index + 1) * width)

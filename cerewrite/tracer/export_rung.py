@@ -1,0 +1,109 @@
+"""First rung: `torch.export` without decomposition, its graph turned into operators."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from cerewrite.ir import Op, Ref
+
+_CALL = re.compile(r"@(\d+)$")
+
+
+def export_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Op]:
+    """Operators of a model as `torch.export.export(strict=False)` sees them.
+
+    Raises:
+        Exception: whatever the exporter raises on a model that it cannot follow.
+    """
+    program = torch.export.export(model, args, kwargs, strict=False)
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters}
+    constants = {
+        **signature.inputs_to_buffers,
+        **getattr(signature, "inputs_to_lifted_tensor_constants", {}),
+    }
+    return [_convert(node, names, constants) for node in program.graph_module.graph.nodes]
+
+
+def _convert(node: fx.Node, parameters: dict[str, str], constants: dict[str, str]) -> Op:
+    if node.op == "placeholder":
+        if node.name in parameters:
+            return _end(node, "parameter", parameters[node.name])
+        if node.name in constants:
+            return _end(node, "constant", constants[node.name])
+        return _end(node, "input", "")
+    if node.op == "get_attr":
+        return _end(node, "constant", str(node.target))
+    if node.op == "output":
+        return Op(node.name, "output", operands(node), ())
+    module, call = _module(node)
+    return Op(
+        name=node.name,
+        target=canonical(node.target),
+        inputs=operands(node),
+        shape=shape_of(node),
+        module=module,
+        call=call,
+        args=fx.node.map_arg(node.args, lambda n: Ref(n.name)),
+        kwargs=fx.node.map_arg(node.kwargs, lambda n: Ref(n.name)),
+        function=_pointwise(node),
+    )
+
+
+def _end(node: fx.Node, target: str, name: str) -> Op:
+    return Op(node.name, target, (), shape_of(node), module=name)
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's tensor; empty for numbers and for several outputs."""
+    value = node.meta.get("val")
+    return tuple(int(size) for size in value.shape) if isinstance(value, Tensor) else ()
+
+
+def operands(node: fx.Node) -> tuple[str, ...]:
+    """The nodes an operator reads, in argument order (twice where it reads one twice)."""
+    found: list[str] = []
+    fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n.name))
+    return tuple(found)
+
+
+def canonical(target: Any) -> str:
+    """Operator name without namespace, overload and in-place mark: ``relu``, ``conv2d``."""
+    if isinstance(target, torch._ops.OpOverload):
+        name = str(target._schema.name).rsplit("::", 1)[-1]
+    else:
+        name = getattr(target, "__name__", str(target))
+    return name[:-1] if name.endswith("_") and not name.startswith("__") else name
+
+
+def _module(node: fx.Node) -> tuple[str, int]:
+    """Innermost module of a node, and which call of it this is."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return "", 0
+    key, (path, _) = next(reversed(stack.items()))
+    mark = _CALL.search(str(key))
+    return _CALL.sub("", str(path)), int(mark.group(1)) if mark else 0
+
+
+def _pointwise(node: fx.Node) -> Callable[[Any], Any] | None:
+    """The node as a function of its one tensor, where it acts unit by unit."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.pointwise not in target.tags:
+        return None
+    if len(operands(node)) != 1 or not isinstance(node.meta.get("val"), Tensor):
+        return None
+    return functools.partial(_call, target, node.args, node.kwargs)
+
+
+def _call(target: Any, args: Any, kwargs: Any, tensor: Tensor) -> Tensor:
+    """Call an operator with its one tensor put in place of the node."""
+    filled = fx.node.map_arg((args, kwargs), lambda _: tensor)
+    result: Tensor = target(*filled[0], **filled[1])
+    return result

@@ -1,0 +1,153 @@
+"""The ladder of tracers: export first, then symbolic tracing; each failure keeps its reason."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from cerewrite.errors import TraceError
+from cerewrite.fingerprint import fingerprint
+from cerewrite.ir import Op, TracedModel
+from cerewrite.tracer.export_rung import export_ops
+from cerewrite.tracer.symbolic_rung import symbolic_ops
+from cerewrite.tracer.widths import build_widths
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+Rung = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], list[Op]]
+
+LADDER: tuple[tuple[str, Rung], ...] = (
+    ("export", export_ops),
+    ("symbolic_trace", symbolic_ops),
+)
+
+
+def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
+    """See a model's operators, sampled layers and width classes.
+
+    The graph is for analysis only: the model is traced in eval mode, its flags are put back,
+    and nothing of it changes. Parameters may be on the meta device.
+
+    Args:
+        model: any module.
+        example_inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs;
+            the first axis of the first tensor is the batch.
+
+    Returns:
+        The traced model.
+
+    Raises:
+        TraceError: if no rung can see it, with the reason of each; or if the model itself
+            raises on these inputs.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
+        >>> traced = trace(net, torch.ones(2, 4))
+        >>> [layer.name for layer in traced.layers], traced.rung
+        (['0', '2', '3'], 'export')
+    """
+    args, kwargs = normalise_inputs(example_inputs)
+    batch = _batch(args, kwargs)
+    reasons: list[str] = []
+    for name, rung in LADDER:
+        try:
+            with _evaluating(model), _silenced():
+                ops = rung(model, args, kwargs)
+        except Exception as error:  # a tracer may fail in any way on a user's forward
+            reasons.append(f"{name}: {_first_line(error)}")
+            continue
+        return build_widths(
+            ops,
+            model,
+            rung=name,
+            batch=batch,
+            fingerprint=fingerprint(model),
+            notes=tuple(reasons),
+        )
+    raise _failure(model, args, kwargs, reasons)
+
+
+def normalise_inputs(example_inputs: Any) -> Inputs:
+    """Example inputs as positional and keyword arguments.
+
+    Raises:
+        TraceError: if there are none.
+    """
+    if example_inputs is None:
+        raise TraceError(
+            "no example inputs were given",
+            advice="pass --input SHAPE, or define example_inputs() beside the model",
+        )
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if not leaves or leaves[0].dim() == 0:
+        raise TraceError(
+            "the example inputs hold no tensor with a batch axis",
+            advice="give at least one tensor whose first axis is the batch",
+        )
+    return int(leaves[0].shape[0])
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for the time of a trace; every module's own flag comes back."""
+    flags = [(module, module.training) for module in model.modules()]
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        model.eval()
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """A failing export prints its whole graph; keep the screen for what matters."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:240]
+
+
+def _failure(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: list[str]
+) -> TraceError:
+    """Tell a model that raises on these inputs from one that no tracer can follow."""
+    leaves = pytree.tree_leaves((args, kwargs))
+    shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves if isinstance(leaf, Tensor))
+    try:
+        with _evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model(*args, **kwargs)
+    except Exception as error:  # whatever the user's forward raises is the reason
+        return TraceError(
+            f"the model raises on example inputs of shape {shapes}: {_first_line(error)}",
+            advice="give inputs that the model accepts (--input SHAPE, or example_inputs())",
+        )
+    return TraceError(
+        "no tracer can follow the model: " + "; ".join(reasons),
+        advice="remove data-dependent control flow, or analyse the submodules one by one",
+    )

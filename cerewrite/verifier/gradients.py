@@ -1,0 +1,80 @@
+"""One backward pass reaches every parameter of the rewritten model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cerewrite.ir import Check, Plan
+from cerewrite.verifier.running import Inputs, as_sentence, call, fresh_copy, tensors
+
+
+def check_gradients(
+    original: nn.Module, rewritten: nn.Module, plan: Plan, inputs: Inputs
+) -> list[Check]:
+    """Every parameter gets a finite gradient that is not all zero, where the original's did.
+
+    The scalar is a random projection of all floating-point outputs, in training mode (in
+    evaluation mode if the original refuses the inputs in training mode). Parameters that the
+    original never uses, or whose gradient is zero there too, are counted and not held against
+    the rewritten model.
+    """
+    del plan
+    mode = "train"
+    try:
+        before = _gradients(original, inputs, training=True)
+    except Exception:
+        mode = "eval"
+        try:
+            before = _gradients(original, inputs, training=False)
+        except Exception as error:
+            detail = f"not run: the original has no gradient, {as_sentence(error)}"
+            return [Check("gradients", True, detail)]
+    after = _gradients(rewritten, inputs, training=mode == "train")
+    wrong = [f"'{name}' {why}" for name in after if (why := _fault(name, before, after))]
+    idle = sum(gradient is None for gradient in after.values())
+    still = sum(gradient is not None and _all_zero(gradient) for gradient in after.values())
+    detail = f"{len(after)} parameters in {mode} mode"
+    if idle or still:
+        detail += f"; {idle} unused and {still} with a zero gradient, as in the original"
+    if wrong:
+        detail = f"{len(wrong)} of {len(after)} parameters: {', '.join(wrong[:5])}"
+    return [Check("gradients", not wrong, detail, len(wrong), 0)]
+
+
+def _gradients(
+    model: nn.Module, inputs: Inputs, *, training: bool
+) -> dict[str, Tensor | None]:
+    """Gradient of every parameter that asks for one, by name."""
+    model = fresh_copy(model, training=training)
+    generator = torch.Generator().manual_seed(0)
+    with torch.enable_grad():
+        outputs = [out for out in tensors(call(model, inputs)) if out.requires_grad]
+        directions = [torch.randn(out.shape, generator=generator).to(out) for out in outputs]
+        torch.autograd.backward(outputs, directions)
+    return {
+        name: parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def _fault(
+    name: str, before: dict[str, Tensor | None], after: dict[str, Tensor | None]
+) -> str | None:
+    """What is wrong with one parameter's gradient, if anything."""
+    old, new = before.get(name), after[name]
+    if new is None:
+        return "gets no gradient" if name not in before or old is not None else None
+    if new.is_meta:
+        return None
+    if not bool(new.isfinite().all()):
+        bad_before = old is not None and not bool(old.isfinite().all())
+        return None if bad_before else "gets a gradient that is not finite"
+    if _all_zero(new) and (old is None or not _all_zero(old)):
+        return "gets a zero gradient"
+    return None
+
+
+def _all_zero(gradient: Tensor) -> bool:
+    return not gradient.is_meta and not bool(gradient.any())

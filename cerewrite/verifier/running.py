@@ -1,0 +1,78 @@
+"""Running a user's model without leaving traces on it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from cerewrite.rewriter.record import copy_sharing_record
+
+Inputs = tuple[Any, ...] | Mapping[str, Any]
+"""Example inputs: positional arguments, or keyword arguments."""
+
+_SEED = 20_200_617
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """The model's output on a copy of the inputs, from a fixed random state.
+
+    The copy protects the user's tensors from models that work in place; the caller's random
+    state is kept.
+    """
+    own = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        return model(**own) if isinstance(own, Mapping) else model(*own)
+
+
+def fresh_copy(model: nn.Module, *, training: bool) -> nn.Module:
+    """A deep copy in training or evaluation mode."""
+    return copy_sharing_record(model).train(training)
+
+
+def on_meta(model: nn.Module) -> bool:
+    """Whether a model has parameters without values."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensors in nested outputs, data classes of models included where torch knows them."""
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Examples in the inputs: the first axis of the first tensor that has one."""
+    return next((tensor.shape[0] for tensor in tensors(inputs) if tensor.dim()), 1)
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Tensors that a model creates by itself are float64 here too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def doubled(inputs: Inputs) -> Inputs:
+    """The inputs with every floating-point tensor in float64."""
+
+    def widen(tensor: Tensor) -> Tensor:
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    widened: Inputs = pytree.tree_map_only(Tensor, widen, copy.copy(inputs))
+    return widened
+
+
+def as_sentence(error: BaseException) -> str:
+    """An exception in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,0 +1,51 @@
+"""Run every check and keep every result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from cerewrite.ir import Check, Plan, Verification
+from cerewrite.verifier.budget import check_budget
+from cerewrite.verifier.gradients import check_gradients
+from cerewrite.verifier.membership import check_membership
+from cerewrite.verifier.running import Inputs, as_sentence
+from cerewrite.verifier.signature import check_signature
+
+CheckFunction = Callable[[nn.Module, nn.Module, Plan, Inputs], list[Check]]
+
+CHECKS: Mapping[str, CheckFunction] = {
+    "signature": check_signature,
+    "budget": check_budget,
+    "membership": check_membership,
+    "gradients": check_gradients,
+}
+
+
+def verify(
+    original: nn.Module,
+    rewritten: nn.Module,
+    plan: Plan,
+    example_inputs: tuple[Any, ...] | Mapping[str, Any],
+) -> Verification:
+    """Check a rewritten model against its original and its plan.
+
+    All checks run on copies, and all results are kept; a check that cannot run is a failed one
+    that says why. Neither model, nor the inputs, nor the random state is changed.
+
+    Args:
+        original: the model before.
+        rewritten: the model after.
+        plan: the plan that was applied.
+        example_inputs: positional arguments as a tuple, or keyword arguments as a mapping, on
+            the models' device.
+    """
+    checks: list[Check] = []
+    for name, check in CHECKS.items():
+        try:
+            checks += check(original, rewritten, plan, example_inputs)
+        except Exception as error:
+            checks.append(Check(name, False, f"could not be checked: {as_sentence(error)}"))
+    return Verification(tuple(checks))

@@ -1,0 +1,1 @@
+"""The concrete rewrites, one file each, registered by decorator."""

@@ -1,0 +1,30 @@
+"""Resize the per-channel modules of a region: norms, depthwise convolutions, PReLU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cerewrite.oprules.base import OPRULES, ModuleRule
+from cerewrite.rewriter.engine import Pass, PassResult, register
+from cerewrite.rewriter.session import Session
+
+
+@register
+@dataclass(frozen=True)
+class ResizeNorm(Pass):
+    """Give every per-channel module the members' channels, acting member by member."""
+
+    name: ClassVar[str] = "resize_norm"
+
+    def apply(self, session: Session) -> PassResult:
+        """Swap the per-channel modules of every changing region."""
+        count = 0
+        for change, module in session.modules():
+            rule = OPRULES[module.op]
+            assert isinstance(rule, ModuleRule), module.op
+            old = session.get(module.name)
+            new = rule.resize(old, change.split.multiplicity, change.width(module))
+            session.swap(module.name, new)
+            count += 1
+        return PassResult(self.name, count > 0, f"{count} per-channel modules resized")

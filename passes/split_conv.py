@@ -1,0 +1,44 @@
+"""Split the convolutions of a region into members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cerewrite.oprules.base import OPRULES, LayerRule
+from cerewrite.rewriter.engine import Pass, PassResult, register
+from cerewrite.rewriter.session import Session
+
+
+def split_layers(session: Session, name: str, op: str) -> PassResult:
+    """Swap every sampled layer of one operator rule for its ensemble.
+
+    A layer between two regions is an exit of the one and an entry of the other: it is split
+    once for each.
+
+    Args:
+        session: the rewriting under way.
+        name: the pass that asks.
+        op: the operator rule.
+    """
+    rule = OPRULES[op]
+    assert isinstance(rule, LayerRule), op
+    names = set()
+    for change, layer in session.layers(op):
+        split = change.split
+        module = session.get(layer.name)
+        session.swap(layer.name, rule.split(module, layer, split.multiplicity, split.widths))
+        names.add(layer.name)
+    return PassResult(name, bool(names), f"{len(names)} {op} layers split")
+
+
+@register
+@dataclass(frozen=True)
+class SplitConv(Pass):
+    """Entries become dense to all members, interiors grouped, exits dense from all members."""
+
+    name: ClassVar[str] = "split_conv"
+
+    def apply(self, session: Session) -> PassResult:
+        """Swap the convolutions of every changing region."""
+        return split_layers(session, self.name, "conv")

@@ -1,0 +1,22 @@
+"""Split the linear layers of a region into members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cerewrite.rewriter.engine import Pass, PassResult, register
+from cerewrite.rewriter.session import Session
+from passes.split_conv import split_layers
+
+
+@register
+@dataclass(frozen=True)
+class SplitLinear(Pass):
+    """Entries become dense to all members, interiors block-diagonal, exits dense from all."""
+
+    name: ClassVar[str] = "split_linear"
+
+    def apply(self, session: Session) -> PassResult:
+        """Swap the linear layers of every changing region."""
+        return split_layers(session, self.name, "linear")
