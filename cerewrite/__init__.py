@@ -30,20 +30,12 @@ from cerewrite.errors import (
 )
 
 if TYPE_CHECKING:
+    from cerewrite.clock import Clock
+    from cerewrite.conversion import Conversion, convert
     from cerewrite.ir import Analysis, Plan, Report
     from cerewrite.loader import build
-    from cerewrite.pipeline import (
-        Conversion,
-        analyze,
-        apply,
-        convert,
-        export_onnx,
-        load,
-        plan,
-        revert,
-        save,
-        verify,
-    )
+    from cerewrite.pipeline import analyze, apply, export_onnx, plan, revert, verify
+    from cerewrite.saving import load, save
 
 __version__ = "0.1.0"
 
@@ -51,6 +43,7 @@ __all__ = [
     "Analysis",
     "AnalysisError",
     "CerewriteError",
+    "Clock",
     "Conversion",
     "ExportError",
     "InfeasibleBudgetError",
@@ -78,10 +71,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Analysis": "cerewrite.ir",
-    "Plan": "cerewrite.ir",
-    "Report": "cerewrite.ir",
-    "build": "cerewrite.loader",
+    "Analysis": "ir",
+    "Clock": "clock",
+    "Conversion": "conversion",
+    "Plan": "ir",
+    "Report": "ir",
+    "build": "loader",
+    "convert": "conversion",
+    "load": "saving",
+    "save": "saving",
 }
 
 
@@ -89,7 +87,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module 'cerewrite' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_HOMES.get(name, "cerewrite.pipeline")), name)
+    value = getattr(importlib.import_module(f"cerewrite.{_HOMES.get(name, 'pipeline')}"), name)
     globals()[name] = value
     return value
 

@@ -62,7 +62,7 @@ def load(spec: str, *, root: str | os.PathLike[str] = ".", seed: int | None = No
 
     Args:
         spec: ``path/model.py``, ``path/model.py:factory`` or ``package.module:factory``.
-        root: folder from which relative paths and modules are looked up.
+        root: folder from which relative paths, and modules, are looked up first.
         seed: if given, the factory runs with torch seeded so, and the seed is undone after it.
 
     Raises:
@@ -74,7 +74,8 @@ def load(spec: str, *, root: str | os.PathLike[str] = ".", seed: int | None = No
     """
     shown, name = split_spec(spec)
     if not shown.endswith(".py"):
-        with running.importable(Path(os.path.abspath(root))), running.seeded(seed):
+        folders = (Path(os.path.abspath(root)), Path.cwd())
+        with running.on_path(*folders), running.seeded(seed):
             home = running.import_module(shown, spec)
             found = search.named(home, name, shown)
             module = search.build(found, shown)
@@ -94,7 +95,7 @@ def build(spec: str, *, root: str | os.PathLike[str] = ".") -> nn.Module:
 
     Args:
         spec: as for `load`.
-        root: folder from which relative paths and modules are looked up.
+        root: folder from which relative paths, and modules, are looked up first.
 
     Raises:
         LoadError: see `load`.

@@ -34,6 +34,17 @@ def check_file(path: Path, shown: str) -> None:
 
 
 @contextlib.contextmanager
+def on_path(*folders: Path) -> Iterator[None]:
+    """Put folders at the head of the import path, and the path back afterwards."""
+    path = list(sys.path)
+    sys.path[:0] = [str(folder) for folder in folders]
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+
+
+@contextlib.contextmanager
 def importable(folder: Path) -> Iterator[None]:
     """Let files in ``folder`` be imported, and forget those that another folder brought in.
 
@@ -43,12 +54,11 @@ def importable(folder: Path) -> Iterator[None]:
         if origin != folder:
             sys.modules.pop(name, None)
             del _siblings[name]
-    before, path = set(sys.modules), list(sys.path)
-    sys.path.insert(0, str(folder))
+    before = set(sys.modules)
     try:
-        yield
+        with on_path(folder):
+            yield
     finally:
-        sys.path[:] = path
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None)
             if _lies_beside(file, folder):

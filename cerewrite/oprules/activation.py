@@ -29,8 +29,8 @@ _ORDERS = 48
 def _grid() -> tuple[Array, Array, Array]:
     """Nodes, Gaussian weights and normalised Hermite polynomials ``[orders, nodes]``."""
     step = 2 * _REACH / _NODES
-    nodes = -_REACH + step * (np.arange(_NODES) + 0.5)
-    weights = np.exp(-0.5 * nodes**2)
+    nodes: Array = -_REACH + step * (np.arange(_NODES) + 0.5)
+    weights: Array = np.exp(-0.5 * nodes**2)
     weights /= weights.sum()
     hermite = np.empty((_ORDERS, _NODES))
     hermite[0] = 1.0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from typing_extensions import override
+
 from cerewrite.ir import Op
 from cerewrite.oprules import moments as algebra
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
@@ -64,11 +67,11 @@ class Add(OpRule):
     name = "add"
     targets = frozenset({"add", "iadd", "sub", "isub"})
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         return inputs[0].channels if len(inputs) == 1 else join(op, inputs, widths, "add")
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         if len(inputs) == 1:
             return context.settle(op, inputs[0])
@@ -82,11 +85,11 @@ class Multiply(OpRule):
     name = "multiply"
     targets = frozenset({"mul", "imul"})
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         return inputs[0].channels if len(inputs) == 1 else join(op, inputs, widths, "multiply")
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         if len(inputs) == 1:
             return context.settle(op, inputs[0])
@@ -101,9 +104,8 @@ class Concatenate(OpRule):
     name = "concatenate"
     targets = frozenset({"cat", "concat", "stack"})
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         for value in inputs:
             if value.channels is not None:
                 widths.pin(
@@ -115,12 +117,13 @@ class Concatenate(OpRule):
                 )
         return None
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         parts = [context.read(x) for x in inputs]
         sizes = context.sizes(op)
         total = float(sum(sizes))
         weighted = list(zip(sizes, parts, strict=True))
         return Moments(
-            context.total([size / total * x.q for size, x in weighted]),
-            context.total([size / total * x.kernel for size, x in weighted]),
+            torch.stack([size / total * x.q for size, x in weighted]).sum(),
+            torch.stack([size / total * x.kernel for size, x in weighted]).sum(),
         )

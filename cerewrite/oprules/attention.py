@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from typing_extensions import override
+
 from cerewrite.errors import AnalysisError
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
@@ -20,9 +22,8 @@ from cerewrite.oprules.moments import MomentContext, Moments
 class _Mixing(OpRule):
     """Mixes channels or positions: every width it reads is kept."""
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         for value in inputs:
             bound(op, value, widths, "mixes channels or positions")
         return None
@@ -35,6 +36,7 @@ class ScaledDotProductAttention(_Mixing):
     name = "attention"
     targets = frozenset({"scaled_dot_product_attention"})
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return context.read(inputs[2])
 
@@ -46,6 +48,7 @@ class Softmax(_Mixing):
     name = "softmax"
     targets = frozenset({"softmax", "_softmax", "safe_softmax"})
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return replace(context.read(inputs[0]), probabilities=True)
 
@@ -57,6 +60,7 @@ class MatMul(_Mixing):
     name = "matmul"
     targets = frozenset({"matmul", "bmm", "einsum"})
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         if len(inputs) == 2:
             first, second = (context.read(x) for x in inputs)
@@ -81,10 +85,10 @@ class Embedding(OpRule):
     name = "embedding"
     targets = frozenset({"embedding"})
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         return None
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return context.table(op)

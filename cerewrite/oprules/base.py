@@ -80,9 +80,7 @@ class WidthBuilder(Protocol):
     def pin(self, width: int, where: str, code: str, reason: str, advice: str) -> None:
         """Refuse to split a class, with the reason and the remedy."""
 
-    def layer(
-        self, op: Op, rule: SampledRule, x: Value, *, same_width: bool = False
-    ) -> int | None:
+    def layer(self, op: Op, rule: SampledRule, x: Value, *, same_width: bool = False) -> int | None:
         """Note a sampled layer; returns the width class that it writes, None if unknown."""
 
     def per_channel(self, op: Op, rule: ModuleRule, channels: Channels) -> None:
@@ -98,8 +96,13 @@ class WidthBuilder(Protocol):
 class SampledRule(Protocol):
     """A rule whose operator draws weights at initialisation."""
 
-    name: ClassVar[str]
-    modules: ClassVar[tuple[type[nn.Module], ...]]
+    @property
+    def name(self) -> str:
+        """Registered name."""
+
+    @property
+    def modules(self) -> tuple[type[nn.Module], ...]:
+        """Exact module types that the rewrite can rebuild."""
 
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
         """Channel counts, from the value read and the weight's shape."""
@@ -117,9 +120,7 @@ class OpRule(ABC):
     targets: ClassVar[frozenset[str]]
 
     @abstractmethod
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         """The channel axis of the output; None when it has none that can be followed."""
 
     @abstractmethod
@@ -128,7 +129,13 @@ class OpRule(ABC):
 
 
 class ModuleRule(OpRule):
-    """An operator whose module holds one setting per channel (norms, depthwise convs, PReLU)."""
+    """An operator whose module holds one setting per channel (norms, depthwise convs, PReLU).
+
+    Attributes:
+        modules: exact module types that it can resize.
+    """
+
+    modules: ClassVar[tuple[type[nn.Module], ...]]
 
     @abstractmethod
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:

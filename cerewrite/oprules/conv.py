@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from math import prod
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.oprules.base import (
+    OPRULES,
     Channels,
     Geometry,
     LayerRule,
@@ -43,12 +45,12 @@ class Conv(LayerRule):
     targets = _TARGETS
     modules = _MODULES
 
+    @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
         return _geometry(op, x, weight)
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         x = inputs[0]
         if x.channels is not None and (x.channels.axis != 1 or x.channels.inner != 1):
             bound(op, x, widths, "is applied to an axis other than the channels")
@@ -59,15 +61,18 @@ class Conv(LayerRule):
         width = widths.layer(op, self, x)
         return None if width is None else Channels(1, width)
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         x = context.read(inputs[0])
         return context.settle(op, context.weigh(context.layers[op.name], x))
 
+    @override
     def split(
         self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
     ) -> nn.Module:
         return surgery.split_conv(module, layer, multiplicity, widths)
 
+    @override
     def member(
         self,
         module: nn.Module,
@@ -78,11 +83,11 @@ class Conv(LayerRule):
     ) -> nn.Module:
         return surgery.conv_member(module, layer, index, multiplicity, widths)
 
+    @override
     def blocks(self, module: nn.Module) -> Tensor:
         return surgery.conv_blocks(module)
 
 
-@register
 class DepthwiseConv(ModuleRule):
     """One kernel per channel: a sampled layer that belongs to a single width class."""
 
@@ -90,23 +95,26 @@ class DepthwiseConv(ModuleRule):
     targets = frozenset()
     modules = _MODULES
 
+    @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
         return _geometry(op, x, weight)
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         width = widths.layer(op, self, inputs[0], same_width=True)
         return None if width is None else Channels(1, width)
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         raise AssertionError("the conv rule answers for every convolution")
 
+    @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
         return depthwise.resize_depthwise_conv(module, multiplicity, width)
 
+    @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
         return depthwise.depthwise_conv_member(module, index, multiplicity)
 
 
-_DEPTHWISE = DepthwiseConv()
+_DEPTHWISE = OPRULES.register(DepthwiseConv.name, DepthwiseConv())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing_extensions import override
+
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.moments import MomentContext, Moments
@@ -12,6 +14,7 @@ from cerewrite.oprules.moments import MomentContext, Moments
 class _Passing(OpRule):
     """Moments pass unchanged: every unit of the output is a unit of the input."""
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return context.settle(op, inputs[0])
 
@@ -42,9 +45,8 @@ class Identity(_Passing):
         }
     )  # fmt: skip
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         return inputs[0].channels
 
 
@@ -62,9 +64,8 @@ class Flatten(_Passing):
         {"flatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view", "unflatten"}
     )
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
         if value.channels is None:
             return None
@@ -89,9 +90,7 @@ def _inferred(op: Op, axis: int) -> bool:
     return len(sizes) == len(op.shape) and sizes[axis] == -1
 
 
-def _follow(
-    before: tuple[int, ...], after: tuple[int, ...], channels: Channels
-) -> Channels | None:
+def _follow(before: tuple[int, ...], after: tuple[int, ...], channels: Channels) -> Channels | None:
     """Find the channel axis after a reshape: the same lead, the channels first in the rest."""
     lead = 1
     for size in before[: channels.axis]:
@@ -113,9 +112,8 @@ class Permute(_Passing):
     name = "permute"
     targets = frozenset({"permute", "transpose", "t", "movedim", "swapaxes", "numpy_T"})
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
         if value.channels is None:
             return None
@@ -154,15 +152,23 @@ class Pick(_Passing):
         }
     )  # fmt: skip
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
         if value.channels is None:
             return None
         axis = value.channels.axis
-        if len(op.shape) == len(value.op.shape) and op.target in ("slice", "narrow", "roll", "flip"):
-            touched = int(op.args[1]) % len(op.shape) if len(op.args) > 1 and isinstance(op.args[1], int) else None
+        if len(op.shape) == len(value.op.shape) and op.target in (
+            "slice",
+            "narrow",
+            "roll",
+            "flip",
+        ):
+            touched = (
+                int(op.args[1]) % len(op.shape)
+                if len(op.args) > 1 and isinstance(op.args[1], int)
+                else None
+            )
             if touched is not None and touched != axis:
                 return value.channels
         bound(op, value, widths, "picks out or repeats channels")

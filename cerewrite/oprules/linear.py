@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.oprules.base import (
@@ -28,13 +29,13 @@ class Linear(LayerRule):
     targets = frozenset({"linear"})
     modules = (nn.Linear,)
 
+    @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
         inner = x.channels.inner if x.channels is not None else 1
         return Geometry(weight[1] // inner, weight[0], 1, inner)
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         x = inputs[0]
         last = len(x.op.shape) - 1
         if x.channels is not None and x.channels.axis != last:
@@ -43,15 +44,18 @@ class Linear(LayerRule):
         width = widths.layer(op, self, x)
         return None if width is None else Channels(len(op.shape) - 1, width)
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         x = context.read(inputs[0])
         return context.settle(op, context.weigh(context.layers[op.name], x))
 
+    @override
     def split(
         self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
     ) -> nn.Module:
         return surgery.split_linear(module, layer, multiplicity, widths)
 
+    @override
     def member(
         self,
         module: nn.Module,
@@ -62,5 +66,6 @@ class Linear(LayerRule):
     ) -> nn.Module:
         return surgery.linear_member(module, layer, index, multiplicity, widths)
 
+    @override
     def blocks(self, module: nn.Module) -> Tensor:
         return surgery.linear_blocks(module)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cerewrite.errors import AnalysisError
-from cerewrite.ir import Layer, Op
+from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules.activation import EnergyMoments, energy_moments
 
 
@@ -59,30 +61,64 @@ class MomentContext:
     """What moment rules may ask: layers, weight scales, and where fluctuations are read.
 
     Args:
-        layers: sampled layers by the name of their operator.
+        model: the module, asked for the values of its norms' scales and free parameters.
+        traced: its trace.
         standard: standard instead of NTK parametrisation.
         gain: the ``fan_in * Var[W]`` to assume for every layer, biases zero; None for as built.
-        readers: how many operators read each value, by name.
     """
 
     def __init__(
         self,
-        layers: dict[str, Layer],
+        model: nn.Module,
+        traced: TracedModel,
         *,
         standard: bool = False,
         gain: float | None = None,
-        readers: dict[str, int] | None = None,
     ) -> None:
-        self.layers = layers
+        self.layers = {layer.node: layer for layer in traced.layers}
         self.fluctuations: dict[str, Fluctuation] = {}
+        self._model = model
+        self._shapes = {op.name: op for op in traced.ops}
         self._standard = standard
         self._gain = gain
-        self._readers = readers or {}
+        self._readers = Counter(name for op in traced.ops for name in op.inputs)
         self._cache: dict[tuple[Any, float], EnergyMoments] = {}
 
-    def constant(self, value: float) -> Tensor:
-        """A float64 scalar."""
-        return torch.tensor(value, dtype=torch.float64)
+    def parameter(self, op: Op) -> Moments:
+        """A free parameter or a constant: its mean square, and 1 per unit if it is trained.
+
+        On the meta device, where there is nothing to read, the mean square is taken as 1.
+        """
+        tensor = _tensor(self._model, op.module)
+        square = 1.0 if tensor is None or tensor.is_meta else _mean_square(tensor)
+        trained = self._standard and op.target == "parameter"
+        return Moments(scalar(square), scalar(float(trained)))
+
+    def affine(self, op: Op) -> tuple[float, float, float]:
+        """Mean square of a norm's scale and shift, and their own share of the kernel."""
+        module = self._model.get_submodule(op.module)
+        tensors = [getattr(module, name, None) for name in ("weight", "bias")]
+        found = [t for t in tensors if isinstance(t, nn.Parameter)]
+        scale, shift = (
+            default if t is None or t.is_meta else _mean_square(t)
+            for t, default in zip(tensors, (1.0, 0.0), strict=True)
+        )
+        return scale, shift, float(len(found)) if self._standard else 0.0
+
+    def slope(self, op: Op) -> float:
+        """Root mean square of a PReLU's slopes."""
+        weight = getattr(self._model.get_submodule(op.module), "weight", None)
+        return 0.25 if weight is None or weight.is_meta else math.sqrt(_mean_square(weight))
+
+    def table(self, op: Op) -> Moments:
+        """An embedding's rows: standard normal at its own initialisation."""
+        weight = getattr(self._model.get_submodule(op.module), "weight", None)
+        square = 1.0 if weight is None or weight.is_meta else _mean_square(weight)
+        return Moments(scalar(square), scalar(1.0 if self._standard else square))
+
+    def sizes(self, op: Op) -> list[int]:
+        """Elements of each operand."""
+        return [self._shapes[name].numel for name in op.inputs]
 
     def weigh(self, layer: Layer, x: Moments) -> Moments:
         """A linear or convolution layer: ``q = s q + b`` and ``T = L q + l + s T``."""
@@ -110,7 +146,7 @@ class MomentContext:
 
     def settle(self, op: Op, x: Moments) -> Moments:
         """Read pending fluctuations of a value that several operators use, as they stand."""
-        if x.fresh and self._readers.get(op.name, 1) > 1:
+        if x.fresh and self._readers[op.name] > 1:
             return self.read(x)
         return x
 
@@ -145,6 +181,25 @@ class MomentContext:
         return replace(x, q=q, kernel=kernel, fresh=())
 
 
+def scalar(value: float) -> Tensor:
+    """A float64 scalar."""
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def _mean_square(tensor: Tensor) -> float:
+    return float(tensor.detach().double().pow(2).mean())
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor | None:
+    """A parameter or buffer by its qualified name; None for constants of the trace itself."""
+    owner, _, leaf = name.rpartition(".")
+    try:
+        found = getattr(model.get_submodule(owner), leaf, None)
+    except AttributeError:
+        return None
+    return found if isinstance(found, Tensor) else None
+
+
 def add(first: Moments, second: Moments) -> Moments:
     """The sum of two values whose weights are independent; shares of the fresh parts shrink."""
     q = first.q + second.q
@@ -159,6 +214,4 @@ def add(first: Moments, second: Moments) -> Moments:
 
 def multiply(first: Moments, second: Moments) -> Moments:
     """The product of two independent values: kernels join by Hadamard product (THEORY 5)."""
-    return Moments(
-        first.q * second.q, first.kernel * second.q + first.q * second.kernel
-    )
+    return Moments(first.q * second.q, first.kernel * second.q + first.q * second.kernel)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import override
 
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, ModuleRule, Value, WidthBuilder, register
@@ -16,10 +17,11 @@ from cerewrite.surgery import norms as surgery
 class _Norm(ModuleRule):
     """``q = gamma^2 + beta^2`` and ``T = gamma^2 T / q``: the input's scale is divided out."""
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         x = inputs[0]
-        gain, shift = context.affine(op)
-        normed = Moments(gain * x.q / x.q + shift, gain * x.kernel / x.q, x.fresh)
+        gain, shift, own = context.affine(op)
+        normed = Moments(gain * x.q / x.q + shift, gain * x.kernel / x.q + own, x.fresh)
         return context.settle(op, normed)
 
 
@@ -28,11 +30,20 @@ class BatchNorm(_Norm):
     """Batch and instance norms: one mean, variance, scale and shift per channel."""
 
     name = "batch_norm"
-    targets = frozenset({"batch_norm", "instance_norm", "_native_batch_norm_legit", "native_batch_norm"})
+    modules = (
+        nn.BatchNorm1d,
+        nn.BatchNorm2d,
+        nn.BatchNorm3d,
+        nn.InstanceNorm1d,
+        nn.InstanceNorm2d,
+        nn.InstanceNorm3d,
+    )
+    targets = frozenset(
+        {"batch_norm", "instance_norm", "_native_batch_norm_legit", "native_batch_norm"}
+    )
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
         if value.channels is None:
             return None
@@ -42,9 +53,11 @@ class BatchNorm(_Norm):
         widths.per_channel(op, self, value.channels)
         return value.channels
 
+    @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
         return surgery.resize_batch_norm(module, multiplicity, width)
 
+    @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
         return surgery.batch_norm_member(module, index, multiplicity)
 
@@ -54,11 +67,11 @@ class GroupNorm(_Norm):
     """Group norm: every member gets whole groups of its own."""
 
     name = "group_norm"
+    modules = (nn.GroupNorm,)
     targets = frozenset({"group_norm", "native_group_norm"})
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
         if value.channels is None:
             return None
@@ -68,23 +81,20 @@ class GroupNorm(_Norm):
         widths.per_channel(op, self, value.channels)
         return value.channels
 
+    @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
         return surgery.resize_group_norm(module, multiplicity, width)
 
+    @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
         return surgery.group_norm_member(module, index, multiplicity)
 
 
-@register
-class LayerNorm(_Norm):
-    """Layer norm over the last axis: one norm per member in an ensemble."""
+class _LastAxisNorm(_Norm):
+    """A norm over the last axis, which must be the channels: one norm per member."""
 
-    name = "layer_norm"
-    targets = frozenset({"layer_norm", "native_layer_norm"})
-
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
         if value.channels is None:
             return None
@@ -92,35 +102,43 @@ class LayerNorm(_Norm):
         shape = op.args[1] if len(op.args) > 1 else (op.shape[-1],)
         if not last or value.channels.inner != 1 or len(tuple(shape)) != 1:
             bound(op, value, widths, "normalises over more than the channel axis")
-            return value.channels
-        widths.per_channel(op, self, value.channels)
+        else:
+            widths.per_channel(op, self, value.channels)
         return value.channels
 
+
+@register
+class LayerNorm(_LastAxisNorm):
+    """Layer norm over the channels: one norm per member in an ensemble."""
+
+    name = "layer_norm"
+    modules = (nn.LayerNorm,)
+    targets = frozenset({"layer_norm", "native_layer_norm"})
+
+    @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
         return surgery.resize_layer_norm(module, multiplicity, width)
 
+    @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
         return surgery.layer_norm_member(module, index, multiplicity)
 
 
 @register
-class RMSNorm(_Norm):
-    """RMS norm: analysed; a width that it normalises is kept."""
+class RMSNorm(_LastAxisNorm):
+    """RMS norm over the channels: one norm per member in an ensemble."""
 
     name = "rms_norm"
+    modules = (nn.RMSNorm,)
     targets = frozenset({"rms_norm"})
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
-        bound(op, inputs[0], widths, "normalises over all members at once")
-        return inputs[0].channels
-
+    @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        raise AssertionError("a width under an RMS norm is pinned")
+        return surgery.resize_rms_norm(module, multiplicity, width)
 
+    @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        raise AssertionError("a width under an RMS norm is pinned")
+        return surgery.rms_norm_member(module, index, multiplicity)
 
 
 @register
@@ -128,37 +146,40 @@ class PReLU(ModuleRule):
     """PReLU: one slope for all channels, or one per channel."""
 
     name = "prelu"
+    modules = (nn.PReLU,)
     targets = frozenset({"prelu"})
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
         if value.channels is None:
             return None
-        if context_slopes(op, inputs, widths) > 1:
+        if _slopes(op, inputs, widths) > 1:
             if value.channels.axis != 1 or value.channels.inner != 1:
                 bound(op, value, widths, "has one slope per element of a mixed axis")
             else:
                 widths.per_channel(op, self, value.channels)
         return value.channels
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         slope = context.slope(op)
 
-        def function(z):  # type: ignore[no-untyped-def]
+        def function(z: Tensor) -> Tensor:
             return nn.functional.leaky_relu(z, slope)
 
         return context.settle(op, context.apply(function, ("prelu", slope), inputs[0]))
 
+    @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
         return surgery.resize_prelu(module, multiplicity, width)
 
+    @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
         return surgery.prelu_member(module, index, multiplicity)
 
 
-def context_slopes(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> int:
+def _slopes(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> int:
     """How many slopes a PReLU has."""
     if len(inputs) > 1:
         return inputs[1].op.numel

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing_extensions import override
+
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.moments import MomentContext, Moments
@@ -16,11 +18,11 @@ class Pointwise(OpRule):
     name = "pointwise"
     targets = frozenset({"pointwise"})
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         return inputs[0].channels
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         key = (op.target, repr(op.args[1:]), repr(op.kwargs))
         return context.settle(op, context.apply(op.function, key, inputs[0]))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing_extensions import override
+
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
@@ -28,9 +30,8 @@ class Pool(OpRule):
         | {"interpolate", "max_pool2d_with_indices"}
     )
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
         if value.channels is None:
             return None
@@ -40,6 +41,7 @@ class Pool(OpRule):
         bound(op, value, widths, "changes the channel axis")
         return None
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return context.settle(op, inputs[0])
 
@@ -51,9 +53,8 @@ class Mean(OpRule):
     name = "mean"
     targets = frozenset({"mean", "adaptive_avg", "amax"})
 
-    def channels(
-        self, op: Op, inputs: Sequence[Value], widths: WidthBuilder
-    ) -> Channels | None:
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
         if value.channels is None:
             return None
@@ -68,5 +69,6 @@ class Mean(OpRule):
         found = value.channels
         return Channels(found.axis - moved, found.width, found.inner)
 
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return context.settle(op, inputs[0])

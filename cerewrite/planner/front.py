@@ -9,6 +9,13 @@ import numpy as np
 from cerewrite.measures.base import FloatArray, IntArray
 
 
+EXACT = 20_000
+"""Most rows of three columns and more whose front is found by comparing them all."""
+
+MIXES = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 16.0, 64.0)
+"""Relative weights of a pair of costs beyond that."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Front:
     """The designs of one region that no other design beats in every cost and in the score.
@@ -42,7 +49,9 @@ class Front:
 def pareto(columns: FloatArray) -> IntArray:
     """Indices of the rows that no other row beats or equals in every column.
 
-    Of equal rows the first is kept.
+    Of equal rows the first is kept. With three columns and more and over `EXACT` rows, only
+    those are kept that are best, for the last column, in some mix of the others: the ones
+    that prices can choose.
 
     Args:
         columns: ``[rows, columns]``, all to be made small.
@@ -54,23 +63,47 @@ def pareto(columns: FloatArray) -> IntArray:
         >>> pareto(np.array([[1.0, 3.0], [2.0, 2.0], [2.0, 4.0], [1.0, 3.0]])).tolist()
         [0, 1]
     """
-    order = np.lexsort(tuple(columns.T[::-1]))
-    if columns.shape[1] == 1:
-        return np.asarray(order[:1])
-    ordered = columns[order]
     if columns.shape[1] == 2:
-        best = np.minimum.accumulate(ordered[:, 1])
-        keep = np.ones(len(order), dtype=np.bool_)
-        keep[1:] = ordered[1:, 1] < best[:-1]
-        return np.asarray(order[keep])
-    return _pareto_many(ordered, order)
+        return _pareto_two(columns)
+    if len(columns) > EXACT:
+        columns, last = columns[:, :-1], columns[:, -1]
+        mixes = [np.column_stack([columns @ mix, last]) for mix in _mixes(columns)]
+        return np.unique(np.concatenate([_pareto_two(mixed) for mixed in mixes]))
+    return _pareto_many(columns)
 
 
-def _pareto_many(ordered: FloatArray, order: IntArray) -> IntArray:
-    """Three columns and more: take the first row left, drop what it beats, repeat.
+def _pareto_two(columns: FloatArray) -> IntArray:
+    """A quick cut that may keep too much (ties come in any order), then an exact one."""
+    order = np.argsort(columns[:, 0])
+    best = np.minimum.accumulate(columns[order, 1])
+    keep = np.ones(len(order), dtype=np.bool_)
+    keep[1:] = columns[order[1:], 1] <= best[:-1]
+    order = np.sort(order[keep])
+    order = order[np.lexsort((columns[order, 1], columns[order, 0]))]
+    best = np.minimum.accumulate(columns[order, 1])
+    keep = np.ones(len(order), dtype=np.bool_)
+    keep[1:] = columns[order[1:], 1] < best[:-1]
+    return np.asarray(order[keep])
 
-    The first row left in lexical order is never beaten by a later one.
-    """
+
+def _mixes(costs: FloatArray) -> list[FloatArray]:
+    """Weights of the costs: each alone, and mixes between, relative to their medians."""
+    scale = 1.0 / np.maximum(np.median(costs, axis=0), 1e-300)
+    count = costs.shape[1]
+    mixes = [np.eye(count)[j] * scale for j in range(count)]
+    for first in range(count):
+        for other in range(first + 1, count):
+            for tilt in MIXES:
+                mix = np.zeros(count)
+                mix[first], mix[other] = scale[first], tilt * scale[other]
+                mixes.append(mix)
+    return mixes
+
+
+def _pareto_many(columns: FloatArray) -> IntArray:
+    """Take the first row left in lexical order, which none beats; drop what it beats; repeat."""
+    order = np.lexsort(tuple(columns.T[::-1]))
+    ordered = columns[order]
     alive = np.arange(len(order))
     front = []
     while len(alive):

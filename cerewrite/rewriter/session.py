@@ -44,7 +44,7 @@ class Session:
     def __init__(self, model: nn.Module, plan: Plan) -> None:
         self.model = model
         self.plan = plan
-        self.changes = tuple(_changes(plan))
+        self.changes = tuple(changes_of(plan))
         self.originals: dict[str, nn.Module] = {}
         self._uses = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
         self._ties = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
@@ -131,7 +131,7 @@ def set_submodule(model: nn.Module, name: str, new: nn.Module) -> None:
     model.get_submodule(parent)._modules[child] = new
 
 
-def _changes(plan: Plan) -> Iterator[Change]:
+def changes_of(plan: Plan) -> Iterator[Change]:
     """The splits that change something, each with its region; refuses a contradictory plan."""
     regions = {region.name: region for region in plan.regions}
     seen: set[str] = set()

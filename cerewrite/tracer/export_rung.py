@@ -50,8 +50,8 @@ def _convert(node: fx.Node, parameters: dict[str, str], constants: dict[str, str
         shape=shape_of(node),
         module=module,
         call=call,
-        args=fx.node.map_arg(node.args, lambda n: Ref(n.name)),
-        kwargs=fx.node.map_arg(node.kwargs, lambda n: Ref(n.name)),
+        args=references(node.args),
+        kwargs=references(node.kwargs),
         function=_pointwise(node),
     )
 
@@ -69,7 +69,7 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
 def operands(node: fx.Node) -> tuple[str, ...]:
     """The nodes an operator reads, in argument order (twice where it reads one twice)."""
     found: list[str] = []
-    fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n.name))
+    substitute((node.args, node.kwargs), lambda n: found.append(n.name))
     return tuple(found)
 
 
@@ -80,6 +80,17 @@ def canonical(target: Any) -> str:
     else:
         name = getattr(target, "__name__", str(target))
     return name[:-1] if name.endswith("_") and not name.startswith("__") else name
+
+
+def references(arguments: Any) -> Any:
+    """Arguments with every node replaced by a `Ref` to it."""
+    return substitute(arguments, lambda node: Ref(node.name))
+
+
+def substitute(arguments: Any, replace: Callable[[fx.Node], Any]) -> Any:
+    """Arguments, however nested, with every node replaced."""
+    map_arg: Any = fx.node.map_arg  # its stub allows FX values only
+    return map_arg(arguments, replace)
 
 
 def _module(node: fx.Node) -> tuple[str, int]:
@@ -104,6 +115,6 @@ def _pointwise(node: fx.Node) -> Callable[[Any], Any] | None:
 
 def _call(target: Any, args: Any, kwargs: Any, tensor: Tensor) -> Tensor:
     """Call an operator with its one tensor put in place of the node."""
-    filled = fx.node.map_arg((args, kwargs), lambda _: tensor)
-    result: Tensor = target(*filled[0], **filled[1])
+    filled, named = substitute((args, kwargs), lambda _: tensor)
+    result: Tensor = target(*filled, **named)
     return result

@@ -10,8 +10,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from cerewrite.ir import Op, Ref
-from cerewrite.tracer.export_rung import canonical, operands, shape_of
+from cerewrite.ir import Op
+from cerewrite.tracer.export_rung import (
+    canonical,
+    operands,
+    references,
+    shape_of,
+    substitute,
+)
 
 _MODULE_TARGETS: dict[type[nn.Module], str] = {
     nn.Linear: "linear",
@@ -68,7 +74,7 @@ def _convert(node: fx.Node, model: nn.Module, seen: dict[str, int]) -> Op:
         return Op(node.name, "output", operands(node), ())
     if node.op == "get_attr":
         name = str(node.target)
-        value = functools.reduce(getattr, name.split("."), model)
+        value: Any = functools.reduce(getattr, name.split("."), model)
         kind = "parameter" if isinstance(value, nn.Parameter) else "constant"
         shape = tuple(value.shape) if isinstance(value, Tensor) else ()
         return Op(node.name, kind, (), shape, module=name)
@@ -81,8 +87,8 @@ def _convert(node: fx.Node, model: nn.Module, seen: dict[str, int]) -> Op:
         inputs=operands(node),
         shape=shape_of(node),
         module=_owner(node),
-        args=fx.node.map_arg(node.args, lambda n: Ref(n.name)),
-        kwargs=fx.node.map_arg(node.kwargs, lambda n: Ref(n.name)),
+        args=references(node.args),
+        kwargs=references(node.kwargs),
         function=_pointwise(node, name),
     )
 
@@ -93,7 +99,7 @@ def _module_call(node: fx.Node, model: nn.Module, seen: dict[str, int]) -> Op:
     call = seen.get(name, 0)
     seen[name] = call + 1
     target = _MODULE_TARGETS.get(type(module), type(module).__name__)
-    args: tuple[Any, ...] = fx.node.map_arg(node.args, lambda n: Ref(n.name))
+    args: tuple[Any, ...] = references(node.args)
     if isinstance(module, nn.Flatten):
         target, args = "flatten", (*args, module.start_dim, module.end_dim)
     elif isinstance(module, nn.LayerNorm):
@@ -136,7 +142,7 @@ _INPLACE = frozenset({"iadd", "isub", "imul"})
 
 
 def _call(kind: str, target: Any, args: Any, kwargs: Any, tensor: Tensor) -> Tensor:
-    filled, named = fx.node.map_arg((args, kwargs), lambda _: tensor)
+    filled, named = substitute((args, kwargs), lambda _: tensor)
     result: Tensor = (
         getattr(filled[0], target)(*filled[1:], **named)
         if kind == "call_method"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +88,7 @@ class Builder:
         assert isinstance(weight, Tensor), op
         return tuple(weight.shape)
 
-    def layer(
-        self, op: Op, rule: SampledRule, x: Value, *, same_width: bool = False
-    ) -> int | None:
+    def layer(self, op: Op, rule: SampledRule, x: Value, *, same_width: bool = False) -> int | None:
         """Note a sampled layer; returns the class that it writes."""
         refusal = self._table.refusal(op, rule.modules)
         weight, bias = self._tensors(op)
@@ -131,24 +129,20 @@ class Builder:
     def per_channel(self, op: Op, rule: ModuleRule, channels: Channels) -> None:
         """Note a norm or another module with one setting per channel."""
         module = self.module(op)
-        parameters = [] if module is None else [p for p in module.parameters(recurse=False)]
-        buffers = [] if module is None else [b for b in module.buffers(recurse=False)]
+        parameters = [] if module is None else list(module.parameters(recurse=False))
+        buffers = [] if module is None else list(module.buffers(recurse=False))
         if not parameters and not any(b.dim() for b in buffers) and module is None:
             return
         refusal = self._table.refusal(op, rule.modules)
         if refusal is not None:
-            self.pin(
-                channels.width, refusal.where, refusal.code, refusal.reason, refusal.advice
-            )
+            self.pin(channels.width, refusal.where, refusal.code, refusal.reason, refusal.advice)
             return
         draft = self.drafts[self.find(channels.width)]
         width = draft.size
         count = sum(p.numel() for p in parameters) // width
         draft.modules.append(PerChannel(op.module, rule.name, "", count))
 
-    def _depthwise(
-        self, op: Op, rule: str, width: int, geometry: Geometry, bias: bool
-    ) -> None:
+    def _depthwise(self, op: Op, rule: str, width: int, geometry: Geometry, bias: bool) -> None:
         positions = op.numel // (self._batch * geometry.out_channels)
         self.drafts[width].modules.append(
             PerChannel(
@@ -231,9 +225,7 @@ def build_widths(
         inputs = [values[name] for name in op.inputs]
         values[op.name] = Value(op, _channels(op, inputs, builder))
     widths, names = _finish(builder)
-    layers = tuple(
-        _named(found, names, builder) for found in builder.found
-    )
+    layers = tuple(_named(found, names, builder) for found in builder.found)
     skipped = tuple(
         Rejection("", "earlier-rung", note, "nothing to do: a later tracer saw the model")
         for note in notes
@@ -284,8 +276,7 @@ def _finish(builder: Builder) -> tuple[tuple[WidthClass, ...], dict[int, str]]:
     for i in roots:
         draft = builder.drafts[i]
         modules = tuple(
-            PerChannel(m.name, m.op, names[i], m.params, m.flops, m.divisor)
-            for m in draft.modules
+            PerChannel(m.name, m.op, names[i], m.params, m.flops, m.divisor) for m in draft.modules
         )
         frozen.append(
             WidthClass(
@@ -302,8 +293,6 @@ def _finish(builder: Builder) -> tuple[tuple[WidthClass, ...], dict[int, str]]:
 
 
 def _named(found: _Found, names: dict[int, str], builder: Builder) -> Layer:
-    from dataclasses import replace
-
     source = None if found.source is None else names[builder.find(found.source)]
     target = None if found.target is None else names[builder.find(found.target)]
     return replace(found.layer, source=source, target=target)

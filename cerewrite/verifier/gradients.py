@@ -42,9 +42,7 @@ def check_gradients(
     return [Check("gradients", not wrong, detail, len(wrong), 0)]
 
 
-def _gradients(
-    model: nn.Module, inputs: Inputs, *, training: bool
-) -> dict[str, Tensor | None]:
+def _gradients(model: nn.Module, inputs: Inputs, *, training: bool) -> dict[str, Tensor | None]:
     """Gradient of every parameter that asks for one, by name."""
     model = fresh_copy(model, training=training)
     generator = torch.Generator().manual_seed(0)

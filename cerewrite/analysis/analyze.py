@@ -1,0 +1,178 @@
+"""Assemble an analysis: estimator, regions, composition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast, get_args
+
+from torch import nn
+
+from cerewrite.analysis.regions import find_regions
+from cerewrite.errors import AnalysisError, UsageError
+from cerewrite.estimators import ESTIMATORS, Assumption, Corrections, LayerCorrection
+from cerewrite.estimators.base import Parametrization
+from cerewrite.ir import (
+    Analysis,
+    Estimate,
+    Layer,
+    LayerEstimate,
+    Region,
+    RegionEstimate,
+    Site,
+    TracedModel,
+)
+from cerewrite.measures import compose, region_nu
+from cerewrite.registry import suggest
+
+SCOPES = ("block",)
+
+
+def analyze(
+    traced: TracedModel,
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    estimator: str = "analytic",
+    parametrization: str = "ntk",
+    gain: str | float = "as-built",
+    scope: str = "block",
+) -> Analysis:
+    """Per-layer finite-width corrections of a traced model, its regions and its nu.
+
+    Args:
+        traced: the trace of ``model``.
+        model: the module; it is only read.
+        example_inputs: inputs for estimators that measure.
+        estimator: registered estimator.
+        parametrization: ``ntk`` or ``standard``.
+        gain: ``as-built``, ``he``, or a positive number: fan_in * Var[W] of every layer.
+        scope: ``block``.
+
+    Raises:
+        UsageError: on an unknown choice.
+        AnalysisError: if the estimator cannot make its estimate.
+    """
+    if not traced.layers:
+        raise AnalysisError(
+            "the model has no linear or convolution layer", advice="there is nothing to analyse"
+        )
+    assumption = _assumption(parametrization, gain)
+    if scope not in SCOPES:
+        raise UsageError(f"unknown scope '{scope}'", advice=f"choose from: {', '.join(SCOPES)}")
+    method = ESTIMATORS[estimator]
+    corrections = method.estimate(traced, model, example_inputs, assumption)
+    found, rejections = find_regions(traced, scope)
+    by_name = {correction.layer: correction for correction in corrections.layers}
+    regions = tuple(_with_sites(region, traced, by_name) for region in found)
+    estimates = tuple(
+        RegionEstimate(r.name, region_nu(r.sites, r.multiplicity, r.widths), r) for r in regions
+    )
+    owner = {site.layer: region.name for region in regions for site in region.sites}
+    total = sum(correction.kappa for correction in corrections.layers)
+    return Analysis(
+        model=traced.name,
+        fingerprint=traced.fingerprint,
+        estimator=estimator,
+        parametrization=parametrization,
+        gain=str(gain),
+        scope=scope,
+        nu=corrections.nu or _composed(estimates, corrections, owner, method.reference, estimator),
+        layers=tuple(_layer(layer, by_name[layer.name], total, owner) for layer in traced.layers),
+        regions=estimates,
+        rejections=traced.rejections + rejections,
+        params=traced.params,
+        flops=traced.flops,
+        rung=traced.rung,
+        assumptions=corrections.assumptions,
+    )
+
+
+def _assumption(parametrization: str, gain: str | float) -> Assumption:
+    known = get_args(Parametrization)
+    if parametrization not in known:
+        raise UsageError(
+            f"unknown parametrization '{parametrization}'",
+            advice=suggest(parametrization, dict.fromkeys(known)),
+        )
+    return Assumption(cast(Parametrization, parametrization), parse_gain(gain))
+
+
+def parse_gain(gain: str | float) -> float | None:
+    """``as-built`` as None, ``he`` as 2, else the number.
+
+    Raises:
+        UsageError: if it is neither a word nor a positive number.
+
+    Example:
+        >>> parse_gain("he"), parse_gain("as-built"), parse_gain("1.5")
+        (2.0, None, 1.5)
+    """
+    if gain == "as-built":
+        return None
+    if gain == "he":
+        return 2.0
+    try:
+        value = float(gain)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UsageError(f"gain '{gain}'", advice="give 'as-built', 'he' or a positive number")
+    return value
+
+
+def _with_sites(
+    region: Region, traced: TracedModel, corrections: dict[str, LayerCorrection]
+) -> Region:
+    """A region with the places where finite width enters it."""
+    index = {name: i for i, name in enumerate(region.classes)}
+    sites = []
+    for layer in traced.layers:
+        if layer.target in index:
+            at = corrections[layer.name]
+            sites.append(
+                Site(
+                    layer=layer.name,
+                    width=index[layer.target],
+                    f_up=at.f_up,
+                    f_dn=at.f_dn,
+                    v_aa=at.v_aa,
+                    v_bb=at.v_bb,
+                    v_ab=at.v_ab,
+                    rho=at.rho,
+                )
+            )
+    return replace(region, sites=tuple(sites))
+
+
+def _composed(
+    regions: tuple[RegionEstimate, ...],
+    corrections: Corrections,
+    owner: dict[str, str],
+    reference: str,
+    method: str,
+) -> Estimate:
+    """nu(model) = product over regions and remaining layers of (1 + theirs) - 1 (THEORY 4)."""
+    rest = [c.kappa for c in corrections.layers if c.layer not in owner]
+    value = compose([*(region.nu for region in regions), *rest])
+    return Estimate(value, None, 0, method, reference)
+
+
+def _layer(layer: Layer, at: LayerCorrection, total: float, owner: dict[str, str]) -> LayerEstimate:
+    return LayerEstimate(
+        name=layer.name,
+        width=layer.out_channels,
+        kappa=at.kappa,
+        kappa_stderr=at.stderr,
+        f_up=at.f_up,
+        f_dn=at.f_dn,
+        share=at.kappa / total if total else 0.0,
+        v_aa=at.v_aa,
+        v_bb=at.v_bb,
+        v_ab=at.v_ab,
+        rho=at.rho,
+        region=owner.get(layer.name),
+        params=layer.params,
+        flops=layer.flops,
+        rung=layer.rung,
+        note=at.note,
+    )

@@ -1,0 +1,156 @@
+"""Regions of a width graph: what may be split together, and why the rest may not (THEORY 8)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from os.path import commonprefix
+
+import networkx as nx
+
+from cerewrite.ir import (
+    Layer,
+    PerChannel,
+    Region,
+    RegionLayer,
+    Rejection,
+    Role,
+    TracedModel,
+    WidthClass,
+)
+
+
+def find_regions(
+    traced: TracedModel, scope: str
+) -> tuple[tuple[Region, ...], tuple[Rejection, ...]]:
+    """Regions of a model, in execution order, and what was refused.
+
+    At ``block`` scope a residual stream (a class that sums tie together) keeps its width.
+
+    Args:
+        traced: the traced model.
+        scope: ``block``.
+    """
+    rejections: list[Rejection] = []
+    free: list[str] = []
+    for width in traced.widths:
+        refused = _refuse(width)
+        rejections += refused
+        if not refused:
+            free.append(width.name)
+    graph = traced.width_graph().subgraph(free)
+    order = {width.name: i for i, width in enumerate(traced.widths)}
+    regions: list[Region] = []
+    components = [sorted(c, key=order.__getitem__) for c in nx.weakly_connected_components(graph)]
+    for classes in sorted(components, key=lambda names: order[names[0]]):
+        found = _region(traced, classes, scope)
+        if isinstance(found, Region):
+            regions.append(found)
+        else:
+            rejections.append(found)
+    return _unambiguous(regions), tuple(dict.fromkeys(rejections))
+
+
+def _unambiguous(regions: Sequence[Region]) -> tuple[Region, ...]:
+    """Regions whose names say which is which: one that is not unique yields to a class's."""
+    counts = Counter(region.name for region in regions)
+    return tuple(
+        region if counts[region.name] == 1 else replace(region, name=region.classes[0])
+        for region in regions
+    )
+
+
+def _refuse(width: WidthClass) -> list[Rejection]:
+    """Why a class keeps its width at block scope."""
+    if width.pins:
+        return [
+            Rejection(width.name, pin.code, f"its width is kept: {pin.reason}", pin.advice)
+            for pin in width.pins[:1]
+        ]
+    if "add" in width.couplings and len(width.writers) > 1:
+        return [
+            Rejection(
+                width.name,
+                "residual-stream",
+                f"{len(width.writers)} layers write this residual stream of {width.size} channels",
+                "block scope keeps streams; nothing to do",
+            )
+        ]
+    if width.size < 2:
+        return [Rejection(width.name, "one-channel", "one channel cannot be split", "widen it")]
+    return []
+
+
+def _region(traced: TracedModel, classes: Sequence[str], scope: str) -> Region | Rejection:
+    """The region of a connected set of classes, or why it is none."""
+    index = {name: i for i, name in enumerate(classes)}
+    touching = [
+        layer
+        for layer in traced.layers
+        if layer.op != "depthwise_conv" and (layer.source in index or layer.target in index)
+    ]
+    layers = tuple(_region_layer(layer, index) for layer in touching)
+    sizes = {w.name: w for w in traced.widths}
+    interior = [
+        layer for layer, part in zip(touching, layers, strict=True) if part.role == "interior"
+    ]
+    name = _name(layers, classes)
+    if not interior:
+        return Rejection(
+            name,
+            "one-hidden-layer",
+            "one hidden layer alone gains nothing: m members of width n are exactly one layer "
+            "of width m*n",
+            "a gain needs a hidden-to-hidden layer; wider scopes may offer one",
+        )
+    groups = {layer.groups for layer in interior}
+    others = {
+        layer.groups
+        for layer, part in zip(touching, layers, strict=True)
+        if part.role != "interior"
+    }
+    if len(groups) > 1 or others > {1}:
+        return Rejection(
+            name,
+            "mixed-groups",
+            f"its layers have different groups ({sorted(groups | others)})",
+            "use one number of groups for all interior layers, none for entries and exits",
+        )
+    modules: tuple[PerChannel, ...] = tuple(
+        module for name in classes for module in sizes[name].modules
+    )
+    return Region(
+        name=name,
+        scope=scope,
+        classes=tuple(classes),
+        sizes=tuple(sizes[c].size for c in classes),
+        multiplicity=groups.pop(),
+        layers=layers,
+        modules=modules,
+    )
+
+
+def _region_layer(layer: Layer, index: dict[str, int]) -> RegionLayer:
+    source = index.get(layer.source or "", -1)
+    target = index.get(layer.target or "", -1)
+    role: Role = "entry" if source < 0 else "exit" if target < 0 else "interior"
+    return RegionLayer(
+        name=layer.name,
+        op=layer.op,
+        role=role,
+        source=source,
+        target=target,
+        in_channels=layer.in_channels,
+        out_channels=layer.out_channels,
+        kernel=layer.kernel,
+        positions=layer.positions,
+        bias=layer.bias,
+    )
+
+
+def _name(layers: Sequence[RegionLayer], classes: Sequence[str]) -> str:
+    """The module that holds all of a region's layers, else its first class."""
+    paths = [layer.name.split(".") for layer in layers]
+    shared = commonprefix(paths)
+    return ".".join(shared) if shared else classes[0]

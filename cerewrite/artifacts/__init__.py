@@ -1,0 +1,30 @@
+"""The output folder: written whole or not at all, read back without pickle.
+
+A folder holds ``plan.json``, ``model.safetensors`` and ``model_ce.py``, and, of a conversion,
+``report.json``, ``report.html`` and, on request, ``model.onnx``.
+"""
+
+from cerewrite.artifacts.module_file import Origin, build_original, example_inputs, write_module
+from cerewrite.artifacts.names import MODULE, ONNX, PAGE, PLAN, REPORT, WEIGHTS
+from cerewrite.artifacts.records import read_record
+from cerewrite.artifacts.staging import check_target, staged_folder, write_file
+from cerewrite.artifacts.weights import load_weights, save_weights
+
+__all__ = [
+    "MODULE",
+    "ONNX",
+    "PAGE",
+    "PLAN",
+    "REPORT",
+    "WEIGHTS",
+    "Origin",
+    "build_original",
+    "check_target",
+    "example_inputs",
+    "load_weights",
+    "read_record",
+    "save_weights",
+    "staged_folder",
+    "write_file",
+    "write_module",
+]

@@ -1,0 +1,116 @@
+"""``model.safetensors``: a state dict without pickle, tied tensors stored once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+
+from cerewrite.artifacts.names import WEIGHTS
+from cerewrite.errors import OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SHOWN = 3
+
+
+def save_weights(model: nn.Module, folder: Path, *, fingerprint: str) -> None:
+    """Write a model's parameters and buffers; of tied ones, the first name alone.
+
+    Args:
+        model: the model, on any device with real weights.
+        folder: where to.
+        fingerprint: fingerprint of the original, kept in the file's metadata.
+
+    Raises:
+        OutputError: if the state dict holds something else than tensors with values.
+    """
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    for names in _tied(model):
+        value = model.state_dict(keep_vars=True)[names[0]].detach()
+        if value.is_meta or value.layout is not _strided():
+            raise OutputError(
+                f"{names[0]}: is on the meta device or not dense, so it has no values to save",
+                advice="give real weights (model.to_empty(device='cpu')), or convert without --out",
+            )
+        whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
+        value = value.cpu().contiguous()
+        tensors[names[0]] = value if whole else value.clone()
+    meta = {"cerewrite": json.dumps({"fingerprint": fingerprint})}
+    save_file(tensors, folder / WEIGHTS, metadata=meta)
+
+
+def _strided() -> object:
+    import torch
+
+    return torch.strided
+
+
+def _tied(model: nn.Module) -> list[list[str]]:
+    """Names of the state dict, those of one tensor together, in order of first appearance."""
+    from torch import Tensor
+
+    groups: dict[int, list[str]] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if not isinstance(value, Tensor):
+            raise OutputError(
+                f"{name}: is a {type(value).__name__}, which safetensors cannot hold",
+                advice="keep the module's extra state out of its state dict",
+            )
+        groups.setdefault(id(value), []).append(name)
+    return list(groups.values())
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Read a model's parameters and buffers back; nothing is changed unless all of it fits.
+
+    Raises:
+        OutputError: if the file is missing, damaged, or belongs to another model.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise OutputError(
+            f"{path}: no such file", advice="name a folder that `cerewrite convert --out` wrote"
+        )
+    stored = _read(path)
+    state: dict[str, Tensor] = {}
+    for names in _tied(model):
+        given = next((name for name in names if name in stored), None)
+        if given is not None:
+            state.update(dict.fromkeys(names, stored[given]))
+    _require_fit(model, stored, state, path)
+    model.load_state_dict(state)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise OutputError(
+            f"{path}: not a whole safetensors file: {error}",
+            advice="copy the folder again, or convert again",
+        ) from None
+
+
+def _require_fit(
+    model: nn.Module, stored: dict[str, Tensor], state: dict[str, Tensor], path: Path
+) -> None:
+    wanted = model.state_dict()
+    wrong = [f"{name} is missing" for name in wanted if name not in state]
+    wrong += [f"{name} is unknown" for name in stored if name not in wanted]
+    for name, value in state.items():
+        if value.shape != wanted[name].shape:
+            wrong.append(f"{name} is {[*value.shape]} instead of {[*wanted[name].shape]}")
+    if wrong:
+        more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise OutputError(
+            f"{path}: weights of another model: {', '.join(wrong[:SHOWN])}{more}",
+            advice="load the weights that were saved with this plan",
+        )

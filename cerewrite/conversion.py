@@ -1,0 +1,154 @@
+"""`convert`: every stage in a row, from a model to a verified and saved ensemble."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Unpack
+
+from cerewrite import artifacts, ir
+from cerewrite.clock import Clock
+from cerewrite.errors import UsageError, VerificationError
+from cerewrite.pipeline import (
+    AnalysisOptions,
+    PathLike,
+    PlanOptions,
+    analyze,
+    as_arguments,
+    plan,
+)
+from cerewrite.saving import save, versions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Conversion:
+    """What `cerewrite.convert` returns.
+
+    Attributes:
+        model: the rewritten module, of the original's class.
+        plan: what was done.
+        analysis: what it rests on.
+        verification: every check; all have passed.
+        export: the ONNX file, if one was asked for.
+        report: everything, as ``report.json`` holds it.
+        renamed: old and new names of the parameters of swapped modules.
+    """
+
+    model: nn.Module
+    plan: ir.Plan
+    analysis: ir.Analysis
+    verification: ir.Verification
+    export: ir.Export | None
+    report: ir.Report
+    renamed: tuple[tuple[str, str], ...]
+
+
+class ConvertOptions(AnalysisOptions, PlanOptions, total=False):
+    """Options of `convert`: those of `analyze` and of `plan`."""
+
+
+def convert(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    out: PathLike | None = None,
+    overwrite: bool = False,
+    onnx: bool = False,
+    opset: int = 20,
+    source: str | None = None,
+    clock: Clock | None = None,
+    **options: Unpack[ConvertOptions],
+) -> Conversion:
+    """Analyse, plan, rewrite, verify and, on request, export and save.
+
+    Args:
+        model: the model; left bit for bit as it is.
+        example_inputs: as for `analyze`.
+        out: folder to write; complete or absent, whatever happens.
+        overwrite: replace an earlier conversion in ``out``.
+        onnx: write ``model.onnx`` to ``out`` as well.
+        opset: its operator set version.
+        source: spec of the model's factory, which ``model_ce.py`` in ``out`` will call.
+        clock: times the stages.
+        options: those of `analyze` and `plan`.
+
+    Raises:
+        CerewriteError: see `analyze`, `plan`, `apply`, `export_onnx` and `save`.
+        VerificationError: if a check fails; nothing is written then.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4)))
+        >>> result = convert(net, torch.ones(2, 64), budget="params")
+        >>> result.verification.passed, result.plan.planned.nu < result.plan.baseline.nu
+        (True, True)
+    """
+    if onnx and out is None:
+        raise UsageError("ONNX was asked for without a folder to write to", advice="give out")
+    if out is not None:
+        artifacts.check_target(out, folder=True, overwrite=overwrite)
+    clock = clock or Clock()
+    inputs = as_arguments(example_inputs)
+    ours, theirs = _divide(options)
+    found = analyze(model, inputs, clock=clock, **ours)
+    with clock("plan"):
+        made = plan(found, **theirs)
+    result = _rewrite(model, made, found, inputs, clock)
+    if out is None:
+        return result
+    export = save(
+        out,
+        result.model,
+        made,
+        example_inputs=inputs,
+        source=source,
+        report=result.report,
+        onnx=onnx,
+        opset=opset,
+        overwrite=overwrite,
+        clock=clock,
+    )
+    report = dataclasses.replace(result.report, export=export, seconds=clock.seconds)
+    return dataclasses.replace(result, export=export, report=report)
+
+
+def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:
+    ours, theirs = AnalysisOptions(), PlanOptions()
+    for name, value in options.items():
+        if name in AnalysisOptions.__annotations__:
+            ours[name] = value  # type: ignore[literal-required]
+        elif name in PlanOptions.__annotations__:
+            theirs[name] = value  # type: ignore[literal-required]
+        else:
+            raise TypeError(f"convert() got an unexpected keyword argument '{name}'")
+    return ours, theirs
+
+
+def _rewrite(
+    model: nn.Module, made: ir.Plan, found: ir.Analysis, inputs: Any, clock: Clock
+) -> Conversion:
+    """Rewrite, verify, and refuse a model that fails a check."""
+    from cerewrite import planner, rewriter, verifier
+
+    with clock("rewrite"):
+        planner.check_plan(made)
+        rewritten = rewriter.rewrite(made, model)
+    with clock("verify"):
+        verification = verifier.verify(model, rewritten.model, made, inputs)
+    if verification.failures:
+        failed = "; ".join(f"{check.name}: {check.detail}" for check in verification.failures)
+        raise VerificationError(
+            f"the rewritten {made.model} fails its checks: {failed}",
+            advice="exclude the layers that are named; if none is, report this as a bug",
+        )
+    report = ir.Report(
+        analysis=found,
+        plan=made,
+        verification=verification,
+        renamed=rewritten.renamed,
+        seconds=clock.seconds,
+        versions=versions(),
+    )
+    return Conversion(rewritten.model, made, found, verification, None, report, rewritten.renamed)

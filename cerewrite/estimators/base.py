@@ -1,0 +1,102 @@
+"""What an estimator is: one way to get the finite-width corrections of a traced model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from cerewrite.ir import Estimate, TracedModel
+from cerewrite.registry import Registry
+
+Parametrization = Literal["ntk", "standard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """What an estimate is conditional on.
+
+    Attributes:
+        parametrization: ``ntk`` (scale-free) or ``standard`` (what an optimiser sees).
+        gain: ``fan_in * Var[W]`` of every layer, biases zero; None for the weights as built.
+    """
+
+    parametrization: Parametrization = "ntk"
+    gain: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCorrection:
+    """One sampled layer's finite-width correction (THEORY 4 and 6).
+
+    Attributes:
+        layer: name of the sampled layer.
+        f_up: d log K / d log(forward second moment).
+        f_dn: d log K / d log(backward second moment).
+        v_aa, v_bb, v_ab: relative (co)variances of one unit's energies.
+        rho: spatial factor in (0, 1].
+        kappa: the correction.
+        stderr: its standard error; None for closed forms.
+        note: what is approximate about it.
+    """
+
+    layer: str
+    f_up: float
+    f_dn: float
+    v_aa: float
+    v_bb: float
+    v_ab: float
+    rho: float
+    kappa: float
+    stderr: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """What an estimator returns.
+
+    Attributes:
+        layers: per sampled layer, in execution order.
+        nu: the model's nu where the estimator measures it; None to compose it from the layers.
+        assumptions: what the figures rest on, one sentence each.
+    """
+
+    layers: tuple[LayerCorrection, ...]
+    nu: Estimate | None
+    assumptions: tuple[str, ...]
+
+
+class Estimator(ABC):
+    """One registered way to estimate finite-width corrections.
+
+    Attributes:
+        name: registered name.
+        reference: paper and equation, or THEORY section.
+    """
+
+    name: ClassVar[str]
+    reference: ClassVar[str]
+
+    @abstractmethod
+    def estimate(
+        self, traced: TracedModel, model: nn.Module, example_inputs: Any, assumption: Assumption
+    ) -> Corrections:
+        """The corrections of every sampled layer.
+
+        Raises:
+            AnalysisError: if the estimate cannot be made.
+        """
+
+
+ESTIMATORS: Registry[Estimator] = Registry(
+    "estimator", "cerewrite.estimators", "cerewrite.estimators"
+)
+
+
+def register(estimator: type[Estimator]) -> type[Estimator]:
+    """Class decorator: make one instance of an estimator known under its name."""
+    ESTIMATORS.register(estimator.name, estimator())
+    return estimator

@@ -1,0 +1,181 @@
+"""Where the stages meet: one function per verb, each calling its stages and nothing else.
+
+Stages are imported when a verb needs them, so that a plan costs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+from cerewrite import ir
+from cerewrite.clock import Clock
+from cerewrite.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PathLike = str | os.PathLike[str]
+
+
+class AnalysisOptions(TypedDict, total=False):
+    """Options of `analyze`, with the defaults of `cerewrite.analysis.analyze`."""
+
+    estimator: str
+    parametrization: str
+    gain: str
+    scope: str
+
+
+class PlanOptions(TypedDict, total=False):
+    """Options of `plan`, with the defaults of `cerewrite.planner.make_plan`."""
+
+    budget: str | Sequence[str]
+    objective: Literal["primal", "dual"]
+    include: Sequence[str]
+    exclude: Sequence[str]
+    min_width: int
+    max_multiplicity: int | None
+    channel_multiple: int
+    uniform: bool
+    seed: int
+
+
+def analyze(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    clock: Clock | None = None,
+    **options: Unpack[AnalysisOptions],
+) -> ir.Analysis:
+    """Trace a model and compute the finite-width correction of every layer.
+
+    Args:
+        model: any module; its parameters may be on the meta device.
+        example_inputs: a tensor, a tuple of positional inputs or a dict of keyword inputs, batch
+            first.
+        clock: times the stages.
+        options: ``estimator`` (a registered one, "analytic"), ``parametrization`` ("ntk" or
+            "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block").
+
+    Raises:
+        TraceError: if the model cannot be traced.
+        AnalysisError: if the estimator cannot make its estimate.
+        UsageError: if an option names no choice.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4)))
+        >>> [region.region.sizes for region in analyze(net, torch.ones(2, 64)).regions]
+        [(64, 64, 64)]
+    """
+    from cerewrite import analysis, tracer
+
+    clock = clock or Clock()
+    inputs = as_arguments(example_inputs)
+    with clock("trace"):
+        traced = tracer.trace(model, inputs)
+    with clock("analyse"):
+        return analysis.analyze(traced, model, inputs, **options)
+
+
+def plan(
+    analysis: ir.Analysis, *, scope: str | None = None, **options: Unpack[PlanOptions]
+) -> ir.Plan:
+    """Choose members and widths for every region; see `cerewrite.planner.make_plan`.
+
+    Args:
+        analysis: what `analyze` returned.
+        scope: the analysis's own, if given.
+        options: ``budget`` ("params", "params=0.5x", "flops=1.2G"; several hold together),
+            ``objective`` ("primal": least nu within the budget; "dual": least cost at equal nu),
+            ``include`` and ``exclude`` (rules), ``min_width``, ``max_multiplicity``,
+            ``channel_multiple``, ``uniform``, ``seed``.
+
+    Raises:
+        UsageError: if a budget, rule or constraint cannot be read.
+        InfeasibleBudgetError: if no design meets the budget; the message gives the range.
+        PlanError: if there is no region to split.
+    """
+    from cerewrite import planner
+
+    if scope not in (None, analysis.scope):
+        raise UsageError(
+            f"scope '{scope}' was asked for, the analysis was made at scope '{analysis.scope}'",
+            advice=f"analyze again with scope='{scope}'",
+        )
+    return planner.make_plan(analysis, **options)
+
+
+def apply(plan: ir.Plan, model: nn.Module, *, inplace: bool = False) -> nn.Module:
+    """The rewritten model; the members' weights are drawn anew, all others are kept.
+
+    Args:
+        plan: what to do.
+        model: the model it was made for; left as it is unless ``inplace``.
+        inplace: whether to change the model itself; after a failure it is as it was.
+
+    Raises:
+        PlanError: if the plan contradicts itself.
+        StalePlanError: if the plan belongs to another model, or one has been applied already.
+        RewriteError: if a pass fails.
+    """
+    from cerewrite import planner, rewriter
+
+    planner.check_plan(plan)
+    return rewriter.rewrite(plan, model, inplace=inplace).model
+
+
+def revert(model: nn.Module) -> nn.Module:
+    """Turn a rewritten model back into its original, in place, and return it.
+
+    Raises:
+        RewriteError: if the model is not a rewritten one.
+    """
+    from cerewrite import rewriter
+
+    return rewriter.revert(model)
+
+
+def verify(
+    original: nn.Module, rewritten: nn.Module, plan: ir.Plan, example_inputs: Any
+) -> ir.Verification:
+    """Check a rewritten model: signature, budget, membership, gradients; all results are kept.
+
+    Args:
+        original: the model before.
+        rewritten: the model after.
+        plan: the plan that was applied.
+        example_inputs: as for `analyze`.
+    """
+    from cerewrite import verifier
+
+    return verifier.verify(original, rewritten, plan, as_arguments(example_inputs))
+
+
+def export_onnx(
+    model: nn.Module, path: PathLike, example_inputs: Any, *, opset: int = 20, **options: Any
+) -> ir.Export:
+    """Write an ONNX file and prove it in ONNX Runtime; see `cerewrite.exporter.export_onnx`.
+
+    Args:
+        model: any module.
+        path: file to write.
+        example_inputs: as for `analyze`.
+        opset: operator set version.
+        options: further options of the exporter.
+
+    Raises:
+        ExportError: if the file cannot be written, read back or matched.
+    """
+    from cerewrite import exporter
+
+    return exporter.export_onnx(model, path, as_arguments(example_inputs), opset=opset, **options)
+
+
+def as_arguments(example_inputs: Any) -> Any:
+    """Example inputs as a tuple or a dict; a single tensor is a tuple of one."""
+    if example_inputs is None or isinstance(example_inputs, tuple | dict):
+        return example_inputs
+    return tuple(example_inputs) if isinstance(example_inputs, list) else (example_inputs,)

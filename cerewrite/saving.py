@@ -1,0 +1,157 @@
+"""Save and load: where the output folder meets the stages that fill it and follow it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cerewrite
+from cerewrite import artifacts, ir
+from cerewrite.clock import Clock
+from cerewrite.errors import OutputError
+from cerewrite.loader import describe_inputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PathLike = str | os.PathLike[str]
+RECORDED = ("torch", "onnx", "onnxruntime", "numpy")
+
+
+def versions() -> tuple[tuple[str, str], ...]:
+    """Versions that a report records, the program's own first.
+
+    Example:
+        >>> [name for name, text in versions()][:2]
+        ['cerewrite', 'python']
+    """
+    found = [("cerewrite", cerewrite.__version__), ("python", platform.python_version())]
+    for name in RECORDED:
+        try:
+            found.append((name, version(name)))
+        except PackageNotFoundError:
+            continue
+    return tuple(found)
+
+
+def save(
+    path: PathLike,
+    model: nn.Module,
+    plan: ir.Plan,
+    *,
+    example_inputs: Any = None,
+    source: str | None = None,
+    report: ir.Report | None = None,
+    onnx: bool = False,
+    opset: int = 20,
+    overwrite: bool = False,
+    clock: Clock | None = None,
+) -> ir.Export | None:
+    """Write a rewritten model's folder: complete, or absent whatever happens.
+
+    Args:
+        path: the folder.
+        model: the rewritten model, trained or not.
+        plan: the plan that was applied.
+        example_inputs: a tuple or dict of tensors; their shapes are kept for later exports.
+        source: spec of the original's factory, which ``model_ce.py`` will call.
+        report: what to write as ``report.json`` and ``report.html``.
+        onnx: write ``model.onnx`` too; needs ``example_inputs``.
+        opset: its operator set version.
+        overwrite: replace an earlier conversion in ``path``.
+        clock: times the stages.
+
+    Returns:
+        What the ONNX file is, if one was asked for.
+
+    Raises:
+        OutputError: if the folder exists and is not empty, or cannot be written.
+        ExportError: if the ONNX file cannot be made.
+    """
+    clock = clock or Clock()
+    with artifacts.staged_folder(path, overwrite=overwrite) as draft:
+        export = None
+        if onnx:
+            with clock("export"):
+                export = _export(draft, model, plan, example_inputs, opset, source)
+        with clock("save"):
+            shapes = None if example_inputs is None else describe_inputs(example_inputs)
+            origin = artifacts.Origin(source, None if shapes is None else tuple(shapes))
+            target = Path(path).resolve()
+            artifacts.write_module(draft, target, plan.model, origin, version=cerewrite.__version__)
+            (draft / artifacts.PLAN).write_text(ir.dumps(plan), encoding="utf-8")
+            artifacts.save_weights(model, draft, fingerprint=plan.fingerprint)
+        if report is not None:
+            _write_report(draft, dataclasses.replace(report, export=export, seconds=clock.seconds))
+    return export
+
+
+def _export(
+    draft: Path, model: nn.Module, plan: ir.Plan, inputs: Any, opset: int, source: str | None
+) -> ir.Export:
+    from cerewrite import exporter
+
+    metadata = {"source": source or plan.model, "plan.fingerprint": plan.fingerprint}
+    file = draft / artifacts.ONNX
+    export = exporter.export_onnx(model, file, inputs, opset=opset, metadata=metadata)
+    return dataclasses.replace(export, path=artifacts.ONNX)
+
+
+def _write_report(draft: Path, report: ir.Report) -> None:
+    from cerewrite import reporter
+
+    (draft / artifacts.REPORT).write_text(ir.dumps(report), encoding="utf-8")
+    (draft / artifacts.PAGE).write_text(reporter.render_html(report), encoding="utf-8")
+
+
+def load(
+    path: PathLike, model: nn.Module | None = None, *, weights: bool = True, inplace: bool = False
+) -> nn.Module:
+    """The model of an output folder: the original architecture, rewritten, with its weights.
+
+    Args:
+        path: a folder that `convert` or `save` wrote.
+        model: the original architecture; built by the folder's ``model_ce.py`` if not given.
+        weights: whether to load the folder's weights.
+        inplace: whether to change ``model`` itself; after a failure it is as it was.
+
+    Raises:
+        OutputError: if the folder is incomplete, damaged, or its weights do not fit.
+        LoadError: if the original cannot be built.
+        PlanError: if the plan cannot be read; `StalePlanError` if it is for another model.
+        RewriteError: if a pass fails.
+    """
+    from cerewrite import planner, rewriter
+
+    folder = Path(path)
+    plan = read_plan(folder)
+    planner.check_plan(plan)
+    fresh = model is None
+    original = artifacts.build_original(folder) if model is None else model
+    result = rewriter.rewrite(plan, original, inplace=inplace or fresh).model
+    if weights:
+        try:
+            artifacts.load_weights(result, folder)
+        except BaseException:
+            if inplace:
+                rewriter.revert(result)
+            raise
+    return result
+
+
+def read_plan(folder: Path) -> ir.Plan:
+    """The plan of an output folder.
+
+    Raises:
+        OutputError: if there is no such folder, or no plan in it.
+        PlanError: if the plan cannot be read.
+    """
+    if not folder.is_dir():
+        raise OutputError(
+            f"{folder}: no such folder", advice="name a folder that `cerewrite convert` wrote"
+        )
+    return artifacts.read_record(ir.Plan, folder / artifacts.PLAN)

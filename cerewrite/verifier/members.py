@@ -1,0 +1,85 @@
+"""Which modules of a model belong to rewritten regions, and what one member of each is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from cerewrite.ir import PerChannel, RegionLayer
+from cerewrite.oprules.base import OPRULES, LayerRule, ModuleRule
+from cerewrite.rewriter.session import Change
+from cerewrite.surgery.keeping import part
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A wide module of a region, from which members are cut.
+
+    Attributes:
+        name: qualified name.
+        wide: the module in the ensemble.
+        change: the region and its split.
+        item: what the region says about the module.
+        reader: the region that reads what an exit writes, and the exit's part as its entry.
+    """
+
+    name: str
+    wide: nn.Module
+    change: Change
+    item: RegionLayer | PerChannel
+    reader: tuple[Change, RegionLayer] | None = None
+
+    @property
+    def members(self) -> int:
+        """Members of the region."""
+        return self.change.split.multiplicity
+
+    @property
+    def is_exit(self) -> bool:
+        """Whether the members' outputs are added here."""
+        return isinstance(self.item, RegionLayer) and self.item.role == "exit"
+
+    def narrow(self, index: int) -> nn.Module:
+        """The module of member ``index``."""
+        rule = OPRULES[self.item.op]
+        if isinstance(self.item, PerChannel):
+            assert isinstance(rule, ModuleRule), self.item.op
+            return rule.member(self.wide, index, self.members)
+        assert isinstance(rule, LayerRule), self.item.op
+        widths = self.change.split.widths
+        return rule.member(self.wide, self.item, index, self.members, widths)
+
+    def share(self, output: Tensor, index: int) -> Tensor:
+        """What member ``index`` of the region that reads an exit sees of its output."""
+        if self.reader is None:
+            return output
+        change, layer = self.reader
+        width = change.split.widths[layer.target]
+        axis = -1 if layer.op == "linear" else 1
+        own = part(min(index, change.split.multiplicity - 1), width)
+        return output.narrow(axis, own.start, width)
+
+
+def pieces(model: nn.Module, changes: Sequence[Change]) -> list[Piece]:
+    """Every module of every changed region; a layer between two regions comes as the exit."""
+    found: dict[str, list[tuple[Change, RegionLayer | PerChannel]]] = defaultdict(list)
+    for change in changes:
+        for module in change.region.modules:
+            found[module.name].append((change, module))
+        for layer in change.region.layers:
+            if isinstance(OPRULES[layer.op], LayerRule):
+                found[layer.name].append((change, layer))
+    return [_piece(name, model.get_submodule(name), parts) for name, parts in found.items()]
+
+
+def _piece(
+    name: str, wide: nn.Module, parts: list[tuple[Change, RegionLayer | PerChannel]]
+) -> Piece:
+    if len(parts) == 1:
+        return Piece(name, wide, *parts[0])
+    by_role = {item.role: (change, item) for change, item in parts if isinstance(item, RegionLayer)}
+    assert len(parts) == 2 and set(by_role) == {"entry", "exit"}, (name, parts)
+    return Piece(name, wide, *by_role["exit"], reader=by_role["entry"])

@@ -1,0 +1,68 @@
+"""Make a copy of a model worth comparing: no setting that hides a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from cerewrite.nn import BlockDiagonalLinear, MemberLayerNorm, MemberRMSNorm
+
+_Draw = Callable[[Tensor], Tensor]
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, MemberLayerNorm, MemberRMSNorm)
+_WEIGHED = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def perturb(model: nn.Module, seed: int = 0) -> None:
+    """Move the settings that are constant in a fresh model, in place.
+
+    Fresh models have norms that scale by 1 (or by 0, at the end of a residual branch), zero
+    biases, zero-initialised layers, running means of 0: with them, a member that used another
+    member's settings, or a lost bias, would not show. Scales are multiplied by 1 +- 0.2 (zeros
+    become 1 first), shifts, biases and running means move by 0.1, running variances by a factor
+    in [0.5, 1.5], PReLU slopes by 0.1; layers whose weights are all zero get Gaussian ones of
+    variance 1 / fan_in. Other weights stay.
+
+    Args:
+        model: a copy nobody else uses.
+        seed: of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, _NORMS):
+                _perturb_norm(module, normal, generator)
+            elif isinstance(module, nn.PReLU):
+                module.weight.add_(0.1 * normal(module.weight))
+            elif isinstance(module, _WEIGHED):
+                _perturb_weighed(module, normal)
+
+
+def _perturb_norm(module: nn.Module, normal: _Draw, generator: torch.Generator) -> None:
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    if weight is not None:
+        weight[weight == 0] = 1
+        weight *= 1 + 0.2 * normal(weight)
+    if bias is not None:
+        bias += 0.1 * normal(bias)
+    mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+    if mean is not None and variance is not None:
+        mean += 0.1 * normal(mean) * variance.sqrt()
+        variance *= 0.5 + torch.rand(variance.shape, generator=generator).to(variance)
+
+
+def _perturb_weighed(module: nn.Module, normal: _Draw) -> None:
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        return
+    if not bool(weight.any()):
+        weight += normal(weight) * (weight.shape[0] / weight.numel()) ** 0.5
+    bias = getattr(module, "bias", None)
+    if isinstance(bias, Tensor):
+        bias += 0.1 * normal(bias)
