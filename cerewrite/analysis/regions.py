@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from os.path import commonprefix
 
 import networkx as nx
 
@@ -151,6 +150,9 @@ def _region_layer(layer: Layer, index: dict[str, int]) -> RegionLayer:
 
 def _name(layers: Sequence[RegionLayer], classes: Sequence[str]) -> str:
     """The module that holds all of a region's layers, else its first class."""
-    paths = [layer.name.split(".") for layer in layers]
-    shared = commonprefix(paths)
-    return ".".join(shared) if shared else classes[0]
+    shared = []
+    for parts in zip(*(layer.name.split(".") for layer in layers), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared) or classes[0]

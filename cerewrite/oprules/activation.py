@@ -29,7 +29,7 @@ _ORDERS = 48
 def _grid() -> tuple[Array, Array, Array]:
     """Nodes, Gaussian weights and normalised Hermite polynomials ``[orders, nodes]``."""
     step = 2 * _REACH / _NODES
-    nodes: Array = -_REACH + step * (np.arange(_NODES) + 0.5)
+    nodes: Array = np.linspace(-_REACH + step / 2, _REACH - step / 2, _NODES)
     weights: Array = np.exp(-0.5 * nodes**2)
     weights /= weights.sum()
     hermite = np.empty((_ORDERS, _NODES))

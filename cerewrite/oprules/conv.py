@@ -95,8 +95,8 @@ class DepthwiseConv(ModuleRule):
     targets = frozenset()
     modules = _MODULES
 
-    @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
+        """Channel counts, from the value read and the weight's shape."""
         return _geometry(op, x, weight)
 
     @override

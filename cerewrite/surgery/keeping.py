@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -60,7 +61,7 @@ def blank(new: M, old: nn.Module) -> M:
 
     Parameters are filled with NaN, so that a forgotten draw shows itself; buffers too.
     """
-    reference = next(old.parameters(), None)
+    reference = next(chain(old.parameters(), old.buffers()), None)
     if reference is not None and reference.device.type != "meta":
         new.to_empty(device=reference.device)
         with torch.no_grad():
@@ -94,13 +95,13 @@ def fill(new: nn.Module, old: nn.Module, size: int) -> None:
 
 def cut(new: M, old: nn.Module, **settings: Tensor | None) -> M:
     """Copy pieces of ``old``'s settings, given by name, into a narrow module."""
-    device_kept = blank(new, old)
-    targets = dict(device_kept.named_parameters()) | dict(device_kept.named_buffers())
+    blank(new, old)
+    targets = dict(new.named_parameters()) | dict(new.named_buffers())
     with torch.no_grad():
         for name, piece in settings.items():
             if piece is not None:
                 targets[name].copy_(piece)
-    return device_kept
+    return new
 
 
 def part(index: int, width: int) -> slice:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from cerewrite.ir import Op
@@ -62,7 +63,7 @@ def symbolic_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     placeholders = [n.target for n in graph.graph.nodes if n.op == "placeholder"]
     missing = placeholders[len(args) :]
     positional = (*args, *(kwargs[name] for name in missing if name in kwargs))
-    FakeTensorProp(graph).propagate(*positional)
+    FakeTensorProp(graph, FakeTensorMode(allow_non_fake_inputs=True)).propagate(*positional)
     seen: dict[str, int] = {}
     return [_convert(node, model, seen) for node in graph.graph.nodes]
 

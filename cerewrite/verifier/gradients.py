@@ -6,7 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
-from cerewrite.verifier.running import Inputs, as_sentence, call, fresh_copy, tensors
+from cerewrite.verifier.perturb import perturb
+from cerewrite.verifier.running import (
+    Inputs,
+    as_sentence,
+    call,
+    fresh_copy,
+    on_meta,
+    tensors,
+)
+
+_NEGLIGIBLE = 1e-4
+"""Share of the largest gradient below which one is rounding (a bias before a batch norm)."""
 
 
 def check_gradients(
@@ -15,9 +26,10 @@ def check_gradients(
     """Every parameter gets a finite gradient that is not all zero, where the original's did.
 
     The scalar is a random projection of all floating-point outputs, in training mode (in
-    evaluation mode if the original refuses the inputs in training mode). Parameters that the
-    original never uses, or whose gradient is zero there too, are counted and not held against
-    the rewritten model.
+    evaluation mode if the original refuses the inputs in training mode), on copies without
+    zero-initialised scales and layers, behind which no gradient passes
+    (`cerewrite.verifier.perturb`). Parameters that the original never uses, or whose gradient
+    is negligible there too, are counted and not held against the rewritten model.
     """
     del plan
     mode = "train"
@@ -31,7 +43,8 @@ def check_gradients(
             detail = f"not run: the original has no gradient, {as_sentence(error)}"
             return [Check("gradients", True, detail)]
     after = _gradients(rewritten, inputs, training=mode == "train")
-    wrong = [f"'{name}' {why}" for name in after if (why := _fault(name, before, after))]
+    floor = _NEGLIGIBLE * max(map(_largest, before.values()), default=0.0)
+    wrong = [f"'{name}' {why}" for name in after if (why := _fault(name, before, after, floor))]
     idle = sum(gradient is None for gradient in after.values())
     still = sum(gradient is not None and _all_zero(gradient) for gradient in after.values())
     detail = f"{len(after)} parameters in {mode} mode"
@@ -45,6 +58,8 @@ def check_gradients(
 def _gradients(model: nn.Module, inputs: Inputs, *, training: bool) -> dict[str, Tensor | None]:
     """Gradient of every parameter that asks for one, by name."""
     model = fresh_copy(model, training=training)
+    if not on_meta(model):
+        perturb(model)
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         outputs = [out for out in tensors(call(model, inputs)) if out.requires_grad]
@@ -58,7 +73,7 @@ def _gradients(model: nn.Module, inputs: Inputs, *, training: bool) -> dict[str,
 
 
 def _fault(
-    name: str, before: dict[str, Tensor | None], after: dict[str, Tensor | None]
+    name: str, before: dict[str, Tensor | None], after: dict[str, Tensor | None], floor: float
 ) -> str | None:
     """What is wrong with one parameter's gradient, if anything."""
     old, new = before.get(name), after[name]
@@ -69,9 +84,15 @@ def _fault(
     if not bool(new.isfinite().all()):
         bad_before = old is not None and not bool(old.isfinite().all())
         return None if bad_before else "gets a gradient that is not finite"
-    if _all_zero(new) and (old is None or not _all_zero(old)):
+    if _all_zero(new) and (name not in before or _largest(old) > floor):
         return "gets a zero gradient"
     return None
+
+
+def _largest(gradient: Tensor | None) -> float:
+    if gradient is None or gradient.is_meta or not bool(gradient.isfinite().all()):
+        return 0.0
+    return float(gradient.abs().max()) if gradient.numel() else 0.0
 
 
 def _all_zero(gradient: Tensor) -> bool:

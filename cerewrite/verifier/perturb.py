@@ -23,7 +23,8 @@ def perturb(model: nn.Module, seed: int = 0) -> None:
     member's settings, or a lost bias, would not show. Scales are multiplied by 1 +- 0.2 (zeros
     become 1 first), shifts, biases and running means move by 0.1, running variances by a factor
     in [0.5, 1.5], PReLU slopes by 0.1; layers whose weights are all zero get Gaussian ones of
-    variance 1 / fan_in. Other weights stay.
+    variance 1 / fan_in, other parameters that are all zero (gates) of variance 1. What is left
+    stays.
 
     Args:
         model: a copy nobody else uses.
@@ -42,13 +43,16 @@ def perturb(model: nn.Module, seed: int = 0) -> None:
                 module.weight.add_(0.1 * normal(module.weight))
             elif isinstance(module, _WEIGHED):
                 _perturb_weighed(module, normal)
+            else:
+                for parameter in module.parameters(recurse=False):
+                    if not bool(parameter.any()):
+                        parameter.add_(normal(parameter))
 
 
 def _perturb_norm(module: nn.Module, normal: _Draw, generator: torch.Generator) -> None:
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if weight is not None:
-        weight[weight == 0] = 1
-        weight *= 1 + 0.2 * normal(weight)
+        weight.masked_fill_(weight == 0, 1).mul_(1 + 0.2 * normal(weight))
     if bias is not None:
         bias += 0.1 * normal(bias)
     mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)

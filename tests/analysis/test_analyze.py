@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from cerewrite.analysis import analyze
+from cerewrite.errors import AnalysisError, UsageError
+from cerewrite.ir import Analysis, dumps, loads
+from cerewrite.measures import baseline_nu
+from cerewrite.tracer import trace
+from tests.models import ResidualNet, chain
+
+
+def test_round_trip_and_determinism() -> None:
+    model = ResidualNet()
+    traced = trace(model, torch.ones(2, 3, 8, 8))
+    first, second = analyze(traced, model), analyze(traced, model)
+    assert dumps(first) == dumps(second)
+    assert loads(Analysis, dumps(first), source="test") == first
+
+
+def test_planner_and_analysis_state_the_same_baseline() -> None:
+    model = ResidualNet()
+    found = analyze(trace(model, torch.ones(2, 3, 8, 8)), model)
+    assert baseline_nu(found) == pytest.approx(found.nu.value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"estimator": "analytical"}, {"parametrization": "ntp"}, {"scope": "blok"}, {"gain": "big"},
+     {"gain": -1.0}],
+    ids=str,
+)  # fmt: skip
+def test_unknown_choices_are_usage_errors(wrong: dict[str, object]) -> None:
+    model = chain([8, 8])
+    with pytest.raises(UsageError) as caught:
+        analyze(trace(model, torch.ones(2, 7)), model, **wrong)  # type: ignore[arg-type]
+    assert caught.value.advice
+
+
+def test_model_without_layers() -> None:
+    model = nn.ReLU()
+    with pytest.raises(AnalysisError, match="no linear or convolution"):
+        analyze(trace(model, torch.ones(2, 7)), model)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cerewrite.analysis import analyze
+from cerewrite.errors import AnalysisError
+from cerewrite.ir import Analysis
+from cerewrite.tracer import trace
+from tests.models import chain
+
+
+def analysed(model: nn.Module, x: Tensor, **options: object) -> Analysis:
+    return analyze(trace(model, x), model, x, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("widths", "exact"),
+    [([32], 0.09375), ([32] * 2, 0.2136502), ([32] * 3, 0.3533020), ([32] * 5, 0.6961428),
+     ([32] * 10, 2.0718490), ([128] * 10, 0.3216909), ([1024] * 20, 0.0732064),
+     ([64, 16, 64], 0.3273)],
+)  # fmt: skip
+def test_relu_chains_against_exact_moments(widths: list[int], exact: float) -> None:
+    nu = analysed(chain(widths), torch.ones(2, 7), gain="he").nu
+    assert nu.value == pytest.approx(exact, rel=0.03 if len(widths) < 10 else 0.07)
+    assert nu.value <= exact * (1 + 1e-6)
+    assert nu.stderr is None and nu.samples == 0
+
+
+@pytest.mark.parametrize("depth", [1, 4, 9])
+def test_shares_of_a_relu_chain(depth: int) -> None:
+    layers = analysed(chain([16] * depth), torch.ones(2, 7), gain="he").layers
+    for index, layer in enumerate(layers[:-1], start=1):
+        up = (depth + 1 - index) / (depth + 1)
+        assert (layer.f_up, layer.f_dn) == pytest.approx((up, 1 - up), rel=1e-9)
+        assert layer.kappa == pytest.approx((5 - 8 * up * (1 - up)) / 16, rel=1e-6)
+    assert layers[-1].kappa == 0 and "read-out" in layers[-1].note
+    assert sum(layer.share for layer in layers) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain", "widths", "measured"),
+    [(nn.Tanh, 1.0, [32] * 3, 0.0771), (nn.Tanh, 1.5, [64] * 5, 0.0846),
+     (nn.GELU, 1.98, [32] * 3, 0.489), (nn.SiLU, 2.2, [32] * 3, 0.613),
+     (nn.Identity, 1.0, [32] * 3, 0.1152)],
+)  # fmt: skip
+def test_other_activations_against_monte_carlo(
+    activation: type[nn.Module], gain: float, widths: list[int], measured: float
+) -> None:
+    model = chain(widths, activation=activation)
+    nu = analysed(model, torch.ones(2, 7), gain=gain).nu.value
+    assert nu == pytest.approx(measured, rel=0.07)
+
+
+class Residual(nn.Module):
+    """THEORY 9's residual MLP: C -> n -> C branches, gain 2 into a ReLU and 1 elsewhere."""
+
+    def __init__(self, channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.stem = self.layer(8, channels, 1.0)
+        self.up = nn.ModuleList(self.layer(channels, width, 2.0) for _ in range(depth))
+        self.down = nn.ModuleList(self.layer(width, channels, 1.0) for _ in range(depth))
+        self.head = self.layer(channels, 1, 1.0)
+
+    @staticmethod
+    def layer(inputs: int, outputs: int, gain: float) -> nn.Linear:
+        layer = nn.Linear(inputs, outputs, bias=False)
+        with torch.no_grad():
+            layer.weight.normal_()
+            layer.weight *= (gain * layer.weight.numel() / inputs) ** 0.5 / layer.weight.norm()
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for up, down in zip(self.up, self.down, strict=True):
+            x = x + down(up(x).relu())
+        return self.head(x)
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "depth", "measured", "stderr"),
+    [(256, 8, 4, 0.780, 0.037), (64, 64, 4, 0.168, 0.004), (64, 16, 8, 0.917, 0.045)],
+)
+def test_residual_networks_against_monte_carlo(
+    channels: int, width: int, depth: int, measured: float, stderr: float
+) -> None:
+    torch.manual_seed(0)
+    model = Residual(channels, width, depth)
+    nu = analysed(model, torch.ones(2, 8)).nu.value
+    assert abs(nu - measured) < 0.08 * measured + 2 * stderr
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.BatchNorm1d, nn.RMSNorm])
+def test_norms_divide_the_scale_out(norm: type[nn.Module]) -> None:
+    layers: list[nn.Module] = []
+    for inputs in (7, 16, 16):
+        layers += [nn.Linear(inputs, 16), norm(16), nn.ReLU()]
+    model, x = nn.Sequential(*layers, nn.Linear(16, 2)), torch.ones(2, 7)
+    first = analysed(model, x, gain=0.5).nu.value
+    assert analysed(model, x, gain=3.0).nu.value == pytest.approx(first, rel=1e-9)
+
+
+def test_both_parametrisations_on_meta() -> None:
+    with torch.device("meta"):
+        model = chain([4096] * 3)
+    x = torch.ones(2, 7, device="meta")
+    ntk, standard = (
+        analysed(model, x, gain="he", parametrization=p).nu.value for p in ("ntk", "standard")
+    )
+    assert ntk == pytest.approx(10 / 4096, rel=0.01)
+    assert standard != pytest.approx(ntk, rel=0.01)
+
+
+def test_zero_head_has_no_kernel_in_ntk() -> None:
+    model = chain([8, 8])
+    nn.init.zeros_(model[-1].weight)
+    nn.init.zeros_(model[0].weight)
+    with pytest.raises(AnalysisError, match=r"mean square|tangent kernel") as caught:
+        analysed(model, torch.ones(2, 7))
+    assert "he" in caught.value.advice
+
+
+def test_operator_without_a_closed_form_is_named() -> None:
+    class Sorted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cumsum(self.fc(x), 1)
+
+    with pytest.raises(AnalysisError, match="'cumsum'"):
+        analysed(Sorted(), torch.ones(2, 4))

@@ -1,0 +1,77 @@
+"""Small networks that several tests share; each isolates one thing the tracer must see."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def chain(
+    widths: list[int],
+    *,
+    activation: type[nn.Module] = nn.ReLU,
+    bias: bool = False,
+    inputs: int = 7,
+    outputs: int = 1,
+) -> nn.Sequential:
+    """A plain MLP with the given hidden widths."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Linear(inputs, width, bias=bias), activation()]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs, bias=bias))
+
+
+class Bottleneck(nn.Module):
+    """A residual block with two hidden widths, as in ResNet-50."""
+
+    def __init__(self, channels: int, width: int, groups: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x)).relu()
+        y = self.bn2(self.conv2(y)).relu()
+        return (x + self.bn3(self.conv3(y))).relu()
+
+
+class ResidualNet(nn.Module):
+    """Stem, bottlenecks, head."""
+
+    def __init__(
+        self, channels: int = 16, width: int = 8, blocks: int = 2, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.blocks = nn.Sequential(*(Bottleneck(channels, width, groups) for _ in range(blocks)))
+        self.head = nn.Linear(channels, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.blocks(self.stem(x).relu())
+        return self.head(torch.flatten(nn.functional.adaptive_avg_pool2d(y, 1), 1))
+
+
+def plain_cnn() -> nn.Sequential:
+    """Convolutions, pools, a flatten, linears: the class passes through the flatten."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.PReLU(8),
+        nn.Conv2d(8, 12, 3, stride=2),
+        nn.GroupNorm(3, 12),
+        nn.GELU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(48, 20),
+        nn.LayerNorm(20),
+        nn.SiLU(),
+        nn.Linear(20, 4),
+    )
