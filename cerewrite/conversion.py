@@ -14,8 +14,8 @@ from cerewrite.pipeline import (
     PlanOptions,
     analyze,
     as_arguments,
-    plan,
 )
+from cerewrite.pipeline import plan as make_plan
 from cerewrite.saving import save, versions
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def convert(
     model: nn.Module,
     example_inputs: Any = None,
     *,
+    plan: ir.Plan | None = None,
     out: PathLike | None = None,
     overwrite: bool = False,
     onnx: bool = False,
@@ -66,6 +67,7 @@ def convert(
     Args:
         model: the model; left bit for bit as it is.
         example_inputs: as for `analyze`.
+        plan: a plan to carry out instead of making one; takes the place of its options.
         out: folder to write; complete or absent, whatever happens.
         overwrite: replace an earlier conversion in ``out``.
         onnx: write ``model.onnx`` to ``out`` as well.
@@ -93,15 +95,16 @@ def convert(
     inputs = as_arguments(example_inputs)
     ours, theirs = _divide(options)
     found = analyze(model, inputs, clock=clock, **ours)
-    with clock("plan"):
-        made = plan(found, **theirs)
-    result = _rewrite(model, made, found, inputs, clock)
+    if plan is None:
+        with clock("plan"):
+            plan = make_plan(found, **theirs)
+    result = _rewrite(model, plan, found, inputs, clock)
     if out is None:
         return result
     export = save(
         out,
         result.model,
-        made,
+        plan,
         example_inputs=inputs,
         source=source,
         report=result.report,

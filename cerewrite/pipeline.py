@@ -24,7 +24,7 @@ class AnalysisOptions(TypedDict, total=False):
 
     estimator: str
     parametrization: str
-    gain: str
+    gain: str | float
     scope: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from cerewrite.oprules.base import OPRULES, ModuleRule
@@ -23,8 +24,7 @@ class ResizeNorm(Pass):
         for change, module in session.modules():
             rule = OPRULES[module.op]
             assert isinstance(rule, ModuleRule), module.op
-            old = session.get(module.name)
-            new = rule.resize(old, change.split.multiplicity, change.width(module))
-            session.swap(module.name, new)
+            m, width = change.split.multiplicity, change.width(module)
+            session.change(module.name, partial(rule.resize, multiplicity=m, width=width))
             count += 1
         return PassResult(self.name, count > 0, f"{count} per-channel modules resized")

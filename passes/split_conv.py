@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from cerewrite.oprules.base import OPRULES, LayerRule
@@ -25,9 +26,8 @@ def split_layers(session: Session, name: str, op: str) -> PassResult:
     assert isinstance(rule, LayerRule), op
     names = set()
     for change, layer in session.layers(op):
-        split = change.split
-        module = session.get(layer.name)
-        session.swap(layer.name, rule.split(module, layer, split.multiplicity, split.widths))
+        m, widths = change.split.multiplicity, change.split.widths
+        session.change(layer.name, partial(rule.split, layer=layer, multiplicity=m, widths=widths))
         names.add(layer.name)
     return PassResult(name, bool(names), f"{len(names)} {op} layers split")
 

@@ -139,6 +139,7 @@ def _with_sites(
                     v_bb=at.v_bb,
                     v_ab=at.v_ab,
                     rho=at.rho,
+                    c_norm=at.c_norm,
                 )
             )
     return replace(region, sites=tuple(sites))

@@ -75,8 +75,8 @@ def write_module(folder: Path, target: Path, model: str, origin: Origin, *, vers
     if source is not None:
         place, factory = split_spec(source)
         if place.endswith(".py"):
-            relative = Path(os.path.relpath(Path(place).resolve(), target)).as_posix()
-            source = f"{relative}:{factory}" if factory else relative
+            place = _relative(Path(place).resolve(), target)
+            source = f"{place}:{factory}" if factory else place
     inputs = None if origin.inputs is None else [str(item) for item in origin.inputs]
     text = _TEMPLATE.format(
         model=model,
@@ -88,6 +88,13 @@ def write_module(folder: Path, target: Path, model: str, origin: Origin, *, vers
         weights=WEIGHTS,
     )
     (folder / MODULE).write_text(text, encoding="utf-8")
+
+
+def _relative(file: Path, folder: Path) -> str:
+    """A path that survives moving a tree that holds both; absolute if they share only the root."""
+    shared = Path(os.path.commonpath([file, folder]))
+    nearby = shared != Path(shared.anchor)
+    return Path(os.path.relpath(file, folder) if nearby else file).as_posix()
 
 
 def _tuple(texts: Sequence[str]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -28,35 +29,35 @@ def save_weights(model: nn.Module, folder: Path, *, fingerprint: str) -> None:
     Raises:
         OutputError: if the state dict holds something else than tensors with values.
     """
+    import torch
     from safetensors.torch import save_file
 
+    state = model.state_dict(keep_vars=True)
     tensors: dict[str, Tensor] = {}
-    for names in _tied(model):
-        value = model.state_dict(keep_vars=True)[names[0]].detach()
-        if value.is_meta or value.layout is not _strided():
+    for name in (names[0] for names in _tied(state)):
+        value = state[name].detach()
+        if value.is_meta or value.layout is not torch.strided:
             raise OutputError(
-                f"{names[0]}: is on the meta device or not dense, so it has no values to save",
+                f"{name}: is on the meta device or not dense, so it has no values to save",
                 advice="give real weights (model.to_empty(device='cpu')), or convert without --out",
             )
         whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
         value = value.cpu().contiguous()
-        tensors[names[0]] = value if whole else value.clone()
+        tensors[name] = value if whole else value.clone()
     meta = {"cerewrite": json.dumps({"fingerprint": fingerprint})}
-    save_file(tensors, folder / WEIGHTS, metadata=meta)
+    path = folder / WEIGHTS
+    path.touch()  # gives the file the usual permissions; safetensors would keep it private
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata=meta)
+    path.chmod(mode)
 
 
-def _strided() -> object:
-    import torch
-
-    return torch.strided
-
-
-def _tied(model: nn.Module) -> list[list[str]]:
+def _tied(state: Mapping[str, Any]) -> list[list[str]]:
     """Names of the state dict, those of one tensor together, in order of first appearance."""
     from torch import Tensor
 
     groups: dict[int, list[str]] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
+    for name, value in state.items():
         if not isinstance(value, Tensor):
             raise OutputError(
                 f"{name}: is a {type(value).__name__}, which safetensors cannot hold",
@@ -79,7 +80,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         )
     stored = _read(path)
     state: dict[str, Tensor] = {}
-    for names in _tied(model):
+    for names in _tied(model.state_dict(keep_vars=True)):
         given = next((name for name in names if name in stored), None)
         if given is not None:
             state.update(dict.fromkeys(names, stored[given]))

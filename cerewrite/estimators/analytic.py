@@ -22,7 +22,7 @@ from cerewrite.oprules.moments import Fluctuation, MomentContext, Moments, scala
 
 ASSUMPTIONS = (
     "maps are spatially constant (rho = 1): an upper bound for convolutions on real images",
-    "inputs have mean square 1; norms act as in training, on their batch's statistics",
+    "inputs have mean square 1; batch norms use the statistics of a large, varied batch",
 )
 
 
@@ -118,25 +118,34 @@ def _step(op: Op, inputs: list[Moments], context: MomentContext) -> Moments:
     return rule.moments(op, inputs, context)
 
 
-def _shares(kernel: Tensor, fluctuations: dict[str, Fluctuation]) -> dict[str, tuple[float, float]]:
-    """f_up and f_dn of every layer: one reverse-mode derivative of log K."""
+def _shares(
+    kernel: Tensor, fluctuations: dict[str, Fluctuation]
+) -> dict[str, tuple[float, float, float]]:
+    """f_up, f_dn and the norm's share of every layer: one reverse-mode derivative of log K."""
     if not fluctuations:
         return {}
-    leaves = [leaf for f in fluctuations.values() for leaf in (f.forward, f.backward)]
+    still = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    leaves = [
+        leaf
+        for f in fluctuations.values()
+        for leaf in (f.forward, f.backward, still if f.norm is None else f.norm)
+    ]
     slopes = torch.autograd.grad(kernel.log(), leaves, allow_unused=True)
     flat = [0.0 if slope is None else float(slope) for slope in slopes]
-    return {name: (flat[2 * i], flat[2 * i + 1]) for i, name in enumerate(fluctuations)}
+    triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+    return dict(zip(fluctuations, triples, strict=True))
 
 
 def _correction(
-    layer: Layer, share: tuple[float, float] | None, at: Fluctuation | None
+    layer: Layer, share: tuple[float, float, float] | None, at: Fluctuation | None
 ) -> LayerCorrection:
     if share is None or at is None:
         return LayerCorrection(
             layer.name, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, None, "read-out: no width behind it"
         )
-    up, down = share
+    up, down, norm = share
     scatter = at.v_aa * up * up + at.v_bb * down * down + 2 * at.v_ab * up * down
+    c_norm = at.v_norm * norm * norm
     return LayerCorrection(
         layer=layer.name,
         f_up=up,
@@ -145,5 +154,6 @@ def _correction(
         v_bb=at.v_bb,
         v_ab=at.v_ab,
         rho=1.0,
-        kappa=max(scatter, 0.0) / layer.out_channels,
+        kappa=(max(scatter, 0.0) + c_norm) / layer.out_channels,
+        c_norm=c_norm,
     )

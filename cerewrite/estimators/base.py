@@ -40,6 +40,7 @@ class LayerCorrection:
         kappa: the correction.
         stderr: its standard error; None for closed forms.
         note: what is approximate about it.
+        c_norm: what the energy that a norm divides out adds, at one unit.
     """
 
     layer: str
@@ -52,6 +53,7 @@ class LayerCorrection:
     kappa: float
     stderr: float | None = None
     note: str = ""
+    c_norm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

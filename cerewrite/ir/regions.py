@@ -55,6 +55,7 @@ class Site:
         v_bb: relative variance of one unit's backward energy.
         v_ab: their relative covariance.
         rho: spatial factor in (0, 1].
+        c_norm: what the energy that a norm divides out adds, at one unit.
     """
 
     layer: str
@@ -65,12 +66,14 @@ class Site:
     v_bb: float
     v_ab: float
     rho: float = 1.0
+    c_norm: float = 0.0
 
     @property
     def coefficient(self) -> float:
         """``kappa * width``: the layer's correction at one unit."""
         up, dn = self.f_up, self.f_dn
-        return self.rho * (self.v_aa * up * up + self.v_bb * dn * dn + 2 * self.v_ab * up * dn)
+        scatter = self.v_aa * up * up + self.v_bb * dn * dn + 2 * self.v_ab * up * dn
+        return self.rho * (max(scatter, 0.0) + self.c_norm)
 
 
 @dataclass(frozen=True, slots=True)

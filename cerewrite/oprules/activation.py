@@ -66,7 +66,7 @@ class EnergyMoments:
     bb_total: float
     ab_total: float
 
-    def spread(self, fresh: float) -> tuple[float, float, float]:
+    def spread(self, fresh: float, fixed: tuple[int, ...] = ()) -> tuple[float, float, float]:
         """Relative (co)variances (v_aa, v_bb, v_ab) made by the fresh share of z.
 
         With z the sum of an old and a fresh part and rho = 1 - fresh their overlap,
@@ -76,6 +76,8 @@ class EnergyMoments:
 
         Args:
             fresh: share of the variance of z that the layer's own weights made, in [0, 1].
+            fixed: Hermite orders that a norm over the units holds still: 2 where it fixes
+                their energy, 1 where it fixes their mean.
 
         Example:
             >>> relu = energy_moments(torch.relu, 1.0)
@@ -87,7 +89,12 @@ class EnergyMoments:
         v_aa = self.aa_total - float(self.aa @ powers)
         v_bb = 3 * self.bb_total - float(self.bb @ powers) * (1 + 2 * rho * rho)
         v_ab = self.ab_total - float(self.ab @ powers)
-        return v_aa, v_bb, v_ab
+        for order in fixed:
+            moved = 1.0 - powers[order]
+            v_aa -= self.aa[order] * moved
+            v_bb -= self.bb[order] * moved
+            v_ab -= self.ab[order] * moved
+        return float(v_aa), float(v_bb), float(v_ab)
 
 
 def energy_moments(function: Callable[[Any], Any] | None, q: float) -> EnergyMoments:

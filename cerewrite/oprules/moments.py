@@ -23,10 +23,12 @@ class Fresh:
     Attributes:
         layer: name of the sampled layer.
         share: its share of the value's mean square, in (0, 1].
+        fixed: Hermite orders of the units' distribution that a norm holds still.
     """
 
     layer: str
     share: float
+    fixed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,22 @@ class Moments:
 
 @dataclass(slots=True)
 class Fluctuation:
-    """Where one sampled layer's finite width was read, and how strongly units scatter there."""
+    """Where one sampled layer's finite width was read, and how strongly units scatter there.
+
+    Attributes:
+        v_aa, v_bb, v_ab: relative (co)variances of one unit's energies at that place.
+        forward, backward: the perturbations of q and T there; zeros that ask for a gradient.
+        v_norm: relative variance per unit of the energy that a norm divides out, 0 without.
+        norm: its perturbation of q, in front of the norm.
+    """
 
     v_aa: float
     v_bb: float
     v_ab: float
     forward: Tensor
     backward: Tensor
+    v_norm: float = 0.0
+    norm: Tensor | None = None
 
 
 class MomentContext:
@@ -77,6 +88,7 @@ class MomentContext:
     ) -> None:
         self.layers = {layer.node: layer for layer in traced.layers}
         self.fluctuations: dict[str, Fluctuation] = {}
+        self._norms: dict[str, tuple[float, Tensor]] = {}
         self._model = model
         self._shapes = {op.name: op for op in traced.ops}
         self._standard = standard
@@ -144,6 +156,28 @@ class MomentContext:
         )
         return self._read(out, moments)
 
+    def normalise(self, op: Op, x: Moments, *, fixed: tuple[int, ...], own_energy: bool) -> Moments:
+        """A norm: ``q = gamma^2 + beta^2``, ``T = gamma^2 T / q`` (THEORY 5).
+
+        Args:
+            op: the norm.
+            x: what it reads.
+            fixed: Hermite orders of the units that it holds still (2: their energy, 1: their
+                mean), so that only the others still scatter behind it.
+            own_energy: whether it divides by the example's own energy (layer, group, RMS norm)
+                or by that of a large, varied batch, in which one example's fluctuation passes.
+        """
+        gain, shift, own = self.affine(op)
+        q = x.q
+        if own_energy:
+            for fresh in x.fresh:
+                norm = _perturbation()
+                self._norms[fresh.layer] = (2 * (1 - (1 - fresh.share) ** 2), norm)
+                q = q * (1 + norm)
+        scale = q if own_energy else q.detach()
+        fresh = tuple(replace(f, fixed=(*f.fixed, *fixed)) for f in x.fresh)
+        return Moments(gain * q / scale + shift, gain * x.kernel / scale + own, fresh)
+
     def settle(self, op: Op, x: Moments) -> Moments:
         """Read pending fluctuations of a value that several operators use, as they stand."""
         if x.fresh and self._readers[op.name] > 1:
@@ -168,14 +202,18 @@ class MomentContext:
         total = sum(fresh.share for fresh in x.fresh)
         if total <= 0:
             return replace(x, fresh=())
-        v_aa, v_bb, v_ab = moments.spread(min(total, 1.0))
         q, kernel = x.q, x.kernel
         for fresh in x.fresh:
             part = fresh.share / total
-            forward = torch.zeros((), dtype=torch.float64, requires_grad=True)
-            backward = torch.zeros((), dtype=torch.float64, requires_grad=True)
+            v_aa, v_bb, v_ab = moments.spread(min(total, 1.0), fresh.fixed)
+            forward, backward = _perturbation(), _perturbation()
             self.fluctuations[fresh.layer] = Fluctuation(
-                v_aa * part, v_bb * part, v_ab * part, forward, backward
+                v_aa * part,
+                v_bb * part,
+                v_ab * part,
+                forward,
+                backward,
+                *self._norms.get(fresh.layer, (0.0, None)),
             )
             q, kernel = q * (1 + forward), kernel * (1 + backward)
         return replace(x, q=q, kernel=kernel, fresh=())
@@ -184,6 +222,10 @@ class MomentContext:
 def scalar(value: float) -> Tensor:
     """A float64 scalar."""
     return torch.tensor(value, dtype=torch.float64)
+
+
+def _perturbation() -> Tensor:
+    return torch.zeros((), dtype=torch.float64, requires_grad=True)
 
 
 def _mean_square(tensor: Tensor) -> float:
@@ -207,7 +249,7 @@ def add(first: Moments, second: Moments) -> Moments:
 
     def diluted(x: Moments) -> tuple[Fresh, ...]:
         part = float(x.q.detach()) / total if total else 0.0
-        return tuple(Fresh(fresh.layer, fresh.share * part) for fresh in x.fresh)
+        return tuple(replace(fresh, share=fresh.share * part) for fresh in x.fresh)
 
     return Moments(q, first.kernel + second.kernel, diluted(first) + diluted(second))
 

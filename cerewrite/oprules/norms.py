@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -15,13 +16,19 @@ from cerewrite.surgery import norms as surgery
 
 
 class _Norm(ModuleRule):
-    """``q = gamma^2 + beta^2`` and ``T = gamma^2 T / q``: the input's scale is divided out."""
+    """``q = gamma^2 + beta^2`` and ``T = gamma^2 T / q``: the input's scale is divided out.
+
+    Attributes:
+        fixed: Hermite orders of the units that the norm holds still in each example.
+        own_energy: whether it divides by the example's own energy.
+    """
+
+    fixed: ClassVar[tuple[int, ...]] = ()
+    own_energy: ClassVar[bool] = True
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        x = inputs[0]
-        gain, shift, own = context.affine(op)
-        normed = Moments(gain * x.q / x.q + shift, gain * x.kernel / x.q + own, x.fresh)
+        normed = context.normalise(op, inputs[0], fixed=self.fixed, own_energy=self.own_energy)
         return context.settle(op, normed)
 
 
@@ -30,6 +37,7 @@ class BatchNorm(_Norm):
     """Batch and instance norms: one mean, variance, scale and shift per channel."""
 
     name = "batch_norm"
+    own_energy = False
     modules = (
         nn.BatchNorm1d,
         nn.BatchNorm2d,
@@ -67,6 +75,7 @@ class GroupNorm(_Norm):
     """Group norm: every member gets whole groups of its own."""
 
     name = "group_norm"
+    fixed = (1, 2)
     modules = (nn.GroupNorm,)
     targets = frozenset({"group_norm", "native_group_norm"})
 
@@ -112,6 +121,7 @@ class LayerNorm(_LastAxisNorm):
     """Layer norm over the channels: one norm per member in an ensemble."""
 
     name = "layer_norm"
+    fixed = (1, 2)
     modules = (nn.LayerNorm,)
     targets = frozenset({"layer_norm", "native_layer_norm"})
 
@@ -129,6 +139,7 @@ class RMSNorm(_LastAxisNorm):
     """RMS norm over the channels: one norm per member in an ensemble."""
 
     name = "rms_norm"
+    fixed = (2,)
     modules = (nn.RMSNorm,)
     targets = frozenset({"rms_norm"})
 

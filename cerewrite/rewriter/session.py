@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -75,6 +75,18 @@ class Session:
                 f"the model has no module '{name}'",
                 advice="make the plan again for this model",
             ) from None
+
+    def change(self, name: str, build: Callable[[nn.Module], nn.Module]) -> None:
+        """Swap the module of that name for what ``build`` makes of it.
+
+        Raises:
+            RewriteError: as `swap`; errors of ``build`` are named after the module.
+        """
+        try:
+            new = build(self.get(name))
+        except RewriteError as error:
+            raise RewriteError(f"'{name}': {error.message}", advice=error.advice) from error
+        self.swap(name, new)
 
     def swap(self, name: str, new: nn.Module) -> None:
         """Put ``new`` in the place of the module of that name, and remember the original.

@@ -41,7 +41,7 @@ def test_layout_and_default_initialisation() -> None:
     bound = 200**-0.5
     for parameter in (layer.weight, layer.bias):
         assert parameter.abs().max() <= bound
-    assert layer.weight.std() == pytest.approx(bound / 3**0.5, rel=0.02)
+    assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
 
 
 def test_gradients() -> None:

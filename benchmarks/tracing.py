@@ -1,0 +1,74 @@
+"""What tracing and analysis cost, beside `torch.export` alone in the same run.
+
+    python benchmarks/tracing.py
+
+Medians of five, interleaved: (a) ResNet-50, tracing with analysis over `torch.export`; analysis
+alone in seconds; (b) peak memory of analysing an MLP of 7 billion parameters on meta.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from zoo import example
+
+from cerewrite.analysis import analyze
+from cerewrite.tracer import trace
+
+REPEATS = 5
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def resnet() -> None:
+    """Ratio of tracing to export, and the seconds of an analysis."""
+    model, inputs = example("resnet50")
+    model.eval()
+    traced = trace(model, inputs)
+    actions: dict[str, Callable[[], object]] = {
+        "torch.export": lambda: torch.export.export(model, inputs, strict=False),
+        "trace": lambda: trace(model, inputs),
+        "analyse": lambda: analyze(traced, model),
+    }
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(REPEATS):
+        for name, action in actions.items():
+            times[name].append(seconds(action))
+    median = {name: statistics.median(values) for name, values in times.items()}
+    both = (median["trace"] + median["analyse"]) / median["torch.export"]
+    print(
+        f"ResNet-50: trace and analyse {both:.2f} of torch.export; analyse {median['analyse']:.3f} s"
+    )
+
+
+def large() -> None:
+    """Analyse 7 billion parameters on meta and print the peak of the process."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with torch.device("meta"):
+        layers = [m for _ in range(26) for m in (nn.Linear(16384, 16384), nn.ReLU())]
+        model = nn.Sequential(*layers, nn.Linear(16384, 10))
+    count = sum(p.numel() for p in model.parameters())
+    taken = seconds(lambda: analyze(trace(model, torch.empty(2, 16384, device="meta")), model))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{count / 1e9:.2f} billion parameters on meta: {taken:.1f} s, "
+          f"peak {after / 1e6:.2f} GB, {(after - before) / 1e6:.2f} GB above the start")  # fmt: skip
+
+
+if __name__ == "__main__":
+    if "--large" in sys.argv:
+        large()
+    else:
+        resnet()
+        subprocess.run([sys.executable, __file__, "--large"], check=True)

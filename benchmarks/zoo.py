@@ -1,0 +1,56 @@
+"""Real models for benchmarks and slow tests: the examples, and torchvision where it is there.
+
+torchvision has no CPU build that matches every torch; its Python models import once the two
+operators that its binary part would define are declared.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+TORCHVISION = ("resnet50", "resnet101", "wide_resnet50_2", "vgg16_bn")
+
+_library: torch.library.Library | None = None
+
+
+def torchvision_models() -> object:
+    """The module ``torchvision.models``.
+
+    Raises:
+        ImportError: if torchvision is not installed.
+    """
+    global _library
+    if _library is None:
+        _library = torch.library.Library("torchvision", "DEF")
+        _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return importlib.import_module("torchvision.models")
+
+
+def example(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """An example's model and inputs, by the name of its folder."""
+    from cerewrite.loader import load
+
+    loaded = load(str(EXAMPLES / name / "model.py"))
+    return loaded.module, loaded.example_inputs
+
+
+def image_model(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A torchvision model with random weights, and two images of 64 pixels."""
+    factory: Callable[[], nn.Module] = getattr(torchvision_models(), name)
+    return factory(), (torch.randn(2, 3, 64, 64),)
+
+
+def everything() -> dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]]:
+    """Every model by name; those of torchvision raise ImportError without it."""
+    found = {
+        path.parent.name: (lambda name=path.parent.name: example(name))
+        for path in sorted(EXAMPLES.glob("*/model.py"))
+    }
+    return found | {name: (lambda name=name: image_model(name)) for name in TORCHVISION}

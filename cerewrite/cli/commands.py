@@ -1,0 +1,258 @@
+"""The commands: each loads what it is given, calls one verb, prints what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import cerewrite
+from cerewrite import artifacts, ir
+from cerewrite.cli import options as opt
+from cerewrite.cli.group import Group
+from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.errors import VerificationError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=Group, context_settings=CONTEXT)
+@click.version_option(cerewrite.__version__, prog_name="cerewrite")
+def main() -> None:
+    """Rewrite runs of wide PyTorch layers into collegial ensembles.
+
+    MODEL is path/model.py, path/model.py:factory or package.module:factory. Exit codes: 0 done,
+    2 usage, 3 load, 4 trace, 5 analysis, 6 plan, 7 rewrite, 8 verification, 9 export, 10 output.
+    """
+
+
+@main.command()
+@click.argument("model")
+@opt.INPUT
+@opt.ANALYSIS
+@opt.file_option("--json", "Write the analysis as JSON; - for standard output.")
+@opt.file_option("--html", "Write the analysis as one HTML page.")
+@opt.FORCE
+@opt.RUN
+def analyze(model: str, json: str | None, html: str | None, force: bool, **options: Any) -> None:
+    """Compute nu, layer by layer."""
+    session = Session.start(options, silent=json == "-")
+    for path in (json, html):
+        check_file(path, force=force)
+    analysis = _analysis(session, model, options)
+    if json:
+        write_text(json, ir.dumps(analysis), force=force)
+    if html:
+        from cerewrite import reporter, saving
+
+        report = ir.Report(analysis, seconds=session.clock.seconds, versions=saving.versions())
+        write_text(html, reporter.render_html(report), force=force)
+    _print(session, analysis)
+
+
+@main.command()
+@click.argument("model")
+@opt.INPUT
+@opt.ANALYSIS
+@opt.PLAN
+@opt.file_option("--out", "Write the plan as JSON; - for standard output.")
+@opt.FORCE
+@opt.RUN
+def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
+    """Choose members and widths; change nothing."""
+    session = Session.start(options, silent=out == "-")
+    check_file(out, force=force)
+    made = _plan(session, model, options)
+    if out:
+        write_text(out, ir.dumps(made), force=force)
+    _print(session, made)
+
+
+@main.command()
+@click.argument("model")
+@opt.INPUT
+@opt.ANALYSIS
+@opt.PLAN
+@opt.folder_option(required=False)
+@opt.onnx_options(switch=True)
+@click.option("--dry-run", is_flag=True, help="Plan only; change and write nothing.")
+@opt.FORCE
+@opt.RUN
+def convert(
+    model: str, out: str | None, onnx: bool, dry_run: bool, force: bool, **options: Any
+) -> None:
+    """Plan, rewrite, verify, export and save.
+
+    Writes DIR with plan.json, model.safetensors, model_ce.py, report.json and report.html, and
+    model.onnx on request.
+    """
+    if onnx and out is None and not dry_run:
+        raise click.UsageError("--onnx needs --out DIR: the folder that will hold model.onnx")
+    session = Session.start(options)
+    if out is not None:
+        artifacts.check_target(out, folder=True, overwrite=force)
+    opset = options.pop("opset")
+    if dry_run:
+        _print(session, _plan(session, model, options))
+        session.say("\ndry run: nothing was changed or written")
+        return
+    opt.check_budget(options["budget"])
+    loaded, inputs = session.load(model)
+    result = cerewrite.convert(
+        loaded.module,
+        inputs,
+        out=out,
+        overwrite=force,
+        onnx=onnx,
+        opset=opset,
+        source=loaded.spec,
+        clock=session.clock,
+        **options,
+    )
+    _print(session, result.report)
+    session.say(f"\nwritten to {out}" if out else "\nnothing was written: no --out was given")
+
+
+@main.command()
+@click.argument("plan")
+@click.argument("model")
+@opt.INPUT
+@opt.folder_option(required=True)
+@opt.onnx_options(switch=True)
+@opt.FORCE
+@opt.RUN
+def apply(
+    plan: str, model: str, out: str, onnx: bool, opset: int, force: bool, **options: Any
+) -> None:
+    """Apply a plan file to its model.
+
+    The plan may have been edited. The result is verified and saved as by convert.
+    """
+    from pathlib import Path
+
+    session = Session.start(options)
+    artifacts.check_target(out, folder=True, overwrite=force)
+    made = artifacts.read_record(ir.Plan, Path(plan))
+    loaded, inputs = session.load(model)
+    result = cerewrite.convert(
+        loaded.module,
+        inputs,
+        plan=made,
+        out=out,
+        overwrite=force,
+        onnx=onnx,
+        opset=opset,
+        source=loaded.spec,
+        clock=session.clock,
+    )
+    _print(session, result.report)
+    session.say(f"\nwritten to {out}")
+
+
+@main.command()
+@click.argument("target")
+@opt.INPUT
+@opt.file_option("--out", "ONNX file to write.", required=True)
+@opt.onnx_options(switch=False)
+@opt.FORCE
+@opt.RUN
+def export(target: str, out: str, opset: int, force: bool, **options: Any) -> None:
+    """Export to ONNX and prove the file.
+
+    TARGET is a folder that convert wrote, or any MODEL. The file is compared with PyTorch in
+    ONNX Runtime at several batch sizes.
+    """
+    from cerewrite.cli.text import export_lines
+
+    session = Session.start(options)
+    check_file(out, force=force)
+    _, model, inputs = session.load_target(target)
+    with session.clock("export"):
+        export = cerewrite.export_onnx(model, out, inputs, opset=opset, seed=session.seed)
+    for line in export_lines(export):
+        session.say(line)
+
+
+@main.command()
+@click.argument("folder")
+@opt.INPUT
+@opt.RUN
+def verify(folder: str, **options: Any) -> None:
+    """Check the model in a folder.
+
+    The folder is one that convert wrote; its weights are checked as they are now.
+    """
+    from pathlib import Path
+
+    from cerewrite import saving
+    from cerewrite.cli.text import check_lines
+
+    session = Session.start(options)
+    made = saving.read_plan(Path(folder))
+    original, model, inputs = session.load_target(folder)
+    with session.clock("verify"):
+        verification = cerewrite.verify(original, model, made, inputs)
+    for line in check_lines(verification):
+        session.say(line)
+    if not verification.passed:
+        raise VerificationError(
+            f"{folder}: {len(verification.failures)} of {len(verification.checks)} checks fail",
+            advice="see the checks above; convert again if weights or plan were edited",
+        )
+
+
+@main.command()
+@click.argument("model")
+@click.argument("layer")
+@opt.INPUT
+@opt.ANALYSIS
+@opt.RUN
+def explain(model: str, layer: str, **options: Any) -> None:
+    """Say what is known about one layer.
+
+    Prints its correction, its region and why its width was refused, if it was.
+    """
+    from cerewrite.cli.text import explain_lines
+
+    session = Session.start(options)
+    for line in explain_lines(_analysis(session, model, options), layer):
+        session.say(line)
+
+
+@main.command(name="list")
+def list_() -> None:
+    """List operators, estimators, budgets, passes."""
+    from cerewrite.cli.text import registry_lines
+
+    for line in registry_lines():
+        click.echo(line)
+
+
+def _analysis(session: Session, model: str, options: dict[str, Any]) -> ir.Analysis:
+    options.pop("seed")
+    loaded, inputs = session.load(model)
+    return cerewrite.analyze(loaded.module, inputs, clock=session.clock, **options)
+
+
+def _plan(session: Session, model: str, options: dict[str, Any]) -> ir.Plan:
+    opt.check_budget(options["budget"])
+    names = ("estimator", "parametrization", "gain", "scope")
+    ours = {name: options.pop(name) for name in names}
+    seed = options["seed"]
+    analysis = _analysis(session, model, {**ours, "seed": seed})
+    with session.clock("plan"):
+        return cerewrite.plan(analysis, **options)
+
+
+def _print(session: Session, record: ir.Analysis | ir.Plan | ir.Report) -> None:
+    if session.quiet:
+        return
+    from cerewrite import reporter
+
+    console, verbose = session.console(), session.verbose
+    if isinstance(record, ir.Analysis):
+        reporter.print_analysis(record, console, verbose=verbose)
+    elif isinstance(record, ir.Plan):
+        reporter.print_plan(record, console, verbose=verbose)
+    else:
+        reporter.print_report(record, console, verbose=verbose)

@@ -1,0 +1,174 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from cerewrite.loader import InputShape, parse_input_shape
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+
+def _shapes(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[InputShape, ...]:
+    return tuple(parse_input_shape(value) for value in values)
+
+
+def _all(decorators: Sequence[Decorator]) -> Decorator:
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+RUN = _all(
+    [
+        click.option("--threads", type=click.IntRange(1), help="Threads that torch may use."),
+        click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+        click.option("-v", "--verbose", is_flag=True, help="Print every row, cut nothing."),
+    ]
+)
+
+INPUT = _all(
+    [
+        click.option(
+            "--input",
+            "shapes",
+            multiple=True,
+            metavar="SHAPE",
+            callback=_shapes,
+            help="Example input, batch first: 1,3,224,224 or 1,128:int64 or name=1,16. "
+            "Repeatable. Default: the model file's example_inputs().",
+        ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw."),
+    ]
+)
+
+ANALYSIS = _all(
+    [
+        click.option(
+            "--estimator",
+            default="analytic",
+            show_default=True,
+            metavar="NAME",
+            help="How corrections are estimated; see `cerewrite list`.",
+        ),
+        click.option(
+            "--parametrization",
+            type=click.Choice(["ntk", "standard"]),
+            default="ntk",
+            show_default=True,
+            help="Scale-free, or as an optimiser sees the parameters.",
+        ),
+        click.option(
+            "--gain",
+            default="as-built",
+            show_default=True,
+            metavar="GAIN",
+            help="fan_in * Var[weight] to assume: as-built, he, or a number.",
+        ),
+        click.option(
+            "--scope",
+            type=click.Choice(["block"]),
+            default="block",
+            show_default=True,
+            help="How far a region may reach.",
+        ),
+    ]
+)
+
+PLAN = _all(
+    [
+        click.option(
+            "--budget",
+            multiple=True,
+            default=("params",),
+            show_default=True,
+            metavar="BUDGET",
+            help="params, params=0.5x, params=10M, flops=1.2G. Repeatable; all must hold.",
+        ),
+        click.option(
+            "--objective",
+            type=click.Choice(["primal", "dual"]),
+            default="primal",
+            show_default=True,
+            help="Least nu within the budget, or least cost at equal nu.",
+        ),
+        click.option(
+            "--include",
+            multiple=True,
+            metavar="RULE",
+            help="Split only what matches: a glob, re:REGEX or type:CLASS. Repeatable.",
+        ),
+        click.option(
+            "--exclude",
+            multiple=True,
+            metavar="RULE",
+            help="Leave what matches as it is. Repeatable.",
+        ),
+        click.option(
+            "--min-width",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Least width of a member.",
+        ),
+        click.option("--max-multiplicity", type=click.IntRange(1), help="Most members."),
+        click.option(
+            "--channel-multiple",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Member widths are multiples of it.",
+        ),
+        click.option(
+            "--uniform", is_flag=True, help="One multiplicity and one scale for all regions."
+        ),
+    ]
+)
+
+
+def folder_option(*, required: bool) -> Decorator:
+    """``--out DIR``."""
+    return click.option(
+        "--out", required=required, type=click.Path(), metavar="DIR", help="Folder to write."
+    )
+
+
+def file_option(flag: str, description: str, *, required: bool = False) -> Decorator:
+    """An option that names a file to write; ``-`` is standard output where text is written."""
+    return click.option(
+        flag, required=required, type=click.Path(), metavar="FILE", help=description
+    )
+
+
+def onnx_options(*, switch: bool) -> Decorator:
+    """``--opset``, and ``--onnx`` where an ONNX file is optional."""
+    opset = click.option(
+        "--opset", type=click.IntRange(1), default=20, show_default=True, help="ONNX operator set."
+    )
+    flag = click.option("--onnx", is_flag=True, help="Write and prove model.onnx as well.")
+    return _all([flag, opset]) if switch else opset
+
+
+FORCE = click.option("--force", is_flag=True, help="Replace what an earlier run wrote.")
+
+
+def check_budget(texts: Sequence[str]) -> None:
+    """Refuse a budget that cannot be read, before the model is loaded and traced.
+
+    Raises:
+        UsageError: see `cerewrite.budgets.parse_budgets`.
+    """
+    from cerewrite.budgets import parse_budgets
+    from cerewrite.ir import Analysis, Estimate
+
+    nothing = Estimate(0.0, None, 0, "", "")
+    parse_budgets(texts, Analysis("", "", "", "", "", "", nothing, (), (), (), 1, 1, "", ()))

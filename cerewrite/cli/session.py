@@ -1,0 +1,167 @@
+"""What every command does around its verbs: load a model, show progress, print records."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import cerewrite
+from cerewrite import artifacts, loader
+from cerewrite.clock import Clock
+from cerewrite.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import nn
+
+WIDTH = 100
+"""Columns of what is printed when standard output is no terminal."""
+
+STAGES: Mapping[str, str] = {
+    "load": "loading the model",
+    "trace": "tracing",
+    "analyse": "computing corrections",
+    "plan": "searching for the best members and widths",
+    "rewrite": "rewriting",
+    "verify": "verifying",
+    "export": "exporting to ONNX and checking parity",
+    "save": "writing the folder",
+}
+
+
+@dataclass(slots=True)
+class Session:
+    """One run of one command.
+
+    Attributes:
+        shapes: example inputs that were asked for.
+        seed: seed of every draw.
+        quiet: print nothing but errors.
+        verbose: print every row.
+        clock: times the stages.
+    """
+
+    shapes: tuple[loader.InputShape, ...] = ()
+    seed: int = 0
+    quiet: bool = False
+    verbose: bool = False
+    clock: Clock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self._watch)
+
+    @classmethod
+    def start(cls, options: dict[str, Any], *, silent: bool = False) -> Session:
+        """Take the options that every command has out of ``options``; ``silent`` implies quiet."""
+        threads = options.pop("threads", None)
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        return cls(
+            shapes=options.pop("shapes", ()),
+            seed=options.get("seed", 0),
+            quiet=options.pop("quiet") or silent,
+            verbose=options.pop("verbose"),
+        )
+
+    def load(self, spec: str) -> tuple[loader.Loaded, loader.Inputs]:
+        """A model and its example inputs.
+
+        Raises:
+            LoadError: if it cannot be loaded.
+            UsageError: if neither the command nor the model's file gives inputs.
+        """
+        with self.clock("load"):
+            loaded = loader.load(spec, seed=self.seed)
+            return loaded, self.inputs(loaded.example_inputs, spec)
+
+    def load_target(self, target: str) -> tuple[nn.Module, nn.Module, loader.Inputs]:
+        """Original, rewritten and inputs of an output folder; a model is both originals.
+
+        Raises:
+            CerewriteError: see `cerewrite.load` and `load`.
+        """
+        folder = Path(target)
+        if not folder.is_dir():
+            loaded, inputs = self.load(target)
+            return loaded.module, loaded.module, inputs
+        with self.clock("load"):
+            model = cerewrite.load(folder)
+            given = artifacts.example_inputs(folder, seed=self.seed)
+            return artifacts.build_original(folder), model, self.inputs(given, target)
+
+    def inputs(self, given: loader.Inputs | None, what: str) -> loader.Inputs:
+        """Those of ``--input``, or else those that came with the model.
+
+        Raises:
+            UsageError: if there are neither.
+        """
+        if self.shapes:
+            return loader.make_inputs(self.shapes, seed=self.seed)
+        if given is None:
+            raise UsageError(
+                f"{what}: no example inputs",
+                advice="pass --input SHAPE, such as --input 1,3,224,224, or define "
+                "example_inputs() in the model's file",
+            )
+        return given
+
+    def console(self) -> Console:
+        """Where records are printed; nothing appears if the run is quiet."""
+        from rich.console import Console
+
+        console = Console(quiet=self.quiet)
+        if not console.is_terminal:
+            console.width = WIDTH
+        return console
+
+    def say(self, text: str) -> None:
+        """Print one line unless the run is quiet."""
+        if not self.quiet:
+            click.echo(text)
+
+    def _watch(self, stage: str) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self.quiet else _spin(STAGES.get(stage, stage))
+
+
+@contextlib.contextmanager
+def _spin(text: str) -> Iterator[None]:
+    """A spinner on standard error while a stage runs; silent when that is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(f"{text} ..."):
+        yield
+
+
+def write_text(path: str, text: str, *, force: bool) -> None:
+    """Write a record to a file, or to standard output for ``-``.
+
+    Raises:
+        OutputError: if the file exists and must not be replaced, or cannot be written.
+    """
+    if path == "-":
+        click.echo(text, nl=False)
+    else:
+        artifacts.write_file(path, text, overwrite=force)
+
+
+def check_file(path: str | None, *, force: bool) -> None:
+    """Check before any long work that `write_text` will succeed.
+
+    Raises:
+        OutputError: if it will not.
+    """
+    if path not in (None, "-"):
+        assert path is not None
+        artifacts.check_target(path, folder=False, overwrite=force)
