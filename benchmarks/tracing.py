@@ -48,22 +48,21 @@ def resnet() -> None:
             times[name].append(seconds(action))
     median = {name: statistics.median(values) for name, values in times.items()}
     both = (median["trace"] + median["analyse"]) / median["torch.export"]
-    print(
-        f"ResNet-50: trace and analyse {both:.2f} of torch.export; analyse {median['analyse']:.3f} s"
-    )
+    print(f"ResNet-50: trace and analyse {both:.2f} of torch.export")
+    print(f"ResNet-50: analyse {median['analyse']:.3f} s")
 
 
 def large() -> None:
     """Analyse 7 billion parameters on meta and print the peak of the process."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with torch.device("meta"):
-        layers = [m for _ in range(26) for m in (nn.Linear(16384, 16384), nn.ReLU())]
+        layers = [m for _ in range(27) for m in (nn.Linear(16384, 16384), nn.ReLU())]
         model = nn.Sequential(*layers, nn.Linear(16384, 10))
     count = sum(p.numel() for p in model.parameters())
     taken = seconds(lambda: analyze(trace(model, torch.empty(2, 16384, device="meta")), model))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{count / 1e9:.2f} billion parameters on meta: {taken:.1f} s, "
-          f"peak {after / 1e6:.2f} GB, {(after - before) / 1e6:.2f} GB above the start")  # fmt: skip
+    print(f"{count / 1e9:.2f} billion parameters on meta: {taken:.1f} s")
+    print(f"peak {after / 1e6:.2f} GB, {(after - before) / 1e6:.2f} GB above the start")
 
 
 if __name__ == "__main__":

@@ -175,8 +175,8 @@ class MomentContext:
                 self._norms[fresh.layer] = (2 * (1 - (1 - fresh.share) ** 2), norm)
                 q = q * (1 + norm)
         scale = q if own_energy else q.detach()
-        fresh = tuple(replace(f, fixed=(*f.fixed, *fixed)) for f in x.fresh)
-        return Moments(gain * q / scale + shift, gain * x.kernel / scale + own, fresh)
+        held = tuple(replace(fresh, fixed=(*fresh.fixed, *fixed)) for fresh in x.fresh)
+        return Moments(gain * q / scale + shift, gain * x.kernel / scale + own, held)
 
     def settle(self, op: Op, x: Moments) -> Moments:
         """Read pending fluctuations of a value that several operators use, as they stand."""
