@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
+
 from cerewrite import errors
 from cerewrite.errors import CerewriteError, InfeasibleBudgetError, PlanError, StalePlanError
 

@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+
 from cerewrite import registry
 from cerewrite.errors import UsageError
 from cerewrite.registry import Registry, suggest

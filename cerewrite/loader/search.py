@@ -139,7 +139,7 @@ def build(found: Candidate, shown: str, path: Path | None = None) -> Any:
     where = f"{shown}:{found.name}"
     if not callable(found.item):
         raise LoadError(
-            f"{where}: is a {type(found.item).__name__}, not a factory and no nn.Module",
+            f"{where}: is of type {type(found.item).__name__}, neither a factory nor an nn.Module",
             advice="name a zero-argument function or class, or an nn.Module instance",
         )
     needed = _needed(found.item)
@@ -154,7 +154,7 @@ def build(found: Candidate, shown: str, path: Path | None = None) -> Any:
         raise failure(f"{where}: the {found.kind} raised", error, path) from error
     if not isinstance(module, nn.Module):
         raise LoadError(
-            f"{where}: returned a {type(module).__name__}, not an nn.Module",
+            f"{where}: returned an object of type {type(module).__name__}, not an nn.Module",
             advice="return the model itself",
         )
     return module
@@ -183,6 +183,6 @@ def example_inputs(home: ModuleType, shown: str, path: Path) -> Inputs | None:
     if isinstance(given, dict) and given:
         return given
     raise LoadError(
-        f"{shown}:{INPUTS}: is a {type(given).__name__}, not a tensor, tuple or dict of tensors",
+        f"{shown}:{INPUTS}: is of type {type(given).__name__}, not a tensor, tuple or dict of tensors",
         advice="return a tensor, a tuple of positional inputs, or a dict of keyword inputs",
     )

@@ -25,9 +25,12 @@ class Measure(ABC):
 
     Attributes:
         name: registered name.
+        inverse: whether `score` depends on ``member / multiplicity`` alone; then the planner
+            can drop inefficient members early.
     """
 
     name: ClassVar[str]
+    inverse: ClassVar[bool] = False
 
     @abstractmethod
     def member(self, sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:

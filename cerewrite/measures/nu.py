@@ -169,6 +169,7 @@ class Nu(Measure):
     """The paper's measure: ``log(1 + nu)``, additive over regions."""
 
     name = "nu"
+    inverse = True
 
     def member(self, sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
         """See `member_nu`."""

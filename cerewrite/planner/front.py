@@ -9,7 +9,7 @@ import numpy as np
 from cerewrite.measures.base import FloatArray, IntArray
 
 
-EXACT = 20_000
+EXACT = 3_000
 """Most rows of three columns and more whose front is found by comparing them all."""
 
 MIXES = (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 16.0, 64.0)
@@ -67,7 +67,7 @@ def pareto(columns: FloatArray) -> IntArray:
         return _pareto_two(columns)
     if len(columns) > EXACT:
         columns, last = columns[:, :-1], columns[:, -1]
-        mixes = [np.column_stack([columns @ mix, last]) for mix in _mixes(columns)]
+        mixes = [np.column_stack([columns @ mix, last]) for mix in cost_mixes(columns)]
         return np.unique(np.concatenate([_pareto_two(mixed) for mixed in mixes]))
     return _pareto_many(columns)
 
@@ -86,8 +86,12 @@ def _pareto_two(columns: FloatArray) -> IntArray:
     return np.asarray(order[keep])
 
 
-def _mixes(costs: FloatArray) -> list[FloatArray]:
-    """Weights of the costs: each alone, and mixes between, relative to their medians."""
+def cost_mixes(costs: FloatArray) -> list[FloatArray]:
+    """Weights of the costs: each alone, and mixes of two, relative to their medians.
+
+    Args:
+        costs: ``[rows, costs]``, at least one row.
+    """
     scale = 1.0 / np.maximum(np.median(costs, axis=0), 1e-300)
     count = costs.shape[1]
     mixes = [np.eye(count)[j] * scale for j in range(count)]

@@ -17,8 +17,8 @@ import numpy as np
 
 from cerewrite.measures.base import FloatArray, IntArray
 from cerewrite.planner.descent import sweep
-from cerewrite.planner.front import Front, pareto
-from cerewrite.planner.problem import GROWTH, Problem
+from cerewrite.planner.front import Front, cost_mixes, pareto
+from cerewrite.planner.problem import GROWTH, MAX_MULTIPLICITY, Problem
 
 EXHAUSTIVE = 120_000
 """Members are enumerated where designs times classes stay below it."""
@@ -63,9 +63,11 @@ def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
     own_costs, own_score = problem.original()
     cap = np.minimum(cap, GROWTH * np.maximum(own_costs, 1.0))
     members = _multiplicities(problem, rows, detail, cap)
+    most = _useful_multiplicity(problem, rows, detail)
+    rows, most = rows[most >= 1.0], most[most >= 1.0]
     table = problem.table(members, rows)
     scores = problem.measure.score(problem.member(rows)[:, None], members[None, :])
-    allowed = (table <= cap).all(axis=-1) & np.isfinite(scores)
+    allowed = (table <= cap).all(axis=-1) & np.isfinite(scores) & (members <= most[:, None])
     row, column = np.nonzero(allowed)
     costs = np.concatenate([own_costs[None, :], table[row, column]])
     score = np.concatenate([[own_score], scores[row, column]])
@@ -155,6 +157,29 @@ def _nearest(values: IntArray, wanted: FloatArray) -> IntArray:
     step = values[1] - values[0] if len(values) > 1 else 1
     index = np.round((wanted - values[0]) / step).astype(np.int64)
     return np.clip(index, 0, len(values) - 1)
+
+
+def _useful_multiplicity(problem: Problem, rows: IntArray, detail: Detail) -> FloatArray:
+    """The most members of each row that can still be worth having, ``[rows]``.
+
+    Let ``e = nu(1, n) * slope`` be a row's inefficiency, slope its cost per member. ``m`` members
+    of a row cost as much as ``x = m * slope / slope'`` members of the most efficient one,
+    which has the smaller nu as soon as ``floor(x) / x >= e' / e``, that is, for every
+    ``x >= 1 / (1 - e' / e)``. The gaps in the list of multiplicities are allowed for.
+    """
+    if not problem.measure.inverse or problem.most < MAX_MULTIPLICITY:
+        return np.full(len(rows), np.inf)
+    table = problem.table(np.asarray([1, 2], dtype=np.int64), rows)
+    slopes, nu = table[:, 1] - table[:, 0], problem.member(rows)
+    most = np.zeros(len(rows))
+    for mix in cost_mixes(slopes):
+        slope = np.maximum(slopes @ mix, 1e-300)
+        waste = nu * slope
+        best = int(np.argmin(waste))
+        share = np.minimum(detail.ratio * waste[best] / np.maximum(waste, 1e-300), 1.0)
+        with np.errstate(divide="ignore"):
+            most = np.maximum(most, np.ceil(slope[best] / slope / (1.0 - share)))
+    return most
 
 
 def _multiplicities(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,7 @@ from cerewrite.errors import RewriteError
 from cerewrite.rewriter.session import set_submodule
 
 _ATTRIBUTE = "_cerewrite_record"
+_NONE: Mapping[int, Any] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -75,10 +79,16 @@ def restore(model: nn.Module, record: Record) -> None:
     del vars(model)[_ATTRIBUTE]
 
 
-def copy_sharing_record(model: nn.Module) -> nn.Module:
-    """A deep copy that shares the record, for a look that ends soon: half the memory."""
+def copy_sharing_record(model: nn.Module, stand_ins: Mapping[int, Any] = _NONE) -> nn.Module:
+    """A deep copy that shares the record, for a look that ends soon: half the memory.
+
+    Args:
+        model: the model.
+        stand_ins: what to put in the place of copies of certain objects, by their ids.
+    """
     record = get_record(model)
-    return copy.deepcopy(model, {} if record is None else {id(record): record})
+    shared = {} if record is None else {id(record): record}
+    return copy.deepcopy(model, {**shared, **stand_ins})
 
 
 def _refuse_changed(model: nn.Module, record: Record) -> None:

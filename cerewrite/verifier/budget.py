@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
 from cerewrite.nn import BlockDiagonalLinear
-from cerewrite.verifier.running import Inputs, batch_size, call, fresh_copy
+from cerewrite.verifier.running import Inputs, batch_size
+from cerewrite.verifier.shapes import run_for_shapes
 
 _LAYERS = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -61,18 +61,20 @@ def count_flops(model: nn.Module, inputs: Inputs) -> int:
         ...             (torch.zeros(3, 4),))
         96
     """
-    model = fresh_copy(model, training=False)
     total = 0
 
     def count(module: nn.Module, _: Any, output: Tensor) -> None:
         nonlocal total
         total += 2 * output.numel() * _fan_in(module)
 
-    for module in model.modules():
-        if isinstance(module, _LAYERS):
-            module.register_forward_hook(count)
-    with torch.no_grad():
-        call(model, inputs)
+    def hook(copy: nn.Module) -> None:
+        nonlocal total
+        total = 0
+        for module in copy.modules():
+            if isinstance(module, _LAYERS):
+                module.register_forward_hook(count)
+
+    run_for_shapes(model, inputs, training=False, prepare=hook)
     return total // batch_size(inputs)
 
 

@@ -33,6 +33,7 @@ from cerewrite.verifier.running import (
     fresh_copy,
     on_meta,
 )
+from cerewrite.verifier.shapes import smaller
 
 LIMIT = 1e-10
 _REPLAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -48,12 +49,12 @@ def check_membership(
     comparison would be empty: an exit that is never called or to which no member contributes.
     The figure is the largest absolute error over the largest absolute output, worst exit.
     """
-    del original
     changes = tuple(changes_of(plan))
     if not changes:
         return [Check("membership", True, "no region was split", 0.0, LIMIT)]
     if on_meta(rewritten):
         return [Check("membership", True, "not run: parameters are on the meta device")]
+    inputs = smaller(inputs, original, rewritten, training=False)
     wide = fresh_copy(rewritten, training=False).double()
     perturb(wide)
     trial = _Trial(wide, pieces(wide, changes), doubled(inputs))

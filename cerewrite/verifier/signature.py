@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.ir import Check, Plan
-from cerewrite.verifier.running import Inputs, as_sentence, call, fresh_copy
+from cerewrite.verifier.running import Inputs, as_sentence
+from cerewrite.verifier.shapes import run_for_shapes
 
 
 def check_signature(
@@ -43,8 +41,7 @@ def check_signature(
 
 
 def _describe(model: nn.Module, inputs: Inputs, training: bool) -> str:
-    with torch.no_grad():
-        output: Any = call(fresh_copy(model, training=training), inputs)
+    output = run_for_shapes(model, inputs, training=training)
     leaves, structure = pytree.tree_flatten(output)
     described = [
         f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"

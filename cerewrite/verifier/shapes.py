@@ -1,0 +1,93 @@
+"""Running a model for shapes alone: on the meta device, where nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from cerewrite.rewriter.record import copy_sharing_record
+from cerewrite.verifier.running import Inputs, call, fresh_copy, tensors
+
+SIDE = 64
+
+
+def run_for_shapes(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    training: bool,
+    prepare: Callable[[nn.Module], None] = lambda model: None,
+) -> Any:
+    """A model's output with the right structure, shapes and dtypes.
+
+    A copy runs on the meta device, at no cost whatever its size; one that cannot run there
+    (it makes tensors of its own elsewhere, or looks at values) runs where it is.
+
+    Args:
+        model: the model; only copies are run.
+        inputs: example inputs.
+        training: which mode.
+        prepare: called with each copy before it runs (to hang hooks on).
+
+    Raises:
+        Exception: whatever the model raises where it is.
+    """
+    with torch.no_grad():
+        try:
+            return _run_on_meta(model, inputs, training, prepare)
+        except Exception:
+            copy = fresh_copy(model, training=training)
+            prepare(copy)
+            return call(copy, inputs)
+
+
+def smaller(inputs: Inputs, *models: nn.Module, training: bool) -> Inputs:
+    """The inputs with images cropped to at most 64 positions a side, if all models take them.
+
+    What is checked on values holds for any input, and a crop makes a large image model ten
+    times cheaper to check. Floating-point tensors ``[batch, channels, *positions]`` with two or
+    more axes of positions are cropped; if a model raises on the crops or gives empty outputs,
+    the inputs come back as they are.
+    """
+
+    def crop(tensor: Tensor) -> Tensor:
+        if tensor.dim() < 4 or not tensor.is_floating_point():
+            return tensor
+        return tensor[(..., *(slice(SIDE),) * (tensor.dim() - 2))]
+
+    crops: Inputs = pytree.tree_map_only(Tensor, crop, inputs)
+    pairs = zip(tensors(inputs), tensors(crops), strict=True)
+    if all(old.shape == new.shape for old, new in pairs):
+        return inputs
+    try:
+        for model in models:
+            with torch.no_grad():
+                outputs = _run_on_meta(model, crops, training, lambda model: None)
+            if not all(output.numel() for output in tensors(outputs)):
+                return inputs
+    except Exception:
+        return inputs
+    return crops
+
+
+def _run_on_meta(
+    model: nn.Module, inputs: Inputs, training: bool, prepare: Callable[[nn.Module], None]
+) -> Any:
+    copy = _meta_copy(model).train(training)
+    prepare(copy)
+    return call(copy, pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), inputs))
+
+
+def _meta_copy(model: nn.Module) -> nn.Module:
+    """A deep copy with its parameters and buffers on the meta device; the values not copied."""
+    stand_ins: dict[int, Any] = {}
+    for parameter in model.parameters():
+        meta = parameter.detach().to("meta")
+        stand_ins[id(parameter)] = nn.Parameter(meta, requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        stand_ins[id(buffer)] = buffer.detach().to("meta")
+    return copy_sharing_record(model, stand_ins)

@@ -1,0 +1,148 @@
+"""Records survive JSON; what is missing, unknown or of a wrong type is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cerewrite import ir
+from cerewrite.errors import PlanError
+
+NUMBERS = st.floats(allow_nan=False)
+NAMES = st.text(max_size=8)
+
+ESTIMATES = st.builds(
+    ir.Estimate, NUMBERS, st.none() | NUMBERS, st.integers(0, 10**9), NAMES, NAMES
+)
+LAYERS = st.builds(
+    ir.RegionLayer,
+    NAMES,
+    NAMES,
+    st.sampled_from(["entry", "interior", "exit"]),
+    *[st.integers(-1, 10**6)] * 6,
+    st.booleans(),
+)
+SITES = st.builds(ir.Site, NAMES, st.integers(0, 9), *[NUMBERS] * 6)
+MODULES = st.builds(ir.PerChannel, NAMES, NAMES, NAMES, st.integers(0, 9))
+REGIONS = st.builds(
+    ir.Region,
+    NAMES,
+    NAMES,
+    *[st.lists(item, max_size=2).map(tuple) for item in (NAMES, st.integers(1, 10**6))],
+    st.integers(1, 8),
+    *[st.lists(item, max_size=2).map(tuple) for item in (LAYERS, MODULES, SITES)],
+)
+FIGURES = st.builds(ir.Figures, st.integers(0, 10**12), st.integers(0, 10**12), NUMBERS)
+SPLITS = st.builds(
+    ir.Split,
+    NAMES,
+    st.integers(1, 99),
+    st.lists(st.integers(1, 99), max_size=3).map(tuple),
+    st.integers(0, 10**12),
+    st.integers(0, 10**12),
+    NUMBERS,
+)
+PLANS = st.builds(
+    ir.Plan,
+    model=NAMES,
+    fingerprint=NAMES,
+    objective=st.sampled_from(["primal", "dual"]),
+    budgets=st.lists(st.builds(ir.Budget, NAMES, NUMBERS, NAMES), max_size=2).map(tuple),
+    scope=NAMES,
+    splits=st.lists(SPLITS, max_size=2).map(tuple),
+    baseline=FIGURES,
+    planned=FIGURES,
+    feasible=st.lists(st.tuples(NAMES, NUMBERS, NUMBERS), max_size=2).map(tuple),
+    considered=st.integers(0, 10**9),
+    gap=NUMBERS,
+    regions=st.lists(REGIONS, max_size=2).map(tuple),
+    rejections=st.lists(
+        st.builds(ir.Rejection, NAMES, NAMES, NAMES, NAMES), max_size=2
+    ).map(tuple),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+
+ESTIMATE = ir.Estimate(0.5, None, 0, "analytic", "THEORY 4")
+
+
+@given(PLANS)
+def test_plan_round_trip(plan: ir.Plan) -> None:
+    text = ir.dumps(plan)
+    assert ir.loads(ir.Plan, text, source="plan.json") == plan
+    assert ir.dumps(ir.loads(ir.Plan, text, source="plan.json")) == text
+
+
+@given(ESTIMATES)
+def test_estimate_round_trip(estimate: ir.Estimate) -> None:
+    assert ir.loads(ir.Estimate, ir.dumps(estimate), source="x") == estimate
+
+
+def test_text_is_valid_json_even_for_what_is_not_finite() -> None:
+    text = ir.dumps(dataclasses.replace(ESTIMATE, value=math.inf, stderr=math.nan))
+    assert json.loads(text) == {**ir.encode(ESTIMATE), "value": "inf", "stderr": "nan"}
+    back = ir.loads(ir.Estimate, text, source="x")
+    assert back.value == math.inf
+    assert back.stderr is not None
+    assert math.isnan(back.stderr)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": "large"}, "x.value: expected float, found \"large\""),
+        ({"value": True}, "x.value: expected float, found true"),
+        ({"samples": 1.5}, "x.samples: expected int"),
+        ({"samples": False}, "x.samples: expected int"),
+        ({"method": None}, "x.method: expected str, found null"),
+        ({"stderrr": 1.0}, "x: unknown field 'stderrr'"),
+    ],
+)  # fmt: skip
+def test_wrong_fields_are_named(change: dict[str, object], message: str) -> None:
+    text = json.dumps({**ir.encode(ESTIMATE), **change})
+    with pytest.raises(PlanError) as caught:
+        ir.loads(ir.Estimate, text, source="x")
+    assert caught.value.message.startswith(message)
+
+
+def test_near_miss_is_suggested() -> None:
+    text = json.dumps({**ir.encode(ESTIMATE), "stderrr": 1.0})
+    with pytest.raises(PlanError) as caught:
+        ir.loads(ir.Estimate, text, source="x")
+    assert "did you mean 'stderr'?" in caught.value.advice
+
+
+def test_missing_field_is_named() -> None:
+    data = ir.encode(ESTIMATE)
+    del data["method"]
+    with pytest.raises(PlanError, match="x: field 'method' is missing"):
+        ir.loads(ir.Estimate, json.dumps(data), source="x")
+
+
+def test_missing_field_with_a_default_is_filled() -> None:
+    split = ir.Split("a", 2, (3,), 4, 5, 0.1)
+    data = ir.encode(split)
+    del data["note"]
+    assert ir.loads(ir.Split, json.dumps(data), source="x") == split
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "{}"])
+def test_no_record_at_all(text: str) -> None:
+    with pytest.raises(PlanError):
+        ir.loads(ir.Estimate, text, source="x")
+
+
+def test_a_note_may_stand_anywhere() -> None:
+    data = {**ir.encode(ESTIMATE), "note": "tried by hand"}
+    assert ir.loads(ir.Estimate, json.dumps(data), source="x") == ESTIMATE
+
+
+def test_role_is_one_of_three() -> None:
+    layer = ir.RegionLayer("a", "linear", "entry", -1, 0, 4, 8, 1, 1, True)
+    data = {**ir.encode(layer), "role": "middle"}
+    with pytest.raises(PlanError, match=r"x\.role: expected one of"):
+        ir.loads(ir.RegionLayer, json.dumps(data), source="x")
