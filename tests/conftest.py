@@ -8,9 +8,12 @@ from textwrap import dedent
 
 import hypothesis
 import pytest
+import torch
 
 hypothesis.settings.register_profile("cerewrite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("cerewrite")
+
+torch.set_num_threads(1)  # the networks are tiny: threads would wait for each other only
 
 ROOT = Path(__file__).resolve().parent.parent
 

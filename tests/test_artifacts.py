@@ -163,7 +163,7 @@ class Odd(nn.Module):
         self.conv = nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last)
         flat = torch.randn(10)
         self.left, self.right = nn.Parameter(flat[:6].view(2, 3).t()), nn.Parameter(flat[4:])
-        self.half = nn.Parameter(torch.randn(3).to(torch.bfloat16))
+        self.coarse = nn.Parameter(torch.randn(3).to(torch.bfloat16))
         self.norm = nn.BatchNorm1d(3)
         self.register_buffer("empty", torch.zeros(0, 3))
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import nn
 
 from cerewrite.ir import Estimate, TracedModel
 from cerewrite.registry import Registry
 
 Parametrization = Literal["ntk", "standard"]
+Norms = Literal["train", "eval"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +25,28 @@ class Assumption:
     Attributes:
         parametrization: ``ntk`` (scale-free) or ``standard`` (what an optimiser sees).
         gain: ``fan_in * Var[W]`` of every layer, biases zero; None for the weights as built.
+        draws: initialisations that measuring estimators draw; None for each one's default. With
+            a ``precision`` it is the largest number.
+        seed: every draw's generator is seeded with (seed, index of the draw).
+        precision: relative standard error of nu at which Monte-Carlo stops; None for all draws.
+        readout: ``""`` for a fixed unit vector over the channels of the first output; else an
+            output's name or index, a channel, or both: ``logits``, ``:3``, ``logits:3``.
+        norms: whether batch statistics are the batch's own or the running ones.
+        initialise: draws a model's weights in place with a generator, instead of Gaussians.
+        executor: where Monte-Carlo runs its draws; None for the calling thread.
+        progress: called with draws done, draws wanted and nu so far.
     """
 
     parametrization: Parametrization = "ntk"
     gain: float | None = None
+    draws: int | None = None
+    seed: int = 0
+    precision: float | None = None
+    readout: str = ""
+    norms: Norms = "train"
+    initialise: Callable[[nn.Module, torch.Generator], None] | None = None
+    executor: Executor | None = None
+    progress: Callable[[int, int, float], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +86,13 @@ class Corrections:
         layers: per sampled layer, in execution order.
         nu: the model's nu where the estimator measures it; None to compose it from the layers.
         assumptions: what the figures rest on, one sentence each.
+        log_variance: Var[log K] where the estimator measures it (THEORY 11).
     """
 
     layers: tuple[LayerCorrection, ...]
     nu: Estimate | None
     assumptions: tuple[str, ...]
+    log_variance: Estimate | None = None
 
 
 class Estimator(ABC):

@@ -183,6 +183,6 @@ def example_inputs(home: ModuleType, shown: str, path: Path) -> Inputs | None:
     if isinstance(given, dict) and given:
         return given
     raise LoadError(
-        f"{shown}:{INPUTS}: is of type {type(given).__name__}, not a tensor, tuple or dict of tensors",
+        f"{shown}:{INPUTS}: is of type {type(given).__name__}, not a tensor, tuple or dict",
         advice="return a tensor, a tuple of positional inputs, or a dict of keyword inputs",
     )

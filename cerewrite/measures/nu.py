@@ -154,7 +154,7 @@ def remaining_kappas(analysis: Analysis) -> tuple[float, ...]:
 
 
 def baseline_nu(analysis: Analysis) -> float:
-    """nu of the model as it is, composed from its regions and remaining layers (THEORY 4).
+    """Nu of the model as it is, composed from its regions and remaining layers (THEORY 4).
 
     It is the figure that a plan's nu compares with: both come from the same composition, even
     where ``analysis.nu`` was measured in another way.

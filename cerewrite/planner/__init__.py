@@ -1,6 +1,7 @@
 """The planner: pure numbers in, pure numbers out; imports no torch."""
 
 from cerewrite.planner.check import check_plan
+from cerewrite.planner.landscape import Landscape, landscape
 from cerewrite.planner.make import make_plan, planned_figures
 
-__all__ = ["check_plan", "make_plan", "planned_figures"]
+__all__ = ["Landscape", "check_plan", "landscape", "make_plan", "planned_figures"]

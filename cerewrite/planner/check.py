@@ -1,88 +1,147 @@
-"""Re-check a plan that was read from a file, and may have been edited by hand."""
+"""A plan read back from a file is re-checked: an edit that breaks a rule is named."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from math import lcm
 
-from cerewrite.budgets import region_cost
+from cerewrite.budgets import BUDGETS, region_cost
 from cerewrite.errors import PlanError
-from cerewrite.ir import SCHEMA, Plan, Region, Split
+from cerewrite.ir import SCHEMA, Figures, Plan, Region, Split
 from cerewrite.measures import region_nu
 
-REMEDY = "mend the split, or make the plan again"
+AGAIN = "mend the field, or run `cerewrite plan` again"
+TOLERANCE = 1e-6
+"""Relative difference allowed between a stated nu and a recomputed one."""
 
 
 def check_plan(plan: Plan) -> None:
-    """Raise if a plan contradicts itself; every figure that follows from a split is recounted.
+    """Check a plan against itself: its splits, their regions, its totals and its budgets.
 
     Args:
-        plan: any plan; its model is not needed.
+        plan: a plan, perhaps edited by hand.
 
     Raises:
-        PlanError: naming the split, the rule it breaks and the figure that would be right.
+        PlanError: naming the split and the rule that it breaks: an unknown or doubled region, a
+            wrong number of widths, a multiplicity or width below 1, a width that is no
+            multiple of what a module of the region needs, a split that changes nothing, stated
+            params, FLOPs or nu that differ from a recount, totals that do not follow from the
+            splits, or a budget that the plan exceeds.
     """
     if plan.schema > SCHEMA:
         raise PlanError(
             f"the plan has schema {plan.schema}, this version reads up to {SCHEMA}",
-            advice="install the version of cerewrite that wrote it",
+            advice="use a newer cerewrite",
+        )
+    if plan.objective not in ("primal", "dual"):
+        raise PlanError(
+            f"the plan's objective is '{plan.objective}'", advice="write primal or dual"
         )
     regions = {region.name: region for region in plan.regions}
-    for name, count in Counter(split.region for split in plan.splits).items():
-        if count > 1:
-            raise PlanError(f"region '{name}' is split {count} times", advice="keep one split")
-    params, flops, growth = plan.baseline.params, plan.baseline.flops, 0.0
-    for split in plan.splits:
-        region = regions.get(split.region)
-        if region is None:
-            raise PlanError(
-                f"split of '{split.region}': the plan has no region of that name",
-                advice=f"choose from: {', '.join(regions) or 'none'}",
-            )
-        _check_design(split, region)
-        _check_figures(split, region)
-        own = (region.multiplicity, region.widths)
-        params += split.params - region_cost("params", region, *own)
-        flops += split.flops - region_cost("flops", region, *own)
-        growth += math.log1p(split.nu) - math.log1p(region_nu(region.sites, *own))
-    nu = math.expm1(math.log1p(plan.baseline.nu) + growth)
-    _same("planned", "params", plan.planned.params, params)
-    _same("planned", "flops", plan.planned.flops, flops)
-    _same("planned", "nu", plan.planned.nu, nu)
+    seen: set[str] = set()
+    for index, split in enumerate(plan.splits):
+        where = f"splits[{index}] ({split.region})"
+        if split.region not in regions:
+            listed = ", ".join(list(regions)[:8]) or "none"
+            raise PlanError(f"{where}: the plan has no such region", advice=f"choose from {listed}")
+        if split.region in seen:
+            raise PlanError(f"{where}: the region is split twice", advice="keep one of the two")
+        seen.add(split.region)
+        _check_design(where, split, regions[split.region])
+        _check_figures(where, split, regions[split.region])
+    _check_totals(plan, regions)
+    _check_budgets(plan)
 
 
-def _check_design(split: Split, region: Region) -> None:
+def _check_design(where: str, split: Split, region: Region) -> None:
     if split.multiplicity < 1:
-        raise _broken(split, f"{split.multiplicity} members; at least 1 is needed")
+        raise PlanError(f"{where}: multiplicity {split.multiplicity} is below 1", advice=AGAIN)
     if len(split.widths) != len(region.classes):
-        raise _broken(
-            split, f"{len(split.widths)} widths for the {len(region.classes)} classes of the region"
+        raise PlanError(
+            f"{where}: {len(split.widths)} widths for {len(region.classes)} width classes "
+            f"({', '.join(region.classes[:8])})",
+            advice=AGAIN,
         )
     for name, width in zip(region.classes, split.widths, strict=True):
         if width < 1:
-            raise _broken(split, f"width {width} of '{name}'; at least 1 is needed")
-        for module in region.modules:
-            if module.width == name and width % module.divisor:
-                raise _broken(
-                    split, f"width {width} of '{name}' is no multiple of {module.divisor}"
-                )
-
-
-def _check_figures(split: Split, region: Region) -> None:
-    where = f"split of '{split.region}'"
-    design = (split.multiplicity, split.widths)
-    _same(where, "params", split.params, region_cost("params", region, *design))
-    _same(where, "flops", split.flops, region_cost("flops", region, *design))
-    _same(where, "nu", split.nu, region_nu(region.sites, *design))
-
-
-def _same(where: str, what: str, stated: float, counted: float) -> None:
-    if not math.isclose(stated, counted, rel_tol=1e-9, abs_tol=1e-12):
+            raise PlanError(f"{where}: width {width} of '{name}' is below 1", advice=AGAIN)
+        mine = [module for module in region.modules if module.width == name]
+        divisor = lcm(*(module.divisor for module in mine))
+        if width % divisor:
+            names = ", ".join(module.name for module in mine if module.divisor > 1)
+            raise PlanError(
+                f"{where}: width {width} of '{name}' is no multiple of {divisor}, which {names} "
+                "needs",
+                advice=f"write {max(width // divisor, 1) * divisor}",
+            )
+    if (split.multiplicity, split.widths) == (region.multiplicity, region.widths):
         raise PlanError(
-            f"{where}: {what} is stated as {stated:,}, the design has {counted:,}",
-            advice=f"write {counted} there, or make the plan again",
+            f"{where}: the split is the region as it is", advice="delete the split and its region"
         )
 
 
-def _broken(split: Split, what: str) -> PlanError:
-    return PlanError(f"split of '{split.region}': {what}", advice=REMEDY)
+def _check_figures(where: str, split: Split, region: Region) -> None:
+    for cost, stated in (("params", split.params), ("flops", split.flops)):
+        counted = region_cost(cost, region, split.multiplicity, split.widths)
+        if counted != stated:
+            raise PlanError(
+                f"{where}: states {stated:,} {cost}, but {split.multiplicity} members of "
+                f"{split.widths} have {counted:,}",
+                advice=f"write {counted}, or run `cerewrite plan` again",
+            )
+    nu = region_nu(region.sites, split.multiplicity, split.widths)
+    if region.sites and not math.isclose(nu, split.nu, rel_tol=TOLERANCE, abs_tol=1e-12):
+        raise PlanError(
+            f"{where}: states nu {split.nu:.6g}, but its design has {nu:.6g}",
+            advice=f"write {nu!r}, or run `cerewrite plan` again",
+        )
+
+
+def _check_totals(plan: Plan, regions: dict[str, Region]) -> None:
+    for region in regions.values():
+        if region.name not in {split.region for split in plan.splits}:
+            raise PlanError(
+                f"regions: '{region.name}' has no split", advice="delete the region, or add one"
+            )
+    expected = follow_splits(plan, regions)
+    for name in ("params", "flops"):
+        stated, counted = getattr(plan.planned, name), getattr(expected, name)
+        if stated != counted:
+            raise PlanError(
+                f"planned.{name} is {stated:,}, but the splits make it {counted:,}",
+                advice=f"write {counted}, or run `cerewrite plan` again",
+            )
+    if not math.isclose(plan.planned.nu, expected.nu, rel_tol=TOLERANCE, abs_tol=1e-12):
+        raise PlanError(
+            f"planned.nu is {plan.planned.nu:.6g}, but the splits make it {expected.nu:.6g}",
+            advice=f"write {expected.nu!r}, or run `cerewrite plan` again",
+        )
+
+
+def follow_splits(plan: Plan, regions: dict[str, Region]) -> Figures:
+    """The whole model's figures, from the baseline's and what the splits change.
+
+    A nu beyond float range cannot be divided out of a total; then the stated one is returned.
+    """
+    params, flops = plan.baseline.params, plan.baseline.flops
+    log_nu = math.log1p(plan.baseline.nu)
+    for split in plan.splits:
+        region = regions[split.region]
+        own = (region.multiplicity, region.widths)
+        params += split.params - region_cost("params", region, *own)
+        flops += split.flops - region_cost("flops", region, *own)
+        log_nu += math.log1p(split.nu) - math.log1p(region_nu(region.sites, *own))
+    nu = plan.planned.nu if max(plan.baseline.nu, plan.planned.nu) >= 1e250 else math.expm1(log_nu)
+    return Figures(params, flops, nu)
+
+
+def _check_budgets(plan: Plan) -> None:
+    for budget in plan.budgets:
+        BUDGETS[budget.cost]
+        reached = getattr(plan.planned, budget.cost, None)
+        if reached is not None and reached > budget.limit:
+            raise PlanError(
+                f"the plan has {reached:,} {budget.cost}, more than its budget '{budget.text}' "
+                f"({budget.limit:,.0f}) allows",
+                advice="choose smaller splits or raise the budget's limit",
+            )

@@ -40,7 +40,7 @@ def sweep(problem: Problem) -> IntArray:
             for index in _descend(problem, index, weights, float(slope), top):  # noqa: B020
                 found.append(index)
     rows = np.unique(np.concatenate([corners, np.stack(found)]), axis=0)
-    return _widths(problem, rows)
+    return problem.widths_at(rows)
 
 
 def _weights(problem: Problem) -> list[FloatArray]:
@@ -49,14 +49,10 @@ def _weights(problem: Problem) -> list[FloatArray]:
     return single if len(own) == 1 else [*single, 1.0 / own / len(own)]
 
 
-def _widths(problem: Problem, index: IntArray) -> IntArray:
-    return np.stack([values[index[:, g]] for g, values in enumerate(problem.values)], axis=-1)
-
-
 def _evaluate(
     problem: Problem, index: IntArray, weights: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    widths = problem.expand(_widths(problem, index))
+    widths = problem.expand(problem.widths_at(index))
     costs = problem.table(np.ones(1, dtype=np.int64), widths)[:, 0]
     return problem.member(widths), costs @ weights
 

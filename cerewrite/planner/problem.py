@@ -92,6 +92,10 @@ class Problem:
         """Widths per class, ``[designs, classes]``, from widths per group."""
         return np.asarray(rows, dtype=np.int64)[:, self.group]
 
+    def widths_at(self, index: IntArray) -> IntArray:
+        """Widths per group from indices into `values`, both ``[designs, groups]``."""
+        return np.stack([values[index[:, g]] for g, values in enumerate(self.values)], axis=-1)
+
     def table(self, multiplicities: IntArray, widths: IntArray) -> FloatArray:
         """Costs, ``[designs, multiplicities, costs]``; exact below 2^53."""
         tables = [cost.table(multiplicities, widths) for cost in self.costs]

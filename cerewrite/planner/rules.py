@@ -98,8 +98,8 @@ def _hits(rule: str, region: Region) -> bool:
     if rule.startswith("type:"):
         kinds = {layer.op for layer in region.layers} | {module.op for module in region.modules}
         return _plain(rule[5:]) in {_plain(kind) for kind in kinds}
-    names = [region.name, *(item.name for item in (*region.layers, *region.modules))]
-    return any(_name_hits(rule, name) for name in names)
+    layers, modules = (y.name for y in region.layers), (m.name for m in region.modules)
+    return any(_name_hits(rule, name) for name in (region.name, *layers, *modules))
 
 
 def _name_hits(rule: str, name: str) -> bool:

@@ -11,7 +11,9 @@ larger set.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +24,10 @@ from cerewrite.planner.problem import GROWTH, MAX_MULTIPLICITY, Problem
 
 EXHAUSTIVE = 120_000
 """Members are enumerated where designs times classes stay below it."""
+
+
+BLOCKS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, np.inf)
+"""Rows are grouped by the most members that are useful with them, to save time and memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +69,11 @@ def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
     own_costs, own_score = problem.original()
     cap = np.minimum(cap, GROWTH * np.maximum(own_costs, 1.0))
     members = _multiplicities(problem, rows, detail, cap)
-    most = _useful_multiplicity(problem, rows, detail)
-    rows, most = rows[most >= 1.0], most[most >= 1.0]
-    table = problem.table(members, rows)
-    scores = problem.measure.score(problem.member(rows)[:, None], members[None, :])
-    allowed = (table <= cap).all(axis=-1) & np.isfinite(scores) & (members <= most[:, None])
-    row, column = np.nonzero(allowed)
-    costs = np.concatenate([own_costs[None, :], table[row, column]])
-    score = np.concatenate([[own_score], scores[row, column]])
+    pairs = list(_allowed_pairs(problem, rows, members, detail, cap))
+    row = np.concatenate([pair[0] for pair in pairs])
+    column = np.concatenate([pair[1] for pair in pairs])
+    costs = np.concatenate([own_costs[None, :], *(pair[2] for pair in pairs)])
+    score = np.concatenate([[own_score], *(pair[3] for pair in pairs)])
     keep = pareto(np.column_stack([costs, score]))
     original = np.asarray([problem.region.widths], dtype=np.int64)
     return Front(
@@ -79,8 +82,28 @@ def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
         multiplicity=np.concatenate([[problem.region.multiplicity], members[column]])[keep],
         costs=costs[keep],
         score=score[keep],
-        considered=considered + int(table.shape[0] * table.shape[1]),
+        considered=considered + len(score),
     )
+
+
+def _allowed_pairs(
+    problem: Problem, rows: IntArray, members: IntArray, detail: Detail, cap: FloatArray
+) -> Iterator[tuple[IntArray, IntArray, FloatArray, FloatArray]]:
+    """Rows with multiplicities, in blocks of rows that are useful up to a like multiplicity.
+
+    Yields:
+        Row and index of the multiplicity, ``[designs]``; costs, ``[designs, costs]``; score.
+    """
+    most = _useful_multiplicity(problem, rows, detail)
+    nu = problem.member(rows)
+    for low, high in pairwise(BLOCKS):
+        block = np.flatnonzero((most >= low) & ((most < high) | (high == np.inf)))
+        several = members[: max(int(np.searchsorted(members, min(high, members[-1] + 1))), 1)]
+        table = problem.table(several, rows[block])
+        scores = problem.measure.score(nu[block, None], several[None, :].astype(np.float64))
+        good = (table <= cap).all(axis=-1) & np.isfinite(scores) & (several <= most[block, None])
+        row, column = np.nonzero(good)
+        yield block[row], column, table[row, column], scores[row, column]
 
 
 def member_front(problem: Problem, detail: Detail) -> tuple[IntArray, int]:
@@ -111,7 +134,8 @@ def thin(values: IntArray, dense: int = 24, ratio: float = 1.07) -> IntArray:
         return values
     count = int(np.log(len(values) / dense) / np.log(ratio)) + 1
     later = np.round(np.geomspace(dense, len(values), count)).astype(np.int64) - 1
-    return values[np.unique(np.concatenate([np.arange(dense), later]))]
+    chosen: IntArray = values[np.unique(np.concatenate([np.arange(dense), later]))]
+    return chosen
 
 
 def _product(values: tuple[IntArray, ...]) -> IntArray:
@@ -150,7 +174,7 @@ def _between(problem: Problem, groups: IntArray, count: int) -> IntArray:
     top = np.asarray([len(values) - 1 for values in problem.values])
     index = np.clip(index[:, None, :] + moves, 0, top).reshape(-1, index.shape[1])
     index = np.unique(index, axis=0)
-    return np.stack([values[index[:, g]] for g, values in enumerate(problem.values)], axis=-1)
+    return problem.widths_at(index)
 
 
 def _nearest(values: IntArray, wanted: FloatArray) -> IntArray:
@@ -193,6 +217,6 @@ def _multiplicities(
     dense = np.arange(1, min(detail.dense, most) + 1, dtype=np.int64)
     if most <= detail.dense:
         return dense
-    count = int(np.log(most / detail.dense) / np.log(detail.ratio)) + 2
-    later = np.round(np.geomspace(detail.dense, most, count)).astype(np.int64)
-    return np.unique(np.concatenate([dense, later]))
+    count = int(np.log(most / detail.dense) / np.log(detail.ratio)) + 1
+    later = np.round(detail.dense * detail.ratio ** np.arange(1, count + 1)).astype(np.int64)
+    return np.asarray(np.unique(np.concatenate([dense, later[later <= most]])))

@@ -57,20 +57,22 @@ def agree(module: nn.Module, what: str, found: int, recorded: int) -> None:
 
 
 def blank(new: M, old: nn.Module) -> M:
-    """Move a module built on the meta device to where ``old`` is, parameters not yet drawn.
+    """Move a leaf module built on the meta device to where ``old`` is, parameters not drawn.
 
-    Parameters are filled with NaN, so that a forgotten draw shows itself; buffers too.
+    They are filled with NaN, so that a forgotten draw shows itself. ``requires_grad`` and the
+    train/eval flag are ``old``'s.
     """
     reference = next(chain(old.parameters(), old.buffers()), None)
-    if reference is not None and reference.device.type != "meta":
-        new.to_empty(device=reference.device)
-        with torch.no_grad():
-            for tensor in (*new.parameters(), *new.buffers()):
-                tensor.fill_(torch.nan if tensor.is_floating_point() else 0)
-    own = dict(old.named_parameters())
-    for name, parameter in new.named_parameters():
-        if name in own:
-            parameter.requires_grad_(own[name].requires_grad)
+    device = torch.device("meta") if reference is None else reference.device
+    for name, parameter in new._parameters.items():
+        if parameter is not None:
+            twin = old._parameters.get(name)
+            needs_grad = parameter.requires_grad if twin is None else twin.requires_grad
+            values = torch.full_like(parameter.detach(), torch.nan, device=device)
+            new._parameters[name] = nn.Parameter(values, requires_grad=needs_grad)
+    for name, buffer in new._buffers.items():
+        if buffer is not None:
+            new._buffers[name] = torch.zeros_like(buffer, device=device)
     return new.train(old.training)
 
 

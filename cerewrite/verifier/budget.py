@@ -57,6 +57,7 @@ def count_flops(model: nn.Module, inputs: Inputs) -> int:
         inputs: example inputs; their first axis is the batch.
 
     Example:
+        >>> import torch
         >>> count_flops(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)),
         ...             (torch.zeros(3, 4),))
         96

@@ -32,6 +32,7 @@ from cerewrite.verifier.running import (
     doubled,
     fresh_copy,
     on_meta,
+    threads,
 )
 from cerewrite.verifier.shapes import smaller
 
@@ -58,10 +59,12 @@ def check_membership(
     wide = fresh_copy(rewritten, training=False).double()
     perturb(wide)
     trial = _Trial(wide, pieces(wide, changes), doubled(inputs))
+    most = max(change.split.multiplicity for change in changes)
     with torch.no_grad(), double_precision():
         trial.record()
-        for index in range(max(change.split.multiplicity for change in changes)):
-            trial.run_member(index)
+        with threads(max(1, torch.get_num_threads() // most)):
+            for index in range(most):
+                trial.run_member(index)
     return [trial.verdict(len(changes))]
 
 

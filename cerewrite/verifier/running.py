@@ -62,6 +62,17 @@ def double_precision() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads: small tensors are faster with one, on a busy machine most."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def doubled(inputs: Inputs) -> Inputs:
     """The inputs with every floating-point tensor in float64."""
 

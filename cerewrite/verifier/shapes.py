@@ -12,7 +12,8 @@ from torch.utils import _pytree as pytree
 from cerewrite.rewriter.record import copy_sharing_record
 from cerewrite.verifier.running import Inputs, call, fresh_copy, tensors
 
-SIDE = 64
+_SIDE = {False: 32, True: 64}
+"""Positions a side that a crop keeps, by training mode; a batch norm there needs a few more."""
 
 
 def run_for_shapes(
@@ -46,7 +47,7 @@ def run_for_shapes(
 
 
 def smaller(inputs: Inputs, *models: nn.Module, training: bool) -> Inputs:
-    """The inputs with images cropped to at most 64 positions a side, if all models take them.
+    """The inputs with images cropped to 32 or 64 positions a side, if all models take them.
 
     What is checked on values holds for any input, and a crop makes a large image model ten
     times cheaper to check. Floating-point tensors ``[batch, channels, *positions]`` with two or
@@ -57,7 +58,9 @@ def smaller(inputs: Inputs, *models: nn.Module, training: bool) -> Inputs:
     def crop(tensor: Tensor) -> Tensor:
         if tensor.dim() < 4 or not tensor.is_floating_point():
             return tensor
-        return tensor[(..., *(slice(SIDE),) * (tensor.dim() - 2))]
+        for axis in range(2, tensor.dim()):
+            tensor = tensor.narrow(axis, 0, min(_SIDE[training], tensor.shape[axis]))
+        return tensor
 
     crops: Inputs = pytree.tree_map_only(Tensor, crop, inputs)
     pairs = zip(tensors(inputs), tensors(crops), strict=True)

@@ -1,0 +1,109 @@
+"""Which tensors an initialisation draws, how wide, and what each weighs in the kernel."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cerewrite.errors import AnalysisError
+from cerewrite.ir import Layer, TracedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One tensor that an initialisation draws.
+
+    Attributes:
+        parameter: its qualified name.
+        deviation: standard deviation of its elements; 0 keeps them at zero.
+        scale: weight of its squared gradients in the kernel, NTK parametrisation (THEORY 1).
+    """
+
+    parameter: str
+    deviation: float
+    scale: float
+
+
+def draw_generator(seed: int, index: int) -> torch.Generator:
+    """A CPU generator for one draw: the same whichever worker runs it.
+
+    Example:
+        >>> draw_generator(0, 3).initial_seed() == draw_generator(0, 3).initial_seed()
+        True
+    """
+    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def gaussian_draws(traced: TracedModel, model: nn.Module, gain: float | None) -> tuple[Draw, ...]:
+    """Gaussian weights of variance ``gain / fan_in`` for every sampled layer of a trace.
+
+    Args:
+        traced: the trace.
+        model: the module.
+        gain: ``fan_in * Var[W]`` of every layer, biases zero; None for each layer's own gain
+            and its own biases' variance.
+
+    Raises:
+        AnalysisError: if a layer's weight cannot be found.
+    """
+    found: dict[str, Draw] = {}
+    for layer in traced.layers:
+        weight, bias = weight_names(layer, model)
+        energy = layer.gain if gain is None else gain
+        variance = energy / layer.fan_in
+        found.setdefault(weight, Draw(weight, math.sqrt(variance), variance))
+        if bias is not None:
+            spread = math.sqrt(layer.bias_variance) if gain is None else 0.0
+            found.setdefault(bias, Draw(bias, spread, 0.0))
+    return tuple(found.values())
+
+
+def module_name(layer: Layer) -> str:
+    """Qualified name of a layer's module or parameter, without the mark of a later call."""
+    return layer.name.partition("@")[0]
+
+
+def weight_names(layer: Layer, model: nn.Module) -> tuple[str, str | None]:
+    """Qualified names of a layer's weight and bias."""
+    name = module_name(layer)
+    owner, _, leaf = name.rpartition(".")
+    try:
+        module = model.get_submodule(name)
+        if isinstance(getattr(module, "weight", None), Tensor):
+            bias = getattr(module, "bias", None)
+            return _join(name, "weight"), _join(name, "bias") if bias is not None else None
+    except AttributeError:
+        pass
+    try:
+        holder = model.get_submodule(owner)
+        if isinstance(getattr(holder, leaf, None), Tensor):
+            return name, _bias_beside(holder, owner, leaf)
+    except AttributeError:
+        pass
+    raise AnalysisError(
+        f"the weight of '{layer.name}' cannot be found", advice="trace the model that is measured"
+    )
+
+
+def _bias_beside(holder: nn.Module, owner: str, leaf: str) -> str | None:
+    """``in_proj_bias`` for ``in_proj_weight``, where there is one."""
+    bias = leaf.replace("weight", "bias")
+    found = bias != leaf and isinstance(getattr(holder, bias, None), Tensor)
+    return _join(owner, bias) if found else None
+
+
+def _join(owner: str, leaf: str) -> str:
+    return f"{owner}.{leaf}" if owner else leaf
+
+
+def tables(model: nn.Module) -> Iterator[tuple[str, float]]:
+    """Embeddings' weights with their mean square: kept as built, but part of the kernel."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            yield _join(name, "weight"), float(module.weight.detach().double().pow(2).mean())

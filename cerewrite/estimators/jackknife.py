@@ -1,0 +1,192 @@
+"""Infinitesimal jackknife: what leaving out a unit does to log K, on the real model (THEORY 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from cerewrite.empirical import Gates, Subject, Units, find_units
+from cerewrite.errors import AnalysisError
+from cerewrite.estimators.base import (
+    Assumption,
+    Corrections,
+    Estimator,
+    LayerCorrection,
+    register,
+)
+from cerewrite.estimators.monte_carlo import closed_form, marked, subject_of
+from cerewrite.ir import TracedModel
+
+DEFAULT_DRAWS = 8
+FEWEST = 2
+
+Array = NDArray[np.float64]
+
+
+@register
+class Jackknife(Estimator):
+    """kappa of every width class from one double backward per draw, split over its writers.
+
+    With ``s_i = d log K / d w_i`` for the energy weight ``w_i = 1`` of unit i,
+    ``kappa = n / (n - 1) sum_i (s_i - mean s)^2``. Units are gated where sampled layers read
+    them, behind norms and activations, so that w scales forward and backward energy whatever the
+    activation; norms that divide by an example's own energy see the weight as well. Layers that
+    share a class (a residual stream) share its units: their kappas are the class's, divided as
+    the closed form divides it. Biased for few units, as jackknives are.
+    """
+
+    name = "jackknife"
+    reference = "THEORY 6; Efron & Stein (1981), infinitesimal jackknife"
+
+    def estimate(
+        self, traced: TracedModel, model: nn.Module, example_inputs: Any, assumption: Assumption
+    ) -> Corrections:
+        """See `Estimator.estimate`.
+
+        Raises:
+            AnalysisError: if there are fewer than 2 draws, a draw has no finite kernel, or an
+                operator of the model cannot be differentiated twice.
+        """
+        wanted = DEFAULT_DRAWS if assumption.draws is None else assumption.draws
+        if wanted < FEWEST:
+            raise AnalysisError(
+                f"{wanted} draw is too few for a standard error", advice="ask for 2 or more"
+            )
+        subject = subject_of(traced, model, example_inputs, assumption)
+        units = find_units(traced, subject.model)
+        gates = Gates(units, next(iter(subject.model.parameters())))
+        found: list[dict[str, Influence]] = []
+        for index in range(wanted):
+            found.append(influences(subject, gates, index))
+            if assumption.progress is not None:
+                total = sum(at.kappa for draw in found for at in draw.values()) / len(found)
+                assumption.progress(index + 1, wanted, math.expm1(total))
+        layers = marked(closed_form(traced, model, assumption), subject, traced)
+        return Corrections(
+            layers=tuple(_measured(layers, traced, units, found)),
+            nu=None,
+            assumptions=(
+                f"{wanted} initialisations with seed {assumption.seed}, on the given inputs",
+                "influences of single units, to first order: biased for layers of few units",
+                "layers that write one width class share its kappa as the closed form does",
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """What the units of one width class do to log K in one draw.
+
+    Attributes:
+        kappa: the jackknife's variance of log K.
+        up: sum of the forward influences, d log K / d log(forward energy).
+        down: likewise, backward.
+    """
+
+    kappa: float
+    up: float
+    down: float
+
+
+def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influence]:
+    """Influences of every width class in draw ``index``.
+
+    Raises:
+        AnalysisError: if K is zero or not finite, or cannot be differentiated twice.
+    """
+    subject.redraw(index)
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), gates.on(subject.model):
+        gradients = subject.gradients(create_graph=True)
+        kernel = _kernel(subject, gradients)
+        subject.checked(float(kernel.detach()), index)
+        try:
+            slopes = torch.autograd.grad(
+                kernel.log(), (gates.forward, gates.backward), allow_unused=True
+            )
+        except RuntimeError as error:
+            raise AnalysisError(
+                f"the model cannot be differentiated twice: {error}",
+                advice="use estimator 'analytic' or 'monte-carlo'",
+            ) from error
+    up, down = (_array(slope, gates.units.count) for slope in slopes)
+    return {
+        name: _influence(up[start : start + size], down[start : start + size])
+        for name, (start, size) in gates.units.classes.items()
+    }
+
+
+def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
+    scales = subject.scales.values()
+    terms = [
+        scale * gradient.pow(2).sum()
+        for scale, gradient in zip(scales, gradients, strict=True)
+        if gradient is not None
+    ]
+    return torch.stack(terms).double().sum()
+
+
+def _array(slope: Tensor | None, count: int) -> Array:
+    return np.zeros(count) if slope is None else slope.detach().double().cpu().numpy()
+
+
+def _influence(up: Array, down: Array) -> Influence:
+    s = up + down
+    n = len(s)
+    kappa = n / (n - 1) * float(((s - s.mean()) ** 2).sum()) if n > 1 else float(s[0] ** 2) * 2
+    return Influence(kappa, float(up.sum()), float(down.sum()))
+
+
+def _measured(
+    layers: tuple[LayerCorrection, ...],
+    traced: TracedModel,
+    units: Units,
+    found: list[dict[str, Influence]],
+) -> Iterator[LayerCorrection]:
+    """Layers with the jackknife's kappas, in execution order."""
+    closed = {layer.layer: layer for layer in layers}
+    owner = {name: width for width, names in units.writers.items() for name in names}
+    for layer in traced.layers:
+        at, width = closed[layer.name], owner[layer.name]
+        draws = [draw[width] for draw in found]
+        if layer.name in units.refused:
+            yield replace(at, note=f"closed form: {units.refused[layer.name]}")
+        elif not any(draw.kappa for draw in draws):
+            yield replace(at, kappa=0.0, note=at.note or "read-out: no width behind it")
+        else:
+            share = _share(at, [closed[name] for name in units.writers[width]])
+            yield _corrected(at, layer.out_channels, share, draws)
+
+
+def _share(at: LayerCorrection, writers: list[LayerCorrection]) -> float:
+    total = sum(writer.kappa for writer in writers)
+    return at.kappa / total if total > 0 else 1.0 / len(writers)
+
+
+def _corrected(
+    at: LayerCorrection, width: int, share: float, draws: list[Influence]
+) -> LayerCorrection:
+    """A layer with its share of its class's kappa; its moments are the closed form's, if any.
+
+    The spatial factor is what is left: ``rho = kappa / kappa of the closed form``. It can exceed
+    1 where the closed form is too low.
+    """
+    values = np.array([draw.kappa for draw in draws])
+    kappa = share * float(values.mean())
+    stderr = share * float(values.std(ddof=1)) / math.sqrt(len(values))
+    if at.kappa > 0:
+        return replace(at, rho=kappa / at.kappa, kappa=kappa, stderr=stderr)
+    up = float(np.mean([draw.up for draw in draws]))
+    down = float(np.mean([draw.down for draw in draws]))
+    scatter = kappa * width / (up * up + down * down)
+    note = "no closed form: moments are the jackknife's, forward and backward alike"
+    return LayerCorrection(
+        at.layer, up, down, scatter, scatter, 0.0, 1.0, kappa, stderr, note if kappa else at.note
+    )

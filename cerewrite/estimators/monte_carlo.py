@@ -1,0 +1,183 @@
+"""Monte-Carlo, the ground truth: draw the weights, one backward pass each (THEORY 7)."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from cerewrite.empirical import (
+    Subject,
+    log_variance,
+    make_subject,
+    needed_draws,
+    relative_variance,
+)
+from cerewrite.errors import AnalysisError
+from cerewrite.estimators.analytic import Analytic
+from cerewrite.estimators.base import (
+    Assumption,
+    Corrections,
+    Estimator,
+    LayerCorrection,
+    register,
+)
+from cerewrite.ir import Estimate, TracedModel
+
+DEFAULT_DRAWS = 256
+FEWEST = 8
+CHUNK = 8
+"""Draws per task of an executor, whatever the number of workers."""
+TRUSTED = 0.25
+"""Relative error of nu above which the draws are called too few."""
+
+
+@register
+class MonteCarlo(Estimator):
+    """nu and Var[log K] over drawn initialisations; layers by the closed form where there is one.
+
+    K is that of ``f = v . output`` of the first example, within its batch where batch norms mix
+    it. Weights are Gaussian with the assumed gain, norms and free parameters stay as built.
+    """
+
+    name = "monte-carlo"
+    reference = "THEORY 1 and 7"
+
+    def estimate(
+        self, traced: TracedModel, model: nn.Module, example_inputs: Any, assumption: Assumption
+    ) -> Corrections:
+        """See `Estimator.estimate`.
+
+        Raises:
+            AnalysisError: if there are fewer than 8 draws, or a draw has no finite kernel.
+        """
+        wanted = DEFAULT_DRAWS if assumption.draws is None else assumption.draws
+        if wanted < FEWEST:
+            raise AnalysisError(
+                f"{wanted} draws are too few for a variance with an error",
+                advice=f"ask for {FEWEST} or more; a few hundred give nu to about 10 %",
+            )
+        subject = subject_of(traced, model, example_inputs, assumption)
+        kernels: list[float] = []
+        for chunk in _chunks(subject, wanted, assumption):
+            kernels += chunk
+            nu = relative_variance(kernels)
+            if assumption.progress is not None:
+                assumption.progress(len(kernels), wanted, nu.value)
+            if assumption.precision is not None and nu.stderr <= assumption.precision * nu.value:
+                break
+        nu, log = relative_variance(kernels), log_variance(kernels)
+        count = len(kernels)
+        notes = (*_notes(subject, assumption), *_tail(log.value, nu.stderr / nu.value, count))
+        return Corrections(
+            layers=marked(closed_form(traced, model, assumption), subject, traced),
+            nu=Estimate(nu.value, nu.stderr, count, self.name, self.reference),
+            assumptions=notes,
+            log_variance=Estimate(log.value, log.stderr, count, self.name, "THEORY 11"),
+        )
+
+
+def subject_of(
+    traced: TracedModel, model: nn.Module, example_inputs: Any, assumption: Assumption
+) -> Subject:
+    """What measuring estimators measure under an assumption."""
+    return make_subject(
+        traced,
+        model,
+        example_inputs,
+        standard=assumption.parametrization == "standard",
+        gain=assumption.gain,
+        seed=assumption.seed,
+        readout=assumption.readout,
+        running_norms=assumption.norms == "eval",
+        initialise=assumption.initialise,
+    )
+
+
+def _chunks(subject: Subject, wanted: int, assumption: Assumption) -> Iterator[list[float]]:
+    """Kernels in the order of their draws, a chunk at a time."""
+    parts = [range(i, min(i + CHUNK, wanted)) for i in range(0, wanted, CHUNK)]
+    executor = assumption.executor
+    if executor is None:
+        for part in parts:
+            yield [subject.kernel(index) for index in part]
+        return
+    futures = [executor.submit(run_draws, subject, part, os.getpid()) for part in parts]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def run_draws(subject: Subject, indices: range, caller: int) -> list[float]:
+    """Kernels of some draws on a private copy; what an executor's workers run.
+
+    Args:
+        subject: what is measured.
+        indices: which draws.
+        caller: process that asked; in another one, torch keeps to one thread per worker.
+    """
+    if os.getpid() != caller:
+        torch.set_num_threads(1)
+        own = subject
+    else:
+        own = replace(subject, model=copy.deepcopy(subject.model))
+    return [own.kernel(index) for index in indices]
+
+
+def closed_form(
+    traced: TracedModel, model: nn.Module, assumption: Assumption
+) -> tuple[LayerCorrection, ...] | None:
+    """The analytic layers, which a measured nu cannot be split into; None without a closed form."""
+    try:
+        return Analytic().estimate(traced, model, None, assumption).layers
+    except AnalysisError:
+        return None
+
+
+def marked(
+    layers: tuple[LayerCorrection, ...] | None, subject: Subject, traced: TracedModel
+) -> tuple[LayerCorrection, ...]:
+    """Layers with the refusals that only a run can see."""
+    unreached = {name.rpartition(".")[0] for name in subject.unreached()}
+    if layers is None:
+        note = "no closed form: Monte-Carlo gives the model's nu, not the layer's share"
+        layers = tuple(
+            LayerCorrection(layer.name, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, None, note)
+            for layer in traced.layers
+        )
+    return tuple(
+        replace(layer, kappa=0.0, note="refused: its weight never gets a gradient")
+        if layer.layer.partition("@")[0] in unreached
+        else layer
+        for layer in layers
+    )
+
+
+def _notes(subject: Subject, assumption: Assumption) -> tuple[str, ...]:
+    how = "a user's initialiser" if assumption.initialise else "Gaussian weights of the gain"
+    statistics = "their batch's" if assumption.norms == "train" else "running"
+    return (
+        f"{how}, redrawn with seed {subject.seed}; all other parameters as built",
+        f"K of the first example's read-out; norms on {statistics} statistics, dropout off",
+        "per-layer rows are the closed form's",
+    )
+
+
+def _tail(spread: float, relative: float, count: int) -> tuple[str, ...]:
+    """A warning where the draws are too few for the tail of K."""
+    needed = needed_draws(spread, TRUSTED)
+    if count >= needed and relative <= TRUSTED:
+        return ()
+    return (
+        f"WARNING: {count} draws are few for Var[log K] = {spread:.2g}: nu is ruled by rare draws, "
+        f"its own error is not to be trusted; take about {min(max(needed, 2 * count), 1e9):.0f} "
+        "or read Var[log K]",
+    )

@@ -1,0 +1,72 @@
+"""Exhaustive search over whole small models, written without the planner's own code."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from cerewrite.ir import Analysis, Region
+from cerewrite.measures import region_nu
+from cerewrite.planner.problem import WIDEST
+
+
+def count(region: Region, m: int, widths: Sequence[int], cost: str) -> int:
+    """The cost of a region's design, summed layer by layer and module by module."""
+    total = 0
+    for layer in region.layers:
+        n_in = layer.in_channels if layer.role == "entry" else widths[layer.source]
+        n_out = layer.out_channels if layer.role == "exit" else m * widths[layer.target]
+        if layer.role == "exit":
+            n_in *= m
+        weights = layer.kernel * n_in * n_out
+        if cost == "params":
+            total += weights + (n_out if layer.bias else 0)
+        else:
+            total += 2 * weights * layer.positions
+    for module in region.modules:
+        per = module.params if cost == "params" else module.flops
+        total += per * m * widths[region.classes.index(module.width)]
+    return total
+
+
+def designs(
+    region: Region, costs: Sequence[str], cap: Sequence[float]
+) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Costs and log(1 + nu) of the original design and of every one within the caps."""
+    own = (region.multiplicity, region.widths)
+    yield tuple(count(region, *own, cost) for cost in costs), math.log1p(region_nu(region.sites, *own))
+    for widths in itertools.product(*(range(1, WIDEST * size + 1) for size in region.sizes)):
+        for m in itertools.count(1):
+            spent = tuple(count(region, m, widths, cost) for cost in costs)
+            if any(s > c for s, c in zip(spent, cap, strict=True)):
+                break
+            yield spent, math.log1p(region_nu(region.sites, m, widths))
+
+
+def search(analysis: Analysis, limits: dict[str, float]) -> dict[tuple[int, ...], float]:
+    """Least total log(1 + nu) of the regions for every reachable tuple of model costs."""
+    costs = list(limits)
+    regions = [estimate.region for estimate in analysis.regions]
+    own = [[count(r, r.multiplicity, r.widths, c) for c in costs] for r in regions]
+    least = [[count(r, 1, [1] * len(r.sizes), c) for c in costs] for r in regions]
+    base = {"params": analysis.params, "flops": analysis.flops}
+    fixed = [base[c] - sum(o[j] for o in own) for j, c in enumerate(costs)]
+    table: dict[tuple[int, ...], float] = {tuple(fixed): 0.0}
+    for index, region in enumerate(regions):
+        later = [sum(line[j] for line in least[index + 1 :]) for j in range(len(costs))]
+        others = [sum(line[j] for i, line in enumerate(least) if i != index) + fixed[j]
+                  for j in range(len(costs))]
+        cap = [limits[c] - others[j] for j, c in enumerate(costs)]
+        best: dict[tuple[int, ...], float] = {}
+        for spent, score in designs(region, costs, cap):
+            best[spent] = min(score, best.get(spent, math.inf))
+        merged: dict[tuple[int, ...], float] = {}
+        for (done, sum_done), (spent, score) in itertools.product(table.items(), best.items()):
+            total = tuple(d + s for d, s in zip(done, spent, strict=True))
+            if any(t + later[j] > limits[c] for j, (t, c) in enumerate(zip(total, costs, strict=True))):
+                continue
+            if sum_done + score < merged.get(total, math.inf):
+                merged[total] = sum_done + score
+        table = merged
+    return table
