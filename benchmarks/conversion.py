@@ -1,6 +1,6 @@
 """Convert real models both ways and print what was planned, counted and verified.
 
-    python benchmarks/conversion.py [NAME ...]
+    python -m benchmarks.conversion [NAME ...]
 
 One row per model and objective: parameters and nu over the baseline's, counted on the built
 model; the worst error of the membership check (float64) and of ONNX Runtime (float32).
@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import torch
-from zoo import everything
 
 import cerewrite
+from benchmarks.zoo import everything
 
 
 def main(names: list[str]) -> int:

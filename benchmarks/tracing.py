@@ -1,6 +1,6 @@
 """What tracing and analysis cost, beside `torch.export` alone in the same run.
 
-    python benchmarks/tracing.py
+    python -m benchmarks.tracing
 
 Medians of five, interleaved: (a) ResNet-50, tracing with analysis over `torch.export`; analysis
 alone in seconds; (b) peak memory of analysing an MLP of 7 billion parameters on meta.
@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from zoo import example
 
+from benchmarks.zoo import example
 from cerewrite.analysis import analyze
 from cerewrite.tracer import trace
 
@@ -70,4 +70,4 @@ if __name__ == "__main__":
         large()
     else:
         resnet()
-        subprocess.run([sys.executable, __file__, "--large"], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.tracing", "--large"], check=True)

@@ -36,12 +36,14 @@ class Place:
     Attributes:
         module: qualified name of the module.
         axis: channel axis of its first input (of its output, for a write).
-        ids: unit of each element along the axis; -1 for what is not gated.
+        ids: unit of each element along the axis; -1 for what is not followed.
+        inner: elements per unit, next to each other (above 1 after a flatten).
     """
 
     module: str
     axis: int
     ids: Ids
+    inner: int = 1
 
 
 @dataclass(slots=True)
@@ -113,9 +115,12 @@ class _Finder:
                 self._read(layer)
         self._norms()
         read = {i for place in units.reads for i in place.ids.tolist()}
-        for name, (start, _) in units.classes.items():
-            if start not in read:
-                self._write(name)
+        for layer in self._traced.layers:
+            name = layer.target or layer.name
+            if layer.op == "depthwise_conv":
+                continue
+            if units.classes[name][0] in read or self._contracted(layer.node):
+                self._write(layer, name)
         return units
 
     def _class(self, name: str) -> Ids:
@@ -175,21 +180,21 @@ class _Finder:
         except AttributeError:
             return
         if length % len(ids) == 0 and all(p.module != module for p in places):
-            places.append(Place(module, axis, np.repeat(ids, length // len(ids))))
+            inner = length // len(ids)
+            places.append(Place(module, axis, np.repeat(ids, inner), inner))
 
-    def _write(self, name: str) -> None:
-        """Gate a class that no sampled layer reads at its writers' outputs."""
-        units = self._units
-        for layer in self._traced.layers:
-            if (layer.target or layer.name) != name or not self._contracted(layer.node):
-                continue
-            try:
-                self._model.get_submodule(module_name(layer))
-            except AttributeError:
-                units.refused[layer.name] = "its weight is used outside its module: no gate"
-                continue
-            axis = 1 if "conv" in layer.op else len(self._ops[layer.node].shape) - 1
-            units.writes.append(Place(module_name(layer), axis, self._class(name)))
+    def _write(self, layer: Layer, name: str) -> None:
+        """Tap a layer's output."""
+        module = module_name(layer)
+        try:
+            self._model.get_submodule(module)
+        except AttributeError:
+            self._units.refused[layer.name] = "its weight is used outside its module"
+            return
+        shape = self._ops[layer.node].shape
+        axis = 1 if layer.op == "conv" else len(shape) - 1
+        if all(place.module != module for place in self._units.writes):
+            self._units.writes.append(Place(module, axis, self._class(name)))
 
     def _contracted(self, node: str) -> bool:
         """Whether a product over channels reads what a layer writes, before any other layer."""

@@ -108,15 +108,12 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
         kernel = _kernel(subject, gradients)
         subject.checked(float(kernel.detach()), index)
         try:
-            slopes = torch.autograd.grad(
-                kernel.log(), (gates.forward, gates.backward), allow_unused=True
-            )
+            up, down = (values.numpy() for values in gates.influences(kernel.log()))
         except RuntimeError as error:
             raise AnalysisError(
                 f"the model cannot be differentiated twice: {error}",
                 advice="use estimator 'analytic' or 'monte-carlo'",
             ) from error
-    up, down = (_array(slope, gates.units.count) for slope in slopes)
     return {
         name: _influence(up[start : start + size], down[start : start + size])
         for name, (start, size) in gates.units.classes.items()
@@ -131,10 +128,6 @@ def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
         if gradient is not None
     ]
     return torch.stack(terms).double().sum()
-
-
-def _array(slope: Tensor | None, count: int) -> Array:
-    return np.zeros(count) if slope is None else slope.detach().double().cpu().numpy()
 
 
 def _influence(up: Array, down: Array) -> Influence:

@@ -70,7 +70,7 @@ def load(spec: str, *, root: str | os.PathLike[str] = ".", seed: int | None = No
 
     Example:
         >>> load("torch.nn:Flatten").factory
-        'factory Flatten of torch.nn'
+        'class Flatten of torch.nn'
     """
     shown, name = split_spec(spec)
     if not shown.endswith(".py"):

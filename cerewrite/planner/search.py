@@ -180,7 +180,7 @@ def _between(problem: Problem, groups: IntArray, count: int) -> IntArray:
 def _nearest(values: IntArray, wanted: FloatArray) -> IntArray:
     step = values[1] - values[0] if len(values) > 1 else 1
     index = np.round((wanted - values[0]) / step).astype(np.int64)
-    return np.clip(index, 0, len(values) - 1)
+    return np.asarray(np.clip(index, 0, len(values) - 1))
 
 
 def _useful_multiplicity(problem: Problem, rows: IntArray, detail: Detail) -> FloatArray:

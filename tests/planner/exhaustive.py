@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 
 from cerewrite.ir import Analysis, Region
@@ -44,6 +45,16 @@ def designs(
             yield spent, math.log1p(region_nu(region.sites, m, widths))
 
 
+def undominated(table: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:
+    """The entries that no other one beats or equals everywhere."""
+    kept: dict[tuple[int, ...], float] = {}
+    for costs, score in sorted(table.items()):
+        rivals = reversed(kept.items()) if len(costs) > 1 else itertools.islice(reversed(kept.items()), 1)
+        if not any(s <= score and all(map(operator.le, c, costs)) for c, s in rivals):
+            kept[costs] = score
+    return kept
+
+
 def search(analysis: Analysis, limits: dict[str, float]) -> dict[tuple[int, ...], float]:
     """Least total log(1 + nu) of the regions for every reachable tuple of model costs."""
     costs = list(limits)
@@ -61,6 +72,7 @@ def search(analysis: Analysis, limits: dict[str, float]) -> dict[tuple[int, ...]
         best: dict[tuple[int, ...], float] = {}
         for spent, score in designs(region, costs, cap):
             best[spent] = min(score, best.get(spent, math.inf))
+        best = undominated(best)
         merged: dict[tuple[int, ...], float] = {}
         for (done, sum_done), (spent, score) in itertools.product(table.items(), best.items()):
             total = tuple(d + s for d, s in zip(done, spent, strict=True))
@@ -68,5 +80,5 @@ def search(analysis: Analysis, limits: dict[str, float]) -> dict[tuple[int, ...]
                 continue
             if sum_done + score < merged.get(total, math.inf):
                 merged[total] = sum_done + score
-        table = merged
+        table = undominated(merged)
     return table
