@@ -373,3 +373,27 @@ def test_interrupted_run_leaves_nothing(
         process.send_signal(number)
         assert process.wait(30) == code
     assert listing(path.parent) == {"model.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp_digits", "vgg_cnn", "resnet50"])
+@pytest.mark.parametrize("objective", ["primal", "dual"])
+def test_examples(tmp_path: Path, name: str, objective: str) -> None:
+    out = tmp_path / "out"
+    onnx = ["--onnx"] if objective == "primal" else []
+    model = ROOT / "examples" / name / "model.py"
+    result = run("convert", model, "--objective", objective, "--out", out, *onnx)
+    assert result.exit_code == 0, result.output
+    report = artifacts.read_record(ir.Report, out / artifacts.REPORT)
+    assert report.plan is not None
+    before, after = report.plan.baseline, report.plan.planned
+    if objective == "primal":
+        assert 0.99 * before.params <= after.params <= before.params
+        assert after.nu < before.nu
+        assert report.export is not None
+        assert {1, 2, 7} <= {item.batch for item in report.export.parity}
+        assert all(item.relative_error <= 1e-5 for item in report.export.parity)
+    else:
+        assert after.nu <= before.nu
+        assert after.params < before.params
+    assert run("verify", out, "-q").exit_code == 0

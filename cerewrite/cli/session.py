@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cerewrite
-from cerewrite import artifacts, loader
+from cerewrite import artifacts, loader, saving
 from cerewrite.clock import Clock
 from cerewrite.errors import UsageError
 
@@ -93,9 +93,10 @@ class Session:
             loaded, inputs = self.load(target)
             return loaded.module, loaded.module, inputs
         with self.clock("load"):
-            model = cerewrite.load(folder)
-            given = artifacts.example_inputs(folder, seed=self.seed)
-            return artifacts.build_original(folder), model, self.inputs(given, target)
+            saving.read_plan(folder)
+            original = artifacts.build_original(folder)
+            given = self.inputs(artifacts.example_inputs(folder, seed=self.seed), target)
+            return original, cerewrite.load(folder, original), given
 
     def inputs(self, given: loader.Inputs | None, what: str) -> loader.Inputs:
         """Those of ``--input``, or else those that came with the model.

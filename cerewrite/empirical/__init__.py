@@ -1,7 +1,7 @@
 """Measuring the tangent kernel on the real module: draws, read-outs, gates, statistics."""
 
 from cerewrite.empirical.draws import draw_generator, gaussian_draws
-from cerewrite.empirical.gates import Gates
+from cerewrite.empirical.gates import Gates, Influences
 from cerewrite.empirical.readout import Readout
 from cerewrite.empirical.statistics import Ratio, log_variance, needed_draws, relative_variance
 from cerewrite.empirical.subject import Subject, make_subject
@@ -9,6 +9,7 @@ from cerewrite.empirical.units import Units, find_units
 
 __all__ = [
     "Gates",
+    "Influences",
     "Ratio",
     "Readout",
     "Subject",

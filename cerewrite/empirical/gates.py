@@ -1,11 +1,16 @@
-"""Taps on units: their signals, and what log K owes to each, forward and backward.
+r"""Taps on units: what log K owes to each unit's energies, cleared of other units' noise.
 
-A layer's finite width enters K through two kernels over positions, ``C = sum_i a_i a_i'`` of what
-its readers read and ``B = sum_i b_i b_i'`` of the gradients at its own output, so the influence
-of unit i is ``a_i' M a_i + b_i' N b_i`` with matrices M, N common to all units. The raw derivative
-``a_i . dlog K / da_i`` has that mean, but it also holds the cross terms of unit i with all others
-through the next layer's weights: noise that belongs to that layer and would be counted twice.
-`quadratic` fits M on the span of the identity and the mean, which averages the noise away.
+Scaling the forward energy of unit i (channel i of what layers read) changes log K at the rate
+``a_i . dlog K/da_i / 2``, scaling its backward energy (of the gradient at its own output) at the
+rate ``b_i . dlog K/db_i / 2``. Both hold the unit's own influence and, through the weights that
+read it (forward) or that it reads with (backward), cross terms with all other units: zero on
+average, but their squares add up to a correction of the same order, which those weights' own
+layer already counts. Their variance is known, because weights are independent of what they read::
+
+    noise_i = sigma^2 / 4 * sum over unit i's weights of (dlog K / dW)^2
+
+with the derivative through the forward pass alone (reading weights) or through the backward pass
+alone (its own weights), and sigma^2 the weights' variance.
 """
 
 from __future__ import annotations
@@ -15,11 +20,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from cerewrite.empirical.units import Place, Units
+
+Array = NDArray[np.float64]
 
 
 class _Tap(torch.autograd.Function):
@@ -29,7 +38,7 @@ class _Tap(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, probe: Tensor, box: list[Tensor]) -> Tensor:
         ctx.save_for_backward(probe)
         ctx.box = box
-        return x.view_as(x)
+        return x.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -40,11 +49,23 @@ class _Tap(torch.autograd.Function):
 
 
 @dataclass(slots=True)
-class _Run:
-    """What the taps saw in one forward pass."""
+class _Pass:
+    """What a tap saw at one layer: input, output, probe of the gradient, the gradient."""
 
-    reads: list[tuple[Place, Tensor]] = field(default_factory=list)
-    writes: list[tuple[Place, Tensor, list[Tensor]]] = field(default_factory=list)
+    weight: Tensor
+    x: Tensor | None = None
+    z: Tensor | None = None
+    probe: Tensor | None = None
+    box: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Influences:
+    """Per unit, ``[units]`` each: rates of log K, and the variance of the noise in them."""
+
+    forward: Array
+    backward: Array
+    noise: Array
 
 
 class Gates:
@@ -52,28 +73,29 @@ class Gates:
 
     Args:
         units: the units and their places.
+        variances: variance of each layer's weights, by the module's name.
         like: a tensor of the model's dtype and device.
     """
 
-    def __init__(self, units: Units, like: Tensor) -> None:
+    def __init__(self, units: Units, variances: dict[str, float], like: Tensor) -> None:
         self.units = units
-        self._like = like
+        self._variances = variances
+        self._reads = {place.module: place for place in units.reads}
+        self._writes = {place.module: place for place in units.writes}
         self._energy = torch.ones(units.count + 1, dtype=like.dtype, device=like.device)
         self._energy.requires_grad_()
-        self._run = _Run()
+        self._passes: dict[str, _Pass] = {}
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[None]:
         """The taps set on a model, for the time of a block and of one forward pass."""
-        self._run = _Run()
+        self._passes = {}
         handles: list[RemovableHandle] = []
         try:
-            for place in self.units.reads:
-                module = model.get_submodule(place.module)
-                handles.append(module.register_forward_pre_hook(self._reading(place)))
-            for place in self.units.writes:
-                module = model.get_submodule(place.module)
-                handles.append(module.register_forward_hook(self._writing(place)))
+            for name in {**self._reads, **self._writes}:
+                module = model.get_submodule(name)
+                handles.append(module.register_forward_pre_hook(self._reading(name)))
+                handles.append(module.register_forward_hook(self._writing(name)))
             for place in self.units.norms:
                 module = model.get_submodule(place.module)
                 handles.append(module.register_forward_pre_hook(self._into_norm(place)))
@@ -83,48 +105,65 @@ class Gates:
             for handle in handles:
                 handle.remove()
 
-    def influences(self, log_kernel: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward and backward influence of every unit on log K, ``[units]`` each, float64.
+    def influences(self, log_kernel: Tensor) -> Influences:
+        """Rates of log K from a pass under `on`.
 
         Args:
-            log_kernel: log K with its graph, from a pass under `on`.
+            log_kernel: log K with its graph.
         """
-        run = self._run
-        leaves = [x for _, x in run.reads] + [probe for _, probe, _ in run.writes]
-        slopes = torch.autograd.grad(log_kernel, [*leaves, self._energy], allow_unused=True)
-        up, down = (torch.zeros(self.units.count + 1, dtype=torch.float64) for _ in range(2))
-        for (place, x), slope in zip(run.reads, slopes, strict=False):
-            self._add(up, place, x, slope)
-        for (place, _, box), slope in zip(run.writes, slopes[len(run.reads) :], strict=False):
-            if box:
-                self._add(down, place, box[0], slope)
-        if slopes[-1] is not None:
-            up += slopes[-1].detach().double().cpu()
-        return up[:-1], down[:-1]
+        passes = list(self._passes.items())
+        leaves = [t for _, p in passes for t in (p.weight, p.x, p.z, p.probe) if t is not None]
+        leaves = [t for t in leaves if t.requires_grad]
+        found = torch.autograd.grad(
+            log_kernel, [*leaves, self._energy], allow_unused=True, retain_graph=True
+        )
+        slopes = {id(t): s for t, s in zip(leaves, found, strict=False) if s is not None}
+        forward, backward, noise = (np.zeros(self.units.count + 1) for _ in range(3))
+        for name, seen in passes:
+            self._layer(name, seen, slopes, (forward, backward, noise))
+        if found[-1] is not None:
+            forward += found[-1].detach().double().cpu().numpy()
+        return Influences(forward[:-1], backward[:-1], noise[:-1])
 
-    def _add(self, total: Tensor, place: Place, signal: Tensor, slope: Tensor | None) -> None:
-        if slope is not None:
-            values = quadratic(
-                _units_by_positions(signal.detach(), place), _units_by_positions(slope, place)
-            )
-            ids = torch.from_numpy(place.ids[:: place.inner])
-            total.index_add_(0, ids % len(total), values)
+    def _layer(
+        self, name: str, seen: _Pass, slopes: dict[int, Tensor], totals: tuple[Array, Array, Array]
+    ) -> None:
+        """Add one layer's part: forward rates of what it reads, backward rates of its output."""
+        forward, backward, noise = totals
+        whole, slope = slopes.get(id(seen.weight)), slopes.get(id(seen.z))
+        variance = self._variances.get(name, 0.0)
+        through = torch.zeros_like(seen.weight)
+        if slope is not None and seen.z is not None:
+            (through,) = torch.autograd.grad(seen.z, seen.weight, slope, retain_graph=True)
+        reads, writes = self._reads.get(name), self._writes.get(name)
+        rate = None if seen.x is None else slopes.get(id(seen.x))
+        if reads is not None and rate is not None and seen.x is not None:
+            np.add.at(forward, reads.ids, _rates(seen.x, rate, reads.axis))
+            columns = _columns(through, len(reads.ids))
+            np.add.at(noise, reads.ids, variance / 4 * columns)
+        rate = None if seen.probe is None else slopes.get(id(seen.probe))
+        if writes is not None and rate is not None and seen.box:
+            np.add.at(backward, writes.ids, _rates(seen.box[0], rate, writes.axis))
+            rest = through.neg() if whole is None else whole - through
+            rows = rest.detach().double().flatten(1).pow(2).sum(1).cpu().numpy()
+            np.add.at(noise, writes.ids, variance / 4 * rows)
 
-    def _reading(self, place: Place) -> Callable[..., Any]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _reading(self, name: str) -> Callable[..., Any]:
+        def hook(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             x = inputs[0].view_as(inputs[0])
-            if x.requires_grad:
-                self._run.reads.append((place, x))
+            self._passes[name] = _Pass(module.weight, x if x.requires_grad else None)
             return (x, *inputs[1:])
 
         return hook
 
-    def _writing(self, place: Place) -> Callable[..., Any]:
+    def _writing(self, name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            probe = torch.zeros_like(output, requires_grad=True)
-            box: list[Tensor] = []
-            self._run.writes.append((place, probe, box))
-            tapped: Tensor = _Tap.apply(output, probe, box)  # type: ignore[no-untyped-call]
+            seen = self._passes[name]
+            seen.z = output
+            if name not in self._writes:
+                return output
+            seen.probe = torch.zeros_like(output, requires_grad=True)
+            tapped: Tensor = _Tap.apply(output, seen.probe, seen.box)  # type: ignore[no-untyped-call]
             return tapped
 
         return hook
@@ -153,36 +192,17 @@ class Gates:
         return hook
 
 
-def _units_by_positions(x: Tensor, place: Place) -> Tensor:
-    """First example of a tensor as ``[units, positions]``, float64."""
-    example = x[0] if x.dim() > 1 else x[None][0]
-    axis = place.axis - 1
-    flat = example.detach().double().cpu().movedim(axis, 0)
-    return flat.reshape(len(place.ids) // place.inner, -1)
+def _rates(signal: Tensor, slope: Tensor, axis: int) -> Array:
+    """``signal . slope / 2`` per channel, summed over everything else, ``[channels]``."""
+    product = (signal.detach() * slope).movedim(axis, 0).flatten(1).double().sum(1)
+    rates: Array = product.cpu().numpy() / 2
+    return rates
 
 
-def quadratic(signal: Tensor, slope: Tensor) -> Tensor:
-    """Influences ``a_i' M a_i`` with ``dlog K / da_i = 2 M a_i`` fitted over all units.
-
-    Args:
-        signal: a, ``[units, positions]``.
-        slope: dlog K / da, likewise.
-
-    Returns:
-        ``[units]``; their sum is that of the raw ``a_i . slope_i / 2``.
-
-    Example:
-        >>> a = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
-        >>> quadratic(a, 3 * a).tolist()
-        [1.5, 6.0]
-    """
-    basis = [signal]
-    if signal.shape[1] > 1:
-        basis.append(signal.mean(1, keepdim=True).expand_as(signal))
-    design = torch.stack([part.flatten() for part in basis])
-    gram, target = design @ design.T, design @ slope.flatten() / 2
-    weights = torch.linalg.lstsq(gram, target[:, None], driver="gelsd").solution[:, 0]
-    return sum(
-        (w * (signal * part).sum(1) for w, part in zip(weights, basis, strict=True)),
-        torch.zeros(len(signal), dtype=signal.dtype),
-    )
+def _columns(gradient: Tensor, inputs: int) -> Array:
+    """Squares of a weight's gradient summed per input channel, ``[inputs]``."""
+    per_group = gradient.shape[1]
+    groups = inputs // per_group
+    squares = gradient.detach().double().pow(2).reshape(groups, -1, per_group, gradient[0, 0].numel())
+    sums: Array = squares.sum((1, 3)).flatten().cpu().numpy()
+    return sums

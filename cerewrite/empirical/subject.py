@@ -59,6 +59,10 @@ class Subject:
                     fresh = torch.empty(tensor.shape, dtype=tensor.dtype)
                     tensor.copy_(fresh.normal_(0.0, draw.deviation, generator=generator))
 
+    def variances(self) -> dict[str, float]:
+        """Variance of each drawn weight, by the name of its module."""
+        return {draw.parameter.rpartition(".")[0]: draw.scale for draw in self.draws if draw.scale}
+
     def parameters(self) -> tuple[list[str], list[Tensor], list[float]]:
         """Names, tensors and scales of the parameters that make the kernel."""
         names = list(self.scales)

@@ -67,6 +67,9 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     if not output.inputs:
         raise AnalysisError("the model returns no tensor", advice="analyse a part that does")
     needed = _ancestors(ops, output.inputs[0])
+    context.readers.update(
+        name for op in traced.ops if op.name in needed for name in _signals(ops, op)
+    )
     values: dict[str, Moments] = {}
     for op in traced.ops:
         if op.name in needed:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cerewrite.empirical import Gates, Subject, Units, find_units
+from cerewrite.empirical import Gates, Influences, Subject, Units, find_units
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators.base import (
     Assumption,
@@ -62,7 +62,7 @@ class Jackknife(Estimator):
             )
         subject = subject_of(traced, model, example_inputs, assumption)
         units = find_units(traced, subject.model)
-        gates = Gates(units, next(iter(subject.model.parameters())))
+        gates = Gates(units, subject.variances(), next(iter(subject.model.parameters())))
         found: list[dict[str, Influence]] = []
         for index in range(wanted):
             found.append(influences(subject, gates, index))
@@ -108,14 +108,14 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
         kernel = _kernel(subject, gradients)
         subject.checked(float(kernel.detach()), index)
         try:
-            up, down = (values.numpy() for values in gates.influences(kernel.log()))
+            rates = gates.influences(kernel.log())
         except RuntimeError as error:
             raise AnalysisError(
                 f"the model cannot be differentiated twice: {error}",
                 advice="use estimator 'analytic' or 'monte-carlo'",
             ) from error
     return {
-        name: _influence(up[start : start + size], down[start : start + size])
+        name: _influence(rates, slice(start, start + size))
         for name, (start, size) in gates.units.classes.items()
     }
 
@@ -130,11 +130,12 @@ def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
     return torch.stack(terms).double().sum()
 
 
-def _influence(up: Array, down: Array) -> Influence:
+def _influence(rates: Influences, part: slice) -> Influence:
+    up, down = rates.forward[part], rates.backward[part]
     s = up + down
     n = len(s)
-    kappa = n / (n - 1) * float(((s - s.mean()) ** 2).sum()) if n > 1 else float(s[0] ** 2) * 2
-    return Influence(kappa, float(up.sum()), float(down.sum()))
+    raw = n / (n - 1) * float(((s - s.mean()) ** 2).sum()) if n > 1 else 2 * float(s[0] ** 2)
+    return Influence(raw - float(rates.noise[part].sum()), float(up.sum()), float(down.sum()))
 
 
 def _measured(

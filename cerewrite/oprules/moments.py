@@ -76,6 +76,11 @@ class MomentContext:
         traced: its trace.
         standard: standard instead of NTK parametrisation.
         gain: the ``fan_in * Var[W]`` to assume for every layer, biases zero; None for as built.
+
+    Attributes:
+        layers: sampled layers by the name of their operator.
+        fluctuations: where each layer's fluctuation was read, filled on the way.
+        readers: how many operators on the way to the output read each value.
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class MomentContext:
         self._shapes = {op.name: op for op in traced.ops}
         self._standard = standard
         self._gain = gain
-        self._readers = Counter(name for op in traced.ops for name in op.inputs)
+        self.readers: Counter[str] = Counter()
         self._cache: dict[tuple[Any, float], EnergyMoments] = {}
 
     def parameter(self, op: Op) -> Moments:
@@ -180,7 +185,7 @@ class MomentContext:
 
     def settle(self, op: Op, x: Moments) -> Moments:
         """Read pending fluctuations of a value that several operators use, as they stand."""
-        if x.fresh and self._readers[op.name] > 1:
+        if x.fresh and self.readers[op.name] > 1:
             return self.read(x)
         return x
 

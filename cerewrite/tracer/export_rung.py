@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from cerewrite.ir import Op, Ref
+from cerewrite.tracer.fusion import fuse
 
 _CALL = re.compile(r"@(\d+)$")
 
@@ -28,7 +29,9 @@ def export_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         **signature.inputs_to_buffers,
         **getattr(signature, "inputs_to_lifted_tensor_constants", {}),
     }
-    return [_convert(node, names, constants) for node in program.graph_module.graph.nodes]
+    nodes = list(program.graph_module.graph.nodes)
+    combine = {node.name: _combine(node) for node in nodes if _joins(node)}
+    return fuse([_convert(node, names, constants) for node in nodes], combine)
 
 
 def _convert(node: fx.Node, parameters: dict[str, str], constants: dict[str, str]) -> Op:
@@ -111,6 +114,27 @@ def _pointwise(node: fx.Node) -> Callable[[Any], Any] | None:
     if len(operands(node)) != 1 or not isinstance(node.meta.get("val"), Tensor):
         return None
     return functools.partial(_call, target, node.args, node.kwargs)
+
+
+def _joins(node: fx.Node) -> bool:
+    """Whether a node acts unit by unit on several tensors of its own shape."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.pointwise not in target.tags:
+        return False
+    operands = node.all_input_nodes
+    return len(node.args) >= 2 and all(shape_of(n) == shape_of(node) for n in operands)
+
+
+def _combine(node: fx.Node) -> Callable[[Sequence[Tensor]], Tensor]:
+    """The node as a function of its tensors in argument order."""
+
+    def call(tensors: Sequence[Tensor]) -> Tensor:
+        left = iter(tensors)
+        args, kwargs = substitute((node.args, node.kwargs), lambda _: next(left).clone())
+        result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
+        return result
+
+    return call
 
 
 def _call(target: Any, args: Any, kwargs: Any, tensor: Tensor) -> Tensor:

@@ -112,6 +112,28 @@ def test_both_parametrisations_on_meta() -> None:
     assert standard != pytest.approx(ntk, rel=0.01)
 
 
+class Swish(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x)
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.relu()
+        return (y + y) * 0.5
+
+
+@pytest.mark.parametrize(("named", "written"), [(nn.SiLU, Swish), (nn.ReLU, Doubled)])
+def test_functions_written_by_hand_are_one_function(
+    named: type[nn.Module], written: type[nn.Module]
+) -> None:
+    first, second = (
+        analysed(chain([32] * 3, activation=kind), torch.ones(2, 7), gain=2.2).nu.value
+        for kind in (named, written)
+    )
+    assert second == pytest.approx(first, rel=1e-9)
+
+
 def test_zero_head_has_no_kernel_in_ntk() -> None:
     model = chain([8, 8])
     nn.init.zeros_(model[-1].weight)

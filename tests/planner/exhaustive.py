@@ -36,20 +36,23 @@ def designs(
 ) -> Iterator[tuple[tuple[int, ...], float]]:
     """Costs and log(1 + nu) of the original design and of every one within the caps."""
     own = (region.multiplicity, region.widths)
-    yield tuple(count(region, *own, cost) for cost in costs), math.log1p(region_nu(region.sites, *own))
+    spent = tuple(count(region, *own, cost) for cost in costs)
+    yield spent, math.log1p(region_nu(region.sites, *own))
     for widths in itertools.product(*(range(1, WIDEST * size + 1) for size in region.sizes)):
+        one = None
         for m in itertools.count(1):
             spent = tuple(count(region, m, widths, cost) for cost in costs)
             if any(s > c for s, c in zip(spent, cap, strict=True)):
                 break
-            yield spent, math.log1p(region_nu(region.sites, m, widths))
+            one = region_nu(region.sites, 1, widths) if one is None else one
+            yield spent, math.log1p(one / m)
 
 
 def undominated(table: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:
     """The entries that no other one beats or equals everywhere."""
     kept: dict[tuple[int, ...], float] = {}
     for costs, score in sorted(table.items()):
-        rivals = reversed(kept.items()) if len(costs) > 1 else itertools.islice(reversed(kept.items()), 1)
+        rivals = itertools.islice(reversed(kept.items()), 1 if len(costs) == 1 else None)
         if not any(s <= score and all(map(operator.le, c, costs)) for c, s in rivals):
             kept[costs] = score
     return kept
@@ -76,7 +79,7 @@ def search(analysis: Analysis, limits: dict[str, float]) -> dict[tuple[int, ...]
         merged: dict[tuple[int, ...], float] = {}
         for (done, sum_done), (spent, score) in itertools.product(table.items(), best.items()):
             total = tuple(d + s for d, s in zip(done, spent, strict=True))
-            if any(t + later[j] > limits[c] for j, (t, c) in enumerate(zip(total, costs, strict=True))):
+            if any(total[j] + later[j] > limits[c] for j, c in enumerate(costs)):
                 continue
             if sum_done + score < merged.get(total, math.inf):
                 merged[total] = sum_done + score

@@ -13,6 +13,7 @@ from cerewrite.ir import Plan
 from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.rewriter import rewrite
 from cerewrite.verifier import verify
+from tests.rewriter.builders import layer, make_plan, region
 from tests.rewriter.cases import CASES
 
 
@@ -156,6 +157,31 @@ def test_other_faults_are_caught(plant: Callable[[nn.Module], None], caught: set
     plant(new)
     found = failures(model, new, plan, case.inputs())
     assert found & caught == caught - ({"params"} if plant is broken else set())
+
+
+class Listed(nn.Module):
+    """Calls its layers through a plain list, which a swap of submodules does not reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(6, 6) for _ in range(3))
+        self.layers = [self.first, self.second, self.third]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self.layers:
+            x = module(x).relu()
+        return x
+
+
+def test_a_swap_that_does_not_reach_the_forward_is_caught() -> None:
+    torch.manual_seed(0)
+    model, inputs = Listed(), (torch.randn(3, 6),)
+    names = ("first", "second", "third")
+    layers = [layer(model, n, i - 1, i if i < 2 else -1) for i, n in enumerate(names)]
+    plan = make_plan(model, inputs, (region(model, layers),), ((2, (3, 4)),))
+    new = rewrite(plan, model).model
+    found = failures(model, new, plan, inputs)
+    assert found == {"flops", "membership", "gradients"}
 
 
 def test_wrong_figures_are_caught() -> None:

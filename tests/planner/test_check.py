@@ -1,0 +1,87 @@
+"""Edited plans: the split and the rule that it breaks are named."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from cerewrite.budgets import region_cost
+from cerewrite.errors import PlanError
+from cerewrite.ir import Plan, Split
+from cerewrite.measures import region_nu
+from cerewrite.planner import check_plan, make_plan
+from tests.planner.builders import analysis_of, chain_region
+
+PLAN = make_plan(
+    analysis_of(
+        [
+            chain_region("a", [64, 64], 128, 128, norm=2, divisor=2),
+            chain_region("b", [96, 96], 128, 128),
+        ],
+        extra_kappas=(0.01,),
+    )
+)
+
+
+def edited(**changes: Any) -> Plan:
+    first = dataclasses.replace(PLAN.splits[0], **changes)
+    return dataclasses.replace(PLAN, splits=(first, *PLAN.splits[1:]))
+
+
+def test_a_plan_as_made_passes() -> None:
+    check_plan(PLAN)
+    check_plan(edited(note="looked at by hand"))
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (edited(region="c"), r"splits\[0\] \(c\): the plan has no such region"),
+        (edited(region="b"), r"splits\[1\] \(b\): the region is split twice"),
+        (edited(multiplicity=0), r"splits\[0\] \(a\): multiplicity 0 is below 1"),
+        (edited(widths=(4,)), "1 widths for 2 width classes"),
+        (edited(widths=(4, 0)), "width 0 of 'a.l1' is below 1"),
+        (edited(widths=(3, 4)), "width 3 of 'a.l0' is no multiple of 2, which a.n0 needs"),
+        (edited(multiplicity=1, widths=(64, 64)), "is the region as it is"),
+        (edited(multiplicity=PLAN.splits[0].multiplicity + 1), "states .* params, but"),
+        (edited(params=PLAN.splits[0].params - 1), "states .* params, but"),
+        (edited(flops=0), "states 0 flops, but"),
+        (edited(nu=0.5), "states nu 0.5, but its design has"),
+        (dataclasses.replace(PLAN, schema=99), "schema 99"),
+        (dataclasses.replace(PLAN, objective="third"), "objective is 'third'"),
+        (dataclasses.replace(PLAN, splits=PLAN.splits[1:]), "'a' has no split"),
+        (
+            dataclasses.replace(PLAN, planned=dataclasses.replace(PLAN.planned, params=5)),
+            "planned.params is 5, but the splits make it",
+        ),
+        (
+            dataclasses.replace(PLAN, planned=dataclasses.replace(PLAN.planned, nu=5.0)),
+            "planned.nu is 5, but the splits make it",
+        ),
+    ],
+)
+def test_broken_rules_are_named(plan: Plan, message: str) -> None:
+    with pytest.raises(PlanError, match=message) as caught:
+        check_plan(plan)
+    assert caught.value.advice
+
+
+def test_a_consistent_edit_passes_unless_it_breaks_the_budget() -> None:
+    def with_members(count: int) -> Plan:
+        region, old = PLAN.regions[0], PLAN.splits[0]
+        costs = [region_cost(name, region, count, (4, 4)) for name in ("params", "flops")]
+        nu = region_nu(region.sites, count, (4, 4))
+        split = Split("a", count, (4, 4), *costs, nu)
+        planned = dataclasses.replace(
+            PLAN.planned,
+            params=PLAN.planned.params + costs[0] - old.params,
+            flops=PLAN.planned.flops + costs[1] - old.flops,
+            nu=(1 + PLAN.planned.nu) / (1 + old.nu) * (1 + nu) - 1,
+        )
+        return dataclasses.replace(PLAN, splits=(split, *PLAN.splits[1:]), planned=planned)
+
+    check_plan(with_members(2))
+    with pytest.raises(PlanError, match="more than its budget 'params'"):
+        check_plan(with_members(500))

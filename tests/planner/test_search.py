@@ -1,0 +1,92 @@
+"""The search for one region: descent and grid against enumeration, and its landscape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cerewrite.ir import Region
+from cerewrite.measures import MEASURES
+from cerewrite.planner import landscape, search
+from cerewrite.planner.descent import sweep
+from cerewrite.planner.problem import Constraints, Problem, build_problem
+from cerewrite.planner.search import FINE, build_front, detail_for, thin
+from tests.planner.builders import chain_region
+
+
+def problem_of(region: Region, **constraints: int) -> Problem:
+    problem = build_problem(region, ["params"], MEASURES["nu"], Constraints(**constraints))
+    assert isinstance(problem, Problem)
+    return problem
+
+
+@pytest.mark.parametrize("widths", [[6, 6], [4, 5, 4], [3, 4, 4, 3]])
+def test_the_heuristic_search_is_close_to_enumeration(
+    widths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = problem_of(chain_region("r", widths, 20, 10, kernels=[1] + [3] * len(widths)))
+    cap = 3.0 * problem.original()[0]
+    monkeypatch.setattr(search, "EXHAUSTIVE", 10**9)
+    full = build_front(problem, FINE, cap)
+    monkeypatch.setattr(search, "EXHAUSTIVE", 0)
+    found = build_front(problem, FINE, cap)
+    best = np.minimum.accumulate(found.score)
+    at = np.searchsorted(found.costs[:, 0], full.costs[:, 0], side="right") - 1
+    loss = best[np.maximum(at, 0)] / full.score - 1.0
+    large = full.costs[:, 0] > 1.2 * full.costs[0, 0]
+    assert loss[large].max() < 0.01
+    assert np.median(loss) < 1e-9
+
+
+def test_the_descent_covers_all_costs() -> None:
+    problem = problem_of(chain_region("r", [64] * 6, 100, 10))
+    rows = problem.expand(sweep(problem))
+    costs = np.sort(problem.table(np.ones(1, dtype=np.int64), rows)[:, 0, 0])
+    assert costs[0] == problem.table(np.ones(1, dtype=np.int64), np.ones((1, 6), int))[0, 0, 0]
+    assert (costs[1:] / costs[:-1]).max() < 2.5
+
+
+def test_large_regions_keep_equal_classes_equal() -> None:
+    problem = problem_of(chain_region("r", [32, 64] * 20, 10, 10))
+    assert len(problem.values) == 2
+    assert problem.expand(np.asarray([[3, 7]])).tolist() == [[3, 7] * 20]
+
+
+def test_the_front_s_cut_of_inefficient_members_loses_nothing() -> None:
+    region = chain_region("r", [12, 12], 48, 48)
+    problem = problem_of(region)
+    # a bound on members switches the cut off; large enough, it changes nothing else
+    limited = problem_of(region, max_multiplicity=10**5)
+    cap = 2.0 * problem.original()[0]
+    cut, whole = build_front(problem, FINE, cap), build_front(limited, FINE, cap)
+    assert cut.considered < whole.considered
+    np.testing.assert_array_equal(cut.costs, whole.costs)
+    np.testing.assert_array_equal(cut.score, whole.score)
+
+
+def test_thinning_keeps_both_ends() -> None:
+    values = np.arange(4, 4000, 4)
+    few = thin(values)
+    assert (few[0], few[-1], len(few) < 100) == (4, 3996, True)
+    assert thin(values[:5]).tolist() == values[:5].tolist()
+
+
+def test_fewer_regions_are_searched_more_finely() -> None:
+    assert detail_for(1).dense > detail_for(16).dense
+
+
+def test_landscape() -> None:
+    region = chain_region("r", [64, 32], 100, 10)
+    found = landscape(region, rows=8)
+    assert found.widths[-1] == (64, 32)
+    assert len(found.nu) == len(found.costs) == len(found.widths)
+    assert found.best is not None
+    row, column = found.best
+    assert found.costs[row][column] <= found.limit == found.costs[-1][0]
+    assert found.nu[row][column] == min(
+        nu
+        for nus, costs in zip(found.nu, found.costs, strict=True)
+        for nu, cost in zip(nus, costs, strict=True)
+        if cost <= found.limit
+    )
+    assert landscape(region, limit=0.0).best is None
