@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-TORCHVISION = ("resnet50", "resnet101", "wide_resnet50_2", "vgg16_bn")
+TORCHVISION = {"resnet50": 64, "resnet101": 64, "wide_resnet50_2": 64, "vgg16_bn": 32}
+"""Names, and the pixels of their images: at equal parameters a VGG's first maps grow most."""
 
 _library: torch.library.Library | None = None
 
@@ -42,9 +43,10 @@ def example(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
 
 
 def image_model(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """A torchvision model with random weights, and two images of 64 pixels."""
+    """A torchvision model with random weights, and two small images."""
     factory: Callable[[], nn.Module] = getattr(torchvision_models(), name)
-    return factory(), (torch.randn(2, 3, 64, 64),)
+    pixels = TORCHVISION[name]
+    return factory(), (torch.randn(2, 3, pixels, pixels),)
 
 
 def everything() -> dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]]:

@@ -192,7 +192,7 @@ class LayerRule(OpRule):
 
     @abstractmethod
     def blocks(self, module: nn.Module) -> Tensor:
-        """The weight as ``[units, fan_in]``, a view: what initialisers draw and gains measure."""
+        """The weight with its fan-in last, a view: ``[units, fan_in]``, members in front if any."""
 
 
 OPRULES: Registry[OpRule] = Registry("operator", "cerewrite.oprules", "cerewrite.operators")

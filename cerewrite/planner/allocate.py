@@ -70,7 +70,7 @@ def allocate(
         The allocation, or None if nothing was found that fits.
 
     Example:
-        >>> worth = [np.array([3.0, 1.0]), np.array([2.0, 0.0])]
+        >>> worth = [np.array([4.0, 1.0]), np.array([2.0, 0.0])]
         >>> weight = [np.array([[1.0], [4.0]]), np.array([[1.0], [3.0]])]
         >>> allocate(worth, weight, np.array([5.0])).chosen
         (1, 0)

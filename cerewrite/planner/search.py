@@ -11,7 +11,7 @@ larger set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,6 +25,9 @@ from cerewrite.planner.problem import GROWTH, MAX_MULTIPLICITY, Problem
 EXHAUSTIVE = 120_000
 """Members are enumerated where designs times classes stay below it."""
 
+
+BESIDE = 150_000
+"""Most members looked at around those on the front, at a time."""
 
 BLOCKS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, np.inf)
 """Rows are grouped by the most members that are useful with them, to save time and memory."""
@@ -94,7 +97,7 @@ def _allowed_pairs(
     Yields:
         Row and index of the multiplicity, ``[designs]``; costs, ``[designs, costs]``; score.
     """
-    most = _useful_multiplicity(problem, rows, detail)
+    most = _useful_multiplicity(problem, rows, detail.ratio)
     nu = problem.member(rows)
     for low, high in pairwise(BLOCKS):
         block = np.flatnonzero((most >= low) & ((most < high) | (high == np.inf)))
@@ -121,10 +124,11 @@ def member_front(problem: Problem, detail: Detail) -> tuple[IntArray, int]:
         groups = sweep(problem)
     tried = len(groups)
     groups = groups[_best_members(problem, problem.expand(groups))]
-    between = _between(problem, groups, detail.between)
-    tried += len(between)
-    groups = np.concatenate([groups, between])
-    groups = groups[_best_members(problem, problem.expand(groups))]
+    for more in (lambda rows: _between(problem, rows, detail.between), *[_beside(problem)] * 2):
+        added = more(groups)
+        tried += len(added)
+        groups = np.concatenate([groups, added])
+        groups = groups[_best_members(problem, problem.expand(groups))]
     return problem.expand(groups), tried
 
 
@@ -165,16 +169,31 @@ def _between(problem: Problem, groups: IntArray, count: int) -> IntArray:
     parts = np.arange(count + 1)[:, None, None] / (count + 1)
     mixed = np.exp(logs[:-1] + parts * np.diff(logs, axis=0)).reshape(-1, groups.shape[1])
     mixed = np.concatenate([mixed, groups[-1:]])
-    index = np.stack(
-        [_nearest(values, mixed[:, g]) for g, values in enumerate(problem.values)], axis=-1
-    )
-    moves = np.concatenate([np.zeros((1, index.shape[1]), dtype=np.int64),
-                            np.eye(index.shape[1], dtype=np.int64),
-                            -np.eye(index.shape[1], dtype=np.int64)])
+    return problem.widths_at(_indices(problem, mixed))
+
+
+def _beside(problem: Problem) -> Callable[[IntArray], IntArray]:
+    """A search around front members: one or two classes changed by one step."""
+    count = len(problem.values)
+    single = np.concatenate([np.eye(count, dtype=np.int64), -np.eye(count, dtype=np.int64)])
+    moves = np.unique((single[:, None, :] + single[None, :, :]).reshape(-1, count), axis=0)
+    moves = np.concatenate([single, moves])
     top = np.asarray([len(values) - 1 for values in problem.values])
-    index = np.clip(index[:, None, :] + moves, 0, top).reshape(-1, index.shape[1])
-    index = np.unique(index, axis=0)
-    return problem.widths_at(index)
+
+    def search(groups: IntArray) -> IntArray:
+        useful = _useful_multiplicity(problem, problem.expand(groups), 1.0) >= 1.0
+        rows = groups[useful][: max(BESIDE // len(moves), 1)]
+        index = _indices(problem, rows.astype(np.float64))
+        index = np.clip(index[:, None, :] + moves, 0, top).reshape(-1, count)
+        return problem.widths_at(np.unique(index, axis=0))
+
+    return search
+
+
+def _indices(problem: Problem, widths: FloatArray) -> IntArray:
+    """Indices of the allowed widths nearest to the wanted ones, ``[designs, groups]``."""
+    columns = [_nearest(values, widths[:, g]) for g, values in enumerate(problem.values)]
+    return np.stack(columns, axis=-1)
 
 
 def _nearest(values: IntArray, wanted: FloatArray) -> IntArray:
@@ -183,13 +202,13 @@ def _nearest(values: IntArray, wanted: FloatArray) -> IntArray:
     return np.asarray(np.clip(index, 0, len(values) - 1))
 
 
-def _useful_multiplicity(problem: Problem, rows: IntArray, detail: Detail) -> FloatArray:
+def _useful_multiplicity(problem: Problem, rows: IntArray, ratio: float) -> FloatArray:
     """The most members of each row that can still be worth having, ``[rows]``.
 
     Let ``e = nu(1, n) * slope`` be a row's inefficiency, slope its cost per member. ``m`` members
     of a row cost as much as ``x = m * slope / slope'`` members of the most efficient one,
     which has the smaller nu as soon as ``floor(x) / x >= e' / e``, that is, for every
-    ``x >= 1 / (1 - e' / e)``. The gaps in the list of multiplicities are allowed for.
+    ``x >= 1 / (1 - e' / e)``. ``ratio`` allows for gaps in the list of multiplicities.
     """
     if not problem.measure.inverse or problem.most < MAX_MULTIPLICITY:
         return np.full(len(rows), np.inf)
@@ -200,7 +219,7 @@ def _useful_multiplicity(problem: Problem, rows: IntArray, detail: Detail) -> Fl
         slope = np.maximum(slopes @ mix, 1e-300)
         waste = nu * slope
         best = int(np.argmin(waste))
-        share = np.minimum(detail.ratio * waste[best] / np.maximum(waste, 1e-300), 1.0)
+        share = np.minimum(ratio * waste[best] / np.maximum(waste, 1e-300), 1.0)
         with np.errstate(divide="ignore"):
             most = np.maximum(most, np.ceil(slope[best] / slope / (1.0 - share)))
     return most

@@ -78,7 +78,22 @@ def before_and_after(plan: ir.Plan) -> Section:
         title="Before and after",
         columns=("", ">before", ">after", ">ratio"),
         rows=rows,
-        lines=(claim(plan), NOT_EQUIVALENT) if plan.splits else (claim(plan),),
+        lines=(claim(plan), *_warning(plan), NOT_EQUIVALENT) if plan.splits else (claim(plan),),
+    )
+
+
+DEARER = 1.5
+"""FLOPs above this ratio are warned about."""
+
+
+def _warning(plan: ir.Plan) -> tuple[str, ...]:
+    """What a plan costs that nobody limited."""
+    growth = plan.planned.flops / max(plan.baseline.flops, 1)
+    if growth <= DEARER or any(budget.cost == "flops" for budget in plan.budgets):
+        return ()
+    return (
+        f"FLOPs grow {growth:.1f} times, and training will be slower by about as much: "
+        "--budget params --budget flops holds both.",
     )
 
 

@@ -57,7 +57,7 @@ def test_the_front_s_cut_of_inefficient_members_loses_nothing() -> None:
     problem = problem_of(region)
     # a bound on members switches the cut off; large enough, it changes nothing else
     limited = problem_of(region, max_multiplicity=10**5)
-    cap = 2.0 * problem.original()[0]
+    cap = 60.0 * problem.original()[0]
     cut, whole = build_front(problem, FINE, cap), build_front(limited, FINE, cap)
     assert cut.considered < whole.considered
     np.testing.assert_array_equal(cut.costs, whole.costs)
