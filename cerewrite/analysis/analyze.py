@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast, get_args
+from typing import Any, Unpack, cast, get_args
 
 from torch import nn
 
 from cerewrite.analysis.regions import find_regions
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.estimators import ESTIMATORS, Assumption, Corrections, LayerCorrection
-from cerewrite.estimators.base import Parametrization
+from cerewrite.estimators.base import Measuring, Parametrization
 from cerewrite.ir import (
     Analysis,
     Estimate,
@@ -36,6 +36,7 @@ def analyze(
     parametrization: str = "ntk",
     gain: str | float = "as-built",
     scope: str = "block",
+    **measuring: Unpack[Measuring],
 ) -> Analysis:
     """Per-layer finite-width corrections of a traced model, its regions and its nu.
 
@@ -47,6 +48,8 @@ def analyze(
         parametrization: ``ntk`` or ``standard``.
         gain: ``as-built``, ``he``, or a positive number: fan_in * Var[W] of every layer.
         scope: ``block``.
+        measuring: for estimators that measure: ``draws``, ``seed``, ``precision``, ``readout``,
+            ``norms``, ``initialise``, ``executor``, ``progress`` (see `Assumption`).
 
     Raises:
         UsageError: on an unknown choice.
@@ -56,7 +59,7 @@ def analyze(
         raise AnalysisError(
             "the model has no linear or convolution layer", advice="there is nothing to analyse"
         )
-    assumption = _assumption(parametrization, gain)
+    assumption = replace(_assumption(parametrization, gain), **measuring)
     if scope not in SCOPES:
         raise UsageError(f"unknown scope '{scope}'", advice=f"choose from: {', '.join(SCOPES)}")
     method = ESTIMATORS[estimator]
@@ -138,7 +141,7 @@ def _with_sites(
                     v_aa=at.v_aa,
                     v_bb=at.v_bb,
                     v_ab=at.v_ab,
-                    rho=at.rho,
+                    rho=max(at.rho, 0.0),
                     c_norm=at.c_norm,
                 )
             )

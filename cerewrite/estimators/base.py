@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import nn
@@ -47,6 +47,19 @@ class Assumption:
     initialise: Callable[[nn.Module, torch.Generator], None] | None = None
     executor: Executor | None = None
     progress: Callable[[int, int, float], None] | None = None
+
+
+class Measuring(TypedDict, total=False):
+    """The fields of `Assumption` that only measuring estimators look at."""
+
+    draws: int | None
+    seed: int
+    precision: float | None
+    readout: str
+    norms: Norms
+    initialise: Callable[[nn.Module, torch.Generator], None] | None
+    executor: Executor | None
+    progress: Callable[[int, int, float], None] | None
 
 
 @dataclass(frozen=True, slots=True)

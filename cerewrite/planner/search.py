@@ -11,7 +11,7 @@ larger set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,9 +26,6 @@ EXHAUSTIVE = 120_000
 """Members are enumerated where designs times classes stay below it."""
 
 
-BESIDE = 150_000
-"""Most members looked at around those on the front, at a time."""
-
 BLOCKS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, np.inf)
 """Rows are grouped by the most members that are useful with them, to save time and memory."""
 
@@ -41,15 +38,17 @@ class Detail:
         dense: multiplicities up to it are all looked at.
         ratio: beyond it, neighbours differ by this factor.
         between: designs put between neighbours on the front of members.
+        beside: designs looked at around the most efficient members; 0 for none.
     """
 
     dense: int
     ratio: float
     between: int
+    beside: int
 
 
-FINE = Detail(dense=1024, ratio=1.005, between=12)
-COARSE = Detail(dense=48, ratio=1.03, between=3)
+FINE = Detail(dense=1024, ratio=1.005, between=12, beside=60_000)
+COARSE = Detail(dense=48, ratio=1.03, between=3, beside=0)
 
 
 def detail_for(regions: int) -> Detail:
@@ -124,8 +123,8 @@ def member_front(problem: Problem, detail: Detail) -> tuple[IntArray, int]:
         groups = sweep(problem)
     tried = len(groups)
     groups = groups[_best_members(problem, problem.expand(groups))]
-    for more in (lambda rows: _between(problem, rows, detail.between), *[_beside(problem)] * 2):
-        added = more(groups)
+    for more in (_between, _beside) if detail.beside else (_between,):
+        added = more(problem, groups, detail)
         tried += len(added)
         groups = np.concatenate([groups, added])
         groups = groups[_best_members(problem, problem.expand(groups))]
@@ -161,33 +160,35 @@ def _best_members(problem: Problem, rows: IntArray) -> IntArray:
     return pareto(np.column_stack([costs, problem.member(rows)]))
 
 
-def _between(problem: Problem, groups: IntArray, count: int) -> IntArray:
+def _between(problem: Problem, groups: IntArray, detail: Detail) -> IntArray:
     """Designs between neighbours on the front (in log width) and one step beside each."""
     if len(groups) < 2:
         return groups
     logs = np.log(groups.astype(np.float64))
-    parts = np.arange(count + 1)[:, None, None] / (count + 1)
+    parts = np.arange(detail.between + 1)[:, None, None] / (detail.between + 1)
     mixed = np.exp(logs[:-1] + parts * np.diff(logs, axis=0)).reshape(-1, groups.shape[1])
     mixed = np.concatenate([mixed, groups[-1:]])
-    return problem.widths_at(_indices(problem, mixed))
+    steps = np.eye(groups.shape[1], dtype=np.int64)
+    moves = np.concatenate([0 * steps[:1], steps, -steps])
+    return problem.widths_at(_moved(problem, _indices(problem, mixed), moves))
 
 
-def _beside(problem: Problem) -> Callable[[IntArray], IntArray]:
-    """A search around front members: one or two classes changed by one step."""
+def _beside(problem: Problem, groups: IntArray, detail: Detail) -> IntArray:
+    """The most efficient members with one or two classes changed by one step."""
     count = len(problem.values)
     single = np.concatenate([np.eye(count, dtype=np.int64), -np.eye(count, dtype=np.int64)])
     moves = np.unique((single[:, None, :] + single[None, :, :]).reshape(-1, count), axis=0)
-    moves = np.concatenate([single, moves])
+    most = _useful_multiplicity(problem, problem.expand(groups), 1.0)
+    chosen = np.argsort(-most, kind="stable")[: max(detail.beside // len(moves), 1)]
+    index = _indices(problem, groups[chosen[most[chosen] >= 1.0]].astype(np.float64))
+    return problem.widths_at(_moved(problem, index, moves))
+
+
+def _moved(problem: Problem, index: IntArray, moves: IntArray) -> IntArray:
+    """Every move from every design, cut off at the bounds, each design once."""
     top = np.asarray([len(values) - 1 for values in problem.values])
-
-    def search(groups: IntArray) -> IntArray:
-        useful = _useful_multiplicity(problem, problem.expand(groups), 1.0) >= 1.0
-        rows = groups[useful][: max(BESIDE // len(moves), 1)]
-        index = _indices(problem, rows.astype(np.float64))
-        index = np.clip(index[:, None, :] + moves, 0, top).reshape(-1, count)
-        return problem.widths_at(np.unique(index, axis=0))
-
-    return search
+    moved = np.clip(index[:, None, :] + moves, 0, top).reshape(-1, index.shape[1])
+    return np.asarray(np.unique(moved, axis=0))
 
 
 def _indices(problem: Problem, widths: FloatArray) -> IntArray:
