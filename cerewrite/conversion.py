@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import artifacts, ir
 from cerewrite.clock import Clock
@@ -118,15 +118,13 @@ def convert(
 
 
 def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:
-    ours, theirs = AnalysisOptions(), PlanOptions()
-    for name, value in options.items():
-        if name in AnalysisOptions.__annotations__:
-            ours[name] = value  # type: ignore[literal-required]
-        elif name in PlanOptions.__annotations__:
-            theirs[name] = value  # type: ignore[literal-required]
-        else:
+    """Which verb takes which option; the seed serves both."""
+    for name in options:
+        if name not in ConvertOptions.__annotations__:
             raise TypeError(f"convert() got an unexpected keyword argument '{name}'")
-    return ours, theirs
+    ours = {k: v for k, v in options.items() if k in AnalysisOptions.__annotations__}
+    theirs = {k: v for k, v in options.items() if k in PlanOptions.__annotations__}
+    return cast(AnalysisOptions, ours), cast(PlanOptions, theirs)
 
 
 def _rewrite(

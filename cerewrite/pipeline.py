@@ -26,6 +26,14 @@ class AnalysisOptions(TypedDict, total=False):
     parametrization: str
     gain: str | float
     scope: str
+    draws: int | None
+    seed: int
+    precision: float | None
+    readout: str
+    norms: Literal["train", "eval"]
+    initialise: Any
+    executor: Any
+    progress: Any
 
 
 class PlanOptions(TypedDict, total=False):
@@ -57,7 +65,9 @@ def analyze(
             first.
         clock: times the stages.
         options: ``estimator`` (a registered one, "analytic"), ``parametrization`` ("ntk" or
-            "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block").
+            "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block"); and for
+            estimators that measure ``draws``, ``seed``, ``precision``, ``readout``, ``norms``,
+            ``initialise``, ``executor``, ``progress`` (see `cerewrite.estimators.Assumption`).
 
     Raises:
         TraceError: if the model cannot be traced.

@@ -34,8 +34,9 @@ def parse_budgets(request: str | Sequence[str], analysis: Analysis) -> tuple[Bud
     texts = [request] if isinstance(request, str) else list(request)
     parts = [part.strip() for text in texts for part in text.split(",")]
     if not parts or not all(parts):
-        raise UsageError("no budget was given" if not any(parts) else "empty budget in the list",
-                         advice=_ADVICE)
+        raise UsageError(
+            "no budget was given" if not any(parts) else "empty budget in the list", advice=_ADVICE
+        )
     budgets: dict[str, Budget] = {}
     for part in parts:
         budget = _parse(part, analysis)

@@ -229,17 +229,14 @@ def list_() -> None:
 
 
 def _analysis(session: Session, model: str, options: dict[str, Any]) -> ir.Analysis:
-    options.pop("seed")
     loaded, inputs = session.load(model)
     return cerewrite.analyze(loaded.module, inputs, clock=session.clock, **options)
 
 
 def _plan(session: Session, model: str, options: dict[str, Any]) -> ir.Plan:
     opt.check_budget(options["budget"])
-    names = ("estimator", "parametrization", "gain", "scope")
-    ours = {name: options.pop(name) for name in names}
-    seed = options["seed"]
-    analysis = _analysis(session, model, {**ours, "seed": seed})
+    ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
+    analysis = _analysis(session, model, {**ours, "seed": options["seed"]})
     with session.clock("plan"):
         return cerewrite.plan(analysis, **options)
 

@@ -51,6 +51,10 @@ INPUT = _all(
     ]
 )
 
+ANALYSIS_NAMES = (
+    "estimator", "parametrization", "gain", "scope", "draws", "precision", "readout", "norms"
+)  # fmt: skip
+
 ANALYSIS = _all(
     [
         click.option(
@@ -80,6 +84,29 @@ ANALYSIS = _all(
             default="block",
             show_default=True,
             help="How far a region may reach.",
+        ),
+        click.option(
+            "--draws",
+            type=click.IntRange(1),
+            help="Initialisations that a measuring estimator draws.  [default: its own]",
+        ),
+        click.option(
+            "--precision",
+            type=click.FloatRange(0, min_open=True),
+            help="Relative standard error of nu at which Monte-Carlo stops.",
+        ),
+        click.option(
+            "--readout",
+            default="",
+            metavar="OUTPUT",
+            help="Output, channel or both that nu is read at: logits, :3, logits:3.",
+        ),
+        click.option(
+            "--norms",
+            type=click.Choice(["train", "eval"]),
+            default="train",
+            show_default=True,
+            help="Batch norms on the batch's or on the running statistics.",
         ),
     ]
 )

@@ -106,9 +106,7 @@ def inflation(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
 def _leading(site: Site, share: float) -> float:
     """The site's term of the recursion at leading order, at one unit."""
     up, down = site.f_up, share - site.f_up
-    return site.rho * (
-        site.v_aa * up * up + site.v_bb * down * down + 2.0 * site.v_ab * up * down
-    )
+    return site.rho * (site.v_aa * up * up + site.v_bb * down * down + 2.0 * site.v_ab * up * down)
 
 
 def region_nu(sites: Sequence[Site], multiplicity: float, widths: Sequence[float]) -> float:

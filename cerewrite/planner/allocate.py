@@ -25,6 +25,9 @@ STATES = 3_000
 PAIRS = 250_000
 """Most extensions of partial choices formed at once."""
 
+CLOSE = 1e-4
+"""A cut merge is not repeated once the relative gap is below it."""
+
 SWAPS = 200
 """Most single exchanges that improve a feasible choice before the merge."""
 
@@ -121,7 +124,8 @@ def _merge_until_stable(
         )
         if improved:
             best = found
-        if exact or not improved:
+        lost = np.inf if best is None else options.value(best) - prices.bound
+        if exact or not improved or lost <= CLOSE * abs(prices.bound):
             break
     return best, exact
 
@@ -185,9 +189,7 @@ class _States:
         option = np.tile(index, len(states))
         lost = self.reduced[parent] + reduced[option]
         loads = self.loads[parent] + options.loads[option]
-        good = np.flatnonzero(
-            (lost <= spare) & (loads + later <= options.room).all(axis=1)
-        )
+        good = np.flatnonzero((lost <= spare) & (loads + later <= options.room).all(axis=1))
         parent, option, lost, loads = parent[good], option[good], lost[good], loads[good]
         value = self.value[parent] + options.values[option]
         keep = self._keep(value, lost, loads)

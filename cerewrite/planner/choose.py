@@ -68,8 +68,19 @@ def _key(problem: Problem, cap: FloatArray) -> object:
     return (
         region.sizes,
         region.multiplicity,
-        tuple((y.role, y.source, y.target, y.in_channels, y.out_channels, y.kernel, y.positions,
-               y.bias) for y in region.layers),
+        tuple(
+            (
+                y.role,
+                y.source,
+                y.target,
+                y.in_channels,
+                y.out_channels,
+                y.kernel,
+                y.positions,
+                y.bias,
+            )
+            for y in region.layers
+        ),
         tuple((index[m.width], m.params, m.flops, m.divisor) for m in region.modules),
         tuple((s.width, s.f_up, s.f_dn, s.v_aa, s.v_bb, s.v_ab, s.rho) for s in region.sites),
         tuple(cap),

@@ -51,9 +51,7 @@ class Room:
         return np.asarray(self.limits - others)
 
 
-def find_room(
-    analysis: Analysis, budgets: tuple[Budget, ...], problems: Sequence[Problem]
-) -> Room:
+def find_room(analysis: Analysis, budgets: tuple[Budget, ...], problems: Sequence[Problem]) -> Room:
     """The feasible range of every budgeted cost.
 
     Least is every region at one member of the least widths allowed, or as it is; largest is

@@ -78,7 +78,8 @@ class Problem:
             channel multiple and of its modules' divisors.
         costs: the region's budgeted costs, the objective's first.
         measure: what is minimised.
-        most: most members.
+        most: most members; 1 without interior layers, where m members of width n and one of
+            width m * n are the same network (THEORY 2).
     """
 
     region: Region
@@ -128,6 +129,8 @@ def build_problem(
         (size, step) if len(region.classes) > FREE_CLASSES else (index,)
         for index, (size, step) in enumerate(zip(region.sizes, steps, strict=True))
     ]
+    interior = any(layer.role == "interior" for layer in region.layers)
+    most, widest = (constraints.most, WIDEST) if interior else (1, GROWTH)
     groups = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     group = np.asarray([groups[key] for key in keys], dtype=np.int64)
     values = []
@@ -135,18 +138,18 @@ def build_problem(
         index = int(np.flatnonzero(group == number)[0])
         step, size = steps[index], region.sizes[index]
         first = -(-constraints.min_width // step) * step
-        values.append(np.arange(first, WIDEST * size + 1, step, dtype=np.int64))
+        values.append(np.arange(first, widest * size + 1, step, dtype=np.int64))
         if not len(values[-1]):
             return Rejection(
                 region.name,
                 "no-width",
                 f"class '{region.classes[index]}' of {size} channels has no width that is at "
                 f"least {constraints.min_width}, a multiple of {step} and at most "
-                f"{WIDEST * size}",
+                f"{widest * size}",
                 "lower --min-width or --channel-multiple",
             )
     parts = tuple(BUDGETS[name].region(region) for name in costs)
-    return Problem(region, group, tuple(values), parts, measure, constraints.most)
+    return Problem(region, group, tuple(values), parts, measure, most)
 
 
 def _unmeasured(region: Region) -> Rejection | None:

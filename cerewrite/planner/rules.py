@@ -54,9 +54,7 @@ def select_regions(
     return kept, rejections
 
 
-def _matches(
-    rule: str, kind: str, regions: Sequence[Region], analysis: Analysis
-) -> frozenset[str]:
+def _matches(rule: str, kind: str, regions: Sequence[Region], analysis: Analysis) -> frozenset[str]:
     found = frozenset(region.name for region in regions if _hits(rule, region))
     if found:
         return found
@@ -69,8 +67,9 @@ def _matches(
         )
     listed = ", ".join(region.name for region in regions[:8]) or "none"
     raise UsageError(
-        f"--{kind} '{rule}' matches no region", advice=f"regions are: {listed}"
-        + (f" and {len(regions) - 8} more" if len(regions) > 8 else "")
+        f"--{kind} '{rule}' matches no region",
+        advice=f"regions are: {listed}"
+        + (f" and {len(regions) - 8} more" if len(regions) > 8 else ""),
     )
 
 

@@ -226,9 +226,7 @@ def _useful_multiplicity(problem: Problem, rows: IntArray, ratio: float) -> Floa
     return most
 
 
-def _multiplicities(
-    problem: Problem, rows: IntArray, detail: Detail, cap: FloatArray
-) -> IntArray:
+def _multiplicities(problem: Problem, rows: IntArray, detail: Detail, cap: FloatArray) -> IntArray:
     """Multiplicities to look at: all up to a point, then geometric, up to what ``cap`` allows."""
     table = problem.table(np.asarray([1, 2], dtype=np.int64), rows)
     slope = np.maximum((table[:, 1] - table[:, 0]).min(axis=0), 1.0)

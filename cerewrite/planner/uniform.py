@@ -10,7 +10,7 @@ from cerewrite.errors import InfeasibleBudgetError
 from cerewrite.measures.base import FloatArray, IntArray
 from cerewrite.planner.choose import SLACK, Choice, Objective
 from cerewrite.planner.limits import Room
-from cerewrite.planner.problem import MAX_MULTIPLICITY, WIDEST, Problem
+from cerewrite.planner.problem import WIDEST, Problem
 
 DENSE = 4096
 """Multiplicities up to it are all looked at, beyond it a geometric selection."""
@@ -79,7 +79,7 @@ def _multiplicities(
     tables = [p.table(pair, rows) for p, rows in zip(problems, widths, strict=True)]
     total = np.sum(tables, axis=0)
     slope = np.maximum((total[:, 1] - total[:, 0]).min(axis=0), 1.0)
-    most = min(*(problem.most for problem in problems), MAX_MULTIPLICITY)
+    most = max(problem.most for problem in problems)
     most = int(np.clip((room.limits / slope).min() + 1.0, 1.0, most))
     dense = np.arange(1, min(most, DENSE) + 1, dtype=np.int64)
     if most <= DENSE:

@@ -57,17 +57,35 @@ def chain_region(
     channels = [inputs, *widths, outputs]
     layers = tuple(
         RegionLayer(
-            names[i], op, "entry" if i == 0 else "exit" if i == count else "interior",
-            i - 1, i if i < count else -1, channels[i], channels[i + 1], kernels[i],
-            positions[i], bias,
+            names[i],
+            op,
+            "entry" if i == 0 else "exit" if i == count else "interior",
+            i - 1,
+            i if i < count else -1,
+            channels[i],
+            channels[i + 1],
+            kernels[i],
+            positions[i],
+            bias,
         )
         for i in range(count + 1)
     )
-    modules = tuple(
-        PerChannel(f"{name}.n{i}", "batch_norm", names[i], norm, 0, divisor) for i in range(count)
-    ) if norm or divisor > 1 else ()
+    modules = (
+        tuple(
+            PerChannel(f"{name}.n{i}", "batch_norm", names[i], norm, 0, divisor)
+            for i in range(count)
+        )
+        if norm or divisor > 1
+        else ()
+    )
     return Region(
-        name, "block", tuple(names[:count]), tuple(widths), multiplicity, layers, modules,
+        name,
+        "block",
+        tuple(names[:count]),
+        tuple(widths),
+        multiplicity,
+        layers,
+        modules,
         chain_sites(names[:count], share, rho, offset),
     )
 
@@ -86,16 +104,29 @@ def analysis_of(
     nus = [region_nu(region.sites, m, widths) for region, m, widths in own]
     layers = [
         LayerEstimate(
-            site.layer, region.sizes[site.width], site.coefficient / region.sizes[site.width],
-            None, site.f_up, site.f_dn, 0.0, site.v_aa, site.v_bb, site.v_ab, site.rho,
-            region.name, 0, 0, "export",
+            site.layer,
+            region.sizes[site.width],
+            site.coefficient / region.sizes[site.width],
+            None,
+            site.f_up,
+            site.f_dn,
+            0.0,
+            site.v_aa,
+            site.v_bb,
+            site.v_ab,
+            site.rho,
+            region.name,
+            0,
+            0,
+            "export",
         )
         for region in regions
         for site in region.sites
     ]
     layers += [
-        LayerEstimate(f"extra{i}", 10, kappa, None, 0.5, 0.5, 0.0, 5.0, 5.0, 1.0, 1.0, None, 0, 0,
-                      "export")
+        LayerEstimate(
+            f"extra{i}", 10, kappa, None, 0.5, 0.5, 0.0, 5.0, 5.0, 1.0, 1.0, None, 0, 0, "export"
+        )
         for i, kappa in enumerate(extra_kappas)
     ]
     return Analysis(
@@ -108,8 +139,7 @@ def analysis_of(
         nu=Estimate(compose([*nus, *extra_kappas]), None, 0, "analytic", "THEORY 4"),
         layers=tuple(layers),
         regions=tuple(
-            RegionEstimate(region.name, nu, region)
-            for region, nu in zip(regions, nus, strict=True)
+            RegionEstimate(region.name, nu, region) for region, nu in zip(regions, nus, strict=True)
         ),
         rejections=rejections,
         params=extra_params + sum(region_cost("params", *item) for item in own),
@@ -130,15 +160,28 @@ def resnet(blocks: Sequence[int] = (3, 4, 6, 3)) -> Analysis:
             share = 0.9 / (len(regions) + 2)
             regions.append(
                 chain_region(
-                    f"layer{stage + 1}.{block}", (width, width), stream, 4 * width,
-                    kernels=(1, 9, 1), positions=(before**2, side**2, side**2), op="conv",
-                    bias=False, norm=2, share=share, rho=0.4,
+                    f"layer{stage + 1}.{block}",
+                    (width, width),
+                    stream,
+                    4 * width,
+                    kernels=(1, 9, 1),
+                    positions=(before**2, side**2, side**2),
+                    op="conv",
+                    bias=False,
+                    norm=2,
+                    share=share,
+                    rho=0.4,
                     offset=0.3 * share * (1.0 - len(regions) / total),
                 )
             )
             stream = 4 * width
-    return analysis_of(regions, extra_params=4_900_000, extra_flops=1_500_000_000,
-                       extra_kappas=(0.002, 0.001, 0.001), model="ResNet")
+    return analysis_of(
+        regions,
+        extra_params=4_900_000,
+        extra_flops=1_500_000_000,
+        extra_kappas=(0.002, 0.001, 0.001),
+        model="ResNet",
+    )
 
 
 def vgg16() -> Analysis:
@@ -146,8 +189,16 @@ def vgg16() -> Analysis:
     widths = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512, 4096, 4096)
     sides = (224, 224, 112, 112, 56, 56, 56, 28, 28, 28, 14, 14, 14, 1, 1, 1)
     kernels = (9,) * 13 + (49, 1, 1)
-    region = chain_region("vgg", widths, 3, 1000, kernels=kernels,
-                          positions=tuple(side**2 for side in sides), op="conv", rho=0.5)
+    region = chain_region(
+        "vgg",
+        widths,
+        3,
+        1000,
+        kernels=kernels,
+        positions=tuple(side**2 for side in sides),
+        op="conv",
+        rho=0.5,
+    )
     return analysis_of([region], model="VGG")
 
 
@@ -164,12 +215,21 @@ def random_analysis(seed: int, regions: int | None = None, size: int = 4) -> Ana
         widths = [draw.randint(2, size) for _ in range(draw.randint(1, 3 if size <= 4 else 2))]
         made.append(
             chain_region(
-                f"r{index}", widths, draw.randint(1, 6), draw.randint(1, 6),
+                f"r{index}",
+                widths,
+                draw.randint(1, 6),
+                draw.randint(1, 6),
                 kernels=[draw.choice((1, 1, 4, 9)) for _ in range(len(widths) + 1)],
                 positions=[draw.choice((1, 4)) for _ in range(len(widths) + 1)],
-                bias=draw.random() < 0.5, norm=draw.choice((0, 2)),
-                share=draw.uniform(0.1, 1.0), rho=draw.uniform(0.2, 1.0),
+                bias=draw.random() < 0.5,
+                norm=draw.choice((0, 2)),
+                share=draw.uniform(0.1, 1.0),
+                rho=draw.uniform(0.2, 1.0),
             )
         )
-    return analysis_of(made, extra_params=draw.randint(0, 50), extra_flops=draw.randint(0, 50),
-                       extra_kappas=(draw.uniform(0, 0.1),))
+    return analysis_of(
+        made,
+        extra_params=draw.randint(0, 50),
+        extra_flops=draw.randint(0, 50),
+        extra_kappas=(draw.uniform(0, 0.1),),
+    )

@@ -69,8 +69,10 @@ def search(analysis: Analysis, limits: dict[str, float]) -> dict[tuple[int, ...]
     table: dict[tuple[int, ...], float] = {tuple(fixed): 0.0}
     for index, region in enumerate(regions):
         later = [sum(line[j] for line in least[index + 1 :]) for j in range(len(costs))]
-        others = [sum(line[j] for i, line in enumerate(least) if i != index) + fixed[j]
-                  for j in range(len(costs))]
+        others = [
+            sum(line[j] for i, line in enumerate(least) if i != index) + fixed[j]
+            for j in range(len(costs))
+        ]
         cap = [limits[c] - others[j] for j, c in enumerate(costs)]
         best: dict[tuple[int, ...], float] = {}
         for spent, score in designs(region, costs, cap):

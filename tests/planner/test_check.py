@@ -39,7 +39,10 @@ def test_a_plan_as_made_passes() -> None:
     ("plan", "message"),
     [
         (edited(region="c"), r"splits\[0\] \(c\): the plan has no such region"),
-        (dataclasses.replace(PLAN, splits=PLAN.splits[:1] * 2), r"splits\[1\] \(a\): the region is split twice"),
+        (
+            dataclasses.replace(PLAN, splits=PLAN.splits[:1] * 2),
+            r"splits\[1\] \(a\): the region is split twice",
+        ),
         (edited(multiplicity=0), r"splits\[0\] \(a\): multiplicity 0 is below 1"),
         (edited(widths=(4,)), "1 widths for 2 width classes"),
         (edited(widths=(4, 0)), "width 0 of 'a.l1' is below 1"),

@@ -101,6 +101,13 @@ def test_one_hidden_layer_gains_nothing() -> None:
     assert [item.code for item in plan.rejections] == ["best-as-it-is"]
 
 
+def test_regions_without_interior_layers_are_widened_not_split() -> None:
+    thin, wide = chain_region("thin", [4], 8, 8), chain_region("wide", [90], 8, 8, share=0.1)
+    plan = make_plan(analysis_of([thin, wide]))
+    assert {split.multiplicity for split in plan.splits} == {1}
+    assert plan.splits[0].widths > (4,)
+
+
 def test_a_deep_chain_is_left_alone_and_a_wide_one_split() -> None:
     assert make_plan(mlp([16] * 40), objective="dual").splits == ()
     (split,) = make_plan(mlp([256] * 4)).splits
@@ -149,7 +156,7 @@ def test_an_unknown_objective() -> None:
 
 @pytest.mark.parametrize("budget", ["params=0", "params=1k", "flops=1M"])
 def test_infeasible_budgets_give_the_range(budget: str) -> None:
-    with pytest.raises(InfeasibleBudgetError, match="reach .* to ") as caught:
+    with pytest.raises(InfeasibleBudgetError, match=r"reach .* to ") as caught:
         make_plan(RESNET, budget=budget)
     request = caught.value.advice.removeprefix("the closest feasible request is ")
     plan = make_plan(RESNET, budget=request)
@@ -209,7 +216,9 @@ def test_golden_plan() -> None:
 def golden_request() -> Plan:
     regions = [
         chain_region("block1", [32, 32], 64, 64, kernels=(1, 9, 1), norm=2, bias=False, share=0.5),
-        chain_region("block2", [64, 64], 128, 128, kernels=(1, 9, 1), norm=2, bias=False, share=0.4),
+        chain_region(
+            "block2", [64, 64], 128, 128, kernels=(1, 9, 1), norm=2, bias=False, share=0.4
+        ),
         chain_region("head", [24], 128, 10, share=0.3),
     ]
     analysis = analysis_of(regions, extra_params=1000, extra_flops=4000, extra_kappas=(0.01,))

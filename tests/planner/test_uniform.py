@@ -24,8 +24,10 @@ def grid(analysis: Analysis, limit: float) -> list[tuple[int, int, int, float]]:
         rows = [[max(1, math.floor(n * w / first + 0.5)) for w in r.widths] for r in regions]
         nus = [region_nu(r.sites, 1, row) for r, row in zip(regions, rows, strict=True)]
         for m in range(1, 400):
-            params = analysis.params - own + sum(
-                count(r, m, row, "params") for r, row in zip(regions, rows, strict=True)
+            params = (
+                analysis.params
+                - own
+                + sum(count(r, m, row, "params") for r, row in zip(regions, rows, strict=True))
             )
             if params > limit:
                 break
