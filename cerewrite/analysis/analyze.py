@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Unpack, cast, get_args
 
@@ -155,10 +156,15 @@ def _composed(
     reference: str,
     method: str,
 ) -> Estimate:
-    """nu(model) = product over regions and remaining layers of (1 + theirs) - 1 (THEORY 4)."""
-    rest = [c.kappa for c in corrections.layers if c.layer not in owner]
+    """nu(model) = product over regions and remaining layers of (1 + theirs) - 1 (THEORY 4).
+
+    Standard errors of the layers add in quadrature: ``(1 + nu) sqrt(sum of squares)``.
+    """
+    rest = [max(c.kappa, 0.0) for c in corrections.layers if c.layer not in owner]
     value = compose([*(region.nu for region in regions), *rest])
-    return Estimate(value, None, 0, method, reference)
+    errors = [c.stderr for c in corrections.layers if c.stderr is not None]
+    stderr = (1 + value) * math.hypot(*errors) if errors else None
+    return Estimate(value, stderr, corrections.draws, method, reference)
 
 
 def _layer(layer: Layer, at: LayerCorrection, total: float, owner: dict[str, str]) -> LayerEstimate:

@@ -100,12 +100,14 @@ class Corrections:
         nu: the model's nu where the estimator measures it; None to compose it from the layers.
         assumptions: what the figures rest on, one sentence each.
         log_variance: Var[log K] where the estimator measures it (THEORY 11).
+        draws: independent draws behind the layers' figures; 0 for closed forms.
     """
 
     layers: tuple[LayerCorrection, ...]
     nu: Estimate | None
     assumptions: tuple[str, ...]
     log_variance: Estimate | None = None
+    draws: int = 0
 
 
 class Estimator(ABC):

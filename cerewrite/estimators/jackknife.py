@@ -78,6 +78,7 @@ class Jackknife(Estimator):
                 "influences of single units, to first order: biased for layers of few units",
                 "layers that write one width class share its kappa as the closed form does",
             ),
+            draws=wanted,
         )
 
 

@@ -146,9 +146,12 @@ def compose(nus: Iterable[float]) -> float:
 
 
 def remaining_kappas(analysis: Analysis) -> tuple[float, ...]:
-    """The corrections of the layers that are no site of any region, in execution order."""
+    """The corrections of the layers that are no site of any region, in execution order.
+
+    A measured correction may come out below zero by its error; it counts as zero.
+    """
     owned = {site.layer for estimate in analysis.regions for site in estimate.region.sites}
-    return tuple(layer.kappa for layer in analysis.layers if layer.name not in owned)
+    return tuple(max(layer.kappa, 0.0) for layer in analysis.layers if layer.name not in owned)
 
 
 def baseline_nu(analysis: Analysis) -> float:
