@@ -6,17 +6,25 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := build/demo
 
-.PHONY: help demo test test-slow clean
+ZOO := $(VENV)/.zoo
+
+.PHONY: help demo test test-slow figures clean
 
 help:
 	@echo "make demo       convert the ResNet-50 example, export it, check it in ONNX Runtime"
 	@echo "make test       lint, types, unit tests, doctests"
-	@echo "make test-slow  the tests marked slow"
+	@echo "make test-slow  the tests marked slow, torchvision's models among them"
+	@echo "make figures    convert the examples and torchvision's models; cost of an analysis"
 	@echo "make clean      remove the environment and everything that was built"
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+# torchvision's Python models, without the torch build that its binary part would ask for
+$(ZOO): $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps torchvision==0.28.0 pillow
 	@touch $@
 
 demo: $(STAMP)
@@ -26,8 +34,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
-test-slow: $(STAMP)
+test-slow: $(ZOO)
 	$(BIN)/python -m pytest -q -m slow
+
+figures: $(ZOO)
+	$(BIN)/python -m benchmarks.tracing
+	$(BIN)/python -m benchmarks.conversion
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

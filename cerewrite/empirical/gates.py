@@ -10,7 +10,11 @@ layer already counts. Their variance is known, because weights are independent o
     noise_i = sigma^2 / 4 * sum over unit i's weights of (dlog K / dW)^2
 
 with the derivative through the forward pass alone (reading weights) or through the backward pass
-alone (its own weights), and sigma^2 the weights' variance.
+alone (its own weights), and sigma^2 the weights' variance. In deep networks with batch norms the
+noise exceeds the rest a thousandfold, and no subtraction helps. There the influence is fitted:
+width enters K through kernels over positions, ``sum_i a_i a_i'`` and ``sum_i b_i b_i'``, so unit i
+has the influence ``a_i' M a_i + b_i' N b_i`` with matrices common to all units, here in the span
+of the identity and the mean over positions: noise averages out, finer structure is lost.
 """
 
 from __future__ import annotations
@@ -61,11 +65,12 @@ class _Pass:
 
 @dataclass(frozen=True, slots=True)
 class Influences:
-    """Per unit, ``[units]`` each: rates of log K, and the variance of the noise in them."""
+    """Per unit, ``[units]`` each: rates of log K, their noise's variance, the fitted influence."""
 
     forward: Array
     backward: Array
     noise: Array
+    fitted: Array
 
 
 class Gates:
@@ -118,35 +123,38 @@ class Gates:
             log_kernel, [*leaves, self._energy], allow_unused=True, retain_graph=True
         )
         slopes = {id(t): s for t, s in zip(leaves, found, strict=False) if s is not None}
-        forward, backward, noise = (np.zeros(self.units.count + 1) for _ in range(3))
+        total = Influences(*(np.zeros(self.units.count + 1) for _ in range(4)))
         for name, seen in passes:
-            self._layer(name, seen, slopes, (forward, backward, noise))
+            self._layer(name, seen, slopes, total)
         if found[-1] is not None:
-            forward += found[-1].detach().double().cpu().numpy()
-        return Influences(forward[:-1], backward[:-1], noise[:-1])
+            energies = found[-1].detach().double().cpu().numpy()
+            np.add(total.forward, energies, out=total.forward)
+            np.add(total.fitted, energies, out=total.fitted)
+        parts = (total.forward, total.backward, total.noise, total.fitted)
+        return Influences(*(part[:-1] for part in parts))
 
     def _layer(
-        self, name: str, seen: _Pass, slopes: dict[int, Tensor], totals: tuple[Array, Array, Array]
+        self, name: str, seen: _Pass, slopes: dict[int, Tensor], total: Influences
     ) -> None:
         """Add one layer's part: forward rates of what it reads, backward rates of its output."""
-        forward, backward, noise = totals
         whole, slope = slopes.get(id(seen.weight)), slopes.get(id(seen.z))
-        variance = self._variances.get(name, 0.0)
+        quarter = self._variances.get(name, 0.0) / 4
         through = torch.zeros_like(seen.weight)
         if slope is not None and seen.z is not None:
             (through,) = torch.autograd.grad(seen.z, seen.weight, slope, retain_graph=True)
         reads, writes = self._reads.get(name), self._writes.get(name)
-        rate = None if seen.x is None else slopes.get(id(seen.x))
+        rate = slopes.get(id(seen.x))
         if reads is not None and rate is not None and seen.x is not None:
-            np.add.at(forward, reads.ids, _rates(seen.x, rate, reads.axis))
-            columns = _columns(through, len(reads.ids))
-            np.add.at(noise, reads.ids, variance / 4 * columns)
-        rate = None if seen.probe is None else slopes.get(id(seen.probe))
+            np.add.at(total.forward, reads.ids, _rates(seen.x, rate, reads.axis))
+            np.add.at(total.noise, reads.ids, quarter * _columns(through, len(reads.ids)))
+            np.add.at(total.fitted, reads.ids[:: reads.inner], fitted(seen.x, rate, reads))
+        rate = slopes.get(id(seen.probe))
         if writes is not None and rate is not None and seen.box:
-            np.add.at(backward, writes.ids, _rates(seen.box[0], rate, writes.axis))
+            np.add.at(total.backward, writes.ids, _rates(seen.box[0], rate, writes.axis))
             rest = through.neg() if whole is None else whole - through
             rows = rest.detach().double().flatten(1).pow(2).sum(1).cpu().numpy()
-            np.add.at(noise, writes.ids, variance / 4 * rows)
+            np.add.at(total.noise, writes.ids, quarter * rows)
+            np.add.at(total.fitted, writes.ids, fitted(seen.box[0], rate, writes))
 
     def _reading(self, name: str) -> Callable[..., Any]:
         def hook(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -197,6 +205,34 @@ def _rates(signal: Tensor, slope: Tensor, axis: int) -> Array:
     product = (signal.detach() * slope).movedim(axis, 0).flatten(1).double().sum(1)
     rates: Array = product.cpu().numpy() / 2
     return rates
+
+
+def fitted(signal: Tensor, slope: Tensor, place: Place) -> Array:
+    """Influences ``a_i' M a_i`` with ``slope_i = 2 M a_i`` fitted over all units, ``[units]``.
+
+    M is in the span of the identity and the mean over positions; the first example alone counts.
+    The sum over units is that of the first example's raw rates.
+
+    Args:
+        signal: a, batch first.
+        slope: dlog K / da, likewise.
+        place: which axis holds the units.
+
+    Example:
+        >>> a = torch.tensor([[1.0, 2.0]])
+        >>> fitted(a, 3 * a, Place("", 1, np.arange(2))).round(6).tolist()
+        [1.5, 6.0]
+    """
+    a, h = (
+        t.detach()[0].double().movedim(place.axis - 1, 0).reshape(len(place.ids) // place.inner, -1)
+        for t in (signal, slope)
+    )
+    basis = torch.stack([a, a.mean(1, keepdim=True).expand_as(a)][: min(2, a.shape[1])])
+    design = basis.flatten(1)
+    gram, target = design @ design.T, design @ h.flatten() / 2
+    weights = torch.linalg.lstsq(gram.cpu(), target.cpu()[:, None], driver="gelsd").solution
+    values: Array = torch.einsum("b,bip,ip->i", weights[:, 0].to(a), basis, a).cpu().numpy()
+    return values
 
 
 def _columns(gradient: Tensor, inputs: int) -> Array:

@@ -103,8 +103,10 @@ class Subject:
     def kernel(self, index: int) -> float:
         """K of initialisation ``index``: one forward, one backward.
 
+        A narrow network can be dead in one draw: then K is 0.
+
         Raises:
-            AnalysisError: if K is zero or not finite, or the model raises.
+            AnalysisError: if K is not finite, or the model raises.
         """
         self.redraw(index)
         with torch.enable_grad():
@@ -112,16 +114,13 @@ class Subject:
         scales = [s for s, g in zip(self.scales.values(), gradients, strict=True) if g is not None]
         norms = torch._foreach_norm([g for g in gradients if g is not None])
         value = sum(s * float(n) ** 2 for s, n in zip(scales, norms, strict=True))
-        return self.checked(value, index)
+        return self.finite(value, index)
 
-    def checked(self, value: float, index: int) -> float:
-        """``value`` if it can be a kernel: positive and finite."""
-        if not 0 < value < math.inf:
+    def finite(self, value: float, index: int) -> float:
+        """``value`` if it can be a kernel."""
+        if not 0 <= value < math.inf:
             raise AnalysisError(
-                f"the tangent kernel of draw {index} is {value:g}" + self._origin(),
-                advice="no gradient arrives or it overflows: zero-initialised heads need --gain he"
-                if value == 0
-                else _BLOWN,
+                f"the tangent kernel of draw {index} is {value:g}" + self._origin(), advice=_BLOWN
             )
         return value
 

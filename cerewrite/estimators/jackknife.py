@@ -63,18 +63,18 @@ class Jackknife(Estimator):
         subject = subject_of(traced, model, example_inputs, assumption)
         units = find_units(traced, subject.model)
         gates = Gates(units, subject.variances(), next(iter(subject.model.parameters())))
-        found: list[dict[str, Influence]] = []
-        for index in range(wanted):
-            found.append(influences(subject, gates, index))
-            if assumption.progress is not None:
-                total = sum(at.kappa for draw in found for at in draw.values()) / len(found)
-                assumption.progress(index + 1, wanted, math.expm1(total))
+        found = list(self._draws(subject, gates, wanted, assumption))
+        if len(found) < FEWEST:
+            raise AnalysisError(
+                f"the tangent kernel is zero in {wanted - len(found)} of {wanted} draws",
+                advice="no gradient arrives: zero-initialised heads need --gain he",
+            )
         layers = marked(closed_form(traced, model, assumption), subject, traced)
         return Corrections(
             layers=tuple(_measured(layers, traced, units, found)),
             nu=None,
             assumptions=(
-                f"{wanted} initialisations with seed {assumption.seed}, on the given inputs",
+                f"{len(found)} initialisations with seed {assumption.seed}, on the given inputs",
                 "influences of single units, to first order: biased for layers of few units",
                 "layers that write one width class share its kappa as the closed form does",
             ),
@@ -82,32 +82,51 @@ class Jackknife(Estimator):
         )
 
 
+    @staticmethod
+    def _draws(
+        subject: Subject, gates: Gates, wanted: int, assumption: Assumption
+    ) -> Iterator[dict[str, Influence]]:
+        """The draws whose kernel is not zero."""
+        total, alive = 0.0, 0
+        for index in range(wanted):
+            draw = influences(subject, gates, index)
+            if draw:
+                alive += 1
+                total += sum(at.fitted for at in draw.values())
+                yield draw
+            if assumption.progress is not None:
+                assumption.progress(index + 1, wanted, math.expm1(total / max(alive, 1)))
+
+
 @dataclass(frozen=True, slots=True)
 class Influence:
     """What the units of one width class do to log K in one draw.
 
     Attributes:
-        kappa: the jackknife's variance of log K.
+        cleared: variance of log K by single units, other units' noise subtracted: no bias.
+        fitted: the same from fitted influences: no noise.
         up: sum of the forward influences, d log K / d log(forward energy).
         down: likewise, backward.
     """
 
-    kappa: float
+    cleared: float
+    fitted: float
     up: float
     down: float
 
 
 def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influence]:
-    """Influences of every width class in draw ``index``.
+    """Influences of every width class in draw ``index``; none where the network is dead.
 
     Raises:
-        AnalysisError: if K is zero or not finite, or cannot be differentiated twice.
+        AnalysisError: if K is not finite, or cannot be differentiated twice.
     """
     subject.redraw(index)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), gates.on(subject.model):
         gradients = subject.gradients(create_graph=True)
         kernel = _kernel(subject, gradients)
-        subject.checked(float(kernel.detach()), index)
+        if subject.finite(float(kernel.detach()), index) == 0:
+            return {}
         try:
             rates = gates.influences(kernel.log())
         except RuntimeError as error:
@@ -132,10 +151,30 @@ def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
 
 
 def _influence(rates: Influences, part: slice) -> Influence:
-    up, down = rates.forward[part], rates.backward[part]
-    s = up + down
-    kappa = float(((s - s.mean()) ** 2).sum()) - float(rates.noise[part].sum())
-    return Influence(_small_sample(len(s)) * kappa, float(up.sum()), float(down.sum()))
+    up, down, fit = rates.forward[part], rates.backward[part], rates.fitted[part]
+    s, factor = up + down, _small_sample(len(fit))
+    cleared = float(((s - s.mean()) ** 2).sum() - rates.noise[part].sum())
+    smooth = float(((fit - fit.mean()) ** 2).sum())
+    return Influence(factor * cleared, factor * smooth, float(up.sum()), float(down.sum()))
+
+
+def blend(draws: list[Influence]) -> tuple[float, float]:
+    """A class's kappa and its standard error, over draws.
+
+    The subtraction has no bias but an error, the fit a bias of about its own size but hardly an
+    error: the subtraction counts with weight ``fit^2 / (fit^2 + error^2)``.
+
+    Example:
+        >>> blend([Influence(0.9, 1.0, 0, 0), Influence(1.1, 1.0, 0, 0)])[0] < 1.0 + 1e-9
+        True
+    """
+    cleared = np.array([draw.cleared for draw in draws])
+    smooth = np.array([draw.fitted for draw in draws])
+    error = cleared.std(ddof=1) / math.sqrt(len(draws))
+    size = smooth.mean() ** 2
+    weight = size / (size + error**2) if size > 0 else 1.0
+    mixed = weight * cleared + (1 - weight) * smooth
+    return max(float(mixed.mean()), 0.0), float(mixed.std(ddof=1)) / math.sqrt(len(draws))
 
 
 def _small_sample(units: int) -> float:
@@ -162,7 +201,7 @@ def _measured(
         draws = [draw[width] for draw in found]
         if layer.name in units.refused:
             yield replace(at, note=f"closed form: {units.refused[layer.name]}")
-        elif not any(draw.kappa for draw in draws):
+        elif not any(draw.cleared or draw.fitted for draw in draws):
             yield replace(at, kappa=0.0, note=at.note or "read-out: no width behind it")
         else:
             share = _share(at, [closed[name] for name in units.writers[width]])
@@ -182,9 +221,7 @@ def _corrected(
     The spatial factor is what is left: ``rho = kappa / kappa of the closed form``. It can exceed
     1 where the closed form is too low.
     """
-    values = np.array([draw.kappa for draw in draws])
-    kappa = share * float(values.mean())
-    stderr = share * float(values.std(ddof=1)) / math.sqrt(len(values))
+    kappa, stderr = (share * figure for figure in blend(draws))
     if at.kappa > 0:
         return replace(at, rho=kappa / at.kappa, kappa=kappa, stderr=stderr)
     up = float(np.mean([draw.up for draw in draws]))

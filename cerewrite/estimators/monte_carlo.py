@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cerewrite.empirical import (
+    Ratio,
     Subject,
     log_variance,
     make_subject,
@@ -54,7 +55,7 @@ class MonteCarlo(Estimator):
         """See `Estimator.estimate`.
 
         Raises:
-            AnalysisError: if there are fewer than 8 draws, or a draw has no finite kernel.
+            AnalysisError: if there are fewer than 8 draws, a kernel is not finite, or all are zero.
         """
         wanted = DEFAULT_DRAWS if assumption.draws is None else assumption.draws
         if wanted < FEWEST:
@@ -64,16 +65,26 @@ class MonteCarlo(Estimator):
             )
         subject = subject_of(traced, model, example_inputs, assumption)
         kernels: list[float] = []
+        alive: list[float] = []
         for chunk in _chunks(subject, wanted, assumption):
             kernels += chunk
+            alive = [kernel for kernel in kernels if kernel > 0]
+            if len(alive) < 3:
+                continue
             nu = relative_variance(kernels)
             if assumption.progress is not None:
                 assumption.progress(len(kernels), wanted, nu.value)
             if assumption.precision is not None and nu.stderr <= assumption.precision * nu.value:
                 break
-        nu, log = relative_variance(kernels), log_variance(kernels)
-        count = len(kernels)
-        notes = (*_notes(subject, assumption), *_tail(log.value, nu.stderr / nu.value, count))
+        if len(alive) < 3:
+            raise AnalysisError(
+                f"the tangent kernel is zero in {len(kernels) - len(alive)} of {len(kernels)} draws",
+                advice="no gradient arrives: zero-initialised heads need --gain he",
+            )
+        log, count = log_variance(alive), len(kernels)
+        notes = (*_notes(subject, assumption), *_tail(log.value, nu, count))
+        if len(alive) < count:
+            notes += (f"{count - len(alive)} draws are dead (K = 0); Var[log K] is without them",)
         return Corrections(
             layers=marked(closed_form(traced, model, assumption), subject, traced),
             nu=Estimate(nu.value, nu.stderr, count, self.name, self.reference),
@@ -171,10 +182,10 @@ def _notes(subject: Subject, assumption: Assumption) -> tuple[str, ...]:
     )
 
 
-def _tail(spread: float, relative: float, count: int) -> tuple[str, ...]:
+def _tail(spread: float, nu: Ratio, count: int) -> tuple[str, ...]:
     """A warning where the draws are too few for the tail of K."""
     needed = needed_draws(spread, TRUSTED)
-    if count >= needed and relative <= TRUSTED:
+    if count >= needed and nu.stderr <= TRUSTED * nu.value:
         return ()
     return (
         f"WARNING: {count} draws are few for Var[log K] = {spread:.2g}: nu is ruled by rare draws, "

@@ -40,12 +40,14 @@ class Moments:
         kernel: the tangent kernel's diagonal per unit (T in THEORY 5), likewise.
         fresh: fluctuations of sampled layers not yet read by a nonlinearity.
         probabilities: whether it is a softmax over positions (attention weights).
+        pooled: whether its scale is that of a batch, not of the example: behind a batch norm.
     """
 
     q: Tensor
     kernel: Tensor
     fresh: tuple[Fresh, ...] = ()
     probabilities: bool = False
+    pooled: bool = False
 
 
 @dataclass(slots=True)
@@ -150,14 +152,22 @@ class MomentContext:
         )
 
     def apply(self, function: Callable[..., Any] | None, key: Any, x: Moments) -> Moments:
-        """A pointwise function: moments through it, and pending fluctuations read behind it."""
+        """A pointwise function: moments through it, and pending fluctuations read behind it.
+
+        Behind a batch norm one example's energy passes in proportion, as through a homogeneous
+        function: the slope at the batch's scale would compound over layers, which Monte-Carlo
+        does not show.
+        """
         q = float(x.q.detach())
         moments = self._energy(function, key, q)
+        up, down = moments.forward_slope, moments.backward_slope
+        if x.pooled:
+            up, down = moments.forward / q, 0.0
         shift = x.q - q
         out = replace(
             x,
-            q=moments.forward + moments.forward_slope * shift,
-            kernel=(moments.backward + moments.backward_slope * shift) * x.kernel,
+            q=moments.forward + up * shift,
+            kernel=(moments.backward + down * shift) * x.kernel,
         )
         return self._read(out, moments)
 
@@ -181,7 +191,12 @@ class MomentContext:
                 q = q * (1 + norm)
         scale = q if own_energy else q.detach()
         held = tuple(replace(fresh, fixed=(*fresh.fixed, *fixed)) for fresh in x.fresh)
-        return Moments(gain * q / scale + shift, gain * x.kernel / scale + own, held)
+        return Moments(
+            q=gain * q / scale + shift,
+            kernel=gain * x.kernel / scale + own,
+            fresh=held,
+            pooled=not own_energy,
+        )
 
     def settle(self, op: Op, x: Moments) -> Moments:
         """Read pending fluctuations of a value that several operators use, as they stand."""

@@ -14,6 +14,8 @@ from cerewrite.ir import Op, Ref
 from cerewrite.tracer.fusion import fuse
 
 _CALL = re.compile(r"@(\d+)$")
+_UNTAGGED = frozenset({"hardswish", "log_sigmoid"})
+"""Pointwise operators of ATen that do not carry the tag."""
 
 
 def export_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Op]:
@@ -109,17 +111,22 @@ def _module(node: fx.Node) -> tuple[str, int]:
 def _pointwise(node: fx.Node) -> Callable[[Any], Any] | None:
     """The node as a function of its one tensor, where it acts unit by unit."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.pointwise not in target.tags:
+    if not isinstance(target, torch._ops.OpOverload) or not is_pointwise(target):
         return None
     if len(operands(node)) != 1 or not isinstance(node.meta.get("val"), Tensor):
         return None
     return functools.partial(_call, target, node.args, node.kwargs)
 
 
+def is_pointwise(target: torch._ops.OpOverload) -> bool:
+    """Whether an ATen operator acts unit by unit."""
+    return torch.Tag.pointwise in target.tags or canonical(target) in _UNTAGGED
+
+
 def _joins(node: fx.Node) -> bool:
     """Whether a node acts unit by unit on several tensors of its own shape."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.pointwise not in target.tags:
+    if not isinstance(target, torch._ops.OpOverload) or not is_pointwise(target):
         return False
     operands = node.all_input_nodes
     return len(node.args) >= 2 and all(shape_of(n) == shape_of(node) for n in operands)

@@ -14,6 +14,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from cerewrite.ir import Op
 from cerewrite.tracer.export_rung import (
     canonical,
+    is_pointwise,
     operands,
     references,
     shape_of,
@@ -134,7 +135,7 @@ def _pointwise(node: fx.Node, name: str) -> Callable[[Any], Any] | None:
     if packet is None or len(operands(node)) != 1 or not shape_of(node):
         return None
     overloads = [getattr(packet, overload) for overload in packet.overloads()]
-    if not any(torch.Tag.pointwise in overload.tags for overload in overloads):
+    if not any(is_pointwise(overload) for overload in overloads):
         return None
     return functools.partial(_call, node.op, node.target, node.args, node.kwargs)
 

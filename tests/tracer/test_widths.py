@@ -175,6 +175,7 @@ def test_parameter_of_fixed_width_pins() -> None:
         lambda x: x.unsqueeze(1).mean(1),
         lambda x: x * 0.5 + 1,
         lambda x: x * torch.sigmoid(x),
+        nn.functional.hardswish,
         lambda x: nn.functional.dropout(x, 0.1),
         lambda x: x.unsqueeze(1).transpose(1, 2).flatten(1),
     ],

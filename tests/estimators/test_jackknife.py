@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cerewrite.empirical import Gates, find_units
+from cerewrite.errors import AnalysisError
+from cerewrite.estimators import ESTIMATORS, Assumption, LayerCorrection
+from cerewrite.estimators.jackknife import Influence, blend, influences
+from cerewrite.estimators.monte_carlo import subject_of
+from cerewrite.tracer import trace
+from tests.models import ResidualNet, chain, plain_cnn
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def layers(model: nn.Module, x: Any, **options: Any) -> tuple[LayerCorrection, ...]:
+    assumption = Assumption(**options)
+    return ESTIMATORS["jackknife"].estimate(trace(model, x), model, x, assumption).layers
+
+
+@pytest.fixture(scope="module")
+def deep_relu() -> tuple[LayerCorrection, ...]:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    return layers(chain([96] * 4), torch.ones(2, 7), gain=2.0, draws=150)
+
+
+def test_relu_chain_layer_by_layer(deep_relu: tuple[LayerCorrection, ...]) -> None:
+    for index, layer in enumerate(deep_relu[:-1], start=1):
+        up = (5 - index) / 5
+        truth = (5 - 8 * up * (1 - up)) / 96
+        assert layer.stderr is not None
+        assert abs(layer.kappa - truth) < 4 * layer.stderr + 0.04 * truth
+        assert 4 * layer.stderr < 0.5 * truth
+    assert deep_relu[-1].kappa == 0 and "read-out" in deep_relu[-1].note
+
+
+def test_coefficient_times_rho_is_the_kappa(deep_relu: tuple[LayerCorrection, ...]) -> None:
+    for at in deep_relu[:-1]:
+        moments = at.v_aa * at.f_up**2 + at.v_bb * at.f_dn**2 + 2 * at.v_ab * at.f_up * at.f_dn
+        assert at.rho * (moments + at.c_norm) / 96 == pytest.approx(at.kappa, rel=1e-9)
+
+
+def test_sum_of_a_chain_and_a_planted_fault() -> None:
+    found = layers(chain([128] * 2, activation=nn.Identity), torch.ones(2, 7), gain=1.0, draws=1500)
+    # linear: kappa = (2 f_up^2 + 2 f_dn^2) / n
+    truth = 2 * (2 * (4 / 9) + 2 * (1 / 9)) / 128
+    total = sum(layer.kappa for layer in found)
+    stderr = math.sqrt(sum((layer.stderr or 0.0) ** 2 for layer in found))
+    assert abs(total - truth) < 4 * stderr < 0.05 * truth
+    assert abs(1.05 * total - truth) > 4 * stderr
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.GELU])
+def test_gates_suit_any_activation(activation: type[nn.Module]) -> None:
+    model, x = chain([96, 96], activation=activation), torch.ones(2, 7)
+    found = layers(model, x, gain=1.5, draws=60)
+    closed = ESTIMATORS["analytic"].estimate(trace(model, x), model, x, Assumption(gain=1.5)).layers
+    for at, exact in zip(found[:-1], closed, strict=False):
+        assert at.stderr is not None
+        assert abs(at.kappa - exact.kappa) < 4 * at.stderr + 0.05 * exact.kappa
+        assert 0.7 < at.rho < 1.4
+
+
+def test_white_noise_maps_have_a_small_spatial_factor() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 2),
+    )  # fmt: skip
+    flat, noise = torch.ones(1, 3, 12, 12), torch.randn(1, 3, 12, 12)
+    smooth, rough = (layers(model, x, gain=2.0, draws=24) for x in (flat, noise))
+    assert all(a.rho > 1.3 * b.rho > 0 for a, b in zip(smooth[:-1], rough[:-1], strict=True))
+    assert rough[0].rho < 0.3
+
+
+def test_units_of_a_residual_stream_are_shared() -> None:
+    net, x = ResidualNet(channels=16, width=8, blocks=2), torch.randn(4, 3, 6, 6)
+    units = find_units(trace(net, x), net)
+    stream = units.classes["stem"]
+    assert stream[1] == 16
+    assert set(units.writers["stem"]) == {"stem", "blocks.0.conv3", "blocks.1.conv3"}
+    reads = {p.module for p in units.reads if int(p.ids[0]) == stream[0]}
+    assert reads == {"blocks.0.conv1", "blocks.1.conv1", "head"}
+
+
+def test_concatenated_units_reach_their_readers() -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(11, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            return self.c(torch.cat([y, self.b(y.relu())], dim=1).tanh())
+
+    net = Dense()
+    units = find_units(trace(net, torch.randn(2, 4)), net)
+    assert next(p for p in units.reads if p.module == "c").ids.tolist() == list(range(11))
+
+
+@pytest.mark.parametrize("norms", ["train", "eval"])
+def test_norms_pools_flatten_and_depthwise(norms: str) -> None:
+    model = plain_cnn()
+    before, hooks = copy.deepcopy(model.state_dict()), [len(m._forward_hooks) for m in model.modules()]
+    found = layers(model, torch.randn(4, 3, 9, 9), gain=2.0, draws=3, norms=norms)
+    assert all(math.isfinite(layer.kappa) and layer.kappa >= 0 for layer in found)
+    assert sum(layer.kappa > 0 for layer in found) >= 3
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    assert hooks == [len(m._forward_hooks) for m in model.modules()]
+
+
+def test_layer_norm_sees_the_units_energy() -> None:
+    model = nn.Sequential(
+        nn.Linear(7, 64), nn.LayerNorm(64), nn.ReLU(),
+        nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 1),
+    )  # fmt: skip
+    x = torch.randn(2, 7)
+    traced = trace(model, x)
+    subject = subject_of(traced, model, x, Assumption(gain=2.0))
+    units = find_units(traced, subject.model)
+    gates = Gates(units, subject.variances(), subject.model[0].weight)
+    found = influences(subject, gates, 0)
+    # scaling a whole layer in front of its norm changes the gradient's scale alone
+    assert len(units.norms) == 2
+    assert found["3"].up + found["3"].down == pytest.approx(0.0, abs=0.35)
+
+
+def test_attention_is_measured() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+            self.out = nn.Linear(8, 8)
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.q(x), self.k(x), self.v(x)
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+            return self.head(self.out(mixed))
+
+    found = {at.layer: at for at in layers(Attention(), torch.randn(2, 5, 8), gain=1.0, draws=8)}
+    assert found["v"].kappa > 0 and found["out"].kappa > 0
+
+
+def test_no_closed_form_leaves_the_jackknife() -> None:
+    class Unknown(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 12), nn.Linear(12, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.cumsum(self.a(x).tanh(), 1))
+
+    at = layers(Unknown(), torch.randn(2, 4), draws=6)[0]
+    assert "no closed form" in at.note and at.kappa >= 0
+
+
+def test_dead_draws_and_too_few() -> None:
+    with pytest.raises(AnalysisError, match="too few"):
+        layers(chain([8]), torch.ones(2, 7), draws=1)
+    zero = chain([4])
+    nn.init.zeros_(zero[0].weight)
+    with pytest.raises(AnalysisError, match="zero in 4 of 4"):
+        layers(zero, torch.ones(2, 7), draws=4)
+
+
+def test_subtraction_counts_as_far_as_its_error_allows() -> None:
+    sharp = [Influence(2.0 + 0.001 * i, 1.0, 0, 0) for i in (-1, 1)]
+    rough = [Influence(2.0 + 100.0 * i, 1.0, 0, 0) for i in (-1, 1)]
+    assert blend(sharp)[0] == pytest.approx(2.0, abs=1e-3)
+    assert blend(rough)[0] == pytest.approx(1.0, abs=1e-3)
+    assert blend([replace(at, cleared=-9.0) for at in sharp])[0] == 0.0
