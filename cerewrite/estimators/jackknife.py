@@ -27,6 +27,8 @@ from cerewrite.ir import TracedModel
 
 DEFAULT_DRAWS = 8
 FEWEST = 2
+NOISE_ERROR = 0.05
+"""Relative error of the subtracted noise."""
 
 Array = NDArray[np.float64]
 
@@ -104,12 +106,14 @@ class Influence:
 
     Attributes:
         cleared: variance of log K by single units, other units' noise subtracted: no bias.
-        fitted: the same from fitted influences: no noise.
+        noise: what was subtracted.
+        fitted: the same as ``cleared`` from fitted influences: no noise.
         up: sum of the forward influences, d log K / d log(forward energy).
         down: likewise, backward.
     """
 
     cleared: float
+    noise: float
     fitted: float
     up: float
     down: float
@@ -153,24 +157,33 @@ def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
 def _influence(rates: Influences, part: slice) -> Influence:
     up, down, fit = rates.forward[part], rates.backward[part], rates.fitted[part]
     s, factor = up + down, _small_sample(len(fit))
-    cleared = float(((s - s.mean()) ** 2).sum() - rates.noise[part].sum())
+    raw, noise = float(((s - s.mean()) ** 2).sum()), float(rates.noise[part].sum())
     smooth = float(((fit - fit.mean()) ** 2).sum())
-    return Influence(factor * cleared, factor * smooth, float(up.sum()), float(down.sum()))
+    return Influence(
+        cleared=factor * (raw - noise),
+        noise=factor * noise,
+        fitted=factor * smooth,
+        up=float(up.sum()),
+        down=float(down.sum()),
+    )
 
 
 def blend(draws: list[Influence]) -> tuple[float, float]:
     """A class's kappa and its standard error, over draws.
 
     The subtraction has no bias but an error, the fit a bias of about its own size but hardly an
-    error: the subtraction counts with weight ``fit^2 / (fit^2 + error^2)``.
+    error: the subtraction counts with weight ``fit^2 / (fit^2 + error^2)``. The noise is known to
+    some per cent only (higher orders in 1 / width), which is part of the error.
 
     Example:
-        >>> blend([Influence(0.9, 1.0, 0, 0), Influence(1.1, 1.0, 0, 0)])[0] < 1.0 + 1e-9
-        True
+        >>> draws = [Influence(0.9, 0.0, 1.0, 0, 0), Influence(1.1, 0.0, 1.0, 0, 0)]
+        >>> round(blend(draws)[0], 6)
+        1.0
     """
     cleared = np.array([draw.cleared for draw in draws])
     smooth = np.array([draw.fitted for draw in draws])
-    error = cleared.std(ddof=1) / math.sqrt(len(draws))
+    known = NOISE_ERROR * float(np.mean([draw.noise for draw in draws]))
+    error = math.hypot(cleared.std(ddof=1) / math.sqrt(len(draws)), known)
     size = smooth.mean() ** 2
     weight = size / (size + error**2) if size > 0 else 1.0
     mixed = weight * cleared + (1 - weight) * smooth

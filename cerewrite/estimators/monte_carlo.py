@@ -137,9 +137,8 @@ def run_draws(subject: Subject, indices: range, caller: int) -> list[float]:
     """
     if os.getpid() != caller:
         torch.set_num_threads(1)
-        own = subject
-    else:
-        own = replace(subject, model=copy.deepcopy(subject.model))
+    # a copy even in another process: torch hands tensors over in shared memory
+    own = replace(subject, model=copy.deepcopy(subject.model))
     return [own.kernel(index) for index in indices]
 
 

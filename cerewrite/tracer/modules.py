@@ -73,8 +73,6 @@ class ModuleTable:
         """Whether all parameters that an operator reads are the module's own."""
         own = {id(parameter) for parameter in module._parameters.values()}
         read = [node for node in op.inputs if node in self._parameters]
-        if getattr(module, "weight", None) is None and not read:
-            return False
         return all(id(self.parameter(node)) in own for node in read)
 
     def _refuse_module(

@@ -92,7 +92,8 @@ class Builder:
         """Note a sampled layer; returns the class that it writes."""
         refusal = self._table.refusal(op, rule.modules)
         weight, bias = self._tensors(op)
-        shape = tuple(weight.shape) if weight is not None else self._operand_shape(op)
+        assert weight is not None, op
+        shape = tuple(weight.shape)
         geometry = rule.geometry(op, x, shape)
         name = self._layer_name(op)
         source = None if x.channels is None else self.find(x.channels.width)
@@ -128,19 +129,15 @@ class Builder:
 
     def per_channel(self, op: Op, rule: ModuleRule, channels: Channels) -> None:
         """Note a norm or another module with one setting per channel."""
-        module = self.module(op)
-        parameters = [] if module is None else list(module.parameters(recurse=False))
-        buffers = [] if module is None else list(module.buffers(recurse=False))
-        if not parameters and not any(b.dim() for b in buffers) and module is None:
-            return
         refusal = self._table.refusal(op, rule.modules)
         if refusal is not None:
             self.pin(channels.width, refusal.where, refusal.code, refusal.reason, refusal.advice)
             return
+        module = self.module(op)
+        assert module is not None, op
         draft = self.drafts[self.find(channels.width)]
-        width = draft.size
-        count = sum(p.numel() for p in parameters) // width
-        draft.modules.append(PerChannel(op.module, rule.name, "", count))
+        settings = sum(p.numel() for p in module.parameters(recurse=False))
+        draft.modules.append(PerChannel(op.module, rule.name, "", settings // draft.size))
 
     def _depthwise(self, op: Op, rule: str, width: int, geometry: Geometry, bias: bool) -> None:
         positions = op.numel // (self._batch * geometry.out_channels)
@@ -178,13 +175,10 @@ class Builder:
         module = self.module(op)
         return getattr(module, "weight", None), getattr(module, "bias", None)
 
-    def _operand_shape(self, op: Op) -> tuple[int, ...]:
-        raise AssertionError(f"'{op.name}' draws weights but reads no parameter")
 
-
-def _gain(weight: Tensor | None, geometry: Geometry) -> float:
+def _gain(weight: Tensor, geometry: Geometry) -> float:
     """``fan_in * E[W^2]``, read from the weights or, on meta, from the stock initialisation."""
-    if weight is None or weight.is_meta:
+    if weight.is_meta:
         return _DEFAULT_GAIN
     with torch.no_grad():
         norm = float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float32))

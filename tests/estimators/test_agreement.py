@@ -53,8 +53,8 @@ def test_dense_networks(
 ) -> None:
     torch.manual_seed(0)
     model, x = chain(widths, activation=activation, bias=bias), torch.ones(1, 7)
-    truth = sampled(model, x, gain, 3000)
-    assert truth.stderr is not None and 4 * truth.stderr < 0.16 * truth.value
+    truth = sampled(model, x, gain, 2000)
+    assert truth.stderr is not None and 4 * truth.stderr < 0.2 * truth.value
     closed = analyze(trace(model, x), model, x, gain=gain).nu.value
     assert abs(closed - truth.value) < 4 * truth.stderr + 0.03 * truth.value
     nu, stderr = jackknifed(model, x, gain, 60)

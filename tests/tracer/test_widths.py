@@ -160,6 +160,16 @@ def test_operators_that_bound_a_class(code: str) -> None:
     assert code in {pin.code for pin in width(traced, "fc2").pins}
 
 
+def test_norms_without_parameters_and_functional_norms() -> None:
+    plain = nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 8), nn.Linear(8, 2)
+    )
+    assert not width(trace(plain, torch.ones(2, 6)), "0").pins
+    functional = Wrapped(lambda x: nn.functional.layer_norm(x, (8,)))
+    pins = width(trace(functional, torch.ones(2, 6)), "fc2").pins
+    assert [pin.code for pin in pins] == ["used-outside-its-module"]
+
+
 def test_parameter_of_fixed_width_pins() -> None:
     model = Wrapped(lambda x: x)
     model.middle = lambda x: x + model.shift
