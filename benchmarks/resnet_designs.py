@@ -48,9 +48,7 @@ def design(m: int, n: int) -> nn.Module:
         old = block.conv2
         width = m * n * old.out_channels // 64
         block.conv1 = nn.Conv2d(block.conv1.in_channels, width, 1, bias=False)
-        block.conv2 = nn.Conv2d(
-            width, width, 3, stride=old.stride, padding=1, groups=m, bias=False
-        )
+        block.conv2 = nn.Conv2d(width, width, 3, stride=old.stride, padding=1, groups=m, bias=False)
         block.conv3 = nn.Conv2d(width, block.conv3.out_channels, 1, bias=False)
         block.bn1, block.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
     return model
@@ -67,7 +65,7 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def measure(model: nn.Module, x: Tensor, draws: int, jack: int) -> dict[str, object]:
-    """nu by every estimator, and the kernels behind Monte-Carlo's."""
+    """Nu by every estimator, and the kernels behind Monte-Carlo's."""
     traced = trace(model, x)
     found: dict[str, object] = {"analytic": analyze(traced, model, gain="he").nu.value}
     start = time.perf_counter()
@@ -75,9 +73,11 @@ def measure(model: nn.Module, x: Tensor, draws: int, jack: int) -> dict[str, obj
     found["kernels"] = [subject.kernel(index) for index in range(draws)]
     found["seconds per draw"] = (time.perf_counter() - start) / draws
     start = time.perf_counter()
-    layers = ESTIMATORS["jackknife"].estimate(
-        traced, model, x, Assumption(gain=2.0, draws=jack, seed=1)
-    ).layers
+    layers = (
+        ESTIMATORS["jackknife"]
+        .estimate(traced, model, x, Assumption(gain=2.0, draws=jack, seed=1))
+        .layers
+    )
     found["jackknife"] = math.expm1(sum(layer.kappa for layer in layers))
     found["jackknife stderr"] = math.sqrt(sum((layer.stderr or 0) ** 2 for layer in layers))
     found["seconds per jackknife draw"] = (time.perf_counter() - start) / jack

@@ -133,9 +133,7 @@ class Gates:
         parts = (total.forward, total.backward, total.noise, total.fitted)
         return Influences(*(part[:-1] for part in parts))
 
-    def _layer(
-        self, name: str, seen: _Pass, slopes: dict[int, Tensor], total: Influences
-    ) -> None:
+    def _layer(self, name: str, seen: _Pass, slopes: dict[int, Tensor], total: Influences) -> None:
         """Add one layer's part: forward rates of what it reads, backward rates of its output."""
         whole, slope = slopes.get(id(seen.weight)), slopes.get(id(seen.z))
         quarter = self._variances.get(name, 0.0) / 4
@@ -152,7 +150,7 @@ class Gates:
         if writes is not None and rate is not None and seen.box:
             np.add.at(total.backward, writes.ids, _rates(seen.box[0], rate, writes.axis))
             rest = through.neg() if whole is None else whole - through
-            rows = rest.detach().double().flatten(1).pow(2).sum(1).cpu().numpy()
+            rows = rest.detach().flatten(1).square().sum(1).double().cpu().numpy()
             np.add.at(total.noise, writes.ids, quarter * rows)
             np.add.at(total.fitted, writes.ids, fitted(seen.box[0], rate, writes))
 
@@ -202,8 +200,8 @@ class Gates:
 
 def _rates(signal: Tensor, slope: Tensor, axis: int) -> Array:
     """``signal . slope / 2`` per channel, summed over everything else, ``[channels]``."""
-    product = (signal.detach() * slope).movedim(axis, 0).flatten(1).double().sum(1)
-    rates: Array = product.cpu().numpy() / 2
+    product = (signal.detach() * slope).movedim(axis, 0).flatten(1).sum(1)
+    rates: Array = product.double().cpu().numpy() / 2
     return rates
 
 
@@ -239,6 +237,6 @@ def _columns(gradient: Tensor, inputs: int) -> Array:
     """Squares of a weight's gradient summed per input channel, ``[inputs]``."""
     per_group = gradient.shape[1]
     groups = inputs // per_group
-    squares = gradient.detach().double().pow(2).reshape(groups, -1, per_group, gradient[0, 0].numel())
-    sums: Array = squares.sum((1, 3)).flatten().cpu().numpy()
+    squares = gradient.detach().square().reshape(groups, -1, per_group, gradient[0, 0].numel())
+    sums: Array = squares.sum((1, 3)).flatten().double().cpu().numpy()
     return sums

@@ -87,9 +87,7 @@ def parse_readout(text: str, traced: TracedModel) -> Readout:
     """
     output, mark, channel = text.partition(":")
     if mark and not channel.isdecimal():
-        raise AnalysisError(
-            f"read-out '{text}'", advice="write OUTPUT, :CHANNEL or OUTPUT:CHANNEL"
-        )
+        raise AnalysisError(f"read-out '{text}'", advice="write OUTPUT, :CHANNEL or OUTPUT:CHANNEL")
     return Readout(output, int(channel) if mark else None, _channel_axis(traced))
 
 

@@ -90,11 +90,13 @@ class Subject:
                 "no parameter reaches the read-out", advice="check for detached or no_grad code"
             )
         if not math.isfinite(float(f.detach())):
-            raise AnalysisError(f"the output is {float(f.detach())}" + self._origin(), advice=_BLOWN)
+            raise AnalysisError(
+                f"the output is {float(f.detach())}" + self._origin(), advice=_BLOWN
+            )
         return f
 
     def gradients(self, *, create_graph: bool = False) -> tuple[Tensor | None, ...]:
-        """df / dt of every parameter in the kernel, None where none arrives."""
+        """Df / dt of every parameter in the kernel, None where none arrives."""
         _, tensors, _ = self.parameters()
         return torch.autograd.grad(
             self.output(), tensors, create_graph=create_graph, allow_unused=True

@@ -170,9 +170,7 @@ class _Finder:
                 axis = 1 if isinstance(module, nn.GroupNorm) else last
                 self._place(self._units.norms, op.module, axis, ids, op.inputs[0])
 
-    def _place(
-        self, places: list[Place], module: str, axis: int, ids: Ids, source: str
-    ) -> None:
+    def _place(self, places: list[Place], module: str, axis: int, ids: Ids, source: str) -> None:
         """Note a gate at a module's input, if it is a module that reads its input itself."""
         length = self._ops[source].shape[axis]
         try:

@@ -19,7 +19,7 @@ _SILENT = frozenset({"input", "parameter", "constant", "output", "dropout", "fla
 def exact_relu_nu(
     widths: Sequence[int], *, multiplicity: int = 1, lambdas: Sequence[float] | None = None
 ) -> float:
-    """nu of a ReLU chain without biases, Gaussian weights, scalar output; exact, dimensionless.
+    """Nu of a ReLU chain without biases, Gaussian weights, scalar output; exact, dimensionless.
 
     The masks are independent of every even statistic, so ``E|a|^4``, ``E[|a|^2 tr M]``,
     ``E[(tr M)^2]``, ``E[tr(M^2)]`` and ``E[a' M a]`` close, with a the activations of a layer

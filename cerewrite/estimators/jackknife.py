@@ -83,7 +83,6 @@ class Jackknife(Estimator):
             draws=wanted,
         )
 
-
     @staticmethod
     def _draws(
         subject: Subject, gates: Gates, wanted: int, assumption: Assumption

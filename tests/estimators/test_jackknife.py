@@ -115,11 +115,16 @@ def test_concatenated_units_reach_their_readers() -> None:
 @pytest.mark.parametrize("norms", ["train", "eval"])
 def test_norms_pools_flatten_and_depthwise(norms: str) -> None:
     model = plain_cnn()
-    before, hooks = copy.deepcopy(model.state_dict()), [len(m._forward_hooks) for m in model.modules()]
+    before, hooks = (
+        copy.deepcopy(model.state_dict()),
+        [len(m._forward_hooks) for m in model.modules()],
+    )
     found = layers(model, torch.randn(4, 3, 9, 9), gain=2.0, draws=3, norms=norms)
     assert all(math.isfinite(layer.kappa) and layer.kappa >= 0 for layer in found)
     assert sum(layer.kappa > 0 for layer in found) >= 3
-    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True)
+    )
     assert hooks == [len(m._forward_hooks) for m in model.modules()]
 
 

@@ -70,9 +70,7 @@ def test_standard_parametrisation_weighs_biases() -> None:
     subject = subject_of(trace(model, x), model, x, Assumption(parametrization="standard"))
     value = subject.kernel(0)
     f = subject.model(x)[0, 0] * subject.readout(torch.ones(1, 1))
-    expected = sum(
-        g.pow(2).sum() for g in torch.autograd.grad(f, list(subject.model.parameters()))
-    )
+    expected = sum(g.pow(2).sum() for g in torch.autograd.grad(f, list(subject.model.parameters())))
     assert value == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -93,7 +91,9 @@ def test_model_is_left_alone() -> None:
     model = plain_cnn().train()
     before, flags = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
     measured(model, torch.randn(4, 3, 9, 9), draws=8)
-    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True)
+    )
     assert flags == [m.training for m in model.modules()]
     assert all(p.grad is None for p in model.parameters())
 
@@ -127,7 +127,9 @@ def test_precision_stops_early_and_progress_is_told() -> None:
 
 
 def test_too_few_draws_for_the_tail_warn() -> None:
-    assert any("WARNING" in note for note in measured(chain([8] * 6), unit(2, 7), draws=64).assumptions)
+    assert any(
+        "WARNING" in note for note in measured(chain([8] * 6), unit(2, 7), draws=64).assumptions
+    )
     assert not any(
         "WARNING" in note for note in measured(chain([64]), unit(2, 7), draws=256).assumptions
     )

@@ -1,0 +1,91 @@
+"""What the estimators cost, beside one forward and backward of the model in the same run.
+
+    python benchmarks/estimators.py [--quick] [--workers]
+
+ResNet-50 at 64 pixels, batch 8, one thread, best of several: the closed form in seconds once
+traced; a Monte-Carlo draw and a jackknife draw as multiples of one forward and backward. With
+``--workers``: draws per second of two processes over those of one, on a small network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+from torch import nn
+from zoo import example
+
+from cerewrite.analysis import analyze
+from cerewrite.empirical import Gates, find_units
+from cerewrite.estimators import ESTIMATORS, Assumption
+from cerewrite.estimators.jackknife import influences
+from cerewrite.estimators.monte_carlo import subject_of
+from cerewrite.tracer import trace
+
+
+def best(action: Callable[[], object], repeats: int) -> float:
+    """Least wall-clock seconds of several calls."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def costs(repeats: int) -> None:
+    """The closed form, one draw of Monte-Carlo, one of the jackknife."""
+    torch.set_num_threads(1)
+    model, _ = example("resnet50")
+    x = torch.randn(8, 3, 64, 64)
+    traced = trace(model, x)
+    subject = subject_of(traced, model, x, Assumption(gain=2.0))
+    gates = Gates(
+        find_units(traced, subject.model), subject.variances(), next(subject.model.parameters())
+    )
+    step = best(subject.gradients, repeats)
+    print(f"closed form, once traced: {best(lambda: analyze(traced, model), repeats):.3f} s")
+    print(f"forward and backward: {step:.3f} s")
+    print(f"Monte-Carlo draw: {best(lambda: subject.kernel(0), repeats) / step:.2f} of it")
+    draw = best(lambda: influences(subject, gates, 0), repeats)
+    print(f"jackknife draw: {draw / step:.2f} of it")
+
+
+def workers() -> None:
+    """Two processes over one."""
+    torch.set_num_threads(1)
+    layers: list[nn.Module] = []
+    for _ in range(6):
+        layers += [nn.Linear(256, 256), nn.ReLU()]
+    model, x = nn.Sequential(*layers), torch.randn(2, 256)
+    traced = trace(model, x)
+    seconds = []
+    for count in (1, 2):
+        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+            warm = Assumption(draws=32, executor=pool)
+            ESTIMATORS["monte-carlo"].estimate(traced, model, x, warm)
+            start = time.perf_counter()
+            ESTIMATORS["monte-carlo"].estimate(
+                traced, model, x, Assumption(draws=1200, executor=pool)
+            )
+            seconds.append(time.perf_counter() - start)
+    print(f"two processes: {seconds[0] / seconds[1]:.2f} times the draws of one")
+
+
+def main() -> None:
+    """Print the costs."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="one repeat")
+    parser.add_argument("--workers", action="store_true", help="processes too")
+    options = parser.parse_args()
+    costs(1 if options.quick else 5)
+    if options.workers:
+        workers()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The laws of a conversion, over random networks (hypothesis)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import cerewrite
+
+ACTIVATIONS = [nn.ReLU, nn.GELU, nn.Tanh, nn.SiLU, nn.LeakyReLU]
+
+
+class Network(nn.Module):
+    """Stem, a run of hidden layers around which a sum may lead, read-out."""
+
+    def __init__(self, conv: bool, widths: list[int], **options: Any) -> None:
+        super().__init__()
+        self.conv, self.residual = conv, options["residual"]
+        groups, bias, inputs = options["groups"], options["bias"], 6
+        self.stem = self.layer(inputs, widths[0], True)
+        run: list[nn.Module] = []
+        for before, after in zip(widths, [*widths[1:], widths[0]], strict=True):
+            inner = groups if run and len(run) > 2 and after != widths[0] else 1
+            run += [
+                self.layer(
+                    before, after, bias, inner if before % inner == after % inner == 0 else 1
+                ),
+                *self.norm(options["norm"], after),
+                options["activation"](),
+            ]
+        self.run = nn.Sequential(*run)
+        self.head = nn.Linear(widths[0], 3)
+
+    def layer(self, inputs: int, outputs: int, bias: bool, groups: int = 1) -> nn.Module:
+        if self.conv:
+            return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias, groups=groups)
+        return nn.Linear(inputs, outputs, bias=bias)
+
+    def norm(self, kind: str, width: int) -> list[nn.Module]:
+        if kind == "batch":
+            return [nn.BatchNorm2d(width) if self.conv else nn.BatchNorm1d(width)]
+        if kind == "own":
+            return [nn.GroupNorm(1, width) if self.conv else nn.LayerNorm(width)]
+        return []
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x).relu()
+        z = self.run(y)
+        z = y + z if self.residual else z
+        return self.head(z.mean((2, 3)) if self.conv else z)
+
+
+networks = st.builds(
+    Network,
+    conv=st.booleans(),
+    widths=st.lists(st.sampled_from([4, 6, 8, 12, 16]), min_size=3, max_size=5),
+    residual=st.booleans(),
+    groups=st.sampled_from([1, 2]),
+    bias=st.booleans(),
+    norm=st.sampled_from(["none", "batch", "own"]),
+    activation=st.sampled_from(ACTIVATIONS),
+)
+
+
+@pytest.mark.parametrize("objective", ["primal", "dual"])
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(network=networks, budget=st.sampled_from(["params", "params=1.5x", "flops"]))
+def test_conversion_keeps_its_laws(objective: Any, network: Network, budget: str) -> None:
+    check_laws(network, budget, objective)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["primal", "dual"])
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(network=networks, budget=st.sampled_from(["params", "params=1.5x", "flops"]))
+def test_conversion_keeps_its_laws_often(objective: Any, network: Network, budget: str) -> None:
+    check_laws(network, budget, objective)
+
+
+def check_laws(network: Network, budget: str, objective: Any) -> None:
+    """Within budget, smaller or equal nu, verified, reverted bit for bit; or a typed refusal."""
+    x = torch.randn(3, 6, 5, 5) if network.conv else torch.randn(3, 6)
+    before = copy.deepcopy(network.state_dict())
+    try:
+        result = cerewrite.convert(network, (x,), budget=budget, objective=objective)
+    except cerewrite.PlanError as error:
+        assert error.advice
+        return
+    finally:
+        assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    plan = result.plan
+    assert plan.planned.nu <= plan.baseline.nu * (1 + 1e-12)
+    assert all(getattr(plan.planned, b.cost) <= b.limit for b in plan.budgets)
+    assert plan.planned.params == sum(p.numel() for p in result.model.parameters())
+    assert result.verification.passed
+    if plan.splits:
+        with pytest.raises(cerewrite.StalePlanError):
+            cerewrite.apply(plan, result.model)
+        back = cerewrite.revert(result.model)
+        assert all(torch.equal(v, before[k]) for k, v in back.state_dict().items())
