@@ -104,3 +104,14 @@ def check_laws(network: Network, budget: str, objective: Any) -> None:
             cerewrite.apply(plan, result.model)
         back = cerewrite.revert(result.model)
         assert all(torch.equal(v, before[k]) for k, v in back.state_dict().items())
+
+
+def test_members_under_a_layer_norm_are_wider_than_one() -> None:
+    """Found by hypothesis: a norm over a single channel returns a constant, and no gradient."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for inputs in (6, 6, 6, 6):
+        layers += [nn.Linear(inputs, 6), nn.LayerNorm(6), nn.GELU()]
+    net = nn.Sequential(*layers, nn.Linear(6, 3))
+    plan = cerewrite.convert(net, torch.randn(3, 6), budget="params").plan
+    assert plan.splits and all(width >= 2 for split in plan.splits for width in split.widths)

@@ -14,14 +14,15 @@ alone (its own weights), and sigma^2 the weights' variance. In deep networks wit
 noise exceeds the rest a thousandfold, and no subtraction helps. There the influence is fitted:
 width enters K through kernels over positions, ``sum_i a_i a_i'`` and ``sum_i b_i b_i'``, so unit i
 has the influence ``a_i' M a_i + b_i' N b_i`` with matrices common to all units, here in the span
-of the identity and the mean over positions: noise averages out, finer structure is lost.
+of the identity and the mean over positions: noise averages out, finer structure is lost. Where
+even that one coefficient would be noise, the identity alone is left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,23 @@ class _Pass:
 
 @dataclass(frozen=True, slots=True)
 class Influences:
-    """Per unit, ``[units]`` each: rates of log K, their noise's variance, the fitted influence."""
+    """What units do to log K, ``[units]`` each.
+
+    Attributes:
+        forward: raw rate by the forward energy.
+        backward: raw rate by the backward energy.
+        noise: variance of the noise in both.
+        fitted: influence fitted with the identity and the mean over positions.
+        plain: influence fitted with the identity alone.
+        slack: what the noise leaves in the squares of the fit.
+    """
 
     forward: Array
     backward: Array
     noise: Array
     fitted: Array
+    plain: Array
+    slack: Array
 
 
 class Gates:
@@ -123,15 +135,15 @@ class Gates:
             log_kernel, [*leaves, self._energy], allow_unused=True, retain_graph=True
         )
         slopes = {id(t): s for t, s in zip(leaves, found, strict=False) if s is not None}
-        total = Influences(*(np.zeros(self.units.count + 1) for _ in range(4)))
+        total = Influences(*(np.zeros(self.units.count + 1) for _ in range(6)))
         for name, seen in passes:
             self._layer(name, seen, slopes, total)
         if found[-1] is not None:
             energies = found[-1].detach().double().cpu().numpy()
             np.add(total.forward, energies, out=total.forward)
             np.add(total.fitted, energies, out=total.fitted)
-        parts = (total.forward, total.backward, total.noise, total.fitted)
-        return Influences(*(part[:-1] for part in parts))
+            np.add(total.plain, energies, out=total.plain)
+        return Influences(*(getattr(total, part.name)[:-1] for part in fields(Influences)))
 
     def _layer(self, name: str, seen: _Pass, slopes: dict[int, Tensor], total: Influences) -> None:
         """Add one layer's part: forward rates of what it reads, backward rates of its output."""
@@ -143,16 +155,17 @@ class Gates:
         reads, writes = self._reads.get(name), self._writes.get(name)
         rate = slopes.get(id(seen.x))
         if reads is not None and rate is not None and seen.x is not None:
-            np.add.at(total.forward, reads.ids, _rates(seen.x, rate, reads.axis))
-            np.add.at(total.noise, reads.ids, quarter * _columns(through, len(reads.ids)))
-            np.add.at(total.fitted, reads.ids[:: reads.inner], fitted(seen.x, rate, reads))
+            rates = _rates(seen.x, rate, reads.axis)
+            np.add.at(total.forward, reads.ids, rates)
+            noise = quarter * _columns(through, len(reads.ids))
+            _fit(total, reads, seen.x, rate, noise, float(rates.sum()))
         rate = slopes.get(id(seen.probe))
         if writes is not None and rate is not None and seen.box:
-            np.add.at(total.backward, writes.ids, _rates(seen.box[0], rate, writes.axis))
+            rates = _rates(seen.box[0], rate, writes.axis)
+            np.add.at(total.backward, writes.ids, rates)
             rest = through.neg() if whole is None else whole - through
             rows = rest.detach().flatten(1).square().sum(1).double().cpu().numpy()
-            np.add.at(total.noise, writes.ids, quarter * rows)
-            np.add.at(total.fitted, writes.ids, fitted(seen.box[0], rate, writes))
+            _fit(total, writes, seen.box[0], rate, quarter * rows, float(rates.sum()))
 
     def _reading(self, name: str) -> Callable[..., Any]:
         def hook(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -205,27 +218,43 @@ def _rates(signal: Tensor, slope: Tensor, axis: int) -> Array:
     return rates
 
 
-def fitted(signal: Tensor, slope: Tensor, place: Place) -> Array:
-    """Influences ``a_i' M a_i`` with ``slope_i = 2 M a_i`` fitted over all units, ``[units]``.
+def _fit(
+    total: Influences, place: Place, signal: Tensor, slope: Tensor, noise: Array, rate: float
+) -> None:
+    """Add what a place's units do: fitted influences, and the noise that is in them.
 
-    M is in the span of the identity and the mean over positions; the first example alone counts.
-    The sum over units is that of the first example's raw rates.
-
-    Args:
-        signal: a, batch first.
-        slope: dlog K / da, likewise.
-        place: which axis holds the units.
-
-    Example:
-        >>> a = torch.tensor([[1.0, 2.0]])
-        >>> fitted(a, 3 * a, Place("", 1, np.arange(2))).round(6).tolist()
-        [1.5, 6.0]
+    The first example's signals count; ``rate`` is that of all units and examples together, which
+    norms hold free of noise.
     """
     a, h = (
         t.detach()[0].double().movedim(place.axis - 1, 0).reshape(len(place.ids) // place.inner, -1)
         for t in (signal, slope)
     )
-    basis = torch.stack([a, a.mean(1, keepdim=True).expand_as(a)][: min(2, a.shape[1])])
+    ids = place.ids[:: place.inner]
+    energies = a.square().sum(1)
+    shares: Array = (energies / energies.sum().clamp_min(1e-300)).cpu().numpy()
+    np.add.at(total.plain, ids, rate * shares)
+    np.add.at(total.fitted, ids, quadratic(a, h) if a.shape[1] > 1 else rate * shares)
+    np.add.at(total.noise, place.ids, noise)
+    np.add.at(total.slack, place.ids, noise / a.numel())
+
+
+def quadratic(a: Tensor, h: Tensor) -> Array:
+    """Influences ``a_i' M a_i`` with ``h_i = 2 M a_i`` fitted over all units, ``[units]``.
+
+    M is in the span of the identity and the mean over positions. The sum over units is that of
+    the raw rates ``a_i . h_i / 2``.
+
+    Args:
+        a: signals, ``[units, positions]``.
+        h: dlog K / da, likewise.
+
+    Example:
+        >>> a = torch.tensor([[1.0, -1.0], [2.0, 0.0]])
+        >>> quadratic(a, 3 * a).round(6).tolist()
+        [3.0, 6.0]
+    """
+    basis = torch.stack([a, a.mean(1, keepdim=True).expand_as(a)])
     design = basis.flatten(1)
     gram, target = design @ design.T, design @ h.flatten() / 2
     weights = torch.linalg.lstsq(gram.cpu(), target.cpu()[:, None], driver="gelsd").solution

@@ -100,7 +100,8 @@ def unit_vector(size: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(_VECTOR_SEED)
     vector = torch.randn(size, generator=generator, dtype=torch.float64)
-    return vector / vector.norm()
+    unit: Tensor = vector / vector.norm()
+    return unit
 
 
 def _channel_axis(traced: TracedModel) -> int:

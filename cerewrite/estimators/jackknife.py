@@ -106,7 +106,9 @@ class Influence:
     Attributes:
         cleared: variance of log K by single units, other units' noise subtracted: no bias.
         noise: what was subtracted.
-        fitted: the same as ``cleared`` from fitted influences: no noise.
+        fitted: the same as ``cleared`` from fitted influences: little noise.
+        slack: the noise that may be left in it.
+        plain: from influences fitted by the units' energies alone: no noise.
         up: sum of the forward influences, d log K / d log(forward energy).
         down: likewise, backward.
     """
@@ -114,6 +116,8 @@ class Influence:
     cleared: float
     noise: float
     fitted: float
+    slack: float
+    plain: float
     up: float
     down: float
 
@@ -154,39 +158,53 @@ def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
 
 
 def _influence(rates: Influences, part: slice) -> Influence:
-    up, down, fit = rates.forward[part], rates.backward[part], rates.fitted[part]
-    s, factor = up + down, _small_sample(len(fit))
-    raw, noise = float(((s - s.mean()) ** 2).sum()), float(rates.noise[part].sum())
-    smooth = float(((fit - fit.mean()) ** 2).sum())
+    up, down = rates.forward[part], rates.backward[part]
+    raw, fitted, plain = (_squares(x) for x in (up + down, rates.fitted[part], rates.plain[part]))
+    factor, noise = _small_sample(len(up)), float(rates.noise[part].sum())
     return Influence(
         cleared=factor * (raw - noise),
         noise=factor * noise,
-        fitted=factor * smooth,
+        fitted=factor * fitted,
+        slack=factor * float(rates.slack[part].sum()),
+        plain=factor * plain,
         up=float(up.sum()),
         down=float(down.sum()),
     )
 
 
+def _squares(influences: Array) -> float:
+    return float(((influences - influences.mean()) ** 2).sum())
+
+
 def blend(draws: list[Influence]) -> tuple[float, float]:
     """A class's kappa and its standard error, over draws.
 
-    The subtraction has no bias but an error, the fit a bias of about its own size but hardly an
-    error: the subtraction counts with weight ``fit^2 / (fit^2 + error^2)``. The noise is known to
-    some per cent only (higher orders in 1 / width), which is part of the error.
+    From the subtraction over the fit to the plain energies, bias grows and error shrinks. Each
+    counts with weight ``next^2 / (next^2 + error^2)`` beside the next: the bias of that is of
+    about its own size. The subtracted noise is known to some per cent only (higher orders in
+    1 / width), which is part of the subtraction's error.
 
     Example:
-        >>> draws = [Influence(0.9, 0.0, 1.0, 0, 0), Influence(1.1, 0.0, 1.0, 0, 0)]
+        >>> sure = dict(noise=0.0, fitted=1.0, slack=0.0, plain=0.9, up=0.5, down=0.5)
+        >>> draws = [Influence(cleared=0.9, **sure), Influence(cleared=1.1, **sure)]
         >>> round(blend(draws)[0], 6)
         1.0
     """
-    cleared = np.array([draw.cleared for draw in draws])
-    smooth = np.array([draw.fitted for draw in draws])
-    known = NOISE_ERROR * float(np.mean([draw.noise for draw in draws]))
-    error = math.hypot(cleared.std(ddof=1) / math.sqrt(len(draws)), known)
-    size = smooth.mean() ** 2
-    weight = size / (size + error**2) if size > 0 else 1.0
-    mixed = weight * cleared + (1 - weight) * smooth
+    cleared, noise, fitted, slack, plain = (
+        np.array([getattr(draw, name) for draw in draws])
+        for name in ("cleared", "noise", "fitted", "slack", "plain")
+    )
+    smooth = _mixed(fitted, plain, float(slack.mean()))
+    sampled = float(cleared.std(ddof=1)) / math.sqrt(len(draws))
+    mixed = _mixed(cleared, smooth, math.hypot(sampled, NOISE_ERROR * float(noise.mean())))
     return max(float(mixed.mean()), 0.0), float(mixed.std(ddof=1)) / math.sqrt(len(draws))
+
+
+def _mixed(sharp: Array, safe: Array, error: float) -> Array:
+    size = float(safe.mean()) ** 2
+    weight = size / (size + error**2) if size > 0 else 1.0
+    mixed: Array = weight * sharp + (1 - weight) * safe
+    return mixed
 
 
 def _small_sample(units: int) -> float:

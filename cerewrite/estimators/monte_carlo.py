@@ -76,15 +76,16 @@ class MonteCarlo(Estimator):
                 assumption.progress(len(kernels), wanted, nu.value)
             if assumption.precision is not None and nu.stderr <= assumption.precision * nu.value:
                 break
+        count, dead = len(kernels), len(kernels) - len(alive)
         if len(alive) < 3:
             raise AnalysisError(
-                f"the tangent kernel is zero in {len(kernels) - len(alive)} of {len(kernels)} draws",
+                f"the tangent kernel is zero in {dead} of {count} draws",
                 advice="no gradient arrives: zero-initialised heads need --gain he",
             )
-        log, count = log_variance(alive), len(kernels)
+        log = log_variance(alive)
         notes = (*_notes(subject, assumption), *_tail(log.value, nu, count))
-        if len(alive) < count:
-            notes += (f"{count - len(alive)} draws are dead (K = 0); Var[log K] is without them",)
+        if dead:
+            notes += (f"{dead} draws are dead (K = 0); Var[log K] is without them",)
         return Corrections(
             layers=marked(closed_form(traced, model, assumption), subject, traced),
             nu=Estimate(nu.value, nu.stderr, count, self.name, self.reference),

@@ -119,6 +119,8 @@ class PerChannel:
         params: parameters per channel.
         flops: FLOPs per channel and example in linear algebra (depthwise convs; 0 for norms).
         divisor: the width of a member must be a multiple of it (1 for none).
+        least: the least width of a member that it can serve: a norm over a single channel
+            returns a constant.
     """
 
     name: str
@@ -127,6 +129,7 @@ class PerChannel:
     params: int
     flops: int = 0
     divisor: int = 1
+    least: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,9 +133,11 @@ class ModuleRule(OpRule):
 
     Attributes:
         modules: exact module types that it can resize.
+        least: least width of a member that the module can serve.
     """
 
     modules: ClassVar[tuple[type[nn.Module], ...]]
+    least: ClassVar[int] = 1
 
     @abstractmethod
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:

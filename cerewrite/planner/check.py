@@ -66,6 +66,13 @@ def _check_design(where: str, split: Split, region: Region) -> None:
         if width < 1:
             raise PlanError(f"{where}: width {width} of '{name}' is below 1", advice=AGAIN)
         mine = [module for module in region.modules if module.width == name]
+        for module in mine:
+            if width < module.least:
+                raise PlanError(
+                    f"{where}: width {width} of '{name}' is below the {module.least} that "
+                    f"{module.name} needs",
+                    advice=f"write {module.least} or more",
+                )
         divisor = lcm(*(module.divisor for module in mine))
         if width % divisor:
             names = ", ".join(module.name for module in mine if module.divisor > 1)

@@ -81,8 +81,10 @@ def _key(problem: Problem, cap: FloatArray) -> object:
             )
             for y in region.layers
         ),
-        tuple((index[m.width], m.params, m.flops, m.divisor) for m in region.modules),
-        tuple((s.width, s.f_up, s.f_dn, s.v_aa, s.v_bb, s.v_ab, s.rho) for s in region.sites),
+        tuple((index[m.width], m.params, m.flops, m.divisor, m.least) for m in region.modules),
+        tuple(
+            (s.width, s.f_up, s.f_dn, s.v_aa, s.v_bb, s.v_ab, s.rho, s.c_norm) for s in region.sites
+        ),
         tuple(cap),
     )
 

@@ -125,9 +125,13 @@ def build_problem(
         lcm(constraints.channel_multiple, *(m.divisor for m in region.modules if m.width == name))
         for name in region.classes
     ]
+    least = [
+        max([constraints.min_width, *(m.least for m in region.modules if m.width == name)])
+        for name in region.classes
+    ]
     keys: list[tuple[int, ...]] = [
-        (size, step) if len(region.classes) > FREE_CLASSES else (index,)
-        for index, (size, step) in enumerate(zip(region.sizes, steps, strict=True))
+        (size, steps[index], least[index]) if len(region.classes) > FREE_CLASSES else (index,)
+        for index, size in enumerate(region.sizes)
     ]
     interior = any(layer.role == "interior" for layer in region.layers)
     most, widest = (constraints.most, WIDEST) if interior else (1, GROWTH)
@@ -137,14 +141,14 @@ def build_problem(
     for number in range(len(groups)):
         index = int(np.flatnonzero(group == number)[0])
         step, size = steps[index], region.sizes[index]
-        first = -(-constraints.min_width // step) * step
+        first = -(-least[index] // step) * step
         values.append(np.arange(first, widest * size + 1, step, dtype=np.int64))
         if not len(values[-1]):
             return Rejection(
                 region.name,
                 "no-width",
                 f"class '{region.classes[index]}' of {size} channels has no width that is at "
-                f"least {constraints.min_width}, a multiple of {step} and at most "
+                f"least {least[index]}, a multiple of {step} and at most "
                 f"{widest * size}",
                 "lower --min-width or --channel-multiple",
             )

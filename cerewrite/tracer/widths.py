@@ -137,7 +137,9 @@ class Builder:
         assert module is not None, op
         draft = self.drafts[self.find(channels.width)]
         settings = sum(p.numel() for p in module.parameters(recurse=False))
-        draft.modules.append(PerChannel(op.module, rule.name, "", settings // draft.size))
+        draft.modules.append(
+            PerChannel(op.module, rule.name, "", settings // draft.size, least=rule.least)
+        )
 
     def _depthwise(self, op: Op, rule: str, width: int, geometry: Geometry, bias: bool) -> None:
         positions = op.numel // (self._batch * geometry.out_channels)
@@ -269,9 +271,7 @@ def _finish(builder: Builder) -> tuple[tuple[WidthClass, ...], dict[int, str]]:
     frozen = []
     for i in roots:
         draft = builder.drafts[i]
-        modules = tuple(
-            PerChannel(m.name, m.op, names[i], m.params, m.flops, m.divisor) for m in draft.modules
-        )
+        modules = tuple(replace(module, width=names[i]) for module in draft.modules)
         frozen.append(
             WidthClass(
                 name=names[i],

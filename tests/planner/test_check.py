@@ -71,6 +71,15 @@ def test_broken_rules_are_named(plan: Plan, message: str) -> None:
     assert caught.value.advice
 
 
+def test_a_width_below_what_a_norm_needs_is_named() -> None:
+    region = PLAN.regions[0]
+    norm = dataclasses.replace(region.modules[0], divisor=1, least=4)
+    needy = dataclasses.replace(region, modules=(norm, *region.modules[1:]))
+    plan = dataclasses.replace(edited(widths=(2, 4)), regions=(needy, *PLAN.regions[1:]))
+    with pytest.raises(PlanError, match="is below the 4 that"):
+        check_plan(plan)
+
+
 def test_a_consistent_edit_passes_unless_it_breaks_the_budget() -> None:
     def with_members(count: int) -> Plan:
         region, old = PLAN.regions[0], PLAN.splits[0]
