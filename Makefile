@@ -29,7 +29,7 @@ $(ZOO): $(STAMP)
 
 demo: $(STAMP)
 	rm -rf $(DEMO)
-	$(BIN)/cerewrite convert examples/resnet50/model.py --budget params --onnx --out $(DEMO)
+	$(BIN)/cerewrite convert examples/resnet50/model.py --budget params --onnx --out $(DEMO) -v
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q

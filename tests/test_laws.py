@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import cerewrite
+from cerewrite.verifier.gradients import check_gradients
 
 ACTIVATIONS = [nn.ReLU, nn.GELU, nn.Tanh, nn.SiLU, nn.LeakyReLU]
 
@@ -115,3 +116,20 @@ def test_members_under_a_layer_norm_are_wider_than_one() -> None:
     net = nn.Sequential(*layers, nn.Linear(6, 3))
     plan = cerewrite.convert(net, torch.randn(3, 6), budget="params").plan
     assert plan.splits and all(width >= 2 for split in plan.splits for width in split.widths)
+
+
+def test_dead_units_are_not_taken_for_unreached_parameters() -> None:
+    """Found by hypothesis: a class of few units may be dead on all the example inputs."""
+    net = nn.Sequential(
+        nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(),
+        nn.Linear(2, 3),
+    )  # fmt: skip
+    dead = copy.deepcopy(net)
+    with torch.no_grad():
+        for layer in (net[2], dead[2]):
+            layer.weight.abs_()
+            layer.bias.abs_()
+        dead[2].weight.neg_()
+        dead[2].bias.neg_()
+    (check,) = check_gradients(net, dead, None, (torch.randn(3, 4),))
+    assert check.passed, check.detail

@@ -250,7 +250,7 @@ def quadratic(a: Tensor, h: Tensor) -> Array:
         h: dlog K / da, likewise.
 
     Example:
-        >>> a = torch.tensor([[1.0, -1.0], [2.0, 0.0]])
+        >>> a = torch.tensor([[1.0, -1.0], [2.0, 0.0]], dtype=torch.float64)
         >>> quadratic(a, 3 * a).round(6).tolist()
         [3.0, 6.0]
     """

@@ -68,7 +68,7 @@ def needed_draws(spread: float, precision: float) -> float:
 
     Example:
         >>> [round(needed_draws(s, 0.1)) for s in (1e-3, 0.3, 1.0)]
-        [201, 478, 7034]
+        [201, 642, 8738]
     """
     if spread < 1e-6:
         return 2.0 / precision**2
