@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import time
 from pathlib import Path
 
 import pytest
@@ -238,7 +237,9 @@ def _without_floats(value: object) -> object:
     [(resnet((3, 8, 36, 3)), "params"), (mlp([512] * 1000), "params=4x"), (vgg16(), "params")],
     ids=["resnet152", "mlp1000", "vgg16"],
 )
-def test_planning_is_quick(analysis: Analysis, budget: str) -> None:
-    start = time.process_time()
-    make_plan(analysis, budget=budget)
-    assert time.process_time() - start < 2.0
+def test_large_models_fill_their_budget(analysis: Analysis, budget: str) -> None:
+    """What planning costs is in ``benchmarks/planning.py``."""
+    plan = make_plan(analysis, budget=budget)
+    limit = plan.budgets[0].limit
+    assert 0.99 * limit <= plan.planned.params <= limit
+    assert plan.planned.nu < plan.baseline.nu
