@@ -26,6 +26,14 @@ ASSUMPTIONS = (
 )
 
 
+ROUGH = {
+    "concatenate": "concatenations are read as they stand: nu can come out low by half",
+    "multiply": "products of branches are taken as independent: nu can come out low by half",
+    "attention": "attention passes its values: the same vector at every position",
+}
+"""Rules whose closed form is known to be rough, and what a report says of them."""
+
+
 @register
 class Analytic(Estimator):
     """Closed form for any graph whose operators have rules; needs neither weights nor data."""
@@ -52,8 +60,15 @@ class Analytic(Estimator):
                 for layer in traced.layers
             ),
             nu=None,
-            assumptions=ASSUMPTIONS,
+            assumptions=(*ASSUMPTIONS, *_rough(traced)),
         )
+
+
+def _rough(traced: TracedModel) -> tuple[str, ...]:
+    """What is approximate about this model beyond the standing assumptions."""
+    rules = [rule_for(op) for op in traced.ops if len(op.inputs) > 1]
+    names = {rule.name for rule in rules if rule is not None}
+    return tuple(text for name, text in ROUGH.items() if name in names)
 
 
 def propagate(traced: TracedModel, context: MomentContext) -> Tensor:

@@ -32,7 +32,7 @@ from cerewrite.ir import Estimate, TracedModel
 
 DEFAULT_DRAWS = 256
 FEWEST = 8
-CHUNK = 8
+CHUNK = 16
 """Draws per task of an executor, whatever the number of workers."""
 TRUSTED = 0.25
 """Relative error of nu above which the draws are called too few."""

@@ -150,6 +150,20 @@ def test_batch_norms_do_not_compound_an_activations_slope(
     assert abs(nu - measured) < 0.04 * measured + 2 * stderr
 
 
+def test_rough_rules_are_stated() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.gate, self.down = nn.Linear(7, 8), nn.Linear(7, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down(self.up(x) * self.gate(x).sigmoid())
+
+    x = torch.ones(2, 7)
+    assert any("products" in line for line in analysed(Gated(), x).assumptions)
+    assert len(analysed(chain([8, 8]), x).assumptions) == 2
+
+
 def test_zero_head_has_no_kernel_in_ntk() -> None:
     model = chain([8, 8])
     nn.init.zeros_(model[-1].weight)
