@@ -18,7 +18,7 @@ from cerewrite.estimators.base import (
 )
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules import LayerRule, ModuleRule, rule_for
-from cerewrite.oprules.moments import Fluctuation, MomentContext, Moments, scalar
+from cerewrite.oprules.moments import Fluctuation, MomentContext, Moments, Reading, scalar
 
 ASSUMPTIONS = (
     "maps are spatially constant (rho = 1): an upper bound for convolutions on real images",
@@ -27,7 +27,7 @@ ASSUMPTIONS = (
 
 
 ROUGH = {
-    "concatenate": "concatenations are read as they stand: nu can come out low by half",
+    "concatenate": "concatenated channels are read by each reader on its own: to about a tenth",
     "multiply": "products of branches are taken as independent: nu can come out low by half",
     "attention": "attention passes its values: the same vector at every position",
 }
@@ -53,10 +53,15 @@ class Analytic(Estimator):
         )
         with torch.enable_grad():
             kernel = propagate(traced, context)
-            shares = _shares(kernel, context.fluctuations)
+            shares, divided = _shares(kernel, context.fluctuations)
         return Corrections(
             layers=tuple(
-                _correction(layer, shares.get(layer.name), context.fluctuations.get(layer.name))
+                _correction(
+                    layer,
+                    shares.get(layer.name, []),
+                    divided.get(layer.name, 0.0),
+                    context.fluctuations.get(layer.name),
+                )
                 for layer in traced.layers
             ),
             nu=None,
@@ -84,6 +89,13 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     needed = _ancestors(ops, output.inputs[0])
     context.readers.update(
         name for op in traced.ops if op.name in needed for name in _signals(ops, op)
+    )
+    rules = {op.name: rule_for(op) for op in traced.ops if op.name in needed}
+    context.joined = frozenset(
+        source
+        for op in traced.ops
+        if (rule := rules.get(op.name)) is not None and rule.name == "concatenate"
+        for source in (op.name, *op.inputs)
     )
     values: dict[str, Moments] = {}
     for op in traced.ops:
@@ -136,42 +148,78 @@ def _step(op: Op, inputs: list[Moments], context: MomentContext) -> Moments:
     return rule.moments(op, inputs, context)
 
 
+Shares = dict[str, list[tuple[float, float]]]
+
+
 def _shares(
     kernel: Tensor, fluctuations: dict[str, Fluctuation]
-) -> dict[str, tuple[float, float, float]]:
-    """f_up, f_dn and the norm's share of every layer: one reverse-mode derivative of log K."""
-    if not fluctuations:
-        return {}
-    still = torch.zeros((), dtype=torch.float64, requires_grad=True)
+) -> tuple[Shares, dict[str, float]]:
+    """f_up and f_dn per reading, the norm's share per layer: one derivative of log K."""
     leaves = [
         leaf
-        for f in fluctuations.values()
-        for leaf in (f.forward, f.backward, still if f.norm is None else f.norm)
+        for at in fluctuations.values()
+        for reading in at.readings
+        for leaf in (reading.forward, reading.backward)
     ]
-    slopes = torch.autograd.grad(kernel.log(), leaves, allow_unused=True)
-    flat = [0.0 if slope is None else float(slope) for slope in slopes]
-    triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-    return dict(zip(fluctuations, triples, strict=True))
+    norms = [at.norm for at in fluctuations.values() if at.norm is not None]
+    if not leaves:
+        return {}, {}
+    slopes = torch.autograd.grad(kernel.log(), [*leaves, *norms], allow_unused=True)
+    flat = iter([0.0 if slope is None else float(slope) for slope in slopes])
+    shares = {
+        name: [(next(flat), next(flat)) for _ in at.readings] for name, at in fluctuations.items()
+    }
+    divided = {name: next(flat) for name, at in fluctuations.items() if at.norm is not None}
+    return shares, divided
 
 
 def _correction(
-    layer: Layer, share: tuple[float, float, float] | None, at: Fluctuation | None
+    layer: Layer, shares: list[tuple[float, float]], norm: float, at: Fluctuation | None
 ) -> LayerCorrection:
-    if share is None or at is None:
+    if at is None:
         return LayerCorrection(
             layer.name, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, None, "read-out: no width behind it"
         )
-    up, down, norm = share
-    scatter = at.v_aa * up * up + at.v_bb * down * down + 2 * at.v_ab * up * down
+    up, down = (sum(column) for column in zip(*shares, strict=True))
+    v_aa, v_bb, v_ab = _joint(shares, at.readings)
+    scatter = v_aa * up * up + v_bb * down * down + 2 * v_ab * up * down
     c_norm = at.v_norm * norm * norm
     return LayerCorrection(
         layer=layer.name,
         f_up=up,
         f_dn=down,
-        v_aa=at.v_aa,
-        v_bb=at.v_bb,
-        v_ab=at.v_ab,
+        v_aa=v_aa,
+        v_bb=v_bb,
+        v_ab=v_ab,
         rho=1.0,
         kappa=(max(scatter, 0.0) + c_norm) / layer.out_channels,
         c_norm=c_norm,
     )
+
+
+def _joint(
+    shares: list[tuple[float, float]], readings: list[Reading]
+) -> tuple[float, float, float]:
+    """The (co)variances that one reading with the summed shares would need."""
+    if len(readings) == 1:
+        only = readings[0]
+        v_aa, v_bb, v_ab = only.moments.spread(only.fresh, only.fixed)
+        return v_aa * only.part, v_bb * only.part, v_ab * only.part
+    aa = bb = ab = 0.0
+    for i, (first, (up, down)) in enumerate(zip(readings, shares, strict=True)):
+        own = first.moments.spread(first.fresh, first.fixed)
+        aa += first.part * own[0] * up * up
+        bb += first.part * own[1] * down * down
+        ab += first.part * own[2] * up * down
+        for second, (above, below) in zip(readings[:i], shares[:i], strict=True):
+            fresh, part = min(first.fresh, second.fresh), min(first.part, second.part)
+            cross = first.moments.cross(second.moments, fresh, (*first.fixed, *second.fixed))
+            aa += 2 * part * cross[0] * up * above
+            bb += 2 * part * cross[1] * down * below
+            ab += part * (cross[2] * up * below + cross[3] * down * above)
+    up, down = (sum(column) for column in zip(*shares, strict=True))
+    return _over(aa, up * up), _over(bb, down * down), _over(ab, up * down)
+
+
+def _over(value: float, share: float) -> float:
+    return value / share if share else 0.0

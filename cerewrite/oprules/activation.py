@@ -49,19 +49,17 @@ class EnergyMoments:
         backward: E[phi'(z)^2].
         forward_slope: its derivative with respect to q.
         backward_slope: likewise, for E[phi'(z)^2].
-        aa, bb, ab: Hermite spectra of the normalised energies phi^2 and phi'^2 (products of
-            coefficients), so that ``sum_k aa[k] rho^k`` is E[phi^2(z) phi^2(z')] / E[phi^2]^2
-            at correlation rho.
-        aa_total, bb_total, ab_total: the same sums at rho = 1, exact.
+        alpha, beta: Hermite coefficients of the normalised energies phi^2 and phi'^2, so that
+            ``sum_k alpha[k]^2 rho^k`` is E[phi^2(z) phi^2(z')] / E[phi^2]^2 at correlation rho.
+        aa_total, bb_total, ab_total: the sums of alpha^2, beta^2, alpha beta at rho = 1, exact.
     """
 
     forward: float
     backward: float
     forward_slope: float
     backward_slope: float
-    aa: Array
-    bb: Array
-    ab: Array
+    alpha: Array
+    beta: Array
     aa_total: float
     bb_total: float
     ab_total: float
@@ -86,15 +84,41 @@ class EnergyMoments:
         """
         rho = 1.0 - fresh
         powers = rho ** np.arange(_ORDERS)
-        v_aa = self.aa_total - float(self.aa @ powers)
-        v_bb = 3 * self.bb_total - float(self.bb @ powers) * (1 + 2 * rho * rho)
-        v_ab = self.ab_total - float(self.ab @ powers)
+        aa, bb, ab = self.alpha**2, self.beta**2, self.alpha * self.beta
+        v_aa = self.aa_total - float(aa @ powers)
+        v_bb = 3 * self.bb_total - float(bb @ powers) * (1 + 2 * rho * rho)
+        v_ab = self.ab_total - float(ab @ powers)
         for order in fixed:
             moved = 1.0 - powers[order]
-            v_aa -= self.aa[order] * moved
-            v_bb -= self.bb[order] * moved
-            v_ab -= self.ab[order] * moved
+            v_aa -= aa[order] * moved
+            v_bb -= bb[order] * moved
+            v_ab -= ab[order] * moved
         return float(v_aa), float(v_bb), float(v_ab)
+
+    def cross(
+        self, other: EnergyMoments, fresh: float, fixed: tuple[int, ...] = ()
+    ) -> tuple[float, float, float, float]:
+        """Relative covariances between two readings of the same units.
+
+        The forward energies share the units' fluctuation; the backward signals of two readers
+        are independent, so that only their slopes covary.
+
+        Args:
+            other: the second reading's moments.
+            fresh: share of the variance of z that the layer's own weights made.
+            fixed: Hermite orders that a norm holds still.
+
+        Returns:
+            The covariances aa, bb, ab (this one's forward with the other's backward) and ba.
+        """
+        moved = 1.0 - (1.0 - fresh) ** np.arange(_ORDERS)
+        moved[list(fixed)] = 0.0
+        return (
+            float((self.alpha * other.alpha) @ moved),
+            float((self.beta * other.beta) @ moved),
+            float((self.alpha * other.beta) @ moved),
+            float((self.beta * other.alpha) @ moved),
+        )
 
 
 def energy_moments(function: Callable[[Any], Any] | None, q: float) -> EnergyMoments:
@@ -126,9 +150,8 @@ def energy_moments(function: Callable[[Any], Any] | None, q: float) -> EnergyMom
         backward=backward,
         forward_slope=forward_slope,
         backward_slope=backward_slope,
-        aa=alpha * alpha,
-        bb=beta * beta,
-        ab=alpha * beta,
+        alpha=alpha,
+        beta=beta,
         aa_total=float(weights @ (a * a)),
         bb_total=float(weights @ (b * b)),
         ab_total=float(weights @ (a * b)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from typing_extensions import override
 
 from cerewrite.ir import Op
@@ -119,11 +118,5 @@ class Concatenate(OpRule):
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        parts = [context.read(x) for x in inputs]
-        sizes = context.sizes(op)
-        total = float(sum(sizes))
-        weighted = list(zip(sizes, parts, strict=True))
-        return Moments(
-            torch.stack([size / total * x.q for size, x in weighted]).sum(),
-            torch.stack([size / total * x.kernel for size, x in weighted]).sum(),
-        )
+        parts = list(zip(context.sizes(op), inputs, strict=True))
+        return context.settle(op, algebra.concatenate(parts))

@@ -24,11 +24,16 @@ class Fresh:
         layer: name of the sampled layer.
         share: its share of the value's mean square, in (0, 1].
         fixed: Hermite orders of the units' distribution that a norm holds still.
+        units: the share of the value's mean square on the units that it writes, and of its
+            kernel; below 1 behind a concatenation.
+        beside: fresh shares of all layers on these units; None until a concatenation.
     """
 
     layer: str
     share: float
     fixed: tuple[int, ...] = ()
+    units: tuple[float, float] = (1.0, 1.0)
+    beside: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +55,37 @@ class Moments:
     pooled: bool = False
 
 
-@dataclass(slots=True)
-class Fluctuation:
-    """Where one sampled layer's finite width was read, and how strongly units scatter there.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One place where a layer's fluctuation is read.
 
     Attributes:
-        v_aa, v_bb, v_ab: relative (co)variances of one unit's energies at that place.
+        moments: what the nonlinearity there does to unit energies.
+        fresh: share of the units' variance that is fresh, all layers together.
+        part: this layer's part of that share.
+        fixed: Hermite orders that a norm holds still.
         forward, backward: the perturbations of q and T there; zeros that ask for a gradient.
+    """
+
+    moments: EnergyMoments
+    fresh: float
+    part: float
+    fixed: tuple[int, ...]
+    forward: Tensor
+    backward: Tensor
+
+
+@dataclass(slots=True)
+class Fluctuation:
+    """Where one sampled layer's finite width is read, and what a norm divides out of it.
+
+    Attributes:
+        readings: in execution order; several where a concatenation is read more than once.
         v_norm: relative variance per unit of the energy that a norm divides out, 0 without.
         norm: its perturbation of q, in front of the norm.
     """
 
-    v_aa: float
-    v_bb: float
-    v_ab: float
-    forward: Tensor
-    backward: Tensor
+    readings: list[Reading]
     v_norm: float = 0.0
     norm: Tensor | None = None
 
@@ -83,6 +103,8 @@ class MomentContext:
         layers: sampled layers by the name of their operator.
         fluctuations: where each layer's fluctuation was read, filled on the way.
         readers: how many operators on the way to the output read each value.
+        joined: values that a concatenation reads; their fluctuations stay pending, to be read
+            by the nonlinearities behind it.
     """
 
     def __init__(
@@ -101,7 +123,9 @@ class MomentContext:
         self._standard = standard
         self._gain = gain
         self.readers: Counter[str] = Counter()
+        self.joined: frozenset[str] = frozenset()
         self._cache: dict[tuple[Any, float], EnergyMoments] = {}
+        self._plain = energy_moments(None, 1.0)
 
     def parameter(self, op: Op) -> Moments:
         """A free parameter or a constant: its mean square, and 1 per unit if it is trained.
@@ -186,9 +210,9 @@ class MomentContext:
         q = x.q
         if own_energy:
             for fresh in x.fresh:
-                norm = _perturbation()
-                self._norms[fresh.layer] = (2 * (1 - (1 - fresh.share) ** 2), norm)
-                q = q * (1 + norm)
+                spread = 2 * (1 - (1 - fresh.share) ** 2)
+                _, norm = self._norms.setdefault(fresh.layer, (spread, _perturbation()))
+                q = q * (1 + fresh.units[0] * norm)
         scale = q if own_energy else q.detach()
         held = tuple(replace(fresh, fixed=(*fresh.fixed, *fixed)) for fresh in x.fresh)
         return Moments(
@@ -200,13 +224,13 @@ class MomentContext:
 
     def settle(self, op: Op, x: Moments) -> Moments:
         """Read pending fluctuations of a value that several operators use, as they stand."""
-        if x.fresh and self.readers[op.name] > 1:
+        if x.fresh and self.readers[op.name] > 1 and op.name not in self.joined:
             return self.read(x)
         return x
 
     def read(self, x: Moments) -> Moments:
         """Read pending fluctuations of a value as they stand: the identity as nonlinearity."""
-        return self._read(x, self._energy(None, None, 1.0)) if x.fresh else x
+        return self._read(x, self._plain) if x.fresh else x
 
     def _energy(self, function: Callable[..., Any] | None, key: Any, q: float) -> EnergyMoments:
         if not q > 0 or q == float("inf"):
@@ -219,23 +243,25 @@ class MomentContext:
         return self._cache[key, q]
 
     def _read(self, x: Moments, moments: EnergyMoments) -> Moments:
-        total = sum(fresh.share for fresh in x.fresh)
-        if total <= 0:
-            return replace(x, fresh=())
+        shared = sum(fresh.share for fresh in x.fresh if fresh.beside is None)
         q, kernel = x.q, x.kernel
         for fresh in x.fresh:
-            part = fresh.share / total
-            v_aa, v_bb, v_ab = moments.spread(min(total, 1.0), fresh.fixed)
-            forward, backward = _perturbation(), _perturbation()
-            self.fluctuations[fresh.layer] = Fluctuation(
-                v_aa * part,
-                v_bb * part,
-                v_ab * part,
-                forward,
-                backward,
-                *self._norms.get(fresh.layer, (0.0, None)),
+            total = shared if fresh.beside is None else fresh.beside
+            if total <= 0:
+                continue
+            at = Reading(
+                moments,
+                min(total, 1.0),
+                fresh.share / total,
+                fresh.fixed,
+                _perturbation(),
+                _perturbation(),
             )
-            q, kernel = q * (1 + forward), kernel * (1 + backward)
+            seen = self.fluctuations.setdefault(fresh.layer, Fluctuation([]))
+            seen.readings.append(at)
+            seen.v_norm, seen.norm = self._norms.get(fresh.layer, (0.0, None))
+            q = q * (1 + fresh.units[0] * at.forward)
+            kernel = kernel * (1 + fresh.units[1] * at.backward)
         return replace(x, q=q, kernel=kernel, fresh=())
 
 
@@ -272,6 +298,25 @@ def add(first: Moments, second: Moments) -> Moments:
         return tuple(replace(fresh, share=fresh.share * part) for fresh in x.fresh)
 
     return Moments(q, first.kernel + second.kernel, diluted(first) + diluted(second))
+
+
+def concatenate(parts: list[tuple[int, Moments]]) -> Moments:
+    """Values side by side: means weighted by elements; fluctuations wait for their reader."""
+    count = sum(size for size, _ in parts)
+    q = torch.stack([size / count * x.q for size, x in parts]).sum()
+    kernel = torch.stack([size / count * x.kernel for size, x in parts]).sum()
+    fresh: list[Fresh] = []
+    for size, x in parts:
+        on = tuple(
+            float(own.detach()) * size / count / max(float(all_.detach()), 1e-300)
+            for own, all_ in ((x.q, q), (x.kernel, kernel))
+        )
+        here = sum(f.share for f in x.fresh if f.beside is None)
+        for f in x.fresh:
+            beside = here if f.beside is None else f.beside
+            units = (f.units[0] * on[0], f.units[1] * on[1])
+            fresh.append(replace(f, units=units, beside=beside))
+    return Moments(q, kernel, tuple(fresh))
 
 
 def multiply(first: Moments, second: Moments) -> Moments:
