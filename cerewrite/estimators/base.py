@@ -71,7 +71,7 @@ class LayerCorrection:
         f_up: d log K / d log(forward second moment).
         f_dn: d log K / d log(backward second moment).
         v_aa, v_bb, v_ab: relative (co)variances of one unit's energies.
-        rho: spatial factor in (0, 1].
+        rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
         kappa: the correction.
         stderr: its standard error; None for closed forms.
         note: what is approximate about it.

@@ -54,7 +54,7 @@ class Site:
         v_aa: relative variance of one unit's forward energy.
         v_bb: relative variance of one unit's backward energy.
         v_ab: their relative covariance.
-        rho: spatial factor in (0, 1].
+        rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
         c_norm: what the energy that a norm divides out adds, at one unit.
     """
 

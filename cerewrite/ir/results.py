@@ -42,7 +42,7 @@ class LayerEstimate:
         f_dn: share of K that scales with its backward second moment.
         share: kappa over the sum of all kappas, in [0, 1].
         v_aa, v_bb, v_ab: relative (co)variances of one unit's energies (THEORY 4).
-        rho: spatial factor in (0, 1].
+        rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
         region: name of the region that can split its width, or None.
         params: parameters of the layer.
         flops: FLOPs per example.
