@@ -86,15 +86,26 @@ DEARER = 1.5
 """FLOPs above this ratio are warned about."""
 
 
+NARROW = 8
+"""Members narrower than this many channels are warned about: grouped kernels lose their speed."""
+
+
 def _warning(plan: ir.Plan) -> tuple[str, ...]:
     """What a plan costs that nobody limited."""
+    lines = []
     growth = plan.planned.flops / max(plan.baseline.flops, 1)
-    if growth <= DEARER or any(budget.cost == "flops" for budget in plan.budgets):
-        return ()
-    return (
-        f"FLOPs grow {growth:.1f} times, and training will be slower by about as much: "
-        "--budget params --budget flops holds both.",
-    )
+    if growth > DEARER and not any(budget.cost == "flops" for budget in plan.budgets):
+        lines.append(
+            f"FLOPs grow {growth:.1f} times, and training will be slower by about as much: "
+            "--budget params --budget flops holds both."
+        )
+    narrowest = min(width for split in plan.splits for width in split.widths)
+    if narrowest < NARROW:
+        lines.append(
+            f"Members as narrow as {plural(narrowest, 'channel')}: grouped kernels lose most of "
+            f"their speed there, and nu is an extrapolation; see --min-width {NARROW}."
+        )
+    return tuple(lines)
 
 
 def claim(plan: ir.Plan) -> str:
