@@ -18,7 +18,8 @@ from cerewrite.estimators.base import (
 )
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules import LayerRule, ModuleRule, rule_for
-from cerewrite.oprules.moments import Fluctuation, MomentContext, Moments, Reading, scalar
+from cerewrite.oprules.moments import Fluctuation, MomentContext, Reading
+from cerewrite.oprules.values import Moments, scalar
 
 ASSUMPTIONS = (
     "maps are spatially constant (rho = 1): an upper bound for convolutions on real images",

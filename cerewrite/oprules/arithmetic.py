@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from cerewrite.ir import Op
-from cerewrite.oprules import moments as algebra
+from cerewrite.oprules import values as algebra
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
-from cerewrite.oprules.moments import MomentContext, Moments
+from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.values import Moments
 
 
 def _aligned(value: Value, rank: int) -> int | None:

@@ -16,7 +16,8 @@ from cerewrite.errors import AnalysisError
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
-from cerewrite.oprules.moments import MomentContext, Moments
+from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.values import Moments
 
 
 class _Mixing(OpRule):

@@ -23,7 +23,8 @@ from cerewrite.ir import Op, RegionLayer
 from cerewrite.registry import Registry
 
 if TYPE_CHECKING:
-    from cerewrite.oprules.moments import MomentContext, Moments
+    from cerewrite.oprules.moments import MomentContext
+    from cerewrite.oprules.values import Moments
 
 
 @dataclass(frozen=True, slots=True)

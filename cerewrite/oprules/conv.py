@@ -20,7 +20,8 @@ from cerewrite.oprules.base import (
     register,
 )
 from cerewrite.oprules.layout import bound
-from cerewrite.oprules.moments import MomentContext, Moments
+from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.values import Moments
 from cerewrite.surgery import conv as surgery
 from cerewrite.surgery import depthwise
 

@@ -1,4 +1,4 @@
-"""The two numbers that travel along the graph, and the noise that joins them (THEORY 5)."""
+"""What moment rules may ask, and the noise that layers of finite width add (THEORY 5)."""
 
 from __future__ import annotations
 
@@ -14,45 +14,7 @@ from torch import Tensor, nn
 from cerewrite.errors import AnalysisError
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules.activation import EnergyMoments, energy_moments
-
-
-@dataclass(frozen=True, slots=True)
-class Fresh:
-    """A layer's fluctuation that no nonlinearity has read yet.
-
-    Attributes:
-        layer: name of the sampled layer.
-        share: its share of the value's mean square, in (0, 1].
-        fixed: Hermite orders of the units' distribution that a norm holds still.
-        units: the share of the value's mean square on the units that it writes, and of its
-            kernel; below 1 behind a concatenation.
-        beside: fresh shares of all layers on these units; None until a concatenation.
-    """
-
-    layer: str
-    share: float
-    fixed: tuple[int, ...] = ()
-    units: tuple[float, float] = (1.0, 1.0)
-    beside: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Mean square and tangent kernel of one value.
-
-    Attributes:
-        q: mean square per unit, a float64 scalar.
-        kernel: the tangent kernel's diagonal per unit (T in THEORY 5), likewise.
-        fresh: fluctuations of sampled layers not yet read by a nonlinearity.
-        probabilities: whether it is a softmax over positions (attention weights).
-        pooled: whether its scale is that of a batch, not of the example: behind a batch norm.
-    """
-
-    q: Tensor
-    kernel: Tensor
-    fresh: tuple[Fresh, ...] = ()
-    probabilities: bool = False
-    pooled: bool = False
+from cerewrite.oprules.values import Fresh, Moments, scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,11 +227,6 @@ class MomentContext:
         return replace(x, q=q, kernel=kernel, fresh=())
 
 
-def scalar(value: float) -> Tensor:
-    """A float64 scalar."""
-    return torch.tensor(value, dtype=torch.float64)
-
-
 def _perturbation() -> Tensor:
     return torch.zeros((), dtype=torch.float64, requires_grad=True)
 
@@ -286,39 +243,3 @@ def _tensor(model: nn.Module, name: str) -> Tensor | None:
     except AttributeError:
         return None
     return found if isinstance(found, Tensor) else None
-
-
-def add(first: Moments, second: Moments) -> Moments:
-    """The sum of two values whose weights are independent; shares of the fresh parts shrink."""
-    q = first.q + second.q
-    total = float(q.detach())
-
-    def diluted(x: Moments) -> tuple[Fresh, ...]:
-        part = float(x.q.detach()) / total if total else 0.0
-        return tuple(replace(fresh, share=fresh.share * part) for fresh in x.fresh)
-
-    return Moments(q, first.kernel + second.kernel, diluted(first) + diluted(second))
-
-
-def concatenate(parts: list[tuple[int, Moments]]) -> Moments:
-    """Values side by side: means weighted by elements; fluctuations wait for their reader."""
-    count = sum(size for size, _ in parts)
-    q = torch.stack([size / count * x.q for size, x in parts]).sum()
-    kernel = torch.stack([size / count * x.kernel for size, x in parts]).sum()
-    fresh: list[Fresh] = []
-    for size, x in parts:
-        on = tuple(
-            float(own.detach()) * size / count / max(float(all_.detach()), 1e-300)
-            for own, all_ in ((x.q, q), (x.kernel, kernel))
-        )
-        here = sum(f.share for f in x.fresh if f.beside is None)
-        for f in x.fresh:
-            beside = here if f.beside is None else f.beside
-            units = (f.units[0] * on[0], f.units[1] * on[1])
-            fresh.append(replace(f, units=units, beside=beside))
-    return Moments(q, kernel, tuple(fresh))
-
-
-def multiply(first: Moments, second: Moments) -> Moments:
-    """The product of two independent values: kernels join by Hadamard product (THEORY 5)."""
-    return Moments(first.q * second.q, first.kernel * second.q + first.q * second.kernel)

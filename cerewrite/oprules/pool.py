@@ -13,7 +13,8 @@ from typing_extensions import override
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
-from cerewrite.oprules.moments import MomentContext, Moments
+from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.values import Moments
 
 
 @register
