@@ -70,7 +70,7 @@ networks = st.builds(
 
 
 @pytest.mark.parametrize("objective", ["primal", "dual"])
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(network=networks, budget=st.sampled_from(["params", "params=1.5x", "flops"]))
 def test_conversion_keeps_its_laws(objective: Any, network: Network, budget: str) -> None:
     check_laws(network, budget, objective)
@@ -86,6 +86,10 @@ def test_conversion_keeps_its_laws_often(objective: Any, network: Network, budge
 
 def check_laws(network: Network, budget: str, objective: Any) -> None:
     """Within budget, smaller or equal nu, verified, reverted bit for bit; or a typed refusal."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
     x = torch.randn(3, 6, 5, 5) if network.conv else torch.randn(3, 6)
     before = copy.deepcopy(network.state_dict())
     try:
@@ -120,6 +124,7 @@ def test_members_under_a_layer_norm_are_wider_than_one() -> None:
 
 def test_dead_units_are_not_taken_for_unreached_parameters() -> None:
     """Found by hypothesis: a class of few units may be dead on all the example inputs."""
+    torch.manual_seed(0)
     net = nn.Sequential(
         nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(),
         nn.Linear(2, 3),
