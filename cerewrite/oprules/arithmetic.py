@@ -62,7 +62,7 @@ def _join_one(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels
 
 @register
 class Add(OpRule):
-    """Residual sums, and sums with a parameter (which moves no second moment we know of)."""
+    """Residual sums, and sums with a parameter, whose mean square is added."""
 
     name = "add"
     targets = frozenset({"add", "iadd", "sub", "isub"})
