@@ -1,10 +1,12 @@
 """What the estimators cost, beside one forward and backward of the model in the same run.
 
-    python benchmarks/estimators.py [--quick] [--workers]
+    python benchmarks/estimators.py [--quick] [--workers] [--memory]
 
 ResNet-50 at 64 pixels, batch 8, one thread, best of several: the closed form in seconds once
 traced; a Monte-Carlo draw and a jackknife draw as multiples of one forward and backward. With
-``--workers``: draws per second of two processes over those of one, on a small network.
+``--workers``: draws per second of two processes over those of one, on a small network. With
+``--memory``: what a jackknife draw adds to the process's memory at its peak, beside a training
+step (forward, backward, SGD with momentum) of the same model and batch, each in a fresh process.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -55,6 +58,48 @@ def costs(repeats: int) -> None:
     print(f"jackknife draw: {draw / step:.2f} of it")
 
 
+def peak(action: str) -> float:
+    """Mebibytes that one action adds to this process at its peak; run it in a fresh process."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model, _ = example("resnet50")
+    x = torch.randn(8, 3, 64, 64)
+    if action == "jackknife":
+        traced = trace(model, x)
+        subject = subject_of(traced, model, x, Assumption(gain=2.0))
+        units = find_units(traced, subject.model)
+        before = _reset()
+        influences(subject, Gates(units, subject.variances(), next(subject.model.parameters())), 0)
+    else:
+        optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+        before = _reset()
+        model(x).square().mean().backward()
+        optimiser.step()
+    return _mebibytes("VmHWM") - before
+
+
+def _reset() -> float:
+    """Memory of the process now, from where its peak is counted (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _mebibytes("VmRSS")
+
+
+def _mebibytes(field: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if field in line) / 1024
+
+
+def memory() -> None:
+    """A jackknife draw over a training step."""
+    figures = {}
+    for action in ("training step", "jackknife"):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            figures[action] = pool.submit(peak, action).result()
+        print(f"{action}: {figures[action]:.0f} MiB at its peak")
+    ratio = figures["jackknife"] / figures["training step"]
+    print(f"jackknife: {ratio:.2f} times the memory of a training step")
+
+
 def workers() -> None:
     """Two processes over one."""
     torch.set_num_threads(1)
@@ -81,7 +126,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="one repeat")
     parser.add_argument("--workers", action="store_true", help="processes too")
+    parser.add_argument("--memory", action="store_true", help="memory of a jackknife draw")
     options = parser.parse_args()
+    if options.memory:
+        memory()
+        return
     costs(1 if options.quick else 5)
     if options.workers:
         workers()

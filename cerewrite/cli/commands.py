@@ -107,6 +107,7 @@ def convert(
         opset=opset,
         source=loaded.spec,
         clock=session.clock,
+        progress=session.progress,
         **options,
     )
     _print(session, result.report)
@@ -230,7 +231,9 @@ def list_() -> None:
 
 def _analysis(session: Session, model: str, options: dict[str, Any]) -> ir.Analysis:
     loaded, inputs = session.load(model)
-    return cerewrite.analyze(loaded.module, inputs, clock=session.clock, **options)
+    return cerewrite.analyze(
+        loaded.module, inputs, clock=session.clock, progress=session.progress, **options
+    )
 
 
 def _plan(session: Session, model: str, options: dict[str, Any]) -> ir.Plan:

@@ -18,6 +18,7 @@ from cerewrite.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
     from torch import nn
 
 WIDTH = 100
@@ -52,6 +53,7 @@ class Session:
     quiet: bool = False
     verbose: bool = False
     clock: Clock = field(init=False)
+    _status: Status | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.clock = Clock(self._watch)
@@ -128,21 +130,36 @@ class Session:
         if not self.quiet:
             click.echo(text)
 
+    def progress(self, done: int, wanted: int, nu: float) -> None:
+        """Show how far an estimator that measures has come, and its estimate so far.
+
+        Args:
+            done: draws made.
+            wanted: draws asked for.
+            nu: relative variance from the draws made.
+        """
+        if self._status is not None:
+            self._status.update(
+                f"{STAGES['analyse']}: {done:,} of {wanted:,} draws, nu about {nu:.4g}"
+            )
+
     def _watch(self, stage: str) -> AbstractContextManager[Any]:
-        return contextlib.nullcontext() if self.quiet else _spin(STAGES.get(stage, stage))
+        return contextlib.nullcontext() if self.quiet else self._spin(STAGES.get(stage, stage))
 
+    @contextlib.contextmanager
+    def _spin(self, text: str) -> Iterator[None]:
+        """A spinner on standard error while a stage runs; silent when that is no terminal."""
+        from rich.console import Console
 
-@contextlib.contextmanager
-def _spin(text: str) -> Iterator[None]:
-    """A spinner on standard error while a stage runs; silent when that is no terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(f"{text} ..."):
-        yield
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            yield
+            return
+        with console.status(f"{text} ...") as self._status:
+            try:
+                yield
+            finally:
+                self._status = None
 
 
 def write_text(path: str, text: str, *, force: bool) -> None:
