@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cerewrite.loader import build
     from cerewrite.pipeline import analyze, apply, export_onnx, plan, revert, verify
     from cerewrite.saving import load, save
+    from cerewrite.speed import bench
 
 __version__ = "0.1.0"
 
@@ -60,6 +61,7 @@ __all__ = [
     "__version__",
     "analyze",
     "apply",
+    "bench",
     "build",
     "convert",
     "export_onnx",
@@ -76,6 +78,7 @@ _HOMES = {
     "Conversion": "conversion",
     "Plan": "ir",
     "Report": "ir",
+    "bench": "speed",
     "build": "loader",
     "convert": "conversion",
     "load": "saving",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import artifacts, ir
@@ -17,6 +18,7 @@ from cerewrite.pipeline import (
 )
 from cerewrite.pipeline import plan as make_plan
 from cerewrite.saving import save, versions
+from cerewrite.speed import timed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,6 +62,7 @@ def convert(
     opset: int = 20,
     source: str | None = None,
     clock: Clock | None = None,
+    bench: bool | Mapping[str, Any] = False,
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
     """Analyse, plan, rewrite, verify and, on request, export and save.
@@ -74,6 +77,8 @@ def convert(
         opset: its operator set version.
         source: spec of the model's factory, which ``model_ce.py`` in ``out`` will call.
         clock: times the stages.
+        bench: time the original and the rewritten model, and where that is slower an aligned
+            plan's as well; a mapping gives options of `cerewrite.bench`.
         options: those of `analyze` and `plan`.
 
     Raises:
@@ -99,6 +104,13 @@ def convert(
         with clock("plan"):
             plan = make_plan(found, **theirs)
     result = _rewrite(model, plan, found, inputs, clock)
+    if bench is not False:
+        planning = theirs or _request(plan)
+        asked = {} if bench is True else bench
+        report = timed(
+            result.report, model, result.model, inputs, clock=clock, asked=asked, planning=planning
+        )
+        result = dataclasses.replace(result, report=report)
     if out is None:
         return result
     export = save(
@@ -115,6 +127,14 @@ def convert(
     )
     report = dataclasses.replace(result.report, export=export, seconds=clock.seconds)
     return dataclasses.replace(result, export=export, report=report)
+
+
+def _request(plan: ir.Plan) -> PlanOptions:
+    """The request that a plan answers, as far as the plan says."""
+    budgets = [budget.text for budget in plan.budgets]
+    return PlanOptions(
+        budget=budgets or "params", objective=cast(Any, plan.objective), seed=plan.seed
+    )
 
 
 def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:

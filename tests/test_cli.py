@@ -42,7 +42,9 @@ def listing(folder: Path) -> set[str]:
 
 def test_help_names_every_command() -> None:
     text = run("--help").output
-    commands = ("analyze", "plan", "convert", "apply", "export", "verify", "explain", "list")
+    commands = (
+        "analyze", "plan", "convert", "apply", "export", "verify", "bench", "explain", "list"
+    )  # fmt: skip
     assert all(f"\n  {command}  " in text for command in commands)
     for command in commands:
         result = run(command, "--help")
@@ -397,3 +399,18 @@ def test_examples(tmp_path: Path, name: str, objective: str) -> None:
         assert after.nu <= before.nu
         assert after.params < before.params
     assert run("verify", out, "-q").exit_code == 0
+
+
+def test_bench(model: Path) -> None:
+    assert (
+        run("convert", "model.py", "--bench", "--runs", 5, "--batch", 2, "--out", "d").exit_code
+        == 0
+    )
+    report = json.loads((model.parent / "d" / artifacts.REPORT).read_text())
+    assert [t["engine"] for t in report["timings"]] == ["eager", "onnxruntime"]
+    result = run("bench", "d", "--engine", "eager", "--batch", 3, "--runs", 5, "--json", "t.json")
+    assert result.exit_code == 0
+    assert "eager, batch 3" in result.output and "times the original" in result.output
+    (timing,) = json.loads((model.parent / "t.json").read_text())
+    assert timing["runs"] == 5 and timing["original"] > 0
+    assert run("bench", "nowhere").exit_code != 0

@@ -26,7 +26,9 @@ LEVELS = (
     ("loader", "tracer", "analysis", "planner"),
     ("rewriter",),
     ("reporter", "exporter", "verifier", "passes", "artifacts"),
+    ("bencher",),
     ("saving", "pipeline"),
+    ("speed",),
     ("conversion",),
     ("cli",),
 )

@@ -75,11 +75,18 @@ def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
 @opt.PLAN
 @opt.folder_option(required=False)
 @opt.onnx_options(switch=True)
+@opt.bench_options(switch=True)
 @click.option("--dry-run", is_flag=True, help="Plan only; change and write nothing.")
 @opt.FORCE
 @opt.RUN
 def convert(
-    model: str, out: str | None, onnx: bool, dry_run: bool, force: bool, **options: Any
+    model: str,
+    out: str | None,
+    onnx: bool,
+    bench: bool,
+    dry_run: bool,
+    force: bool,
+    **options: Any,
 ) -> None:
     """Plan, rewrite, verify, export and save.
 
@@ -92,6 +99,7 @@ def convert(
     if out is not None:
         artifacts.check_target(out, folder=True, overwrite=force)
     opset = options.pop("opset")
+    asked = {name: options.pop(name) for name in opt.BENCH_NAMES}
     if dry_run:
         _print(session, _plan(session, model, options))
         session.say("\ndry run: nothing was changed or written")
@@ -108,6 +116,7 @@ def convert(
         source=loaded.spec,
         clock=session.clock,
         progress=session.progress,
+        bench=asked if bench else False,
         **options,
     )
     _print(session, result.report)
@@ -200,6 +209,33 @@ def verify(folder: str, **options: Any) -> None:
             f"{folder}: {len(verification.failures)} of {len(verification.checks)} checks fail",
             advice="see the checks above; convert again if weights or plan were edited",
         )
+
+
+@main.command()
+@click.argument("folder")
+@opt.INPUT
+@opt.bench_options(switch=False)
+@opt.file_option("--json", "Write the timings as JSON; - for standard output.")
+@opt.FORCE
+@opt.RUN
+def bench(folder: str, json: str | None, force: bool, **options: Any) -> None:
+    """Time the model in a folder against its original.
+
+    Runs take turns, so that a busy machine disturbs both alike; figures are medians with
+    their interquartile ranges.
+    """
+    from cerewrite.cli.text import timing_lines
+
+    asked = {name: options.pop(name) for name in opt.BENCH_NAMES}
+    session = Session.start(options, silent=json == "-")
+    check_file(json, force=force)
+    original, model, inputs = session.load_target(folder)
+    with session.clock("bench"):
+        timings = cerewrite.bench(original, model, inputs, **asked)
+    if json:
+        write_text(json, ir.dumps(timings), force=force)
+    for line in timing_lines(timings):
+        session.say(line)
 
 
 @main.command()

@@ -185,6 +185,41 @@ def onnx_options(*, switch: bool) -> Decorator:
     return _all([flag, opset]) if switch else opset
 
 
+def bench_options(*, switch: bool) -> Decorator:
+    """What is timed; ``--bench`` where timing is optional."""
+    options = [
+        click.option(
+            "--engine",
+            "engines",
+            multiple=True,
+            type=click.Choice(["eager", "compile", "onnxruntime"]),
+            default=("eager", "onnxruntime"),
+            show_default=True,
+            help="What runs the models. Repeatable.",
+        ),
+        click.option(
+            "--batch",
+            "batches",
+            multiple=True,
+            type=click.IntRange(1),
+            default=(1, 16),
+            show_default=True,
+            help="Examples per call. Repeatable.",
+        ),
+        click.option(
+            "--runs",
+            type=click.IntRange(5),
+            default=15,
+            show_default=True,
+            help="Interleaved runs behind each median.",
+        ),
+    ]
+    flag = click.option("--bench", is_flag=True, help="Time both models; the report shows it.")
+    return _all([flag, *options] if switch else options)
+
+
+BENCH_NAMES = ("engines", "batches", "runs")
+
 FORCE = click.option("--force", is_flag=True, help="Replace what an earlier run wrote.")
 
 

@@ -31,6 +31,7 @@ STAGES: Mapping[str, str] = {
     "plan": "searching for the best members and widths",
     "rewrite": "rewriting",
     "verify": "verifying",
+    "bench": "timing both models",
     "export": "exporting to ONNX and checking parity",
     "save": "writing the folder",
 }

@@ -31,6 +31,23 @@ def check_lines(verification: ir.Verification) -> Iterator[str]:
         yield f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.detail}"
 
 
+def timing_lines(timings: tuple[ir.Timing, ...]) -> Iterator[str]:
+    """Medians before and after, one line per engine and batch size."""
+    for timing in timings:
+        where = f"{timing.engine}, batch {timing.batch}, {timing.threads} threads"
+        if timing.refused:
+            yield f"{where}: not timed: {timing.refused}"
+            continue
+        before, after = (
+            f"{1e3 * median:.3g} +- {1e3 * spread:.2g} ms"
+            for median, spread in (
+                (timing.original, timing.original_spread),
+                (timing.rewritten, timing.rewritten_spread),
+            )
+        )
+        yield f"{where}: {before} -> {after}, {timing.ratio:.2f} times the original"
+
+
 def explain_lines(analysis: ir.Analysis, name: str) -> Iterator[str]:
     """What an analysis says about a layer, or about what was refused under that name.
 

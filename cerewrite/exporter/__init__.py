@@ -4,6 +4,8 @@ This package is, with one file of the verifier, the only place that imports onnx
 """
 
 from cerewrite.exporter.export import export_onnx
+from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.parity import check_parity
+from cerewrite.exporter.runner import Runner
 
-__all__ = ["check_parity", "export_onnx"]
+__all__ = ["ExampleInputs", "Runner", "check_parity", "export_onnx"]

@@ -10,18 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cerewrite import ir
 from cerewrite.errors import ExportError
-from cerewrite.exporter.inputs import Arguments, ExampleInputs, call, named_tensors
+from cerewrite.exporter.inputs import ExampleInputs, call, named_tensors
 from cerewrite.exporter.quiet import evaluating, reason
-
-Array = NDArray[Any]
+from cerewrite.exporter.runner import Array, Runner, as_array
 
 NEAR_ZERO = 1e-3
 """A weight tensor nowhere larger than this hides whatever it multiplies."""
@@ -63,15 +59,15 @@ def check_parity(
         ExportError: if the file cannot be read or run, or gives other names or shapes.
     """
     example = ExampleInputs.of(model, example_inputs)
-    session = _session(path)
+    runner = Runner(path)
     records = []
     for batch in batches:
         arguments = example.drawn(batch, seed + batch)
         with evaluating(model):
             wanted = named_tensors(call(model, arguments), example.tensor_names())
-        found = _run(session, example, arguments, f"{Path(path).name} at batch {batch}")
+        found = runner(example, arguments, f"{Path(path).name} at batch {batch}")
         errors = (
-            relative_error(_array(tensor, name), found.get(name), name, batch)
+            relative_error(as_array(tensor, name), found.get(name), name, batch)
             for name, tensor in wanted
         )
         records.append(ir.Parity(batch, max(errors), limit, note))
@@ -154,54 +150,3 @@ def _near_zero(parameter: Tensor) -> bool:
     if not parameter.is_floating_point() or parameter.numel() == 0:
         return False
     return float(parameter.detach().abs().max()) <= NEAR_ZERO
-
-
-def _session(path: str | os.PathLike[str]) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        return onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise ExportError(
-            f"ONNX Runtime {onnxruntime.__version__} refuses {Path(path).name}: {reason(error)}",
-            advice="export in float32 (model.float()), at a lower opset, or update onnxruntime",
-        ) from error
-
-
-def _run(session: Any, example: ExampleInputs, arguments: Arguments, what: str) -> dict[str, Array]:
-    leaves = pytree.tree_leaves(arguments)
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    feed = {
-        name: _array(tensor, name)
-        for name, tensor in zip(example.tensor_names(), tensors, strict=True)
-    }
-    wanted = {value.name for value in session.get_inputs()}
-    if wanted != feed.keys():
-        raise ExportError(
-            f"{what}: the file's inputs are {sorted(wanted)}, the model's {sorted(feed)}",
-            advice="compare the file with the model that it was made of",
-        )
-    try:
-        outputs = session.run(None, feed)
-    except Exception as error:
-        raise ExportError(
-            f"{what}: ONNX Runtime cannot run it: {reason(error)}",
-            advice="the model may hold its example's batch size in a constant",
-        ) from error
-    return {
-        value.name: output for value, output in zip(session.get_outputs(), outputs, strict=True)
-    }
-
-
-def _array(tensor: Tensor, name: str) -> Array:
-    try:
-        array: Array = tensor.detach().cpu().numpy()
-    except TypeError:
-        raise ExportError(
-            f"'{name}' is {tensor.dtype}, which cannot be compared through NumPy",
-            advice="export the model in float32 or float16 (model.float())",
-        ) from None
-    return array

@@ -5,6 +5,7 @@ from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
     SCHEMA,
+    Alternative,
     Analysis,
     Budget,
     Estimate,
@@ -18,9 +19,11 @@ from cerewrite.ir.results import (
     Split,
 )
 from cerewrite.ir.serial import dumps, encode, loads
+from cerewrite.ir.timing import Timing
 
 __all__ = [
     "SCHEMA",
+    "Alternative",
     "Analysis",
     "Budget",
     "Check",
@@ -42,6 +45,7 @@ __all__ = [
     "Role",
     "Site",
     "Split",
+    "Timing",
     "TracedModel",
     "Verification",
     "WidthClass",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cerewrite.ir.outcomes import Rejection, Verification
 from cerewrite.ir.regions import Region
+from cerewrite.ir.timing import Timing
 
 SCHEMA = 1
 
@@ -249,6 +250,21 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another plan for the same model, built and timed beside the first.
+
+    Attributes:
+        what: what is different about it.
+        planned: its figures.
+        timings: its speed against the original's.
+    """
+
+    what: str
+    planned: Figures
+    timings: tuple[Timing, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything that one run found out."""
 
@@ -260,3 +276,5 @@ class Report:
     seconds: tuple[tuple[str, float], ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
     schema: int = SCHEMA
+    timings: tuple[Timing, ...] = ()
+    alternative: Alternative | None = None

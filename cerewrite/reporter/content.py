@@ -9,6 +9,7 @@ from cerewrite.reporter.analysed import assumptions, headline, layers, regions, 
 from cerewrite.reporter.planned import before_and_after, request, splits
 from cerewrite.reporter.proved import alarms, checks, exported, run_facts
 from cerewrite.reporter.section import Section
+from cerewrite.reporter.timed import slower, timings
 
 
 def analysis_sections(analysis: ir.Analysis, *, full: bool) -> list[Section]:
@@ -48,8 +49,10 @@ def report_sections(report: ir.Report, *, full: bool) -> list[Section]:
         sections.append(checks(report.verification))
     if report.export is not None:
         sections.append(exported(report.export))
+    sections += timings(report)
     sections += run_facts(report, full=full)
     if plan is not None:
         last, failures = before_and_after(plan), alarms(report)
-        sections.append(replace(last, lines=failures + last.lines, failed=bool(failures)))
+        lines = failures + slower(report) + last.lines
+        sections.append(replace(last, lines=lines, failed=bool(failures)))
     return sections

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from cerewrite import ir
 
 REFERENCE = "THEORY 4"
@@ -180,3 +182,18 @@ def report(*, passed: bool = True, depth: int = 5) -> ir.Report:
         seconds=(("trace", 0.61), ("analyse", 0.02), ("plan", 0.3), ("export", 2.4)),
         versions=(("cerewrite", "0.1"), ("torch", "2.13")),
     )
+
+
+def slower_report() -> ir.Report:
+    timings = (
+        ir.Timing("eager", 1, 2, 0.00123, 0.00004, 0.00251, 0.00005, 15),
+        ir.Timing("onnxruntime", 16, 2, 0.0102, 0.0009, 0.0108, 0.0008, 15),
+        ir.Timing("compile", 1, 2, refused="torch.compile fails: no compiler"),
+    )
+    aligned = tuple(
+        dataclasses.replace(timing, rewritten=0.9 * timing.original) for timing in timings
+    )
+    other = ir.Alternative(
+        "widths in multiples of 16, FLOPs held", ir.Figures(825_000, 1_640_000, 0.0123), aligned
+    )
+    return dataclasses.replace(report(), timings=timings, alternative=other)

@@ -31,6 +31,7 @@ CASES: dict[str, tuple[int, Callable[[Console], None]]] = {
     "plan_empty": (100, lambda c: print_plan(builders.plan(split=False), c)),
     "report": (100, lambda c: print_report(builders.report(depth=54), c)),
     "report_failed": (100, lambda c: print_report(builders.report(passed=False), c)),
+    "report_slower": (100, lambda c: print_report(builders.slower_report(), c)),
     "report_verbose": (100, lambda c: print_report(builders.report(depth=54), c, verbose=True)),
 }
 

@@ -1,0 +1,7 @@
+"""Measured speed: original against rewritten, in every engine that can run both."""
+
+from cerewrite.bencher.bench import bench
+from cerewrite.bencher.engines import ENGINES
+from cerewrite.bencher.interleave import Sample, interleave
+
+__all__ = ["ENGINES", "Sample", "bench", "interleave"]

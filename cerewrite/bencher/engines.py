@@ -1,0 +1,88 @@
+"""The engines that can run a model: PyTorch eager, torch.compile, ONNX Runtime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cerewrite import exporter
+from cerewrite.errors import ExportError
+from cerewrite.exporter import ExampleInputs, Runner
+
+Call = Callable[[], object]
+Inputs = tuple[Any, ...] | dict[str, Any]
+
+
+class EngineRefusal(Exception):
+    """This engine cannot run this model here; the text says why."""
+
+
+def eager(model: nn.Module, inputs: Inputs, stack: ExitStack) -> Call:
+    """The module itself, without gradients."""
+
+    def run() -> object:
+        with torch.inference_mode():
+            return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+
+    return run
+
+
+def compiled(model: nn.Module, inputs: Inputs, stack: ExitStack) -> Call:
+    """``torch.compile`` with its default backend, compiled before the first run."""
+    torch._dynamo.reset()
+    run = eager(torch.compile(model), inputs, stack)  # type: ignore[arg-type]
+    try:
+        run()
+    except Exception as error:  # whatever a backend or its compiler raises is the reason
+        raise EngineRefusal(f"torch.compile fails: {type(error).__name__}: {error}") from error
+    return run
+
+
+def onnx_runtime(model: nn.Module, inputs: Inputs, stack: ExitStack) -> Call:
+    """The exported file in ONNX Runtime, on the CPU; parity is proved on the way."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    file = Path(folder, "model.onnx")
+    try:
+        exporter.export_onnx(model, file, inputs, batches=(2,))
+        runner = Runner(file)
+        feed = runner.feed(ExampleInputs.of(model, inputs), inputs, file.name)
+    except ExportError as error:
+        raise EngineRefusal(f"no ONNX file: {error}") from error
+    return lambda: runner.run(feed)
+
+
+ENGINES: Mapping[str, Callable[[nn.Module, Inputs, ExitStack], Call]] = {
+    "eager": eager,
+    "compile": compiled,
+    "onnxruntime": onnx_runtime,
+}
+
+
+@contextmanager
+def running(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode; the flags are put back."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[int]:
+    """Torch (and what asks torch) on so many threads; the old number is put back."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,72 @@
+"""Time several actions in turns, so that whatever disturbs the machine disturbs all alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Action = Callable[[], object]
+
+FEWEST = 5
+"""Runs behind a median."""
+
+SHORTEST = 0.005
+"""Seconds that one run takes at least: short actions are repeated within it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Seconds per call of one action.
+
+    Attributes:
+        median: median over the runs.
+        spread: interquartile range.
+        runs: number of runs.
+    """
+
+    median: float
+    spread: float
+    runs: int
+
+
+def interleave(actions: Sequence[Action], *, runs: int = 15, warm: int = 2) -> list[Sample]:
+    """Median seconds per call of each action, measured in turns.
+
+    Args:
+        actions: what to time, each callable without arguments.
+        runs: runs per action, at least 5; each repeats its action for 5 ms or more.
+        warm: calls of each action before the first run (allocator, caches, compilation).
+
+    Example:
+        >>> fast, slow = interleave([lambda: sum(range(100)), lambda: sum(range(100_000))])
+        >>> fast.median < slow.median
+        True
+    """
+    repeats = [_repeats(action, warm) for action in actions]
+    seconds: list[list[float]] = [[] for _ in actions]
+    for turn in range(max(runs, FEWEST)):
+        order = range(len(actions)) if turn % 2 else reversed(range(len(actions)))
+        for index in order:
+            seconds[index].append(_once(actions[index], repeats[index]))
+    return [_sample(taken) for taken in seconds]
+
+
+def _repeats(action: Action, warm: int) -> int:
+    for _ in range(warm):
+        action()
+    spent = _once(action, 1)
+    return max(1, round(SHORTEST / max(spent, 1e-7)))
+
+
+def _once(action: Action, repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        action()
+    return (time.perf_counter() - start) / repeats
+
+
+def _sample(seconds: list[float]) -> Sample:
+    low, _, high = statistics.quantiles(seconds, n=4)
+    return Sample(statistics.median(seconds), high - low, len(seconds))

@@ -1,0 +1,37 @@
+"""Measured speed: an original and its rewritten model, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One engine at one batch size: medians of interleaved runs, in seconds per call.
+
+    Attributes:
+        engine: ``eager``, ``compile`` or ``onnxruntime``.
+        batch: examples per call.
+        threads: threads that the engine may use.
+        original: median of the original model.
+        original_spread: its interquartile range.
+        rewritten: median of the rewritten model.
+        rewritten_spread: its interquartile range.
+        runs: runs behind each median.
+        refused: why nothing was measured; "" where it was, and the figures are 0 otherwise.
+    """
+
+    engine: str
+    batch: int
+    threads: int
+    original: float = 0.0
+    original_spread: float = 0.0
+    rewritten: float = 0.0
+    rewritten_spread: float = 0.0
+    runs: int = 0
+    refused: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Rewritten over original: above 1 the rewritten model is slower."""
+        return self.rewritten / self.original if self.original else 0.0
