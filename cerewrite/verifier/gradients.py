@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
-from cerewrite.verifier.perturb import perturb
+from cerewrite.verifier.perturb import ATTEMPTS, perturb, revive
 from cerewrite.verifier.running import (
     Inputs,
     as_sentence,
@@ -16,9 +16,6 @@ from cerewrite.verifier.running import (
     tensors,
 )
 from cerewrite.verifier.shapes import smaller
-
-_ATTEMPTS = 4
-"""A unit may be dead on a few inputs; a parameter is unreached if every attempt says so."""
 
 _NEGLIGIBLE = 1e-4
 """Share of the largest gradient below which one is rounding (a bias before a batch norm)."""
@@ -51,8 +48,8 @@ def check_gradients(
             return [Check("gradients", True, detail)]
     floor = _NEGLIGIBLE * max(map(_largest, before.values()), default=0.0)
     faults: dict[str, str] | None = None
-    for attempt in range(_ATTEMPTS):
-        after = _gradients(rewritten, inputs, training=mode == "train", reflected=attempt)
+    for attempt in range(ATTEMPTS):
+        after = _gradients(rewritten, inputs, training=mode == "train", attempt=attempt)
         found = {name: why for name in after if (why := _fault(name, before, after, floor))}
         faults = {n: w for n, w in found.items() if faults is None or n in faults}
         if not faults:
@@ -69,14 +66,13 @@ def check_gradients(
 
 
 def _gradients(
-    model: nn.Module, inputs: Inputs, *, training: bool, reflected: int = 0
+    model: nn.Module, inputs: Inputs, *, training: bool, attempt: int = 0
 ) -> dict[str, Tensor | None]:
-    """Gradient of every parameter that asks for one, by name; above 0, with other signs."""
+    """Gradient of every parameter that asks for one, by name; attempts above 0 have other signs."""
     model = fresh_copy(model, training=training)
     if not on_meta(model):
         perturb(model)
-    if reflected:
-        _reflect(model, reflected)
+        inputs = revive(model, inputs, attempt)
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         outputs = [out for out in tensors(call(model, inputs)) if out.requires_grad]
@@ -87,17 +83,6 @@ def _gradients(
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-
-
-def _reflect(model: nn.Module, seed: int) -> None:
-    """Turn the signs of half of the units, drawn at random: other ReLUs are dead then."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() and not parameter.is_meta:
-                signs = torch.randint(0, 2, parameter.shape[:1], generator=generator) * 2 - 1
-                shape = (-1, *[1] * (parameter.dim() - 1))
-                parameter.mul_(signs.to(parameter).reshape(shape))
 
 
 def _fault(

@@ -9,22 +9,28 @@ regions at once. The sums over the members must equal what was recorded.
 Linear, convolution and norm modules outside every region see the same values in every run;
 their recorded outputs are handed on instead of being computed again. A run ends at its last
 exit.
+
+A narrow member may be dead (all ReLUs off) on the few example inputs. Exits to which no member
+contributes are compared again with other signs of the weights
+(`cerewrite.verifier.perturb.revive`); one that stays silent is a fault.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
-from cerewrite.rewriter.session import changes_of, set_submodule
+from cerewrite.rewriter.session import Change, changes_of, set_submodule
 from cerewrite.verifier.members import Piece, pieces
-from cerewrite.verifier.perturb import perturb
+from cerewrite.verifier.perturb import ATTEMPTS, perturb, revive
 from cerewrite.verifier.running import (
     Inputs,
     call,
@@ -55,17 +61,72 @@ def check_membership(
         return [Check("membership", True, "no region was split", 0.0, LIMIT)]
     if on_meta(rewritten):
         return [Check("membership", True, "not run: parameters are on the meta device")]
-    inputs = smaller(inputs, original, rewritten, training=False)
+    inputs = doubled(smaller(inputs, original, rewritten, training=False))
+    verdicts: list[_Verdict] = []
+    unheard: frozenset[str] | None = None
+    for attempt in range(ATTEMPTS):
+        verdict = _attempt(rewritten, changes, inputs, attempt)
+        if verdict.fault is not None and verdicts:
+            continue  # revived weights may overflow where the model's own do not
+        verdicts.append(verdict)
+        unheard = verdict.unheard if unheard is None else unheard & verdict.unheard
+        if verdict.fault is not None or not unheard:
+            break
+    return [_check(verdicts, sorted(unheard or ()), len(changes))]
+
+
+def _attempt(
+    rewritten: nn.Module, changes: Sequence[Change], inputs: Inputs, attempt: int
+) -> _Verdict:
+    """Run the wide model and every member once, on perturbed weights."""
     wide = fresh_copy(rewritten, training=False).double()
     perturb(wide)
-    trial = _Trial(wide, pieces(wide, changes), doubled(inputs))
+    trial = _Trial(wide, pieces(wide, changes), revive(wide, inputs, attempt))
     most = max(change.split.multiplicity for change in changes)
     with torch.no_grad(), double_precision():
         trial.record()
         with threads(max(1, torch.get_num_threads() // most)):
             for index in range(most):
                 trial.run_member(index)
-    return [trial.verdict(len(changes))]
+    return trial.verdict()
+
+
+def _check(verdicts: Sequence[_Verdict], unheard: Sequence[str], regions: int) -> Check:
+    """All attempts in one check: no fault, every exit heard once, every sum right."""
+    first = verdicts[0]
+    fault = first.fault
+    if fault is None and unheard:
+        fault = f"'{unheard[0]}' gets nothing from any member on these inputs"
+    if fault is not None:
+        return Check("membership", False, fault, None, LIMIT)
+    worst = max(verdicts, key=lambda verdict: verdict.worst)
+    detail = f"{regions} regions, {first.exits} exits, worst at '{worst.where}'"
+    if first.silent:
+        detail += f"; {first.silent} members give nothing on these inputs"
+    if len(verdicts) > 1:
+        detail += f"; weights of other signs tried {len(verdicts) - 1} times"
+    return Check("membership", worst.worst <= LIMIT, detail, worst.worst, LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What one attempt showed.
+
+    Attributes:
+        fault: why an exit's comparison says nothing, whatever the weights.
+        unheard: exits to which no member contributed.
+        worst: largest relative error of a sum; infinite if one is not a number.
+        where: the exit of that error.
+        exits: how many exits there are.
+        silent: calls of members that contributed nothing.
+    """
+
+    fault: str | None
+    unheard: frozenset[str]
+    worst: float
+    where: str
+    exits: int
+    silent: int
 
 
 class _Done(BaseException):
@@ -148,35 +209,41 @@ class _Trial:
 
         return add
 
-    def verdict(self, regions: int) -> Check:
+    def verdict(self) -> _Verdict:
         """Compare the sums with what was recorded."""
-        silent, worst = 0, 0.0
         exits = [piece for piece in self.pieces if piece.is_exit]
-        where = exits[0].name if exits else "nowhere"
-        for piece in exits:
-            fault = self._fault(piece)
-            if fault is not None:
-                return Check("membership", False, f"'{piece.name}' {fault}", None, LIMIT)
-            silent += self.silent[piece.name]
-            for total, wide in zip(self.totals[piece.name], self.recorded[piece.name], strict=True):
-                error = float((total - wide).abs().max() / wide.abs().max())
-                if not error <= worst:
-                    worst, where = error, piece.name
-        detail = f"{regions} regions, {len(exits)} exits, worst at '{where}'"
-        if silent:
-            detail += f"; {silent} members give nothing on these inputs"
-        return Check("membership", worst <= LIMIT, detail, worst, LIMIT)
+        faults = [fault for piece in exits if (fault := self._fault(piece.name)) is not None]
+        errors = {} if faults else {piece.name: self._error(piece.name) for piece in exits}
+        where = max(errors, key=errors.__getitem__, default="nowhere")
+        return _Verdict(
+            fault=faults[0] if faults else None,
+            unheard=frozenset(piece.name for piece in exits if self._unheard(piece)),
+            worst=errors.get(where, 0.0),
+            where=where,
+            exits=len(exits),
+            silent=sum(self.silent[piece.name] for piece in exits),
+        )
 
-    def _fault(self, piece: Piece) -> str | None:
-        """Why an exit's comparison would say nothing."""
-        outputs = self.recorded[piece.name]
+    def _fault(self, name: str) -> str | None:
+        """Why an exit cannot be compared."""
+        outputs = self.recorded[name]
         if not outputs:
-            return "is never called"
+            return f"'{name}' is never called"
         if not all(bool(output.isfinite().all()) for output in outputs):
-            return "gives values that are not finite"
-        if self.silent[piece.name] == piece.members * len(outputs):
-            return "gets nothing from any member on these inputs"
+            return f"'{name}' gives values that are not finite"
         return None
+
+    def _error(self, name: str) -> float:
+        """Largest error of the sums at an exit, over the largest output."""
+        worst = 0.0
+        for total, wide in zip(self.totals[name], self.recorded[name], strict=True):
+            error, scale = float((total - wide).abs().max()), float(wide.abs().max())
+            relative = 0.0 if error == 0 else error / scale if scale else math.inf
+            worst = max(worst, math.inf if math.isnan(relative) else relative)
+        return worst
+
+    def _unheard(self, piece: Piece) -> bool:
+        return self.silent[piece.name] == piece.members * len(self.recorded[piece.name])
 
 
 def _without_bias(module: nn.Module, output: Tensor) -> Tensor:

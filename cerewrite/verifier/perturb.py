@@ -7,8 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils import _pytree as pytree
 
 from cerewrite.nn import BlockDiagonalLinear, MemberLayerNorm, MemberRMSNorm
+from cerewrite.verifier.running import Inputs
+
+ATTEMPTS = 4
+"""Draws of signs: a unit may be dead on a few inputs, it is unreached if every draw says so."""
 
 _Draw = Callable[[Tensor], Tensor]
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, MemberLayerNorm, MemberRMSNorm)
@@ -47,6 +52,39 @@ def perturb(model: nn.Module, seed: int = 0) -> None:
                 for parameter in module.parameters(recurse=False):
                     if not bool(parameter.any()):
                         parameter.add_(normal(parameter))
+
+
+def revive(model: nn.Module, inputs: Inputs, attempt: int) -> Inputs:
+    """Give the weights other signs, in place, so that other ReLUs are dead; returns the inputs.
+
+    Attempt 0 changes nothing; the last makes parameters and inputs positive, so that no ReLU
+    is off unless a norm makes it so; those between turn the signs of units drawn at random.
+
+    Args:
+        model: a copy nobody else uses.
+        inputs: example inputs; they are not changed.
+        attempt: which attempt, from 0 to `ATTEMPTS` - 1.
+    """
+    if attempt == 0:
+        return inputs
+    positive = attempt == ATTEMPTS - 1
+    generator = torch.Generator().manual_seed(attempt)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if positive:
+                parameter.abs_()
+            elif parameter.dim():
+                signs = torch.randint(0, 2, parameter.shape[:1], generator=generator) * 2 - 1
+                shape = (-1, *[1] * (parameter.dim() - 1))
+                parameter.mul_(signs.to(parameter).reshape(shape))
+    if not positive:
+        return inputs
+
+    def absolute(tensor: Tensor) -> Tensor:
+        return tensor.abs() if tensor.is_floating_point() else tensor
+
+    found: Inputs = pytree.tree_map_only(Tensor, absolute, inputs)
+    return found
 
 
 def _perturb_norm(module: nn.Module, normal: _Draw, generator: torch.Generator) -> None:

@@ -184,6 +184,33 @@ def test_a_swap_that_does_not_reach_the_forward_is_caught() -> None:
     assert found == {"flops", "membership", "gradients"}
 
 
+class Swapped(BlockDiagonalLinear):
+    """Hands every member's output to its neighbour."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).flip(-1)
+
+
+@pytest.mark.parametrize("kind", [BlockDiagonalLinear, Swapped])
+def test_members_that_are_dead_on_the_inputs_are_compared_all_the_same(
+    kind: type[nn.Module],
+) -> None:
+    """Found by the laws: narrow members may all be dead on the few example inputs."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    inputs = (torch.randn(3, 6),)
+    layers = [layer(model, n, i - 1, i if i < 2 else -1) for i, n in enumerate("024")]
+    plan = make_plan(model, inputs, (region(model, layers),), ((4, (1, 1)),))
+    new = rewrite(plan, model).model
+    with torch.no_grad():
+        new[2].weight.abs_().neg_()
+        new[2].bias.fill_(-1)
+    assert not bool((new[:4](*inputs) > 0).any())
+    become("2", kind)(new)
+    found = failures(model, new, plan, inputs)
+    assert found == (set() if kind is BlockDiagonalLinear else {"membership"})
+
+
 def test_wrong_figures_are_caught() -> None:
     case = CASES["tokens"]
     model = case.model()
