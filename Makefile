@@ -6,15 +6,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := build/demo
 
-ZOO := $(VENV)/.zoo
+TORCHVISION := $(VENV)/.torchvision
+TIMM := $(VENV)/.timm
 
-.PHONY: help demo test test-slow figures clean
+.PHONY: help demo test test-slow figures zoo clean
 
 help:
 	@echo "make demo       convert the ResNet-50 example, export it, check it in ONNX Runtime"
 	@echo "make test       lint, types, unit tests, doctests"
 	@echo "make test-slow  the tests marked slow, torchvision's models among them"
 	@echo "make figures    convert the examples and torchvision's models; cost of an analysis"
+	@echo "make zoo        convert torchvision's and timm's models; writes docs/COVERAGE.md (hours)"
 	@echo "make clean      remove the environment and everything that was built"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -23,8 +25,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 # torchvision's Python models, without the torch build that its binary part would ask for
-$(ZOO): $(STAMP)
+$(TORCHVISION): $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps torchvision==0.28.0 pillow
+	@touch $@
+
+$(TIMM): $(TORCHVISION)
+	$(BIN)/python -m pip install --quiet --no-deps timm==1.0.31
+	$(BIN)/python -m pip install --quiet -c constraints.txt huggingface_hub pyyaml
 	@touch $@
 
 demo: $(STAMP)
@@ -34,12 +41,17 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
-test-slow: $(ZOO)
+test-slow: $(TORCHVISION)
 	$(BIN)/python -m pytest -q -m slow
 
-figures: $(ZOO)
+figures: $(TORCHVISION)
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.conversion
+
+# hours; picks up where it stopped
+zoo: $(TIMM)
+	$(BIN)/python -m benchmarks.zoo
+	$(BIN)/python -m benchmarks.zoo --onnx
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TORCHVISION = {"resnet50": 64, "resnet101": 64, "wide_resnet50_2": 64, "vgg16_bn": 32}
 """Names, and the pixels of their images: at equal parameters a VGG's first maps grow most."""
 

@@ -1,0 +1,125 @@
+"""Run the zoo: one process per model, a time and a memory limit each, resumable."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from benchmarks.zoo.catalogue import Entry, catalogue, stratified
+from benchmarks.zoo.store import ROOT, Record, Store, code_version
+from benchmarks.zoo.table import render
+
+PARITY = 80
+"""Converted models that are exported."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what is left to do, write the table; the exit code says whether anything is wrong."""
+    options = _options(arguments)
+    store = Store(options.json, code_version())
+    entries = [
+        entry
+        for entry in catalogue(options.source or ("torchvision", "timm"))
+        if fnmatch.fnmatch(entry.name, options.only)
+    ]
+    part = "onnx" if options.onnx else "models"
+    if options.onnx:
+        entries = _converted(entries, store)
+    left = [e for e in entries if not store.has(part, e.name, any_code=options.any_code)]
+    if options.table:
+        left = []
+    print(f"{len(entries)} models, {len(left)} left to do, code {store.code}", flush=True)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        futures = [pool.submit(_work, entry, options) for entry in left]
+        for done, future in enumerate(as_completed(futures), 1):
+            record = future.result()
+            store.put(part, record)
+            print(f"{done:4}/{len(left)} {_row(record)}", flush=True)
+    options.table_file.write_text(render(store.parts), encoding="utf-8")
+    wrong = [r["name"] for r in store.parts[part].values() if r["outcome"] in ("crashed", "failed")]
+    print(f"{options.table_file} written; {len(wrong)} crashed or failed: {' '.join(wrong)}")
+    return int(bool(wrong))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__)
+    parser.add_argument("--source", action="append", choices=("torchvision", "timm"))
+    parser.add_argument("--only", default="*", help="glob of names, such as timm/resnet*")
+    parser.add_argument("--onnx", action="store_true", help=f"export {PARITY} converted models")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--limit", type=float, default=90, help="seconds for one model")
+    parser.add_argument("--memory", type=float, default=10, help="GB of address space for one")
+    parser.add_argument("--any-code", action="store_true", help="keep records of other code")
+    parser.add_argument("--table", action="store_true", help="write the table, run nothing")
+    parser.add_argument("--json", type=Path, default=ROOT / "docs" / "coverage.json")
+    parser.add_argument("--table-file", type=Path, default=ROOT / "docs" / "COVERAGE.md")
+    return parser.parse_args(arguments)
+
+
+def _converted(entries: Sequence[Entry], store: Store) -> list[Entry]:
+    """The models whose ONNX files are compared, spread over the families."""
+    models = store.parts["models"]
+    done = [e for e in entries if models.get(e.name, {}).get("outcome") == "converted"]
+    return stratified(done, PARITY)
+
+
+def _work(entry: Entry, options: argparse.Namespace) -> Record:
+    """One model in a process of its own; a limit that is passed is a record too."""
+    command = [sys.executable, "-m", "benchmarks.zoo.worker", entry.name, entry.source,
+               entry.family, *(["--onnx"] if options.onnx else [])]  # fmt: skip
+    record: Record = {"name": entry.name, "source": entry.source, "family": entry.family}
+    limit = 3 * options.limit if options.onnx else options.limit
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=limit, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda: _limit(options.memory),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        stage = _stage((error.stderr or b"").decode(errors="replace").splitlines())
+        return record | {"outcome": "out of time", "stage": stage,
+                         "error": f"not done after {limit:g} s", "seconds": {}}  # fmt: skip
+    try:
+        record = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        lines = ["", *done.stderr.strip().splitlines()]
+        error = f"exit {done.returncode}: {lines[-1]}"[:300]
+        record |= {"outcome": "crashed", "stage": _stage(lines), "seconds": {}, "error": error}
+    if any(text in record.get("error", "") for text in ("allocate memory", "MemoryError")):
+        record["outcome"] = "out of memory"
+    return record | {"wall": round(time.perf_counter() - start, 1)}
+
+
+def _limit(gigabytes: float) -> None:
+    size = int(gigabytes * 1e9)
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def _stage(lines: Sequence[str]) -> str:
+    """The stage that a worker named last on standard error."""
+    stages = [line.removeprefix("stage ") for line in lines if line.startswith("stage ")]
+    return stages[-1] if stages else "load"
+
+
+def _row(record: Record) -> str:
+    ratio = ""
+    if record["outcome"] == "converted":
+        ratio = f"nu {record['nu_before']:.3g} -> {record['nu_after']:.3g}"
+        if "parity" in record:
+            ratio += f", parity {record['parity']:.1e}"
+    text = ratio or record.get("error", "")[:150]
+    return f"{record['name']:48} {record['outcome']:12} {record.get('wall', 0):6} s  {text}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,160 @@
+"""Convert one model of the zoo and print what came of it as one line of JSON.
+
+python -m benchmarks.zoo.worker NAME SOURCE FAMILY [--onnx]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.zoo.catalogue import Entry
+from benchmarks.zoo.subject import Inputs, build
+from cerewrite import analysis, exporter, ir, planner, rewriter, tracer, verifier
+from cerewrite.clock import Clock
+from cerewrite.errors import (
+    AnalysisError,
+    CerewriteError,
+    PlanError,
+    TraceError,
+    VerificationError,
+)
+
+Record = dict[str, Any]
+
+
+def main(name: str, source: str, family: str, *flags: str) -> None:
+    """Work on one model; whatever it prints itself is dropped."""
+    torch.set_num_threads(1)
+    entry = Entry(name, source, family)
+    clock = Clock()
+    record: Record = {"name": name, "source": source, "family": family, "stage": "load"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            with clock("load"):
+                model, inputs, record["pixels"] = build(entry)
+            work = export if "--onnx" in flags else convert
+            work(model, inputs, record, clock)
+        except CerewriteError as error:
+            outcome = "declined" if isinstance(error, _EXPECTED) else "failed"
+            record |= {"outcome": outcome, "error": _line(error), "advice": error.advice}
+        except Exception as error:
+            outcome = "not built" if record["stage"] == "load" else "crashed"
+            record |= {"outcome": outcome, "error": _line(error)}
+            record["where"] = _places(error)
+    record["seconds"] = {stage: round(seconds, 2) for stage, seconds in clock.seconds}
+    print(json.dumps(record))
+
+
+_EXPECTED = (TraceError, AnalysisError, PlanError)
+"""Refusals; a RewriteError, VerificationError or ExportError is a fault of ours."""
+
+
+def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> nn.Module | None:
+    """Primal at equal parameters and FLOPs, verified; every stage leaves its figures.
+
+    Returns:
+        The converted model; None if nothing was split.
+
+    Raises:
+        VerificationError: if a check fails.
+    """
+    _enter(record, "trace")
+    with clock("trace"):
+        traced = tracer.trace(model, inputs)
+    _note_trace(traced, record)
+    _enter(record, "analyse")
+    with clock("analyse"):
+        found = _analyze(traced, model, record)
+    record["regions"] = len(found.regions)
+    record["refusals"] = dict(Counter(r.code for r in found.rejections).most_common())
+    record["nu_before"] = found.nu.value
+    _enter(record, "plan")
+    with clock("plan"):
+        plan = planner.make_plan(found, budget=["params", "flops"])
+    record["split"] = len(plan.splits)
+    for key in ("params", "flops", "nu"):
+        record[f"{key}_before"] = getattr(plan.baseline, key)
+        record[f"{key}_after"] = getattr(plan.planned, key)
+    if not plan.splits:
+        record["outcome"] = "unchanged"
+        return None
+    _enter(record, "rewrite")
+    with clock("rewrite"):
+        rewritten = rewriter.rewrite(plan, model).model
+    _enter(record, "verify")
+    with clock("verify"):
+        verification = verifier.verify(model, rewritten, plan, inputs)
+    checks = {check.name: check for check in verification.checks}
+    record["membership"] = checks["membership"].value
+    record["gradients"] = checks["gradients"].passed
+    record["signature"] = checks["signature"].passed
+    if not verification.passed:
+        failed = "; ".join(f"{c.name}: {c.detail}" for c in verification.failures)
+        raise VerificationError(failed, advice="report this as a bug")
+    record["outcome"] = "converted"
+    return rewritten
+
+
+def _analyze(traced: ir.TracedModel, model: nn.Module, record: Record) -> ir.Analysis:
+    """With the weights' own gain; with He's where a head of zeros kills the signal."""
+    try:
+        record["gain"] = "as-built"
+        return analysis.analyze(traced, model)
+    except AnalysisError as error:
+        if "gain he" not in error.advice:
+            raise
+        record["gain"] = "he"
+        return analysis.analyze(traced, model, gain="he")
+
+
+def export(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> None:
+    """The converted model's ONNX file in ONNX Runtime, at several batch sizes."""
+    result = convert(model, inputs, record, clock)
+    if result is None:
+        return
+    _enter(record, "export")
+    with tempfile.TemporaryDirectory() as folder, clock("export"):
+        found = exporter.export_onnx(result, Path(folder) / "model.onnx", inputs)
+    record["parity"] = max(item.relative_error for item in found.parity)
+    record["batches"] = [item.batch for item in found.parity]
+
+
+def _note_trace(traced: ir.TracedModel, record: Record) -> None:
+    """Rung, layers, and how many of them lie between two hidden widths."""
+    record |= {"rung": traced.rung, "layers": len(traced.layers), "params_before": traced.params}
+    record["hidden"] = sum(
+        layer.source is not None and layer.target is not None for layer in traced.layers
+    )
+    record["earlier"] = [r.reason for r in traced.rejections if r.code == "earlier-rung"]
+
+
+def _enter(record: Record, stage: str) -> None:
+    """Note the stage, on standard error too: there it outlives a process that is killed."""
+    record["stage"] = stage
+    print(f"stage {stage}", file=sys.stderr, flush=True)
+
+
+def _places(error: Exception) -> list[str]:
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames]
+
+
+def _line(error: Exception) -> str:
+    message = error.message if isinstance(error, CerewriteError) else str(error)
+    lines = message.strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

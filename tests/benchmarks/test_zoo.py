@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.zoo import example
+from benchmarks.zoo.catalogue import Entry, stratified
+from benchmarks.zoo.store import Store
+from benchmarks.zoo.table import OUTCOMES, render
+from benchmarks.zoo.worker import main
+from tests.models import chain
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) if float(x.sum()) > 0 else x
+
+
+def damaged() -> nn.Module:
+    raise RuntimeError("planted")
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "mlp": (lambda: example("mlp_digits")[0], "converted"),
+    "short": (lambda: chain([8], inputs=16), "declined"),
+    "damaged": (damaged, "not built"),
+}
+
+
+@pytest.fixture
+def record(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], dict[str, Any]]:
+    """What the worker prints about one of `MODELS`."""
+
+    def run(name: str) -> dict[str, Any]:
+        def build(entry: Entry) -> tuple[nn.Module, tuple[Tensor, ...], int]:
+            model = MODELS[entry.model][0]()
+            width = next(model.parameters()).shape[1]
+            return model, (torch.randn(2, width),), 1
+
+        monkeypatch.setattr("benchmarks.zoo.worker.build", build)
+        main(f"tests/{name}", "tests", "small")
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    return run
+
+
+def test_records_fill_the_table(record: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
+    store = Store(tmp_path / "coverage.json", "code")
+    for name, (_, outcome) in MODELS.items():
+        found = record(name)
+        assert found["outcome"] == outcome, found
+        assert found["outcome"] in OUTCOMES
+        store.put("models", found)
+    page = render(store.parts)
+    assert "| converted | 1 |" in page
+    assert "| one-hidden-layer | 1 | 1 |" in page
+    assert "RuntimeError: planted" in page
+
+
+def test_a_run_picks_up_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "coverage.json"
+    Store(path, "old").put("models", {"name": "a/b", "outcome": "declined"})
+    assert Store(path, "old").has("models", "a/b", any_code=False)
+    assert not Store(path, "new").has("models", "a/b", any_code=False)
+    assert Store(path, "new").has("models", "a/b", any_code=True)
+    assert not Store(path, "old").has("onnx", "a/b", any_code=True)
+    path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
+    assert not Store(path, "old").has("models", "a/b", any_code=True)
+
+
+def test_a_selection_takes_every_family_in_turn() -> None:
+    entries = [Entry(f"timm/{f}{i}", "timm", f) for f in "ab" for i in range(3)]
+    assert [entry.model for entry in stratified(entries, 4)] == ["a0", "b0", "a1", "b1"]
