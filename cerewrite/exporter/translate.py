@@ -16,6 +16,7 @@ from torch import nn
 
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import ExampleInputs
+from cerewrite.exporter.layout import keep_members_first
 from cerewrite.exporter.quiet import reason, silenced
 
 Shape = tuple[int | str, ...]
@@ -70,6 +71,7 @@ def write_onnx(
             graph = program.model.graph
             _rename(graph, example.tensor_names(), outputs)
             _name_batch(graph, set(example.batched_names()))
+            keep_members_first(graph)
             _stamp(program.model, metadata)
             if external_data is None:
                 external_data = _bytes(graph) > EXTERNAL_ABOVE
