@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import artifacts, ir
@@ -15,6 +15,7 @@ from cerewrite.pipeline import (
     PlanOptions,
     analyze,
     as_arguments,
+    passes_for,
 )
 from cerewrite.pipeline import plan as make_plan
 from cerewrite.saving import save, versions
@@ -22,6 +23,8 @@ from cerewrite.speed import timed
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from cerewrite.rewriter import Pass
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,7 +106,9 @@ def convert(
     if plan is None:
         with clock("plan"):
             plan = make_plan(found, **theirs)
-    result = _rewrite(model, plan, found, inputs, clock)
+    init = theirs.get("init")
+    passes = passes_for(init if callable(init) else None)
+    result = _rewrite(model, plan, found, inputs, clock, passes)
     if bench is not False:
         planning = theirs or _request(plan)
         asked = {} if bench is True else bench
@@ -148,14 +153,19 @@ def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:
 
 
 def _rewrite(
-    model: nn.Module, made: ir.Plan, found: ir.Analysis, inputs: Any, clock: Clock
+    model: nn.Module,
+    made: ir.Plan,
+    found: ir.Analysis,
+    inputs: Any,
+    clock: Clock,
+    passes: Sequence[Pass],
 ) -> Conversion:
     """Rewrite, verify, and refuse a model that fails a check."""
     from cerewrite import planner, rewriter, verifier
 
     with clock("rewrite"):
         planner.check_plan(made)
-        rewritten = rewriter.rewrite(made, model)
+        rewritten = rewriter.rewrite(made, model, passes=passes)
     with clock("verify"):
         verification = verifier.verify(model, rewritten.model, made, inputs)
     if verification.failures:

@@ -6,7 +6,7 @@ Stages are imported when a verb needs them, so that a plan costs no torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from cerewrite import ir
@@ -15,6 +15,8 @@ from cerewrite.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from cerewrite.rewriter import Pass
 
 PathLike = str | os.PathLike[str]
 
@@ -48,6 +50,8 @@ class PlanOptions(TypedDict, total=False):
     channel_multiple: int
     uniform: bool
     seed: int
+    init: str | Callable[..., Any]
+    exit_scale: str
 
 
 def analyze(
@@ -101,7 +105,8 @@ def plan(
         options: ``budget`` ("params", "params=0.5x", "flops=1.2G"; several hold together),
             ``objective`` ("primal": least nu within the budget; "dual": least cost at equal nu),
             ``include`` and ``exclude`` (rules), ``min_width``, ``max_multiplicity``,
-            ``channel_multiple``, ``uniform``, ``seed``.
+            ``channel_multiple``, ``uniform``, ``seed``, ``init`` (how weights are drawn),
+            ``exit_scale`` ("folded", "explicit").
 
     Raises:
         UsageError: if a budget, rule or constraint cannot be read.
@@ -118,23 +123,41 @@ def plan(
     return planner.make_plan(analysis, **options)
 
 
-def apply(plan: ir.Plan, model: nn.Module, *, inplace: bool = False) -> nn.Module:
+def apply(
+    plan: ir.Plan,
+    model: nn.Module,
+    *,
+    inplace: bool = False,
+    init: str | Callable[..., Any] | None = None,
+) -> nn.Module:
     """The rewritten model; the members' weights are drawn anew, all others are kept.
 
     Args:
         plan: what to do.
         model: the model it was made for; left as it is unless ``inplace``.
         inplace: whether to change the model itself; after a failure it is as it was.
+        init: an initialiser, or a function ``f(weight)`` that fills the weight
+            ``[out, in / groups, *kernel]`` of one member's layer in place, such as those of
+            ``torch.nn.init``; instead of the plan's.
 
     Raises:
         PlanError: if the plan contradicts itself.
         StalePlanError: if the plan belongs to another model, or one has been applied already.
-        RewriteError: if a pass fails.
+        RewriteError: if a pass fails, or the plan names a user's function, which was not given.
     """
     from cerewrite import planner, rewriter
 
     planner.check_plan(plan)
-    return rewriter.rewrite(plan, model, inplace=inplace).model
+    passes = passes_for(init)
+    return rewriter.rewrite(plan, model, inplace=inplace, passes=passes).model
+
+
+def passes_for(init: str | Callable[..., Any] | None = None) -> tuple[Pass, ...]:
+    """The default passes, with these options."""
+    from cerewrite import rewriter
+    from passes.reinitialise import Reinitialise
+
+    return rewriter.default_passes_with(Reinitialise(init))
 
 
 def revert(model: nn.Module) -> nn.Module:

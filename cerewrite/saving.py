@@ -126,13 +126,15 @@ def load(
         RewriteError: if a pass fails.
     """
     from cerewrite import planner, rewriter
+    from passes.reinitialise import Reinitialise
 
     folder = Path(path)
     plan = read_plan(folder)
     planner.check_plan(plan)
     fresh = model is None
     original = artifacts.build_original(folder) if model is None else model
-    result = rewriter.rewrite(plan, original, inplace=inplace or fresh).model
+    passes = rewriter.default_passes_with(Reinitialise("gain" if weights else None))
+    result = rewriter.rewrite(plan, original, inplace=inplace or fresh, passes=passes).model
     if weights:
         try:
             artifacts.load_weights(result, folder)

@@ -1,4 +1,4 @@
-"""Draw the members' weights with each original layer's own gain."""
+"""Draw the members' weights: by the plan's initialiser, member by member."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
-from cerewrite.nn import BlockDiagonalLinear
+from cerewrite.initialisers import Custom, Initialiser, Original, find_initialiser
+from cerewrite.nn import BlockDiagonalLinear, scale_of
 from cerewrite.rewriter.engine import Pass, PassResult, register
 from cerewrite.rewriter.session import Session
-from cerewrite.surgery import conv_blocks, linear_blocks
+from cerewrite.surgery import conv_blocks, linear_blocks, member_weights
 
 _SAMPLED = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -35,24 +36,35 @@ def layer_generator(seed: int, name: str) -> torch.Generator:
 @register
 @dataclass(frozen=True)
 class Reinitialise(Pass):
-    """Gaussian weights of variance ``gain / fan_in``, gain measured on the original's weights.
+    """Draw each member as the narrow network it is; exits carry the ``1 / sqrt(m)`` of their sum.
 
-    ``gain = fan_in * E[W^2]`` (THEORY 1) with each layer's own fan-in, so an exit's larger
-    fan-in carries the ``1 / sqrt(m)`` of THEORY 2. Weights that are all zero stay zero. Biases
-    that are constant keep their constant, others are drawn with their mean and deviation.
-    Parameters on the meta device are left undrawn.
+    The plan names the initialiser and holds the seed; by default weights are Gaussian with the
+    original's own gain ``fan_in * E[W^2]`` (THEORY 1). Weights that are all zero stay zero.
+    Biases that are constant keep their constant, others are drawn with the original's mean and
+    deviation. Parameters on the meta device are left undrawn.
+
+    Attributes:
+        init: an initialiser's name, or a function that fills a weight in place, instead of the
+            plan's.
     """
 
     name: ClassVar[str] = "reinitialise"
-    after: ClassVar[tuple[str, ...]] = ("resize_norm", "split_conv", "split_linear")
+    after: ClassVar[tuple[str, ...]] = ("resize_norm", "scale_exits", "split_conv", "split_linear")
+
+    init: str | Custom | None = None
 
     def apply(self, session: Session) -> PassResult:
         """Draw every sampled layer that was swapped."""
+        initialiser = find_initialiser(session.plan.init, self.init)
+        members = _members(session)
         drawn = 0
-        for name, original in session.originals.items():
-            module = session.get(name)
-            if isinstance(module, _SAMPLED) and not module.weight.is_meta:
-                _draw(module, original, layer_generator(session.plan.seed, name), name)
+        for name, module in session.originals.items():
+            new = session.get(name)
+            if isinstance(new, _SAMPLED) and not new.weight.is_meta:
+                generator = layer_generator(session.plan.seed, name)
+                original = _measure(name, module)
+                with torch.no_grad():
+                    _draw(new, original, initialiser, generator, members[name])
                 drawn += 1
         return PassResult(self.name, drawn > 0, f"{drawn} layers drawn")
 
@@ -67,30 +79,53 @@ class Reinitialise(Pass):
                     )
 
 
-def _draw(module: nn.Module, original: nn.Module, generator: torch.Generator, name: str) -> None:
-    old, new = weight_blocks(original).detach(), weight_blocks(module)
-    norm = float(torch.linalg.vector_norm(old, dtype=torch.float64))
-    gain = old.shape[-1] * norm * norm / old.numel()
+def _members(session: Session) -> dict[str, tuple[int, int]]:
+    """Per layer, among how many members its output is divided, and how many it adds up."""
+    found: dict[str, tuple[int, int]] = {}
+    for change in session.changes:
+        m = change.split.multiplicity
+        for layer in change.region.layers:
+            writers, readers = found.get(layer.name, (1, 1))
+            found[layer.name] = (writers, m) if layer.role == "exit" else (m, readers)
+        found |= {module.name: (m, 1) for module in change.region.modules}
+    return found
+
+
+def _measure(name: str, module: nn.Module) -> Original:
+    weight = weight_blocks(module).detach()
+    norm = float(torch.linalg.vector_norm(weight, dtype=torch.float64))
+    gain = weight.shape[-1] * norm * norm / weight.numel()
     if not math.isfinite(gain):
         raise RewriteError(
             f"the weights of '{name}' are not finite: they have no gain to keep",
             advice="initialise the model before rewriting it",
         )
-    deviation = math.sqrt(gain / new.shape[-1])
-    with torch.no_grad():
-        new.copy_(_normal(new, generator) * deviation)
-        bias, old_bias = getattr(module, "bias", None), getattr(original, "bias", None)
-        if bias is None or old_bias is None:
-            return
-        values = old_bias.detach().double()
-        if bool((values == values[0]).all()):
-            bias.fill_(float(values[0]))
-        else:
-            spread = float(values.std(correction=0))
-            bias.copy_(float(values.mean()) + spread * _normal(bias, generator))
+    return Original(name, module, gain, weight.shape[-1])
 
 
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal draws made on the CPU, so that every device gets the same ones."""
+def _draw(
+    module: nn.Module,
+    original: Original,
+    initialiser: Initialiser,
+    generator: torch.Generator,
+    members: tuple[int, int],
+) -> None:
+    """Fill weight and bias; draws are made on the CPU, so that every device gets the same ones."""
+    writers, readers = members
+    factor = readers**-0.5 / scale_of(module)
+    for piece in (piece for row in member_weights(module, writers, readers) for piece in row):
+        values = _buffer(piece)
+        if original.gain > 0:
+            initialiser.draw(values, original, generator)
+        piece.copy_(values * factor)
+    bias = getattr(module, "bias", None)
+    if bias is not None and getattr(original.module, "bias", None) is not None:
+        values = _buffer(bias)
+        initialiser.draw_bias(values, original, generator)
+        bias.copy_(values)
+
+
+def _buffer(like: Tensor) -> Tensor:
+    """Zeros of that shape, float32 or float64, on the CPU."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return torch.randn(like.shape, generator=generator, dtype=dtype).to(like.device)
+    return torch.zeros(like.shape, dtype=dtype)

@@ -414,3 +414,22 @@ def test_bench(model: Path) -> None:
     (timing,) = json.loads((model.parent / "t.json").read_text())
     assert timing["runs"] == 5 and timing["original"] > 0
     assert run("bench", "nowhere").exit_code != 0
+
+
+def test_initialisation_is_recorded_and_applied_again(model: Path) -> None:
+    options = ("--init", "orthogonal", "--exit-scale", "explicit")
+    first = run("convert", "model.py", *options, "--out", "first")
+    assert first.exit_code == 0, first.output
+    plan = saving.read_plan(Path("first"))
+    assert (plan.init, plan.exit_scale) == ("orthogonal", "explicit")
+    again = run("apply", "first/plan.json", "model.py", "--out", "second")
+    assert again.exit_code == 0, again.output
+    weights = [(Path(name) / artifacts.WEIGHTS).read_bytes() for name in ("first", "second")]
+    assert weights[0] == weights[1]
+    assert run("verify", "first").exit_code == 0
+    wrong = run("plan", "model.py", "--init", "gian")
+    assert wrong.exit_code == 2 and "did you mean 'gain'?" in wrong.stderr
+    text = Path("first/plan.json").read_text()
+    Path("edited.json").write_text(text.replace('"orthogonal"', '"orthognal"'))
+    edited = run("apply", "edited.json", "model.py", "--out", "third")
+    assert edited.exit_code == 6 and "no initialiser" in edited.stderr

@@ -18,7 +18,7 @@ LEVELS = (
     ("errors",),
     ("registry",),
     ("ir", "fingerprint", "clock"),
-    ("nn", "budgets", "measures"),
+    ("nn", "budgets", "measures", "initialisers"),
     ("surgery",),
     ("oprules",),
     ("empirical",),

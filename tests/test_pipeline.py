@@ -406,3 +406,27 @@ def test_public_names_exist() -> None:
         assert getattr(cerewrite, name) is not None
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = cerewrite.nothing_such
+
+
+def test_a_users_initialiser(tmp_path: Path) -> None:
+    """A plan records a function's name; the folder's weights load without it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*(nn.Linear(32, 32) for _ in range(4)))
+    x = torch.ones(2, 32)
+    out = tmp_path / "out"
+    ones = nn.init.ones_
+    result = cerewrite.convert(net, x, init=ones, out=out)
+    assert result.plan.init == "torch.nn.init:ones_"
+    assert (result.model[1].weight == 1).all()
+    assert torch.equal(cerewrite.load(out, net)(x), result.model(x))
+    assert (cerewrite.apply(result.plan, net, init=ones)[1].weight == 1).all()
+    for call in (
+        lambda: cerewrite.apply(result.plan, net),
+        lambda: cerewrite.load(out, net, weights=False),
+    ):
+        with pytest.raises(cerewrite.RewriteError, match="init:ones_, which a plan cannot hold"):
+            call()
+    with pytest.raises(cerewrite.UsageError, match="unknown exit scale"):
+        cerewrite.plan(result.analysis, exit_scale="somewhere")
+    with pytest.raises(cerewrite.UsageError, match="unknown initialiser"):
+        cerewrite.plan(result.analysis, init="gian")

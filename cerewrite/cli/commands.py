@@ -55,6 +55,7 @@ def analyze(model: str, json: str | None, html: str | None, force: bool, **optio
 @opt.INPUT
 @opt.ANALYSIS
 @opt.PLAN
+@opt.DRAWING
 @opt.file_option("--out", "Write the plan as JSON; - for standard output.")
 @opt.FORCE
 @opt.RUN
@@ -73,6 +74,7 @@ def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
 @opt.INPUT
 @opt.ANALYSIS
 @opt.PLAN
+@opt.DRAWING
 @opt.folder_option(required=False)
 @opt.onnx_options(switch=True)
 @opt.bench_options(switch=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from cerewrite.initialisers import INITIALISERS
+from cerewrite.ir import EXIT_SCALES
 from cerewrite.loader import InputShape, parse_input_shape
 
 Command = Callable[..., Any]
@@ -17,6 +19,10 @@ def _shapes(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[InputShape, ...]:
     return tuple(parse_input_shape(value) for value in values)
+
+
+def _initialiser(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    return INITIALISERS[value].name
 
 
 def _all(decorators: Sequence[Decorator]) -> Decorator:
@@ -157,6 +163,27 @@ PLAN = _all(
         ),
         click.option(
             "--uniform", is_flag=True, help="One multiplicity and one scale for all regions."
+        ),
+    ]
+)
+
+
+DRAWING = _all(
+    [
+        click.option(
+            "--init",
+            default="gain",
+            show_default=True,
+            metavar="NAME",
+            callback=_initialiser,
+            help="How the members' weights are drawn: gain, reset, he, orthogonal.",
+        ),
+        click.option(
+            "--exit-scale",
+            type=click.Choice(EXIT_SCALES),
+            default="folded",
+            show_default=True,
+            help="1/sqrt(m) of the members' sum: in the exits' weights, or a multiplier.",
         ),
     ]
 )

@@ -101,6 +101,7 @@ def registry_lines() -> Iterator[str]:
     """Every registered thing with its first docstring line."""
     from cerewrite.budgets import BUDGETS
     from cerewrite.estimators import ESTIMATORS
+    from cerewrite.initialisers import INITIALISERS
     from cerewrite.measures import MEASURES
     from cerewrite.oprules import OPRULES
     from cerewrite.rewriter import PASSES
@@ -111,6 +112,7 @@ def registry_lines() -> Iterator[str]:
         ("budgets", BUDGETS),
         ("measures", MEASURES),
         ("passes", PASSES),
+        ("initialisers", INITIALISERS),
     )
     for title, registry in kinds:
         yield f"{title}:"

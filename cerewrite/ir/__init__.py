@@ -4,6 +4,7 @@ from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthCla
 from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
+    EXIT_SCALES,
     SCHEMA,
     Alternative,
     Analysis,
@@ -22,6 +23,7 @@ from cerewrite.ir.serial import dumps, encode, loads
 from cerewrite.ir.timing import Timing
 
 __all__ = [
+    "EXIT_SCALES",
     "SCHEMA",
     "Alternative",
     "Analysis",

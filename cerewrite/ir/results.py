@@ -9,6 +9,8 @@ from cerewrite.ir.regions import Region
 from cerewrite.ir.timing import Timing
 
 SCHEMA = 1
+EXIT_SCALES = ("folded", "explicit")
+"""Where the ``1 / sqrt(m)`` of the members' sum may go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,10 @@ class Plan:
         regions: the regions' structure, which `apply` follows.
         rejections: what was refused, with reasons.
         seed: seed of the new members' initialisation.
+        init: how the members' weights are drawn: a registered initialiser, or ``module:name`` of
+            a user's function, which `apply` must be given again.
+        exit_scale: where the ``1 / sqrt(m)`` of the members' sum goes: ``folded`` into the exits'
+            weights, or ``explicit``, a multiplier of the exits.
         schema: version of this record.
         note: a comment; ignored by the program.
     """
@@ -201,6 +207,8 @@ class Plan:
     regions: tuple[Region, ...]
     rejections: tuple[Rejection, ...]
     seed: int
+    init: str = "gain"
+    exit_scale: str = "folded"
     schema: int = SCHEMA
     note: str = ""
 

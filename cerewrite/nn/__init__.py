@@ -2,5 +2,25 @@
 
 from cerewrite.nn.block_diagonal import BlockDiagonalLinear
 from cerewrite.nn.member_norm import MemberLayerNorm, MemberRMSNorm
+from cerewrite.nn.scaled import (
+    SCALED,
+    ScaledConv1d,
+    ScaledConv2d,
+    ScaledConv3d,
+    ScaledLinear,
+    scale_of,
+    with_scale,
+)
 
-__all__ = ["BlockDiagonalLinear", "MemberLayerNorm", "MemberRMSNorm"]
+__all__ = [
+    "SCALED",
+    "BlockDiagonalLinear",
+    "MemberLayerNorm",
+    "MemberRMSNorm",
+    "ScaledConv1d",
+    "ScaledConv2d",
+    "ScaledConv3d",
+    "ScaledLinear",
+    "scale_of",
+    "with_scale",
+]

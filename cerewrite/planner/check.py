@@ -7,7 +7,8 @@ from math import lcm
 
 from cerewrite.budgets import BUDGETS, region_cost
 from cerewrite.errors import PlanError
-from cerewrite.ir import SCHEMA, Figures, Plan, Region, Split
+from cerewrite.initialisers import INITIALISERS
+from cerewrite.ir import EXIT_SCALES, SCHEMA, Figures, Plan, Region, Split
 from cerewrite.measures import region_nu
 
 AGAIN = "mend the field, or run `cerewrite plan` again"
@@ -37,6 +38,7 @@ def check_plan(plan: Plan) -> None:
         raise PlanError(
             f"the plan's objective is '{plan.objective}'", advice="write primal or dual"
         )
+    _check_drawing(plan)
     regions = {region.name: region for region in plan.regions}
     seen: set[str] = set()
     for index, split in enumerate(plan.splits):
@@ -51,6 +53,18 @@ def check_plan(plan: Plan) -> None:
         _check_figures(where, split, regions[split.region])
     _check_totals(plan, regions)
     _check_budgets(plan)
+
+
+def _check_drawing(plan: Plan) -> None:
+    if plan.exit_scale not in EXIT_SCALES:
+        raise PlanError(
+            f"the plan's exit_scale is '{plan.exit_scale}'", advice=f"write {EXIT_SCALES[0]}"
+        )
+    if ":" not in plan.init and plan.init not in INITIALISERS:
+        raise PlanError(
+            f"the plan's init is '{plan.init}', which is no initialiser",
+            advice=f"write one of {', '.join(INITIALISERS)}",
+        )
 
 
 def _check_design(where: str, split: Split, region: Region) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from cerewrite.budgets import parse_budgets, region_cost
 from cerewrite.errors import PlanError, UsageError
-from cerewrite.ir import Analysis, Figures, Plan, Region, Rejection, Split
+from cerewrite.initialisers import INITIALISERS, Custom, custom_name
+from cerewrite.ir import EXIT_SCALES, Analysis, Figures, Plan, Region, Rejection, Split
 from cerewrite.measures import MEASURES, baseline_nu, compose, region_nu, remaining_kappas
 from cerewrite.planner.choose import Choice, Objective, choose_designs
 from cerewrite.planner.limits import check_limits, find_room
@@ -28,6 +29,8 @@ def make_plan(
     channel_multiple: int = 1,
     uniform: bool = False,
     seed: int = 0,
+    init: str | Custom = "gain",
+    exit_scale: str = "folded",
 ) -> Plan:
     """Choose members and widths for every region at once (THEORY 2 and 8).
 
@@ -44,6 +47,10 @@ def make_plan(
         channel_multiple: every member's width is a multiple of it.
         uniform: one multiplicity and one scale for all regions.
         seed: recorded for the new members' initialisation; the search itself is deterministic.
+        init: how the new members' weights are drawn: a registered initialiser, or a function
+            that fills a weight in place; a function's name alone is recorded.
+        exit_scale: ``folded`` (the exits' weights carry ``1 / sqrt(m)``) or ``explicit`` (a
+            multiplier of the exits does).
 
     Returns:
         The plan; regions that are best as they are have no split and a rejection that says so.
@@ -58,6 +65,7 @@ def make_plan(
     """
     if objective not in ("primal", "dual"):
         raise UsageError(f"unknown objective '{objective}'", advice="choose primal or dual")
+    drawn = _check_drawing(init, exit_scale)
     constraints = Constraints(min_width, max_multiplicity, channel_multiple)
     budgets = parse_budgets(budget, analysis)
     _require_regions(analysis)
@@ -87,6 +95,8 @@ def make_plan(
         regions=_split_regions(analysis, splits),
         rejections=(*analysis.rejections, *filtered, *refused, *kept),
         seed=seed,
+        init=drawn,
+        exit_scale=exit_scale,
     )
 
 
@@ -135,6 +145,15 @@ def _record(
         nu = region_nu(region.sites, members, widths)
         splits.append(Split(region.name, members, widths, params, flops, nu))
     return tuple(splits), tuple(kept)
+
+
+def _check_drawing(init: str | Custom, exit_scale: str) -> str:
+    """What a plan records of an initialiser; refuses unknown choices."""
+    if exit_scale not in EXIT_SCALES:
+        raise UsageError(
+            f"unknown exit scale '{exit_scale}'", advice=f"choose from: {', '.join(EXIT_SCALES)}"
+        )
+    return INITIALISERS[init].name if isinstance(init, str) else custom_name(init)
 
 
 def _require_regions(analysis: Analysis) -> None:

@@ -1,6 +1,6 @@
 """Rewriting: passes that swap submodules of the user's own module tree."""
 
-from cerewrite.rewriter.engine import PASSES, Pass, PassResult, register
+from cerewrite.rewriter.engine import PASSES, Pass, PassResult, default_passes_with, register
 from cerewrite.rewriter.record import is_rewritten
 from cerewrite.rewriter.rewrite import Rewritten, revert, rewrite
 from cerewrite.rewriter.session import Change, Session
@@ -12,6 +12,7 @@ __all__ = [
     "PassResult",
     "Rewritten",
     "Session",
+    "default_passes_with",
     "is_rewritten",
     "register",
     "revert",

@@ -66,6 +66,12 @@ def default_passes() -> tuple[Pass, ...]:
     return tuple(kind() for kind in PASSES.values() if kind.default)
 
 
+def default_passes_with(*others: Pass) -> tuple[Pass, ...]:
+    """The default passes, those of the same names as ``others`` replaced by them."""
+    by_name = {item.name: item for item in (*default_passes(), *others)}
+    return tuple(by_name.values())
+
+
 def order(passes: Sequence[Pass]) -> tuple[Pass, ...]:
     """Sort passes so that each runs after those it names; ties by name.
 

@@ -41,8 +41,8 @@ def rewrite(
 ) -> Rewritten:
     """Apply a plan: swap submodules of the model for those of the ensemble.
 
-    The members' weights are drawn anew; untouched layers keep theirs bit for bit. The result
-    computes another function than the original, with the same signature (THEORY 10).
+    The members' weights are drawn as the plan says; untouched layers keep theirs bit for bit.
+    The result computes another function than the original, with the same signature (THEORY 10).
 
     Args:
         plan: what to do.

@@ -1,5 +1,6 @@
 """What a module becomes in an ensemble, and what one member of it is."""
 
+from cerewrite.surgery.blocks import member_weights
 from cerewrite.surgery.conv import (
     conv_blocks,
     conv_member,
@@ -29,6 +30,7 @@ __all__ = [
     "layer_norm_member",
     "linear_blocks",
     "linear_member",
+    "member_weights",
     "prelu_member",
     "resize_batch_norm",
     "resize_depthwise_conv",

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import RegionLayer
+from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d, scale_of
 from cerewrite.surgery.keeping import agree, blank, cut, expect, part
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _KINDS: tuple[type[Conv], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_SCALED: tuple[type[Conv], ...] = (ScaledConv1d, ScaledConv2d, ScaledConv3d)
 
 
 def plain_conv(module: nn.Module) -> Conv:
@@ -96,11 +98,11 @@ def conv_member(
     Returns:
         a convolution with one group; an exit's bias goes to member 0, the others get zeros.
     """
-    conv = plain_conv(module)
+    conv = expect(module, (*_SCALED, *_KINDS))
     weight: Tensor = conv.weight
     bias: Tensor | None = conv.bias
     if layer.role == "exit":
-        weight = weight[:, part(index, widths[layer.source])]
+        weight = weight[:, part(index, widths[layer.source])] * scale_of(conv)
         bias = bias if bias is None or index == 0 else torch.zeros_like(bias)
     else:
         own = part(index, widths[layer.target])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cerewrite.ir import RegionLayer
-from cerewrite.nn import BlockDiagonalLinear
+from cerewrite.nn import BlockDiagonalLinear, scale_of
 from cerewrite.surgery.keeping import agree, blank, cut, expect, part
 
 
@@ -68,7 +68,8 @@ def linear_member(
     if isinstance(module, BlockDiagonalLinear):
         weight = module.weight[index].T
     if layer.role == "exit":
-        weight = weight[:, part(index, widths[layer.source] * layer.kernel)]
+        own = part(index, widths[layer.source] * layer.kernel)
+        weight = weight[:, own] * scale_of(module)
         bias = bias if bias is None or index == 0 else bias.new_zeros(bias.shape)
     else:
         rows = part(index, widths[layer.target])

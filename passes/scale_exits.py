@@ -1,0 +1,50 @@
+"""Keep the members' ``1 / sqrt(m)`` as an explicit multiplier at the exits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from cerewrite.errors import RewriteError
+from cerewrite.nn import SCALED, with_scale
+from cerewrite.rewriter.engine import Pass, PassResult, register
+from cerewrite.rewriter.session import Session
+
+
+@register
+@dataclass(frozen=True)
+class ScaleExits(Pass):
+    """Exits multiply what they read by ``m^(-1/2)``, where the plan asks for it.
+
+    ``f = m^(-1/2) sum_j f_j`` as written in THEORY 2: each member's part of an exit is then drawn
+    as its own narrow layer would be. The function at initialisation has the same distribution as
+    with the factor folded into the weights; an optimiser sees it differently.
+    """
+
+    name: ClassVar[str] = "scale_exits"
+    after: ClassVar[tuple[str, ...]] = ("split_conv", "split_linear")
+
+    def apply(self, session: Session) -> PassResult:
+        """Swap the exits of every changing region for their scaled twins."""
+        if session.plan.exit_scale != "explicit":
+            return PassResult(self.name, False, "the factor is folded into the exits' weights")
+        count = 0
+        for change in session.changes:
+            m = change.split.multiplicity
+            for layer in change.region.layers:
+                if layer.role == "exit" and m > 1:
+                    session.swap(layer.name, _scaled(session.get(layer.name), layer.name, m))
+                    count += 1
+        return PassResult(self.name, count > 0, f"{count} exits scaled")
+
+
+def _scaled(module: nn.Module, name: str, members: int) -> nn.Module:
+    if type(module) not in SCALED:
+        raise RewriteError(
+            f"'{name}' is a {type(module).__name__}, which cannot carry a multiplier",
+            advice="fold the factor into its weights (exit_scale='folded')",
+        )
+    twin: nn.Module = with_scale(module, members**-0.5)  # type: ignore[type-var]  # checked above
+    return twin
