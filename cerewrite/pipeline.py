@@ -69,7 +69,8 @@ def analyze(
             first.
         clock: times the stages.
         options: ``estimator`` (a registered one, "analytic"), ``parametrization`` ("ntk" or
-            "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block"); and for
+            "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage" or
+            "network"; see `cerewrite.analysis.find_regions`); and for
             estimators that measure ``draws``, ``seed``, ``precision``, ``readout``, ``norms``,
             ``initialise``, ``executor``, ``progress`` (see `cerewrite.estimators.Assumption`).
 

@@ -75,3 +75,51 @@ def plain_cnn() -> nn.Sequential:
         nn.SiLU(),
         nn.Linear(20, 4),
     )
+
+
+class Basic(nn.Module):
+    """A residual block with one hidden width, as in ResNet-18; strided, it has a projection."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, outputs, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.down = nn.Conv2d(inputs, outputs, 1, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x)).relu()
+        return (self.down(x) + self.bn2(self.conv2(y))).relu()
+
+
+class Inverted(nn.Module):
+    """A residual block with one hidden width and a depthwise layer, as in MobileNetV2."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(inputs, width, 1, bias=False)
+        self.deep = nn.Conv2d(width, width, 3, stride, padding=1, groups=width, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.project = nn.Conv2d(width, outputs, 1)
+        self.sums = inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(nn.functional.relu6(self.norm(self.deep(self.expand(x)))))
+        return x + y if self.sums else y
+
+
+class StagedNet(nn.Module):
+    """Stem, two stages of blocks with one hidden width, head: nothing to split at block scope."""
+
+    def __init__(self, block: type[nn.Module] = Basic, channels: tuple[int, int] = (8, 12)) -> None:
+        super().__init__()
+        first, second = channels
+        self.stem = nn.Sequential(nn.Conv2d(3, first, 3, padding=1), nn.BatchNorm2d(first))
+        self.stage1 = nn.Sequential(block(first, first, 10), block(first, first, 10))
+        self.stage2 = nn.Sequential(block(first, second, 14, 2), block(second, second, 14))
+        self.head = nn.Linear(second, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stage2(self.stage1(self.stem(x).relu()))
+        return self.head(y.mean((2, 3)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import cerewrite
 from cerewrite.verifier.gradients import check_gradients
+from tests.models import Basic, Inverted, StagedNet
 
 ACTIVATIONS = [nn.ReLU, nn.GELU, nn.Tanh, nn.SiLU, nn.LeakyReLU]
 
@@ -93,16 +94,39 @@ def test_conversion_keeps_its_laws_often(
     check_laws(network, budget, objective, seed)
 
 
-def check_laws(network: Network, budget: str, objective: Any, seed: int) -> None:
+staged = st.builds(
+    StagedNet,
+    block=st.sampled_from([Basic, Inverted]),
+    channels=st.tuples(*[st.sampled_from([6, 8, 12, 16])] * 2),
+)
+
+
+@pytest.mark.parametrize("objective", ["primal", "dual"])
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    network=staged,
+    budget=st.sampled_from(["params", "params=0.7x", "params,flops"]),
+    scope=st.sampled_from(["stage", "network"]),
+)
+def test_conversion_keeps_its_laws_at_wider_scopes(
+    objective: Any, network: nn.Module, budget: str, scope: str
+) -> None:
+    check_laws(network, budget, objective, 0, scope)
+
+
+def check_laws(
+    network: nn.Module, budget: str, objective: Any, seed: int, scope: str = "block"
+) -> None:
     """Within budget, smaller or equal nu, verified, reverted bit for bit; or a typed refusal."""
     torch.manual_seed(seed)
     for module in network.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
-    x = torch.randn(3, 6, 5, 5) if network.conv else torch.randn(3, 6)
+    x = torch.randn(3, 6, 5, 5) if getattr(network, "conv", False) else torch.randn(3, 6)
+    x = torch.randn(3, 3, 8, 8) if isinstance(network, StagedNet) else x
     before = copy.deepcopy(network.state_dict())
     try:
-        result = cerewrite.convert(network, (x,), budget=budget, objective=objective)
+        result = cerewrite.convert(network, (x,), budget=budget, objective=objective, scope=scope)
     except cerewrite.PlanError as error:
         assert error.advice
         return

@@ -2,5 +2,6 @@
 
 from cerewrite.analysis.analyze import analyze
 from cerewrite.analysis.regions import find_regions
+from cerewrite.analysis.scopes import AUTO, SCOPES
 
-__all__ = ["analyze", "find_regions"]
+__all__ = ["AUTO", "SCOPES", "analyze", "find_regions"]

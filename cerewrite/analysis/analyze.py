@@ -9,6 +9,7 @@ from typing import Any, Unpack, cast, get_args
 from torch import nn
 
 from cerewrite.analysis.regions import find_regions
+from cerewrite.analysis.scopes import SCOPES
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.estimators import ESTIMATORS, Assumption, Corrections, LayerCorrection
 from cerewrite.estimators.base import Measuring, Parametrization
@@ -24,8 +25,6 @@ from cerewrite.ir import (
 )
 from cerewrite.measures import compose, region_nu
 from cerewrite.registry import suggest
-
-SCOPES = ("block",)
 
 
 def analyze(
@@ -48,7 +47,7 @@ def analyze(
         estimator: registered estimator.
         parametrization: ``ntk`` or ``standard``.
         gain: ``as-built``, ``he``, or a positive number: fan_in * Var[W] of every layer.
-        scope: ``block``.
+        scope: ``block``, ``stage`` or ``network`` (see `find_regions`).
         measuring: for estimators that measure: ``draws``, ``seed``, ``precision``, ``readout``,
             ``norms``, ``initialise``, ``executor``, ``progress`` (see `Assumption`).
 

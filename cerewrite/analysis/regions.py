@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-import networkx as nx
-
+from cerewrite.analysis.scopes import SCOPES, group_classes, is_stream
 from cerewrite.ir import (
     Layer,
     PerChannel,
@@ -25,30 +24,39 @@ def find_regions(
 ) -> tuple[tuple[Region, ...], tuple[Rejection, ...]]:
     """Regions of a model, in execution order, and what was refused.
 
-    At ``block`` scope a residual stream (a class that sums tie together) keeps its width.
+    At ``block`` scope a residual stream (a class that sums tie together) keeps its width; at
+    ``stage`` and ``network`` scope streams are split too (see `group_classes`).
 
     Args:
         traced: the traced model.
-        scope: ``block``.
+        scope: ``block``, ``stage`` or ``network``.
     """
     rejections: list[Rejection] = []
-    free: list[str] = []
-    for width in traced.widths:
-        refused = _refuse(width)
-        rejections += refused
-        if not refused:
-            free.append(width.name)
-    graph = traced.width_graph().subgraph(free)
-    order = {width.name: i for i, width in enumerate(traced.widths)}
     regions: list[Region] = []
-    components = [sorted(c, key=order.__getitem__) for c in nx.weakly_connected_components(graph)]
-    for classes in sorted(components, key=lambda names: order[names[0]]):
+    for width in traced.widths:
+        rejections += _refuse(width, scope)
+    for classes in group_classes(traced, _free(traced, scope), scope):
         found = _region(traced, classes, scope)
         if isinstance(found, Region):
             regions.append(found)
+        elif found.code == "one-hidden-layer":
+            rejections.append(replace(found, advice=_wider(traced, classes, scope)))
         else:
             rejections.append(found)
     return _unambiguous(regions), tuple(dict.fromkeys(rejections))
+
+
+def _free(traced: TracedModel, scope: str) -> list[WidthClass]:
+    return [width for width in traced.widths if not _refuse(width, scope)]
+
+
+def _wider(traced: TracedModel, classes: Sequence[str], scope: str) -> str:
+    """What to do about a region without hidden-to-hidden layer: the first scope that has one."""
+    for wider in SCOPES[SCOPES.index(scope) + 1 :]:
+        for group in group_classes(traced, _free(traced, wider), wider):
+            if set(classes) <= set(group) and isinstance(_region(traced, group, wider), Region):
+                return f"scope '{wider}' splits it with the residual stream: --scope {wider}"
+    return "a gain needs a hidden-to-hidden layer; no scope offers one here"
 
 
 def _unambiguous(regions: Sequence[Region]) -> tuple[Region, ...]:
@@ -60,20 +68,20 @@ def _unambiguous(regions: Sequence[Region]) -> tuple[Region, ...]:
     )
 
 
-def _refuse(width: WidthClass) -> list[Rejection]:
-    """Why a class keeps its width at block scope."""
+def _refuse(width: WidthClass, scope: str) -> list[Rejection]:
+    """Why a class keeps its width at a scope."""
     if width.pins:
         return [
             Rejection(width.name, pin.code, f"its width is kept: {pin.reason}", pin.advice)
             for pin in width.pins[:1]
         ]
-    if "add" in width.couplings and len(width.writers) > 1:
+    if scope == "block" and is_stream(width):
         return [
             Rejection(
                 width.name,
                 "residual-stream",
                 f"{len(width.writers)} layers write this residual stream of {width.size} channels",
-                "block scope keeps streams; nothing to do",
+                "block scope keeps streams; --scope stage or network splits them",
             )
         ]
     if width.size < 2:
@@ -94,14 +102,14 @@ def _region(traced: TracedModel, classes: Sequence[str], scope: str) -> Region |
     interior = [
         layer for layer, part in zip(touching, layers, strict=True) if part.role == "interior"
     ]
-    name = _name(layers, classes)
+    name = _name(layers if scope == "block" else [y for y in layers if y.role != "exit"], classes)
     if not interior:
         return Rejection(
             name,
             "one-hidden-layer",
             "one hidden layer alone gains nothing: m members of width n are exactly one layer "
             "of width m*n",
-            "a gain needs a hidden-to-hidden layer; wider scopes may offer one",
+            "a gain needs a hidden-to-hidden layer",
         )
     groups = {layer.groups for layer in interior}
     others = {

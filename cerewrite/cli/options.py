@@ -86,7 +86,7 @@ ANALYSIS = _all(
         ),
         click.option(
             "--scope",
-            type=click.Choice(["block"]),
+            type=click.Choice(["block", "stage", "network"]),
             default="block",
             show_default=True,
             help="How far a region may reach.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from math import lcm
 
-from cerewrite.budgets import BUDGETS, region_cost
+from cerewrite.budgets import BUDGETS, joint_costs
 from cerewrite.errors import PlanError
 from cerewrite.initialisers import INITIALISERS
 from cerewrite.ir import EXIT_SCALES, SCHEMA, Figures, Plan, Region, Split
@@ -50,7 +50,7 @@ def check_plan(plan: Plan) -> None:
             raise PlanError(f"{where}: the region is split twice", advice="keep one of the two")
         seen.add(split.region)
         _check_design(where, split, regions[split.region])
-        _check_figures(where, split, regions[split.region])
+    _check_figures(plan)
     _check_totals(plan, regions)
     _check_budgets(plan)
 
@@ -101,15 +101,35 @@ def _check_design(where: str, split: Split, region: Region) -> None:
         )
 
 
-def _check_figures(where: str, split: Split, region: Region) -> None:
-    for cost, stated in (("params", split.params), ("flops", split.flops)):
-        counted = region_cost(cost, region, split.multiplicity, split.widths)
-        if counted != stated:
-            raise PlanError(
-                f"{where}: states {stated:,} {cost}, but {split.multiplicity} members of "
-                f"{split.widths} have {counted:,}",
-                advice=f"write {counted}, or run `cerewrite plan` again",
-            )
+def _check_figures(plan: Plan) -> None:
+    counts = _counts(plan)
+    for index, split in enumerate(plan.splits):
+        where = f"splits[{index}] ({split.region})"
+        for cost, stated in (("params", split.params), ("flops", split.flops)):
+            counted = counts[cost][split.region][1]
+            if counted != stated:
+                raise PlanError(
+                    f"{where}: states {stated:,} {cost}, but {split.multiplicity} members of "
+                    f"{split.widths} have {counted:,}",
+                    advice=f"write {counted}, or run `cerewrite plan` again",
+                )
+        region = next(region for region in plan.regions if region.name == split.region)
+        _check_nu(where, split, region)
+
+
+def _counts(plan: Plan) -> dict[str, dict[str, tuple[int, int]]]:
+    """Cost before and after, by cost and region; shared layers as `joint_costs` has them."""
+    after = {split.region: (split.multiplicity, split.widths) for split in plan.splits}
+    regions = [region for region in plan.regions if region.name in after]
+    names = [region.name for region in regions]
+    designs = [after[name] for name in names]
+    return {
+        cost: dict(zip(names, joint_costs(cost, regions, designs), strict=True))
+        for cost in ("params", "flops")
+    }
+
+
+def _check_nu(where: str, split: Split, region: Region) -> None:
     nu = region_nu(region.sites, split.multiplicity, split.widths)
     if region.sites and not math.isclose(nu, split.nu, rel_tol=TOLERANCE, abs_tol=1e-12):
         raise PlanError(
@@ -144,13 +164,14 @@ def follow_splits(plan: Plan, regions: dict[str, Region]) -> Figures:
 
     A nu beyond float range cannot be divided out of a total; then the stated one is returned.
     """
-    params, flops = plan.baseline.params, plan.baseline.flops
+    params, flops = (
+        getattr(plan.baseline, cost) + sum(after - before for before, after in changes.values())
+        for cost, changes in _counts(plan).items()
+    )
     log_nu = math.log1p(plan.baseline.nu)
     for split in plan.splits:
         region = regions[split.region]
         own = (region.multiplicity, region.widths)
-        params += split.params - region_cost("params", region, *own)
-        flops += split.flops - region_cost("flops", region, *own)
         log_nu += math.log1p(split.nu) - math.log1p(region_nu(region.sites, *own))
     nu = plan.planned.nu if max(plan.baseline.nu, plan.planned.nu) >= 1e250 else math.expm1(log_nu)
     return Figures(params, flops, nu)

@@ -14,7 +14,7 @@ from cerewrite.planner.allocate import Allocation, allocate
 from cerewrite.planner.front import Front
 from cerewrite.planner.limits import Room, infeasible
 from cerewrite.planner.problem import Problem
-from cerewrite.planner.search import build_front, detail_for
+from cerewrite.planner.search import Detail, build_front, detail_for
 
 Objective = Literal["primal", "dual"]
 
@@ -37,14 +37,22 @@ class Choice:
     considered: int
 
 
-def choose_designs(problems: Sequence[Problem], room: Room, objective: Objective) -> Choice:
+def choose_designs(
+    problems: Sequence[Problem], room: Room, objective: Objective, detail: Detail | None = None
+) -> Choice:
     """The best design of every region under the common budgets.
+
+    Args:
+        problems: the regions.
+        room: the budgets.
+        objective: ``primal`` or ``dual``.
+        detail: how finely to search; what so many regions afford if not given.
 
     Raises:
         InfeasibleBudgetError: if the budgets cannot be met together, or (dual) not at the
             baseline's nu.
     """
-    detail = detail_for(len(problems))
+    detail = detail or detail_for(len(problems))
     cache: dict[object, Front] = {}
     fronts = []
     for number, problem in enumerate(problems):

@@ -57,18 +57,23 @@ def find_room(analysis: Analysis, budgets: tuple[Budget, ...], problems: Sequenc
     Least is every region at one member of the least widths allowed, or as it is; largest is
     `GROWTH` times what the regions cost now, or what the constraints allow if that is less.
     """
+    least, most = ranges(problems)
+    baseline = np.asarray([BUDGETS[budget.cost].baseline(analysis) for budget in budgets])
+    own = np.stack([problem.original()[0] for problem in problems])
+    return Room(budgets, baseline - own.sum(axis=0), own, least, most)
+
+
+def ranges(problems: Sequence[Problem]) -> tuple[FloatArray, FloatArray]:
+    """Least and largest cost of each region's designs, ``[regions, costs]`` both."""
     one = np.ones(1, dtype=np.int64)
-    own, least, most = [], [], []
+    least, most = [], []
     for problem in problems:
+        own = problem.original()[0]
         ends = np.asarray([[values[0], values[-1]] for values in problem.values]).T
         narrow, wide = problem.table(one, problem.expand(ends))[:, 0]
-        own.append(problem.original()[0])
-        least.append(np.minimum(own[-1], narrow))
-        most.append(np.maximum(own[-1], np.minimum(GROWTH * own[-1], wide * problem.most)))
-    baseline = np.asarray([BUDGETS[budget.cost].baseline(analysis) for budget in budgets])
-    totals = np.stack(own)
-    fixed = baseline - totals.sum(axis=0)
-    return Room(budgets, fixed, totals, np.stack(least), np.stack(most))
+        least.append(np.minimum(own, narrow))
+        most.append(np.maximum(own, np.minimum(GROWTH * own, wide * problem.most)))
+    return np.stack(least), np.stack(most)
 
 
 def check_limits(room: Room) -> None:

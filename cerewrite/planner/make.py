@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
-from cerewrite.budgets import parse_budgets, region_cost
+from cerewrite.budgets import Design, joint_costs, parse_budgets, share_layers
 from cerewrite.errors import PlanError, UsageError
 from cerewrite.initialisers import INITIALISERS, Custom, custom_name
 from cerewrite.ir import EXIT_SCALES, Analysis, Figures, Plan, Region, Rejection, Split
@@ -14,6 +15,8 @@ from cerewrite.planner.choose import Choice, Objective, choose_designs
 from cerewrite.planner.limits import check_limits, find_room
 from cerewrite.planner.problem import Constraints, Problem, build_problem
 from cerewrite.planner.rules import select_regions
+from cerewrite.planner.search import COARSE
+from cerewrite.planner.shared import choose_shared
 from cerewrite.planner.uniform import choose_uniform
 
 
@@ -77,8 +80,11 @@ def make_plan(
     _require_problems(problems, (*filtered, *refused))
     room = find_room(analysis, budgets, problems)
     check_limits(room)
-    choose = choose_uniform if uniform else choose_designs
-    choice = choose(problems, room, objective)
+    if share_layers([problem.region for problem in problems]):
+        rounds = choose_uniform if uniform else partial(choose_designs, detail=COARSE)
+        choice = choose_shared(problems, room, objective, rounds)
+    else:
+        choice = (choose_uniform if uniform else choose_designs)(problems, room, objective)
     splits, kept = _record(problems, choice, objective)
     return Plan(
         model=analysis.model,
@@ -107,14 +113,19 @@ def planned_figures(analysis: Analysis, splits: Sequence[Split]) -> Figures:
     nus = []
     for estimate in analysis.regions:
         region, split = estimate.region, after.get(estimate.name)
-        own = (region.multiplicity, region.widths)
         if split is None:
-            nus.append(region_nu(region.sites, *own))
-            continue
-        params += split.params - region_cost("params", region, *own)
-        flops += split.flops - region_cost("flops", region, *own)
-        nus.append(split.nu)
+            nus.append(region_nu(region.sites, region.multiplicity, region.widths))
+        else:
+            nus.append(split.nu)
+    regions = _split_regions(analysis, splits)
+    designs = [(split.multiplicity, split.widths) for split in splits]
+    params += _change("params", regions, designs)
+    flops += _change("flops", regions, designs)
     return Figures(params, flops, compose([*nus, *remaining_kappas(analysis)]))
+
+
+def _change(cost: str, regions: Sequence[Region], designs: Sequence[Design]) -> int:
+    return sum(after - before for before, after in joint_costs(cost, regions, designs))
 
 
 def _split_regions(analysis: Analysis, splits: Sequence[Split]) -> tuple[Region, ...]:
@@ -127,7 +138,11 @@ def _record(
 ) -> tuple[tuple[Split, ...], tuple[Rejection, ...]]:
     """Splits for the regions that change, a reason for those that do not."""
     splits, kept = [], []
-    for problem, (members, widths) in zip(problems, choice.designs, strict=True):
+    regions = [problem.region for problem in problems]
+    costs = [joint_costs(cost, regions, choice.designs) for cost in ("params", "flops")]
+    for problem, (members, widths), (_, params), (_, flops) in zip(
+        problems, choice.designs, *costs, strict=True
+    ):
         region = problem.region
         if (members, widths) == (region.multiplicity, region.widths):
             goal = "a smaller nu" if objective == "primal" else "a smaller cost"
@@ -140,8 +155,6 @@ def _record(
                 )
             )
             continue
-        params = region_cost("params", region, members, widths)
-        flops = region_cost("flops", region, members, widths)
         nu = region_nu(region.sites, members, widths)
         splits.append(Split(region.name, members, widths, params, flops, nu))
     return tuple(splits), tuple(kept)
@@ -165,11 +178,6 @@ def _require_regions(analysis: Analysis) -> None:
             + (reasons or "no runs of wide layers were found"),
             advice="try another scope, or `cerewrite explain LAYER` for one layer's reason",
         )
-    seen: dict[str, str] = {}
-    for estimate in analysis.regions:
-        for layer in estimate.region.layers:
-            other = seen.setdefault(layer.name, estimate.name)
-            assert other == estimate.name, f"{other} and {estimate.name} share {layer.name}"
 
 
 def _require_problems(problems: Sequence[Problem], refused: Sequence[Rejection]) -> None:

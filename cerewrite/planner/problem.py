@@ -76,7 +76,8 @@ class Problem:
         group: group of each class, ``[classes]``.
         values: allowed member widths of each group, ascending; every one is a multiple of the
             channel multiple and of its modules' divisors.
-        costs: the region's budgeted costs, the objective's first.
+        priced: names of the region's budgeted costs, the objective's first.
+        costs: these costs.
         measure: what is minimised.
         most: most members; 1 without interior layers, where m members of width n and one of
             width m * n are the same network (THEORY 2).
@@ -85,6 +86,7 @@ class Problem:
     region: Region
     group: IntArray
     values: tuple[IntArray, ...]
+    priced: tuple[str, ...]
     costs: tuple[RegionCost, ...]
     measure: Measure
     most: int
@@ -153,7 +155,7 @@ def build_problem(
                 "lower --min-width or --channel-multiple",
             )
     parts = tuple(BUDGETS[name].region(region) for name in costs)
-    return Problem(region, group, tuple(values), parts, measure, most)
+    return Problem(region, group, tuple(values), tuple(costs), parts, measure, most)
 
 
 def _unmeasured(region: Region) -> Rejection | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from cerewrite import ir
 from cerewrite.reporter.figures import count, members, number, percent, plural, ratio, scaled
 from cerewrite.reporter.section import SHOWN, Section
@@ -35,6 +37,8 @@ def request(plan: ir.Plan) -> Section:
 
 
 def _gap(plan: ir.Plan) -> str:
+    if not math.isfinite(plan.gap):
+        return "no bound: regions share layers"
     return "proved optimal" if plan.gap <= 0 else f"within {percent(plan.gap)} of the optimum"
 
 

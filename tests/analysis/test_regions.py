@@ -7,11 +7,13 @@ from torch import Tensor, nn
 from cerewrite.analysis import find_regions
 from cerewrite.ir import Region, Rejection
 from cerewrite.tracer import trace
-from tests.models import ResidualNet, chain, plain_cnn
+from tests.models import Basic, Inverted, ResidualNet, StagedNet, chain, plain_cnn
 
 
-def regions(model: nn.Module, x: Tensor) -> tuple[tuple[Region, ...], tuple[Rejection, ...]]:
-    return find_regions(trace(model, x), "block")
+def regions(
+    model: nn.Module, x: Tensor, scope: str = "block"
+) -> tuple[tuple[Region, ...], tuple[Rejection, ...]]:
+    return find_regions(trace(model, x), scope)
 
 
 def test_chain_is_one_region() -> None:
@@ -72,3 +74,58 @@ def test_names_are_unique(count: int) -> None:
 
     found, _ = regions(Branches(), torch.ones(2, 7))
     assert len({region.name for region in found}) == len(found) == count
+
+
+IMAGE = torch.ones(2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("block", [Basic, Inverted])
+def test_stages_are_streams_with_the_hidden_widths_that_write_to_them(
+    block: type[nn.Module],
+) -> None:
+    found, rejections = regions(StagedNet(block), IMAGE, "stage")
+    assert [region.scope for region in found] == ["stage", "stage"]
+    assert [region.sizes for region in found] == [(8, 10, 10), (14, 12, 14)]
+    assert {r.code for r in rejections} == {"model-output"}
+
+
+def test_a_layer_between_stages_is_an_exit_of_the_one_and_an_entry_of_the_other() -> None:
+    (first, second), _ = regions(StagedNet(), IMAGE, "stage")
+    shared = {"stage2.0.conv1", "stage2.0.down"}
+    assert {y.name for y in first.layers if y.role == "exit"} == shared
+    assert {y.name for y in second.layers if y.role == "entry"} == shared
+    assert {y.name for y in second.layers if y.role == "exit"} == {"head"}
+
+
+@pytest.mark.parametrize("block", [Basic, Inverted])
+def test_the_network_is_one_region(block: type[nn.Module]) -> None:
+    (region,), rejections = regions(StagedNet(block), IMAGE, "network")
+    assert len(region.classes) == 6
+    roles = {layer.name: layer.role for layer in region.layers}
+    assert {name for name, role in roles.items() if role != "interior"} == {"stem.0", "head"}
+    assert {r.code for r in rejections} == {"model-output"}
+
+
+def test_an_exposed_stream_stays_pinned_at_every_scope() -> None:
+    class Exposed(ResidualNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.blocks(self.stem(x).relu())
+
+    for scope in ("stage", "network"):
+        found, rejections = regions(Exposed(), IMAGE, scope)
+        assert [region.name for region in found] == ["blocks.0", "blocks.1"]
+        assert {r.code for r in rejections} == {"model-output"}
+
+
+def test_one_hidden_layer_names_the_scope_that_offers_a_region() -> None:
+    found, rejections = regions(StagedNet(), IMAGE)
+    assert not found
+    advice = {r.advice for r in rejections if r.code == "one-hidden-layer"}
+    assert advice == {"scope 'stage' splits it with the residual stream: --scope stage"}
+
+
+def test_one_hidden_layer_without_a_stream_says_that_no_scope_helps() -> None:
+    for scope in ("block", "stage", "network"):
+        _, rejections = regions(chain([8]), torch.ones(2, 7), scope)
+        (refused,) = (r for r in rejections if r.code == "one-hidden-layer")
+        assert refused.advice.endswith("no scope offers one here")
