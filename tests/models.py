@@ -102,7 +102,7 @@ class Inverted(nn.Module):
         self.deep = nn.Conv2d(width, width, 3, stride, padding=1, groups=width, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.project = nn.Conv2d(width, outputs, 1)
-        self.sums = inputs == outputs
+        self.sums = inputs == outputs and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(nn.functional.relu6(self.norm(self.deep(self.expand(x)))))

@@ -24,6 +24,8 @@ class Room:
         own: each region's original cost, ``[regions, costs]``.
         least: each region's least cost, ``[regions, costs]``.
         most: each region's largest cost that is searched, ``[regions, costs]``.
+        together: least cost of the whole model where regions share layers, ``[costs]``; None
+            where the regions' costs add up.
     """
 
     budgets: tuple[Budget, ...]
@@ -31,6 +33,7 @@ class Room:
     own: FloatArray
     least: FloatArray
     most: FloatArray
+    together: FloatArray | None = None
 
     @property
     def limits(self) -> FloatArray:
@@ -41,6 +44,7 @@ class Room:
     def feasible(self) -> tuple[tuple[str, float, float], ...]:
         """Per budget: cost, least and largest figure of the whole model."""
         low, high = self.fixed + self.least.sum(axis=0), self.fixed + self.most.sum(axis=0)
+        low = low if self.together is None else self.together
         return tuple(
             (budget.cost, float(low[j]), float(high[j])) for j, budget in enumerate(self.budgets)
         )

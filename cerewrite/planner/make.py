@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from cerewrite.budgets import Design, joint_costs, parse_budgets, share_layers
@@ -16,7 +17,7 @@ from cerewrite.planner.limits import check_limits, find_room
 from cerewrite.planner.problem import Constraints, Problem, build_problem
 from cerewrite.planner.rules import select_regions
 from cerewrite.planner.search import COARSE
-from cerewrite.planner.shared import choose_shared
+from cerewrite.planner.shared import choose_shared, least_together
 from cerewrite.planner.uniform import choose_uniform
 
 
@@ -79,8 +80,11 @@ def make_plan(
     refused = [item for item in built if isinstance(item, Rejection)]
     _require_problems(problems, (*filtered, *refused))
     room = find_room(analysis, budgets, problems)
+    shared = share_layers([problem.region for problem in problems])
+    if shared:
+        room = replace(room, together=least_together(problems, room))
     check_limits(room)
-    if share_layers([problem.region for problem in problems]):
+    if shared:
         rounds = choose_uniform if uniform else partial(choose_designs, detail=COARSE)
         choice = choose_shared(problems, room, objective, rounds)
     else:

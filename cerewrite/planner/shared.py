@@ -90,6 +90,18 @@ def choose_shared(
     return Choice(best, math.inf, considered)
 
 
+def least_together(problems: Sequence[Problem], room: Room) -> FloatArray:
+    """The whole model's cost with every region at one member of its least widths, ``[costs]``.
+
+    It is the baseline's where that is less (constraints may forbid what the original has).
+    """
+    narrow = [
+        (1, tuple(int(problem.values[group][0]) for group in problem.group)) for problem in problems
+    ]
+    baseline = room.fixed + room.own.sum(axis=0)
+    return np.asarray(np.minimum(baseline, _total(problems, narrow, room, baseline)))
+
+
 def _views(problems: Sequence[Problem], designs: Sequence[Design]) -> list[Problem]:
     """The problems with the far ends of shared layers where the designs have them."""
     ends: dict[tuple[str, str], int] = {}
