@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from cerewrite.errors import ExportError
 
 Arguments = tuple[Any, ...] | dict[str, Any]
 """Positional arguments, or keyword arguments by name."""
+
+DynamicAxes = Mapping[str, Sequence[int] | Mapping[int, str]]
+"""Axes beside the batch that may vary, per input; a symbol per axis, or one made of both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +33,27 @@ class ExampleInputs:
         names: one per leaf: the argument's name, then the path inside it (``pair_0``).
         batch: size of the batch axis.
         spec: the tree that the leaves came from.
+        open: other axes that may vary: leaf's name, axis, symbol.
     """
 
     leaves: tuple[Any, ...]
     names: tuple[str, ...]
     batch: int
     spec: pytree.TreeSpec
+    open: tuple[tuple[str, int, str], ...] = ()
 
     @classmethod
-    def of(cls, model: nn.Module, arguments: Sequence[Any] | Mapping[str, Any]) -> ExampleInputs:
+    def of(
+        cls,
+        model: nn.Module,
+        arguments: Sequence[Any] | Mapping[str, Any],
+        dynamic: DynamicAxes | None = None,
+    ) -> ExampleInputs:
         """Take apart the example arguments of ``model``.
 
         Raises:
-            ExportError: if they do not fit ``forward``, or no tensor among them has an axis.
+            ExportError: if they do not fit ``forward``, no tensor among them has an axis, or
+                ``dynamic`` names an input or axis that is not there.
 
         Example:
             >>> example = ExampleInputs.of(nn.Linear(4, 2), (torch.zeros(3, 4),))
@@ -73,37 +84,92 @@ class ExampleInputs:
                 f"{type(model).__name__}: no example input is a tensor with a batch axis",
                 advice="pass an example tensor whose first axis is the batch",
             )
-        return cls(tuple(leaves), names, int(sizes[0]), spec)
+        example = cls(tuple(leaves), names, int(sizes[0]), spec)
+        return replace(example, open=tuple(example._opened(dynamic or {})))
+
+    def _opened(self, dynamic: DynamicAxes) -> Iterator[tuple[str, int, str]]:
+        """The axes that ``dynamic`` names, each checked."""
+        tensors = dict(zip(self.names, self.leaves, strict=True))
+        for name, axes in dynamic.items():
+            leaf = tensors.get(name)
+            if not isinstance(leaf, Tensor):
+                raise ExportError(
+                    f"dynamic axes of '{name}': no such input tensor",
+                    advice=f"choose among {', '.join(self.tensor_names())}",
+                )
+            for axis in axes:
+                symbol = axes[axis] if isinstance(axes, Mapping) else ""
+                if not -leaf.ndim <= axis < leaf.ndim:
+                    raise ExportError(
+                        f"dynamic axis {axis} of '{name}': it has {leaf.ndim} axes",
+                        advice=f"choose an axis from 0 to {leaf.ndim - 1}",
+                    )
+                axis %= leaf.ndim
+                if axis or not self.carries_batch(leaf):
+                    yield name, axis, symbol or f"{name}_{axis}"
+
+    def sizes(self) -> dict[str, int]:
+        """The example's size along every open axis, by symbol.
+
+        Raises:
+            ExportError: if two axes of one symbol have different sizes.
+        """
+        tensors = dict(zip(self.names, self.leaves, strict=True))
+        found: dict[str, int] = {}
+        for name, axis, symbol in self.open:
+            size = int(tensors[name].shape[axis])
+            if found.setdefault(symbol, size) != size:
+                raise ExportError(
+                    f"the dynamic axes called '{symbol}' have {found[symbol]} and {size} elements "
+                    "in the example",
+                    advice="give axes that vary on their own names of their own",
+                )
+        return found
 
     def carries_batch(self, leaf: Any) -> bool:
         """Whether the leaf is a tensor whose first axis is the batch."""
         return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == self.batch
 
-    def resized(self, batch: int) -> Arguments:
-        """The arguments at another batch size, the example's rows repeated or cut."""
-        return self._rebuild([self._resize(leaf, batch) for leaf in self.leaves])
+    def resized(self, batch: int, sizes: Mapping[str, int] | None = None) -> Arguments:
+        """The arguments at another batch size, and other ``sizes`` of open axes by symbol.
+
+        The example's elements are repeated or cut.
+        """
+        return self._rebuild(self._resize_all(batch, sizes or {}))
 
     def raised(self) -> ExampleInputs:
-        """The example with at least two rows: torch.export bakes a single one into the graph."""
-        if self.batch >= 2:
-            return self
-        leaves = tuple(self._resize(leaf, 2) for leaf in self.leaves)
-        return ExampleInputs(leaves, self.names, 2, self.spec)
+        """The example with at least two elements along every axis that varies.
 
-    def drawn(self, batch: int, seed: int) -> Arguments:
+        torch.export bakes a single one into the graph.
+        """
+        sizes = {symbol: max(2, size) for symbol, size in self.sizes().items()}
+        if self.batch >= 2 and sizes == self.sizes():
+            return self
+        leaves = tuple(self._resize_all(max(2, self.batch), sizes))
+        return replace(self, leaves=leaves, batch=max(2, self.batch))
+
+    def drawn(self, batch: int, seed: int, sizes: Mapping[str, int] | None = None) -> Arguments:
         """Random arguments of ``batch`` rows: see `draw`; constants stay what they are."""
         generator = torch.Generator().manual_seed(seed)
-        drawn = []
-        for leaf in self.leaves:
-            resized = self._resize(leaf, batch)
-            drawn.append(draw(resized, generator) if self.carries_batch(leaf) else resized)
-        return self._rebuild(drawn)
-
-    def dynamic_shapes(self, symbol: Any) -> Arguments:
-        """``symbol`` for the first axis of every tensor that carries the batch."""
+        opened = {name for name, _, _ in self.open}
+        resized = self._resize_all(batch, sizes or {})
         return self._rebuild(
-            [{0: symbol} if self.carries_batch(leaf) else None for leaf in self.leaves]
+            [
+                draw(new, generator) if self.carries_batch(leaf) or name in opened else new
+                for name, leaf, new in zip(self.names, self.leaves, resized, strict=True)
+            ]
         )
+
+    def dynamic_shapes(self, symbol: Callable[[str], Any]) -> Arguments:
+        """What ``symbol`` makes of each varying axis's name, by axis, for every tensor."""
+        made = {name: symbol(name) for name in ("batch", *self.sizes())}
+        shapes = []
+        for name, leaf in zip(self.names, self.leaves, strict=True):
+            axes = {axis: made[text] for other, axis, text in self.open if other == name}
+            if self.carries_batch(leaf):
+                axes[0] = made["batch"]
+            shapes.append(axes or None)
+        return self._rebuild(shapes)
 
     def tensor_names(self) -> tuple[str, ...]:
         """Names of the leaves that are tensors, in order."""
@@ -115,10 +181,20 @@ class ExampleInputs:
         pairs = zip(self.names, self.leaves, strict=True)
         return tuple(name for name, leaf in pairs if self.carries_batch(leaf))
 
-    def _resize(self, leaf: Any, batch: int) -> Any:
-        if not self.carries_batch(leaf) or batch == self.batch:
-            return leaf
-        return leaf[torch.arange(batch, device=leaf.device) % self.batch]
+    def _resize_all(self, batch: int, sizes: Mapping[str, int]) -> list[Any]:
+        resized = []
+        for name, leaf in zip(self.names, self.leaves, strict=True):
+            wanted = {
+                a: sizes[text] for other, a, text in self.open if other == name and text in sizes
+            }
+            if self.carries_batch(leaf):
+                wanted[0] = batch
+            for axis, size in wanted.items():
+                if leaf.shape[axis] != size:
+                    index = torch.arange(size, device=leaf.device) % leaf.shape[axis]
+                    leaf = leaf.index_select(axis, index)
+            resized.append(leaf)
+        return resized
 
     def _rebuild(self, leaves: list[Any]) -> Arguments:
         rebuilt: Arguments = pytree.tree_unflatten(leaves, self.spec)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cerewrite import ir
 from cerewrite.errors import ExportError
-from cerewrite.exporter.inputs import ExampleInputs, call, named_tensors
+from cerewrite.exporter.inputs import Arguments, DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.quiet import evaluating, reason
 from cerewrite.exporter.runner import Array, Runner, as_array
 
-NEAR_ZERO = 1e-3
-"""A weight tensor nowhere larger than this hides whatever it multiplies."""
+OTHERS: tuple[Callable[[int], int], ...] = (
+    lambda size: 2 * size,
+    lambda size: size + 1,
+    lambda size: max(2, size // 2),
+    lambda size: size - 1,
+)
+"""Sizes to try along an axis that varies beside the batch, the first that the model takes."""
 
 
 def check_parity(
@@ -30,8 +33,9 @@ def check_parity(
     *,
     batches: Sequence[int] = (1, 2, 7),
     seed: int = 0,
-    limit: float = 1e-5,
+    limit: float | None = None,
     note: str = "",
+    dynamic_axes: DynamicAxes | None = None,
 ) -> tuple[ir.Parity, ...]:
     """Compare ``model`` in PyTorch eager with the ONNX file at ``path`` in ONNX Runtime (CPU).
 
@@ -49,29 +53,79 @@ def check_parity(
         example_inputs: example arguments of the model, positional or by name, batch first.
         batches: batch sizes to try.
         seed: seed of the random inputs.
-        limit: largest relative error that passes.
+        limit: largest relative error that passes; by default see `default_limit`.
         note: what to say about the comparison in each `cerewrite.ir.Parity`.
+        dynamic_axes: other axes that may vary; they are tried at another size as well.
 
     Returns:
-        One record per batch size, each within or beyond the limit.
+        One record per batch size, and one for the other axes, each within or beyond the limit.
 
     Raises:
-        ExportError: if the file cannot be read or run, or gives other names or shapes.
+        ExportError: if the file cannot be read or run, or gives other names or shapes, or the
+            model itself does not run at another size of the axes that may vary.
     """
-    example = ExampleInputs.of(model, example_inputs)
+    example = ExampleInputs.of(model, example_inputs, dynamic_axes)
+    limit = default_limit(model) if limit is None else limit
+    pairs = compare(model, Path(path), example, batches, seed=seed, limit=limit, note=note)
+    return tuple(record for record, _ in pairs)
+
+
+def default_limit(model: nn.Module) -> float:
+    """1e-5; 1e-3 for a model with parameters of 16 bits."""
+    sizes = [p.element_size() for p in model.parameters() if p.is_floating_point()]
+    return 1e-3 if min(sizes, default=4) < 4 else 1e-5
+
+
+def compare(
+    model: nn.Module,
+    path: Path,
+    example: ExampleInputs,
+    batches: Sequence[int],
+    *,
+    seed: int,
+    limit: float,
+    note: str = "",
+) -> list[tuple[ir.Parity, Arguments]]:
+    """See `check_parity`: every record with the arguments on which the two were compared."""
     runner = Runner(path)
-    records = []
-    for batch in batches:
-        arguments = example.drawn(batch, seed + batch)
+    cases: list[tuple[int, dict[str, int], str]] = [(batch, {}, note) for batch in batches]
+    if other := _other_sizes(model, example):
+        text = ", ".join(f"{symbol} {size}" for symbol, size in other.items())
+        cases.append((max(batches), other, f"{note}; {text}" if note else text))
+    pairs = []
+    for batch, sizes, text in cases:
+        arguments = example.drawn(batch, seed + batch, sizes)
         with evaluating(model):
             wanted = named_tensors(call(model, arguments), example.tensor_names())
-        found = runner(example, arguments, f"{Path(path).name} at batch {batch}")
+        found = runner(example, arguments, f"{path.name} at batch {batch}")
         errors = (
             relative_error(as_array(tensor, name), found.get(name), name, batch)
             for name, tensor in wanted
         )
-        records.append(ir.Parity(batch, max(errors), limit, note))
-    return tuple(records)
+        pairs.append((ir.Parity(batch, max(errors), limit, text), arguments))
+    return pairs
+
+
+def _other_sizes(model: nn.Module, example: ExampleInputs) -> dict[str, int]:
+    """Another size for every open axis, at which the model itself runs; empty without any."""
+    now = example.sizes()
+    if not now:
+        return {}
+    tried = []
+    for change in OTHERS:
+        sizes = {symbol: change(size) for symbol, size in now.items()}
+        try:
+            with evaluating(model):
+                call(model, example.resized(2, sizes))
+        except Exception as error:
+            tried.append(f"{sizes}: {reason(error, 100)}")
+            continue
+        if sizes != now:
+            return sizes
+    raise ExportError(
+        f"{type(model).__name__} runs at no other size of its dynamic axes: {'; '.join(tried)}",
+        advice="leave out the axes that the model cannot vary",
+    )
 
 
 def relative_error(wanted: Array, found: Array | None, name: str, batch: int) -> float:
@@ -100,53 +154,3 @@ def relative_error(wanted: Array, found: Array | None, name: str, batch: int) ->
     if difference == 0:
         return 0.0
     return float(difference / scale) if scale > 0 and np.isfinite(difference) else math.inf
-
-
-def silent_outputs(model: nn.Module, example: ExampleInputs, seed: int) -> tuple[str, ...]:
-    """Names of the outputs that two random inputs do not change: parity on them says nothing."""
-    draws = [example.drawn(2, seed + shift) for shift in (101, 202)]
-    with evaluating(model):
-        pair = [named_tensors(call(model, draw), example.tensor_names()) for draw in draws]
-    return tuple(
-        name
-        for (name, left), (_, right) in zip(*pair, strict=True)
-        if left.shape == right.shape and bool(((left == right) | left.isnan()).all())
-    )
-
-
-def hidden_weights(model: nn.Module) -> tuple[str, ...]:
-    """Names of floating-point parameters, biases aside, that are zero or nearly so throughout."""
-    return tuple(
-        name
-        for name, parameter in model.named_parameters()
-        if not name.endswith("bias") and _near_zero(parameter)
-    )
-
-
-def perturbed(model: nn.Module, seed: int) -> nn.Module:
-    """A copy whose near-zero parameters are redrawn, ``N(0, 1 / fan_in)``; the rest as it was.
-
-    Raises:
-        ExportError: if the model cannot be copied.
-    """
-    try:
-        twin = copy.deepcopy(model)
-    except Exception as error:
-        raise ExportError(
-            f"{type(model).__name__} has zero weights and cannot be copied to be checked with "
-            f"others: {reason(error)}",
-            advice="export it after some training, or with weights that are not zero",
-        ) from error
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            if _near_zero(parameter):
-                spread = math.prod(parameter.shape[1:]) ** -0.5
-                parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
-    return twin
-
-
-def _near_zero(parameter: Tensor) -> bool:
-    if not parameter.is_floating_point() or parameter.numel() == 0:
-        return False
-    return float(parameter.detach().abs().max()) <= NEAR_ZERO

@@ -17,6 +17,7 @@ from torch import nn
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.layout import keep_members_first
+from cerewrite.exporter.placing import unwritable
 from cerewrite.exporter.quiet import reason, silenced
 
 Shape = tuple[int | str, ...]
@@ -53,7 +54,7 @@ def write_onnx(
         ExportError: if torch cannot trace, translate or write the model.
     """
     arguments = example.resized(example.batch)
-    shapes = example.dynamic_shapes(torch.export.Dim("batch"))
+    shapes = example.dynamic_shapes(torch.export.Dim)
     try:
         with silenced():
             program = torch.onnx.export(
@@ -76,6 +77,8 @@ def write_onnx(
             if external_data is None:
                 external_data = _bytes(graph) > EXTERNAL_ABOVE
             program.save(path, external_data=external_data)
+    except OSError as error:
+        raise unwritable(path, error) from error
     except Exception as error:
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX at opset {opset}: {reason(error)}",
