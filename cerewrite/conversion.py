@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import artifacts, ir
+from cerewrite.budgets import BUDGETS, needs_times
 from cerewrite.clock import Clock
-from cerewrite.errors import UsageError, VerificationError
+from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
 from cerewrite.pipeline import (
     AnalysisOptions,
     PathLike,
@@ -19,12 +20,18 @@ from cerewrite.pipeline import (
 )
 from cerewrite.pipeline import plan as make_plan
 from cerewrite.saving import save, versions
-from cerewrite.speed import timed
+from cerewrite.speed import checked_forecast, tightened, timed
 
 if TYPE_CHECKING:
     from torch import nn
 
     from cerewrite.rewriter import Pass
+
+ROUNDS = 4
+"""Plans that are built and timed, at most, to hold a latency budget."""
+
+TIGHTER = 0.98
+"""What a new limit leaves for noise."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,6 +73,7 @@ def convert(
     source: str | None = None,
     clock: Clock | None = None,
     bench: bool | Mapping[str, Any] = False,
+    latency_batch: int | None = None,
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
     """Analyse, plan, rewrite, verify and, on request, export and save.
@@ -82,6 +90,8 @@ def convert(
         clock: times the stages.
         bench: time the original and the rewritten model, and where that is slower an aligned
             plan's as well; a mapping gives options of `cerewrite.bench`.
+        latency_batch: batch size of a latency budget, 1 if there is one. The built model is
+            timed, and planned anew with a tighter limit where it is slower than was asked for.
         options: those of `analyze` and `plan`.
 
     Raises:
@@ -102,13 +112,22 @@ def convert(
     clock = clock or Clock()
     inputs = as_arguments(example_inputs)
     ours, theirs = _divide(options)
-    found = analyze(model, inputs, clock=clock, **ours)
+    if latency_batch is None and plan is None and needs_times(theirs.get("budget", "params")):
+        latency_batch = 1
+    found = analyze(model, inputs, clock=clock, latency_batch=latency_batch, **ours)
     if plan is None:
         with clock("plan"):
             plan = make_plan(found, **theirs)
     init = theirs.get("init")
     passes = passes_for(init if callable(init) else None)
-    result = _rewrite(model, plan, found, inputs, clock, passes)
+
+    def build(made: ir.Plan) -> Conversion:
+        return _rewrite(model, made, found, inputs, clock, passes)
+
+    result = build(plan)
+    if any(BUDGETS[budget.cost].timed for budget in plan.budgets) and found.latency:
+        result = _within_latency(result, build, model, inputs, theirs, clock)
+        plan = result.plan
     if bench is not False:
         planning = theirs or _request(plan)
         asked = {} if bench is True else bench
@@ -150,6 +169,45 @@ def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:
     ours = {k: v for k, v in options.items() if k in AnalysisOptions.__annotations__}
     theirs = {k: v for k, v in options.items() if k in PlanOptions.__annotations__}
     return cast(AnalysisOptions, ours), cast(PlanOptions, theirs)
+
+
+def _within_latency(
+    first: Conversion,
+    build: Callable[[ir.Plan], Conversion],
+    model: nn.Module,
+    inputs: Any,
+    planning: PlanOptions,
+    clock: Clock,
+) -> Conversion:
+    """Time what was built; plan anew with a tighter limit while it is slower than asked for.
+
+    Of all that was built the first within the limit is taken, else the fastest; its report holds
+    forecast and measurement.
+    """
+    found = first.analysis
+    limit = next(b for b in first.plan.budgets if BUDGETS[b.cost].timed)
+    asked = limit.limit / found.latency
+    result, tried, allowed = first, [], asked
+    for rounds in range(1, ROUNDS + 1):
+        with clock("bench"):
+            forecast = checked_forecast(
+                result.plan, found, model, result.model, inputs, asked=asked, rounds=rounds
+            )
+        tried.append((result, forecast))
+        if forecast.measured.ratio <= asked or not planning:
+            break
+        allowed *= TIGHTER * asked / forecast.measured.ratio
+        wanted = tightened(planning, limit.cost, allowed)
+        try:
+            with clock("plan"):
+                plan = make_plan(found, **wanted)
+        except InfeasibleBudgetError:
+            break
+        note = f"{limit.text}: limit tightened to {allowed:.3f}x after timing what was built"
+        result = build(dataclasses.replace(plan, note=note))
+    chosen, forecast = min(tried, key=lambda pair: max(pair[1].measured.ratio, asked))
+    report = dataclasses.replace(chosen.report, forecast=forecast, seconds=clock.seconds)
+    return dataclasses.replace(chosen, report=report)
 
 
 def _rewrite(

@@ -59,6 +59,7 @@ def analyze(
     example_inputs: Any = None,
     *,
     clock: Clock | None = None,
+    latency_batch: int | None = None,
     **options: Unpack[AnalysisOptions],
 ) -> ir.Analysis:
     """Trace a model and compute the finite-width correction of every layer.
@@ -68,6 +69,8 @@ def analyze(
         example_inputs: a tensor, a tuple of positional inputs or a dict of keyword inputs, batch
             first.
         clock: times the stages.
+        latency_batch: time the model and its layers at this batch size on this machine, which a
+            latency budget needs; see `cerewrite.latency.profile`.
         options: ``estimator`` (a registered one, "analytic"), ``parametrization`` ("ntk" or
             "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage" or
             "network"; see `cerewrite.analysis.find_regions`); and for
@@ -92,7 +95,13 @@ def analyze(
     with clock("trace"):
         traced = tracer.trace(model, inputs)
     with clock("analyse"):
-        return analysis.analyze(traced, model, inputs, **options)
+        found = analysis.analyze(traced, model, inputs, **options)
+    if latency_batch is None:
+        return found
+    from cerewrite import latency
+
+    with clock("profile"):
+        return latency.profile(found, traced, model, inputs, batch=latency_batch)
 
 
 def plan(

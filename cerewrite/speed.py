@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cerewrite import ir
+from cerewrite.budgets import BUDGETS, region_cost
 from cerewrite.clock import Clock
 from cerewrite.errors import InfeasibleBudgetError, PlanError
 from cerewrite.pipeline import apply, as_arguments
@@ -97,3 +98,47 @@ def _aligned(
         return None
     timings = bench(original, apply(plan, original), inputs, **asked)
     return ir.Alternative(f"widths in multiples of {ALIGNED}, FLOPs held", plan.planned, timings)
+
+
+def checked_forecast(
+    plan: ir.Plan,
+    analysis: ir.Analysis,
+    original: nn.Module,
+    rewritten: nn.Module,
+    inputs: Any,
+    *,
+    asked: float,
+    rounds: int,
+) -> ir.Forecast:
+    """The latency that a plan was forecast to have, and what the built model takes.
+
+    Args:
+        plan: a plan with a latency budget.
+        analysis: the analysis, with its profile.
+        original: the model before.
+        rewritten: the model after.
+        inputs: a tuple or dict of tensors.
+        asked: the user's limit, as a share of the original's latency.
+        rounds: which attempt this is, from 1.
+    """
+    limit = next(b for b in plan.budgets if BUDGETS[b.cost].timed)
+    regions = {region.name: region for region in plan.regions}
+    profile = next(e.region.profile for e in analysis.regions if e.region.profile is not None)
+    planned = analysis.latency
+    for split in plan.splits:
+        region = regions[split.region]
+        planned += region_cost(limit.cost, region, split.multiplicity, split.widths)
+        planned -= region_cost(limit.cost, region, region.multiplicity, region.widths)
+    (timing,) = bench(original, rewritten, inputs, engines=["eager"], batches=[profile.batch])
+    return ir.Forecast(asked, planned / analysis.latency, timing, rounds)
+
+
+def tightened(planning: Mapping[str, Any], cost: str, share: float) -> dict[str, Any]:
+    """A request with another limit on one cost, as a share of the original's."""
+    given = planning.get("budget", "params")
+    texts = [given] if isinstance(given, str) else list(given)
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    kept = [part for part in parts if part.partition("=")[0].strip() != cost]
+    order = parts.index(next(part for part in parts if part not in kept))
+    kept.insert(order, f"{cost}={share:.6f}x")
+    return {**planning, "budget": kept}

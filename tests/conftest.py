@@ -33,6 +33,13 @@ CHAIN = """
 """
 """A model file whose one region has four widths of 64."""
 
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured times go to a folder of the tests."""
+    monkeypatch.setenv("CEREWRITE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 WriteModel = Callable[..., Path]
 
 

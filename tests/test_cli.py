@@ -248,7 +248,7 @@ BAD = {
         (["untraceable.py"], 4, ["no tracer can follow", "export:", "symbolic_trace:"]),
         (["model.py", "--budget", "params=0.001x"], 6, ["params", "->"]),
         (["model.py", "--budget", "params=lots"], 2, ["'params=lots'", "params=0.5x"]),
-        (["model.py", "--budget", "latencyy=1"], 2, ["unknown budget 'latencyy'", "choose"]),
+        (["model.py", "--budget", "parms=1"], 2, ["unknown budget 'parms'", "did you mean"]),
         (["model.py", "--include", "layer9.*"], 2, ["layer9.*", "match"]),
         (["model.py", "--exclude", "type:Conv2d"], 2, ["Conv2d", "match"]),
         (["model.py", "--exclude", "*"], 6, ["->"]),
@@ -433,3 +433,14 @@ def test_initialisation_is_recorded_and_applied_again(model: Path) -> None:
     Path("edited.json").write_text(text.replace('"orthogonal"', '"orthognal"'))
     edited = run("apply", "edited.json", "model.py", "--out", "third")
     assert edited.exit_code == 6 and "no initialiser" in edited.stderr
+
+
+def test_latency_budget(model: Path) -> None:
+    budget = ("--budget", "params", "--budget", "latency=2.0x", "--latency-batch", 4)
+    result = run("plan", "model.py", *budget, "--gain", "he")
+    assert result.exit_code == 0
+    assert "latency at most" in result.output and "reachable  latency from" in result.output
+    result = run("convert", "model.py", *budget, "--gain", "he")
+    assert result.exit_code == 0
+    assert "asked     at most 2.000x of the original's time (eager, batch 4" in result.output
+    assert run("plan", "model.py", "--budget", "latency=3parsecs").exit_code == 2

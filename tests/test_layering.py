@@ -21,6 +21,7 @@ LEVELS = (
     ("nn", "budgets", "measures", "initialisers"),
     ("surgery",),
     ("oprules",),
+    ("latency",),
     ("empirical",),
     ("estimators",),
     ("loader", "tracer", "analysis", "planner"),

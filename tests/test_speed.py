@@ -77,3 +77,45 @@ def test_within_the_noise_nothing_is_called_slower() -> None:
     assert "SLOWER" in page(
         dataclasses.replace(report, timings=(dataclasses.replace(noisy, rewritten=1.5),))
     )
+
+
+def timing(ratio: float) -> ir.Timing:
+    return ir.Timing("eager", 1, 1, 1.0, 0.01, ratio, 0.01, 15)
+
+
+def test_a_latency_budget_is_tightened_until_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios = iter([1.3, 1.1, 0.97])
+    monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(next(ratios)),))
+    options = {"gain": "he", "budget": ["params=3.0x", "latency=1.0x"]}
+    result = cerewrite.convert(wide(), torch.randn(2, 16), **options)  # type: ignore[arg-type]
+    forecast = result.report.forecast
+    assert forecast is not None
+    assert (forecast.asked, forecast.rounds, forecast.measured.ratio) == (1.0, 3, 0.97)
+    assert forecast.held
+    assert forecast.forecast <= 1 / (1.3 * 1.1)
+    assert "tightened to 0.67" in result.plan.note
+    text = page(result.report)
+    assert "at most 1.000x of the original's time" in text and "NOT held" not in text
+
+
+def test_a_latency_budget_that_cannot_be_held_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios = iter([1.5, 1.4, 1.2, 1.3, 1.3])
+    monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(next(ratios)),))
+    result = cerewrite.convert(
+        wide(), torch.randn(2, 16), gain="he", budget="latency=1.0x", min_width=2
+    )
+    forecast = result.report.forecast
+    assert forecast is not None and not forecast.held
+    assert forecast.measured.ratio <= 1.4
+    assert "NOT held" in page(result.report)
+
+
+def test_a_latency_budget_on_a_real_clock() -> None:
+    result = cerewrite.convert(
+        wide(), torch.randn(2, 16), gain="he", budget=["params", "latency=3.0x"], latency_batch=8
+    )
+    forecast = result.report.forecast
+    assert forecast is not None
+    assert forecast.measured.batch == 8 and forecast.measured.original > 0
+    assert forecast.forecast <= 3.0
+    assert result.plan.planned.nu < result.plan.baseline.nu

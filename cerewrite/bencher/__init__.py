@@ -2,6 +2,5 @@
 
 from cerewrite.bencher.bench import bench
 from cerewrite.bencher.engines import ENGINES
-from cerewrite.bencher.interleave import Sample, interleave
 
-__all__ = ["ENGINES", "Sample", "bench", "interleave"]
+__all__ = ["ENGINES", "bench"]

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from cerewrite.bencher.engines import ENGINES, EngineRefusal, running, threads
-from cerewrite.bencher.interleave import interleave
+from cerewrite.bencher.engines import ENGINES, EngineRefusal, threads
 from cerewrite.errors import UsageError
 from cerewrite.exporter import ExampleInputs
 from cerewrite.ir import Timing
+from cerewrite.latency import evaluating, interleave
 from cerewrite.registry import suggest
 
 BATCHES = (1, 16)
@@ -58,7 +58,7 @@ def bench(
     _check(engines, batches, thread_counts, runs)
     example = ExampleInputs.of(original, example_inputs)
     found = []
-    with running(original), running(rewritten):
+    with evaluating(original), evaluating(rewritten):
         for count in thread_counts:
             for batch in batches:
                 inputs = example.resized(batch)

@@ -65,18 +65,6 @@ ENGINES: Mapping[str, Callable[[nn.Module, Inputs, ExitStack], Call]] = {
 
 
 @contextmanager
-def running(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode; the flags are put back."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-@contextmanager
 def threads(count: int | None) -> Iterator[int]:
     """Torch (and what asks torch) on so many threads; the old number is put back."""
     before = torch.get_num_threads()

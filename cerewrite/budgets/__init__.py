@@ -2,7 +2,7 @@
 
 from cerewrite.budgets.base import BUDGETS, Cost, RegionCost, region_cost
 from cerewrite.budgets.joint import Design, ends_of, joint_costs, seen_from, share_layers
-from cerewrite.budgets.request import parse_budgets, write_amount
+from cerewrite.budgets.request import needs_times, parse_budgets, write_amount
 
 __all__ = [
     "BUDGETS",
@@ -11,6 +11,7 @@ __all__ = [
     "RegionCost",
     "ends_of",
     "joint_costs",
+    "needs_times",
     "parse_budgets",
     "region_cost",
     "seen_from",

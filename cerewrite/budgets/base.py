@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -42,10 +42,14 @@ class Cost(ABC):
     Attributes:
         name: registered name, as in ``--budget name=...``.
         unit: what one of it is, for messages.
+        units: further suffixes of an amount, beside k, M, G and T.
+        timed: whether it needs times measured on this machine (`Region.profile`).
     """
 
     name: ClassVar[str]
     unit: ClassVar[str]
+    units: ClassVar[Mapping[str, float]] = {}
+    timed: ClassVar[bool] = False
 
     @abstractmethod
     def baseline(self, analysis: Analysis) -> int:

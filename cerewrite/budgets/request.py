@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from cerewrite.budgets.base import BUDGETS
+from cerewrite.budgets.base import BUDGETS, Cost
 from cerewrite.errors import UsageError
 from cerewrite.ir import Analysis, Budget
 
@@ -50,26 +50,41 @@ def parse_budgets(request: str | Sequence[str], analysis: Analysis) -> tuple[Bud
     return tuple(budgets.values())
 
 
+def needs_times(request: str | Sequence[str]) -> bool:
+    """Whether a request names a cost that needs times measured on this machine.
+
+    Example:
+        >>> needs_times("params=0.5x"), needs_times(["params", "latency=1.0x"])
+        (False, True)
+    """
+    texts = [request] if isinstance(request, str) else list(request)
+    names = {part.partition("=")[0].strip() for text in texts for part in text.split(",")}
+    return any(name in BUDGETS and BUDGETS[name].timed for name in names)
+
+
 def _parse(text: str, analysis: Analysis) -> Budget:
     name, separator, amount = (piece.strip() for piece in text.partition("="))
     cost = BUDGETS[name]
     baseline = cost.baseline(analysis)
     if not separator or amount == "equal":
         return Budget(name, float(baseline), text)
-    number, unit = _read_amount(amount, text)
-    limit = number * (baseline if unit == "x" else SUFFIXES[unit])
+    number, unit = _read_amount(amount, text, cost)
+    known = {**SUFFIXES, **cost.units}
+    limit = number * (baseline if unit == "x" else known[unit])
     if not math.isfinite(limit):
         raise UsageError(f"budget '{text}' is not finite", advice=_ADVICE)
     return Budget(name, float(round(limit)) if unit != "x" else limit, text)
 
 
-def _read_amount(amount: str, text: str) -> tuple[float, str]:
+def _read_amount(amount: str, text: str, cost: Cost) -> tuple[float, str]:
     if amount.startswith("-"):
         raise UsageError(f"budget '{text}' is negative", advice=_ADVICE)
     match = _AMOUNT.fullmatch(amount)
     if match is None:
         raise UsageError(f"budget '{text}' has no readable amount '{amount}'", advice=_ADVICE)
     number, unit = float(match[1].replace("_", "") + match[2]), match[3]
+    if unit in cost.units:
+        return number, unit
     unit = {"K": "k", "X": "x", "g": "G", "t": "T"}.get(unit, unit)
     if unit == "%":
         return number / 100.0, "x"
@@ -77,7 +92,8 @@ def _read_amount(amount: str, text: str) -> tuple[float, str]:
         raise UsageError(f"budget '{text}': 'm' is not a unit", advice="write M for a million")
     if unit != "x" and unit not in SUFFIXES:
         raise UsageError(
-            f"budget '{text}' has an unknown unit '{unit}'", advice="use k, M, G, T or x"
+            f"budget '{text}' has an unknown unit '{unit}'",
+            advice=f"use {', '.join(['k, M, G, T', *cost.units])} or x",
         )
     return number, unit
 

@@ -8,6 +8,7 @@ import click
 
 import cerewrite
 from cerewrite import artifacts, ir
+from cerewrite.budgets import needs_times
 from cerewrite.cli import options as opt
 from cerewrite.cli.group import Group
 from cerewrite.cli.session import Session, check_file, write_text
@@ -277,7 +278,9 @@ def _analysis(session: Session, model: str, options: dict[str, Any]) -> ir.Analy
 def _plan(session: Session, model: str, options: dict[str, Any]) -> ir.Plan:
     opt.check_budget(options["budget"])
     ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
-    analysis = _analysis(session, model, {**ours, "seed": options["seed"]})
+    batch = options.pop("latency_batch") or (1 if needs_times(options["budget"]) else None)
+    ours |= {"seed": options["seed"], "latency_batch": batch}
+    analysis = _analysis(session, model, ours)
     with session.clock("plan"):
         return cerewrite.plan(analysis, **options)
 

@@ -125,7 +125,13 @@ PLAN = _all(
             default=("params",),
             show_default=True,
             metavar="BUDGET",
-            help="params, params=0.5x, params=10M, flops=1.2G. Repeatable; all must hold.",
+            help="params, params=0.5x, params=10M, flops=1.2G, latency=5ms. Repeatable; all "
+            "must hold.",
+        ),
+        click.option(
+            "--latency-batch",
+            type=click.IntRange(1),
+            help="Examples per call of a latency budget.  [default: 1]",
         ),
         click.option(
             "--objective",
@@ -260,4 +266,6 @@ def check_budget(texts: Sequence[str]) -> None:
     from cerewrite.ir import Analysis, Estimate
 
     nothing = Estimate(0.0, None, 0, "", "")
-    parse_budgets(texts, Analysis("", "", "", "", "", "", nothing, (), (), (), 1, 1, "", ()))
+    parse_budgets(
+        texts, Analysis("", "", "", "", "", "", nothing, (), (), (), 1, 1, "", (), latency=1)
+    )

@@ -28,6 +28,7 @@ STAGES: Mapping[str, str] = {
     "load": "loading the model",
     "trace": "tracing",
     "analyse": "computing corrections",
+    "profile": "timing layers at several widths",
     "plan": "searching for the best members and widths",
     "rewrite": "rewriting",
     "verify": "verifying",

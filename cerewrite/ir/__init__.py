@@ -2,6 +2,7 @@
 
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
 from cerewrite.ir.outcomes import Check, Rejection, Verification
+from cerewrite.ir.profile import BlockTimes, Profile
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
     EXIT_SCALES,
@@ -20,24 +21,27 @@ from cerewrite.ir.results import (
     Split,
 )
 from cerewrite.ir.serial import dumps, encode, loads
-from cerewrite.ir.timing import Timing
+from cerewrite.ir.timing import Forecast, Timing
 
 __all__ = [
     "EXIT_SCALES",
     "SCHEMA",
     "Alternative",
     "Analysis",
+    "BlockTimes",
     "Budget",
     "Check",
     "Estimate",
     "Export",
     "Figures",
+    "Forecast",
     "Layer",
     "LayerEstimate",
     "Op",
     "Parity",
     "PerChannel",
     "Plan",
+    "Profile",
     "Ref",
     "Region",
     "RegionEstimate",

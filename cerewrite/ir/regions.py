@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cerewrite.ir.graph import PerChannel
+from cerewrite.ir.profile import Profile
 
 Role = Literal["entry", "interior", "exit"]
 
@@ -89,6 +90,7 @@ class Region:
         layers: entries, interiors and exits, in execution order.
         modules: the per-channel modules, each with the class it belongs to.
         sites: where finite width enters, in execution order; empty before an analysis.
+        profile: measured times of its layers, where a latency budget asked for them.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Region:
     layers: tuple[RegionLayer, ...]
     modules: tuple[PerChannel, ...]
     sites: tuple[Site, ...] = ()
+    profile: Profile | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -35,3 +35,30 @@ class Timing:
     def ratio(self) -> float:
         """Rewritten over original: above 1 the rewritten model is slower."""
         return self.rewritten / self.original if self.original else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A latency budget's forecast against what the built model measured, as ratios to before.
+
+    Attributes:
+        asked: the budget.
+        forecast: what the plan was forecast to take.
+        measured: the built model's timing.
+        rounds: plans that were built and timed until one was within the budget.
+    """
+
+    asked: float
+    forecast: float
+    measured: Timing
+    rounds: int
+
+    @property
+    def error(self) -> float:
+        """Forecast over measured, less 1."""
+        return self.forecast / self.measured.ratio - 1.0
+
+    @property
+    def held(self) -> bool:
+        """Whether the measured latency is within the budget, to 5 %."""
+        return self.measured.ratio <= 1.05 * self.asked

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cerewrite import ir
 from cerewrite.reporter.figures import count, number, plural
 from cerewrite.reporter.section import Section
@@ -22,6 +24,8 @@ def seconds(value: float) -> str:
 
 def timings(report: ir.Report) -> list[Section]:
     """Medians of both models and of the alternative; nothing where nothing was timed."""
+    if report.forecast is not None:
+        return [_forecast(report.forecast), *timings(replace(report, forecast=None))]
     if not report.timings:
         return []
     rows = tuple(_row(timing) for timing in report.timings)
@@ -44,6 +48,30 @@ def timings(report: ir.Report) -> list[Section]:
             Section(f"Aligned alternative: {other.what}", facts=facts, columns=columns, rows=rows)
         )
     return sections
+
+
+def _forecast(forecast: ir.Forecast) -> Section:
+    """A latency budget's forecast against what the built model measured."""
+    timing = forecast.measured
+    where = f"{timing.engine}, batch {timing.batch}, {plural(timing.threads, 'thread')}"
+    facts = (
+        ("asked", f"at most {forecast.asked:.3f}x of the original's time ({where})"),
+        ("forecast", f"{forecast.forecast:.3f}x"),
+        (
+            "measured",
+            f"{timing.ratio:.3f}x: {seconds(timing.rewritten)} +- "
+            f"{seconds(timing.rewritten_spread)} after {seconds(timing.original)} +- "
+            f"{seconds(timing.original_spread)}",
+        ),
+        ("error", f"{forecast.error:+.1%} of the measured time"),
+        ("built", f"{plural(forecast.rounds, 'plan')} until one was within the budget"),
+    )
+    held = (
+        ()
+        if forecast.held
+        else ("The budget is NOT held by more than 5 %: the machine may be busy, or no design is.",)
+    )
+    return Section("Latency", facts=facts, lines=held, failed=not forecast.held)
 
 
 def _row(timing: ir.Timing) -> tuple[str, ...]:

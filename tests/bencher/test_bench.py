@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cerewrite.bencher import bench, interleave
+from cerewrite.bencher import bench
 from cerewrite.errors import UsageError
 from cerewrite.ir import Timing
+from cerewrite.latency import interleave
 
 
 def test_actions_take_turns_and_a_slow_one_shows() -> None:

@@ -1,0 +1,43 @@
+"""How long a region's layers take, as measured: numbers that a plan can be made with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTimes:
+    """Times of interior layers that read one class and write another, by member width.
+
+    Attributes:
+        source: index of the class read.
+        target: index of the class written.
+        widths: member widths that were measured, ascending.
+        nanoseconds: time per member at each of them, all these layers together.
+    """
+
+    source: int
+    target: int
+    widths: tuple[int, ...]
+    nanoseconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A region's latency as ``constant + m * (linear . n + sum of block times at n)``.
+
+    Attributes:
+        batch: examples per call.
+        threads: threads that were used.
+        machine: what was measured, for messages.
+        constant: nanoseconds that no split changes.
+        linear: nanoseconds per channel of each class: entries, exits, norms, activations.
+        blocks: the interior layers.
+    """
+
+    batch: int
+    threads: int
+    machine: str
+    constant: float
+    linear: tuple[float, ...]
+    blocks: tuple[BlockTimes, ...]
