@@ -255,7 +255,7 @@ BAD = {
         (["model.py", "--estimator", "analitic"], 2, ["did you mean 'analytic'?"]),
         (["model.py", "--gain", "-1"], 2, ["-1", "he"]),
         (["model.py", "--objective", "both"], 2, ["'both' is not one of"]),
-        (["model.py", "--scope", "network"], 2, ["'network' is not"]),
+        (["model.py", "--scope", "galaxy"], 2, ["'galaxy' is not"]),
         (["model.py", "--onnx"], 2, ["--out DIR"]),
         (["model.py", "--out", "file"], 10, ["exists and is a file"]),
         (["model.py", "--out", "full"], 10, ["exists and is not empty", "--force"]),
