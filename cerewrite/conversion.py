@@ -68,7 +68,7 @@ def convert(
     plan: ir.Plan | None = None,
     out: PathLike | None = None,
     overwrite: bool = False,
-    onnx: bool = False,
+    onnx: bool | Mapping[str, Any] = False,
     opset: int = 20,
     source: str | None = None,
     clock: Clock | None = None,
@@ -84,7 +84,8 @@ def convert(
         plan: a plan to carry out instead of making one; takes the place of its options.
         out: folder to write; complete or absent, whatever happens.
         overwrite: replace an earlier conversion in ``out``.
-        onnx: write ``model.onnx`` to ``out`` as well.
+        onnx: write ``model.onnx`` to ``out`` as well; a mapping gives options of
+            `cerewrite.exporter.export_onnx`.
         opset: its operator set version.
         source: spec of the model's factory, which ``model_ce.py`` in ``out`` will call.
         clock: times the stages.
@@ -105,7 +106,7 @@ def convert(
         >>> result.verification.passed, result.plan.planned.nu < result.plan.baseline.nu
         (True, True)
     """
-    if onnx and out is None:
+    if onnx is not False and out is None:
         raise UsageError("ONNX was asked for without a folder to write to", advice="give out")
     if out is not None:
         artifacts.check_target(out, folder=True, overwrite=overwrite)
@@ -224,6 +225,7 @@ def _rewrite(
     with clock("rewrite"):
         planner.check_plan(made)
         rewritten = rewriter.rewrite(made, model, passes=passes)
+        made = dataclasses.replace(made, renamed=rewritten.renamed)
     with clock("verify"):
         verification = verifier.verify(model, rewritten.model, made, inputs)
     if verification.failures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ def save(
     example_inputs: Any = None,
     source: str | None = None,
     report: ir.Report | None = None,
-    onnx: bool = False,
+    onnx: bool | Mapping[str, Any] = False,
     opset: int = 20,
     overwrite: bool = False,
     clock: Clock | None = None,
@@ -60,7 +61,8 @@ def save(
         example_inputs: a tuple or dict of tensors; their shapes are kept for later exports.
         source: spec of the original's factory, which ``model_ce.py`` will call.
         report: what to write as ``report.json`` and ``report.html``.
-        onnx: write ``model.onnx`` too; needs ``example_inputs``.
+        onnx: write ``model.onnx`` too; needs ``example_inputs``. A mapping gives options of
+            `cerewrite.exporter.export_onnx`.
         opset: its operator set version.
         overwrite: replace an earlier conversion in ``path``.
         clock: times the stages.
@@ -72,32 +74,38 @@ def save(
         OutputError: if the folder exists and is not empty, or cannot be written.
         ExportError: if the ONNX file cannot be made.
     """
+    from cerewrite import rewriter
+
     clock = clock or Clock()
     with artifacts.staged_folder(path, overwrite=overwrite) as draft:
         export = None
-        if onnx:
+        if onnx is not False:
+            given = {} if onnx is True else onnx
             with clock("export"):
-                export = _export(draft, model, plan, example_inputs, opset, source)
+                options = {**given, "opset": opset, "metadata": origin_of(plan, source)}
+                export = _export(draft, model, example_inputs, options)
         with clock("save"):
             shapes = None if example_inputs is None else describe_inputs(example_inputs)
             origin = artifacts.Origin(source, None if shapes is None else tuple(shapes))
             target = Path(path).resolve()
             artifacts.write_module(draft, target, plan.model, origin, version=cerewrite.__version__)
-            (draft / artifacts.PLAN).write_text(ir.dumps(plan), encoding="utf-8")
+            mapped = dataclasses.replace(plan, renamed=rewriter.renamed(model))
+            (draft / artifacts.PLAN).write_text(ir.dumps(mapped), encoding="utf-8")
             artifacts.save_weights(model, draft, fingerprint=plan.fingerprint)
         if report is not None:
             _write_report(draft, dataclasses.replace(report, export=export, seconds=clock.seconds))
     return export
 
 
-def _export(
-    draft: Path, model: nn.Module, plan: ir.Plan, inputs: Any, opset: int, source: str | None
-) -> ir.Export:
+def origin_of(plan: ir.Plan, source: str | None) -> dict[str, str]:
+    """What an ONNX file says about where it came from."""
+    return {"source": source or plan.model, "plan.fingerprint": plan.fingerprint}
+
+
+def _export(draft: Path, model: nn.Module, inputs: Any, options: Mapping[str, Any]) -> ir.Export:
     from cerewrite import exporter
 
-    metadata = {"source": source or plan.model, "plan.fingerprint": plan.fingerprint}
-    file = draft / artifacts.ONNX
-    export = exporter.export_onnx(model, file, inputs, opset=opset, metadata=metadata)
+    export = exporter.export_onnx(model, draft / artifacts.ONNX, inputs, **options)
     return dataclasses.replace(export, path=artifacts.ONNX)
 
 
@@ -137,7 +145,7 @@ def load(
     result = rewriter.rewrite(plan, original, inplace=inplace or fresh, passes=passes).model
     if weights:
         try:
-            artifacts.load_weights(result, folder)
+            artifacts.load_weights(result, folder, fingerprint=plan.fingerprint)
         except BaseException:
             if inplace:
                 rewriter.revert(result)
@@ -152,6 +160,7 @@ def read_plan(folder: Path) -> ir.Plan:
         OutputError: if there is no such folder, or no plan in it.
         PlanError: if the plan cannot be read.
     """
+    artifacts.recover(folder.resolve())
     if not folder.is_dir():
         raise OutputError(
             f"{folder}: no such folder", advice="name a folder that `cerewrite convert` wrote"

@@ -8,6 +8,7 @@ from cerewrite.artifacts.module_file import Origin, build_original, example_inpu
 from cerewrite.artifacts.names import MODULE, ONNX, PAGE, PLAN, REPORT, WEIGHTS
 from cerewrite.artifacts.records import read_record
 from cerewrite.artifacts.staging import check_target, staged_folder, write_file
+from cerewrite.artifacts.swap import recover
 from cerewrite.artifacts.weights import load_weights, save_weights
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "example_inputs",
     "load_weights",
     "read_record",
+    "recover",
     "save_weights",
     "staged_folder",
     "write_file",

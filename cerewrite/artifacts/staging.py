@@ -6,20 +6,28 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from cerewrite.artifacts import swap
 from cerewrite.artifacts.names import OURS
 from cerewrite.errors import OutputError
 
 
-def check_target(path: str | os.PathLike[str], *, folder: bool, overwrite: bool = False) -> Path:
+def check_target(
+    path: str | os.PathLike[str],
+    *,
+    folder: bool,
+    overwrite: bool = False,
+    ours: Collection[str] = OURS,
+) -> Path:
     """Check, before any long work, that an output can be written; nothing is left behind.
 
     Args:
         path: the folder or file that will be written.
         folder: whether it is a folder.
         overwrite: allow a file, or a folder that holds nothing but cerewrite's own files.
+        ours: names of those.
 
     Returns:
         The absolute path, symbolic links resolved.
@@ -28,8 +36,10 @@ def check_target(path: str | os.PathLike[str], *, folder: bool, overwrite: bool 
         OutputError: if it exists and must not be replaced, or its parent cannot be written.
     """
     target = Path(path).resolve()
+    if folder:
+        swap.recover(target)
     if target.is_dir():
-        _check_folder(target, path, folder, overwrite)
+        _check_folder(target, path, folder, overwrite, ours)
     elif target.exists() and folder:
         raise OutputError(f"{path}: exists and is a file", advice="choose a folder to write to")
     elif target.exists() and not overwrite:
@@ -43,11 +53,13 @@ def check_target(path: str | os.PathLike[str], *, folder: bool, overwrite: bool 
     return target
 
 
-def _check_folder(target: Path, shown: object, folder: bool, overwrite: bool) -> None:
+def _check_folder(
+    target: Path, shown: object, folder: bool, overwrite: bool, ours: Collection[str]
+) -> None:
     if not folder:
         raise OutputError(f"{shown}: is a folder", advice="name a file to write to")
     held = sorted(item.name for item in target.iterdir())
-    foreign = [name for name in held if name not in OURS]
+    foreign = [name for name in held if name not in ours]
     if held and not overwrite:
         raise OutputError(
             f"{shown}: the folder exists and is not empty",
@@ -68,25 +80,31 @@ def _unwritable(path: object, error: OSError) -> OutputError:
 
 
 @contextlib.contextmanager
-def staged_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def staged_folder(
+    path: str | os.PathLike[str], *, overwrite: bool = False, ours: Collection[str] = OURS
+) -> Iterator[Path]:
     """A temporary folder that becomes ``path`` in one step when the block ends well.
 
-    Whatever the block raises, and when the process is killed, ``path`` is what it was before.
+    Whatever the block raises, and when the process is killed, ``path`` is what it was before
+    (see `cerewrite.artifacts.swap.put` for where an earlier folder is replaced). What a killed
+    run left beside ``path`` is removed by the next one.
 
     Raises:
         OutputError: see `check_target`; also if the disk fails or fills up.
     """
-    target = check_target(path, folder=True, overwrite=overwrite)
+    target = check_target(path, folder=True, overwrite=overwrite, ours=ours)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
     except OSError as error:
         raise _unwritable(path, error) from None
     try:
-        draft.chmod(0o777 & ~_umask())
-        yield draft
-        _sync(draft)
-        _move(draft, target)
+        with swap.owned(draft):
+            swap.sweep(target)
+            draft.chmod(0o777 & ~_umask())
+            yield draft
+            _sync(draft)
+            swap.put(draft, target)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
@@ -125,24 +143,9 @@ def _umask() -> int:
 
 
 def _sync(folder: Path) -> None:
-    for item in (*folder.iterdir(), folder):
+    for item in (*folder.rglob("*"), folder):
         handle = os.open(item, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _move(draft: Path, target: Path) -> None:
-    """Rename a folder onto another one; an earlier one stands aside until that is done."""
-    if not target.exists() or not any(target.iterdir()):
-        os.rename(draft, target)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
-    os.rename(target, aside)
-    try:
-        os.rename(draft, target)
-    except OSError:
-        os.rename(aside, target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SHOWN = 3
+SCHEMA = 1
 
 
 def save_weights(model: nn.Module, folder: Path, *, fingerprint: str) -> None:
@@ -44,11 +45,16 @@ def save_weights(model: nn.Module, folder: Path, *, fingerprint: str) -> None:
         whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
         value = value.cpu().contiguous()
         tensors[name] = value if whole else value.clone()
-    meta = {"cerewrite": json.dumps({"fingerprint": fingerprint})}
+    meta = {"cerewrite": json.dumps({"fingerprint": fingerprint, "schema": SCHEMA})}
     path = folder / WEIGHTS
     path.touch()  # gives the file the usual permissions; safetensors would keep it private
     mode = path.stat().st_mode
-    save_file(tensors, path, metadata=meta)
+    try:
+        save_file(tensors, path, metadata=meta)
+    except SafetensorError as error:
+        raise OutputError(
+            f"{path.name}: cannot be written: {error}", advice="make room on the disk"
+        ) from error
     path.chmod(mode)
 
 
@@ -67,37 +73,70 @@ def _tied(state: Mapping[str, Any]) -> list[list[str]]:
     return list(groups.values())
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
+def load_weights(model: nn.Module, folder: Path, *, fingerprint: str | None = None) -> None:
     """Read a model's parameters and buffers back; nothing is changed unless all of it fits.
 
+    They keep the type that they were saved in.
+
+    Args:
+        model: the model, rewritten as it was when it was saved.
+        folder: the folder with the file.
+        fingerprint: fingerprint of the original; a file that records another one is refused.
+
     Raises:
-        OutputError: if the file is missing, damaged, or belongs to another model.
+        OutputError: if the file is missing, damaged, newer, or belongs to another model.
     """
     path = folder / WEIGHTS
     if not path.is_file():
         raise OutputError(
             f"{path}: no such file", advice="name a folder that `cerewrite convert --out` wrote"
         )
-    stored = _read(path)
+    stored = _read(path, fingerprint)
     state: dict[str, Tensor] = {}
     for names in _tied(model.state_dict(keep_vars=True)):
         given = next((name for name in names if name in stored), None)
         if given is not None:
             state.update(dict.fromkeys(names, stored[given]))
     _require_fit(model, stored, state, path)
+    for name, value in model.state_dict(keep_vars=True).items():
+        if value.dtype != state[name].dtype:
+            value.data = value.data.to(state[name].dtype)
     model.load_state_dict(state)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, fingerprint: str | None) -> dict[str, Tensor]:
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     try:
+        with safe_open(path, framework="pt") as file:
+            _require_ours(file.metadata() or {}, path, fingerprint)
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise OutputError(
             f"{path}: not a whole safetensors file: {error}",
             advice="copy the folder again, or convert again",
         ) from None
+
+
+def _require_ours(meta: Mapping[str, str], path: Path, fingerprint: str | None) -> None:
+    """Refuse what a newer version, or another model, wrote; a trainer's own file says nothing."""
+    try:
+        record = json.loads(meta.get("cerewrite", "{}"))
+        schema, found = record.get("schema", SCHEMA), record.get("fingerprint", fingerprint)
+    except (json.JSONDecodeError, AttributeError):
+        return
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise OutputError(
+            f"{path}: has schema {schema}, this version reads up to {SCHEMA}",
+            advice="upgrade cerewrite, or convert again with this version",
+        )
+    if fingerprint is not None and found != fingerprint:
+        raise OutputError(
+            f"{path}: weights of another model: their original's fingerprint is "
+            f"{str(found)[:12]}, the plan's {fingerprint[:12]}",
+            advice="load the weights that were saved with this plan",
+        )
 
 
 def _require_fit(

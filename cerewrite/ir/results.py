@@ -193,6 +193,8 @@ class Plan:
             weights, or ``explicit``, a multiplier of the exits.
         schema: version of this record.
         note: a comment; ignored by the program.
+        renamed: old and new name of every parameter of a module that the plan swaps, "" for one
+            that is gone; written when a plan is carried out, and ignored when it is read.
     """
 
     model: str
@@ -213,6 +215,7 @@ class Plan:
     exit_scale: str = "folded"
     schema: int = SCHEMA
     note: str = ""
+    renamed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

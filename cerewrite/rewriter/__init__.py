@@ -2,7 +2,7 @@
 
 from cerewrite.rewriter.engine import PASSES, Pass, PassResult, default_passes_with, register
 from cerewrite.rewriter.record import is_rewritten
-from cerewrite.rewriter.rewrite import Rewritten, revert, rewrite
+from cerewrite.rewriter.rewrite import Rewritten, renamed, revert, rewrite
 from cerewrite.rewriter.session import Change, Session
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "default_passes_with",
     "is_rewritten",
     "register",
+    "renamed",
     "revert",
     "rewrite",
 ]

@@ -13,7 +13,7 @@ from cerewrite.fingerprint import fingerprint
 from cerewrite.ir import Plan
 from cerewrite.rewriter.engine import Pass, PassResult, default_passes, run
 from cerewrite.rewriter.record import attach, get_record, is_rewritten, restore
-from cerewrite.rewriter.session import Session
+from cerewrite.rewriter.session import Session, renames
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,12 @@ def revert(model: nn.Module) -> nn.Module:
         )
     restore(model, record)
     return model
+
+
+def renamed(model: nn.Module) -> tuple[tuple[str, str], ...]:
+    """Old and new parameter names of a rewritten model; empty if it did not keep its original."""
+    record = get_record(model)
+    return () if record is None or record.modules is None else renames(model, record.modules)
 
 
 def _check(plan: Plan, model: nn.Module) -> str:

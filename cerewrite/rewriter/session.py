@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -112,13 +112,7 @@ class Session:
         A parameter keeps its name where its module has one of that name still; its shape
         changes all the same. A parameter that is gone has the new name "".
         """
-        pairs = []
-        for name, original in self.originals.items():
-            kept = {parameter for parameter, _ in self.get(name).named_parameters()}
-            for parameter, _ in original.named_parameters():
-                full = f"{name}.{parameter}"
-                pairs.append((full, full if parameter in kept else ""))
-        return tuple(pairs)
+        return renames(self.model, self.originals)
 
     def _refuse_shared(self, name: str, module: nn.Module) -> None:
         why = None
@@ -135,6 +129,17 @@ class Session:
                 f"'{name}' cannot be swapped: it {why}",
                 advice="exclude the layer, or make the plan again for this model",
             )
+
+
+def renames(model: nn.Module, originals: Mapping[str, nn.Module]) -> tuple[tuple[str, str], ...]:
+    """See `Session.renamed`."""
+    pairs = []
+    for name, original in originals.items():
+        kept = {parameter for parameter, _ in model.get_submodule(name).named_parameters()}
+        for parameter, _ in original.named_parameters():
+            full = f"{name}.{parameter}"
+            pairs.append((full, full if parameter in kept else ""))
+    return tuple(pairs)
 
 
 def set_submodule(model: nn.Module, name: str, new: nn.Module) -> None:

@@ -1,0 +1,134 @@
+"""An earlier folder is replaced in one step, or stands aside and comes back."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from cerewrite import artifacts
+from cerewrite.artifacts import swap
+from cerewrite.errors import OutputError
+from tests.conftest import ROOT
+
+
+def folder(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / artifacts.PLAN).write_text(text)
+    return path
+
+
+def test_two_folders_change_places_in_one_step(tmp_path: Path) -> None:
+    first, second = folder(tmp_path / "a", "a"), folder(tmp_path / "b", "b")
+    if not swap.exchange(first, second):
+        pytest.skip("this kernel or file system cannot exchange two folders")
+    assert (first / artifacts.PLAN).read_text() == "b"
+    assert (second / artifacts.PLAN).read_text() == "a"
+    assert not swap.exchange(first, tmp_path / "none")
+
+
+@pytest.mark.parametrize("one_step", [True, False])
+def test_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_step: bool) -> None:
+    if not one_step:
+        monkeypatch.setattr(swap, "exchange", lambda first, second: False)
+    out = folder(tmp_path / "out", "old")
+    with artifacts.staged_folder(out, overwrite=True) as draft:
+        (draft / artifacts.PLAN).write_text("new")
+    assert (out / artifacts.PLAN).read_text() == "new"
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_rename_that_fails_brings_the_earlier_one_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "exchange", lambda first, second: False)
+    out = folder(tmp_path / "out", "old")
+    rename = os.rename
+
+    def failing(source: Path, target: Path) -> None:
+        if ".tmp-" in str(source):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with (
+        pytest.raises(OutputError, match="No space left"),
+        artifacts.staged_folder(out, overwrite=True) as draft,
+    ):
+        (draft / artifacts.PLAN).write_text("new")
+    assert (out / artifacts.PLAN).read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+
+
+def test_killed_between_two_renames_the_earlier_one_comes_back(tmp_path: Path) -> None:
+    """The one moment at which a platform without an exchange has neither in place."""
+    script = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from cerewrite import artifacts\nfrom cerewrite.artifacts import swap\n"
+        "swap.exchange = lambda first, second: False\nrename = os.rename\n"
+        "def dying(source, target):\n"
+        "    if '.tmp-' in str(source): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    rename(source, target)\n"
+        "os.rename = dying\n"
+        "with artifacts.staged_folder(sys.argv[1], overwrite=True) as draft:\n"
+        "    (draft / 'plan.json').write_text('new')\n"
+    )
+    out = folder(tmp_path / "out", "old")
+    result = subprocess.run([sys.executable, "-c", script, str(out)], cwd=ROOT)
+    assert result.returncode == -signal.SIGKILL
+    assert not out.exists()
+    artifacts.recover(out)
+    assert (out / artifacts.PLAN).read_text() == "old"
+
+
+def test_what_a_killed_run_left_is_swept(tmp_path: Path) -> None:
+    old, young = folder(tmp_path / ".out.tmp-1", "old"), folder(tmp_path / ".out.tmp-2", "young")
+    other, busy = folder(tmp_path / ".other.tmp-1", "other"), folder(tmp_path / ".out.tmp-3", "x")
+    hour = time.time() - 3600
+    for item in (old, other, busy):
+        os.utime(item, (hour, hour))
+    with swap.owned(busy), artifacts.staged_folder(tmp_path / "out") as draft:
+        (draft / artifacts.PLAN).write_text("new")
+    assert not old.exists()
+    assert young.exists() and other.exists() and busy.exists()
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 100 kB: a real error of the system, as of a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_weights_on_a_full_disk(tmp_path: Path) -> None:
+    out = folder(tmp_path / "out", "old")
+    with (
+        pytest.raises(OutputError, match="cannot be written"),
+        artifacts.staged_folder(out, overwrite=True) as draft,
+    ):
+        artifacts.save_weights(nn.Linear(400, 400), draft, fingerprint="f")
+    assert (out / artifacts.PLAN).read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes to read-only folders")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(OutputError, match="cannot be written: Permission denied"):
+            artifacts.check_target(tmp_path / "out", folder=True)
+    finally:
+        tmp_path.chmod(0o755)
