@@ -49,7 +49,13 @@ class Reinitialise(Pass):
     """
 
     name: ClassVar[str] = "reinitialise"
-    after: ClassVar[tuple[str, ...]] = ("resize_norm", "scale_exits", "split_conv", "split_linear")
+    after: ClassVar[tuple[str, ...]] = (
+        "reorder_concat",
+        "resize_norm",
+        "scale_exits",
+        "split_conv",
+        "split_linear",
+    )
 
     init: str | Custom | None = None
 

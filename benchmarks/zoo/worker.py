@@ -134,7 +134,7 @@ def _note_trace(traced: ir.TracedModel, record: Record) -> None:
     """Rung, layers, and how many of them lie between two hidden widths."""
     record |= {"rung": traced.rung, "layers": len(traced.layers), "params_before": traced.params}
     record["hidden"] = sum(
-        layer.source is not None and layer.target is not None for layer in traced.layers
+        bool(layer.sources) and layer.target is not None for layer in traced.layers
     )
     record["earlier"] = [r.reason for r in traced.rejections if r.code == "earlier-rung"]
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cerewrite.analysis.coupled import held_by_concatenation, inner_groups, torn
 from cerewrite.analysis.scopes import SCOPES, group_classes, is_stream
 from cerewrite.ir import (
     Layer,
@@ -31,10 +32,9 @@ def find_regions(
         traced: the traced model.
         scope: ``block``, ``stage`` or ``network``.
     """
-    rejections: list[Rejection] = []
+    refused = _refusals(traced, scope)
+    rejections = list(refused.values())
     regions: list[Region] = []
-    for width in traced.widths:
-        rejections += _refuse(width, scope)
     for classes in group_classes(traced, _free(traced, scope), scope):
         found = _region(traced, classes, scope)
         if isinstance(found, Region):
@@ -46,8 +46,16 @@ def find_regions(
     return _unambiguous(regions), tuple(dict.fromkeys(rejections))
 
 
+def _refusals(traced: TracedModel, scope: str) -> dict[str, Rejection]:
+    """The classes that keep their width, each with the reason."""
+    found = {width.name: why for width in traced.widths for why in _refuse(width, scope)}
+    found |= held_by_concatenation(traced, found)
+    return {width.name: found[width.name] for width in traced.widths if width.name in found}
+
+
 def _free(traced: TracedModel, scope: str) -> list[WidthClass]:
-    return [width for width in traced.widths if not _refuse(width, scope)]
+    refused = _refusals(traced, scope)
+    return [width for width in traced.widths if width.name not in refused]
 
 
 def _wider(traced: TracedModel, classes: Sequence[str], scope: str) -> str:
@@ -95,15 +103,12 @@ def _region(traced: TracedModel, classes: Sequence[str], scope: str) -> Region |
     touching = [
         layer
         for layer in traced.layers
-        if layer.op != "depthwise_conv" and (layer.source in index or layer.target in index)
+        if layer.op != "depthwise_conv" and index.keys() & {*layer.sources, layer.target}
     ]
     layers = tuple(_region_layer(layer, index) for layer in touching)
     sizes = {w.name: w for w in traced.widths}
-    interior = [
-        layer for layer, part in zip(touching, layers, strict=True) if part.role == "interior"
-    ]
     name = _name(layers if scope == "block" else [y for y in layers if y.role != "exit"], classes)
-    if not interior:
+    if all(part.role != "interior" for part in layers):
         return Rejection(
             name,
             "one-hidden-layer",
@@ -111,42 +116,33 @@ def _region(traced: TracedModel, classes: Sequence[str], scope: str) -> Region |
             "of width m*n",
             "a gain needs a hidden-to-hidden layer",
         )
-    groups = {layer.groups for layer in interior}
-    others = {
-        layer.groups
-        for layer, part in zip(touching, layers, strict=True)
-        if part.role != "interior"
-    }
-    if len(groups) > 1 or others > {1}:
-        return Rejection(
-            name,
-            "mixed-groups",
-            f"its layers have different groups ({sorted(groups | others)})",
-            "use one number of groups for all interior layers, none for entries and exits",
-        )
     modules: tuple[PerChannel, ...] = tuple(
-        module for name in classes for module in sizes[name].modules
+        module for width in classes for module in sizes[width].modules
     )
+    groups = torn(name, touching, modules, classes) or inner_groups(name, touching, layers)
+    if isinstance(groups, Rejection):
+        return groups
+    multiplicity, inner = groups
     return Region(
         name=name,
         scope=scope,
         classes=tuple(classes),
         sizes=tuple(sizes[c].size for c in classes),
-        multiplicity=groups.pop(),
-        layers=layers,
+        multiplicity=multiplicity,
+        layers=tuple(replace(part, groups=own) for part, own in zip(layers, inner, strict=True)),
         modules=modules,
     )
 
 
 def _region_layer(layer: Layer, index: dict[str, int]) -> RegionLayer:
-    source = index.get(layer.source or "", -1)
+    sources = tuple(index[name] for name in layer.sources if name in index)
     target = index.get(layer.target or "", -1)
-    role: Role = "entry" if source < 0 else "exit" if target < 0 else "interior"
+    role: Role = "entry" if not sources else "exit" if target < 0 else "interior"
     return RegionLayer(
         name=layer.name,
         op=layer.op,
         role=role,
-        source=source,
+        sources=sources,
         target=target,
         in_channels=layer.in_channels,
         out_channels=layer.out_channels,

@@ -86,8 +86,8 @@ def region_cost(name: str, region: Region, multiplicity: int, widths: Sequence[i
 
     Example:
         >>> from cerewrite.ir import RegionLayer
-        >>> up = RegionLayer("up", "linear", "entry", -1, 0, 10, 8, 1, 1, True)
-        >>> down = RegionLayer("down", "linear", "exit", 0, -1, 8, 3, 1, 1, True)
+        >>> up = RegionLayer("up", "linear", "entry", (), 0, 10, 8, 1, 1, True)
+        >>> down = RegionLayer("down", "linear", "exit", (0,), -1, 8, 3, 1, 1, True)
         >>> region = Region("mlp", "block", ("up",), (8,), 1, (up, down), ())
         >>> region_cost("params", region, 2, (4,))
         115
@@ -99,7 +99,7 @@ def region_cost(name: str, region: Region, multiplicity: int, widths: Sequence[i
 
 @dataclass(frozen=True, slots=True)
 class Polynomial:
-    """``constant + m * (linear . n + sum over pairs of c * n_s * n_t)``: exact in int64.
+    """``constant + m * (linear . n + sum over pairs of c * n_s * n_t / g)``: exact in int64.
 
     Attributes:
         constant: what no split changes (the biases of exits).
@@ -107,6 +107,7 @@ class Polynomial:
         sources: class that each interior term reads, ``[pairs]``.
         targets: class that it writes, ``[pairs]``.
         pairs: cost per pair of units, ``[pairs]``.
+        groups: groups g inside a member, which divide its widths, ``[pairs]``.
     """
 
     constant: int
@@ -114,13 +115,15 @@ class Polynomial:
     sources: IntArray
     targets: IntArray
     pairs: IntArray
+    groups: IntArray
 
     def table(self, multiplicities: IntArray, widths: IntArray) -> IntArray:
         """See `RegionCost.table`."""
         widths = np.asarray(widths, dtype=np.int64)
         member = widths @ self.linear
         if len(self.pairs):
-            member = member + (widths[:, self.sources] * widths[:, self.targets]) @ self.pairs
+            read = widths[:, self.sources] // self.groups
+            member = member + (read * widths[:, self.targets]) @ self.pairs
         table = self.constant + np.multiply.outer(member, multiplicities)
         if float(member.max(initial=0)) * float(multiplicities.max(initial=0)) > LARGEST:
             exact = np.multiply.outer(member.astype(np.float64), multiplicities)
@@ -137,7 +140,7 @@ def weight_polynomial(region: Region, *, per_weight: bool) -> Polynomial:
             weight and output position, biases not counted).
     """
     linear = np.zeros(len(region.classes), dtype=np.int64)
-    pairs: dict[tuple[int, int], int] = {}
+    pairs: dict[tuple[int, int, int], int] = {}
     constant = 0
     for layer in region.layers:
         weight = layer.kernel if per_weight else 2 * layer.kernel * layer.positions
@@ -145,14 +148,17 @@ def weight_polynomial(region: Region, *, per_weight: bool) -> Polynomial:
         if layer.role == "entry":
             linear[layer.target] += weight * layer.in_channels + bias
         elif layer.role == "exit":
-            linear[layer.source] += weight * layer.out_channels
+            for source in layer.sources:
+                linear[source] += weight * layer.out_channels
             constant += bias * layer.out_channels
         else:
-            key = (layer.source, layer.target)
-            pairs[key] = pairs.get(key, 0) + weight
+            for source in layer.sources:
+                key = (source, layer.target, layer.groups)
+                pairs[key] = pairs.get(key, 0) + weight
             linear[layer.target] += bias
     for module in region.modules:
-        linear[region.classes.index(module.width)] += module.params if per_weight else module.flops
-    keys = np.asarray(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+        for name in module.widths:
+            linear[region.classes.index(name)] += module.params if per_weight else module.flops
+    keys = np.asarray(sorted(pairs), dtype=np.int64).reshape(-1, 3)
     weights = np.asarray([pairs[key] for key in sorted(pairs)], dtype=np.int64)
-    return Polynomial(constant, linear, keys[:, 0], keys[:, 1], weights)
+    return Polynomial(constant, linear, keys[:, 0], keys[:, 1], weights, keys[:, 2])

@@ -21,7 +21,7 @@ def ends_of(region: Region, design: Design) -> dict[tuple[str, str], int]:
     ends = {}
     for layer in region.layers:
         if layer.role == "exit":
-            ends[layer.name, "source"] = members * widths[layer.source]
+            ends[layer.name, "source"] = members * layer.reads(widths)
         elif layer.role == "entry":
             ends[layer.name, "target"] = members * widths[layer.target]
     return ends
@@ -69,10 +69,10 @@ def joint_costs(
         designs: one per region.
 
     Example:
-        >>> up = RegionLayer("up", "linear", "entry", -1, 0, 10, 8, 1, 1, False)
-        >>> down = RegionLayer("down", "linear", "exit", 0, -1, 8, 6, 1, 1, False)
+        >>> up = RegionLayer("up", "linear", "entry", (), 0, 10, 8, 1, 1, False)
+        >>> down = RegionLayer("down", "linear", "exit", (0,), -1, 8, 6, 1, 1, False)
         >>> first = Region("first", "stage", ("up",), (8,), 1, (up, down), ())
-        >>> enter = RegionLayer("down", "linear", "entry", -1, 0, 8, 6, 1, 1, False)
+        >>> enter = RegionLayer("down", "linear", "entry", (), 0, 8, 6, 1, 1, False)
         >>> second = Region("second", "stage", ("down",), (6,), 1, (enter,), ())
         >>> joint_costs("params", [first, second], [(1, (5,)), (1, (4,))])
         [(128, 80), (30, 20)]

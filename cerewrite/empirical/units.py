@@ -153,7 +153,8 @@ class _Finder:
 
     def _read(self, layer: Layer) -> None:
         op = self._ops[layer.node]
-        source = self._class(layer.source) if layer.source else self._ids.get(op.inputs[0])
+        known = self._ids.get(op.inputs[0])
+        source = self._class(layer.sources[0]) if len(layer.sources) == 1 else known
         if source is None:
             return
         axis = 1 if layer.op == "conv" else len(self._ops[op.inputs[0]].shape) - 1

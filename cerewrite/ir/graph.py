@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -61,9 +62,10 @@ class Layer:
         name: qualified name of its module.
         op: registered operator rule that knows it (``linear``, ``conv``).
         node: name of its operator in the graph.
-        source: width class it reads, or None where that width is fixed by something else.
-        target: width class it writes, or None likewise.
-        in_channels: channels read (of the source class where there is one).
+        sources: width classes it reads: several where it reads a concatenation, in order; none
+            where that width is fixed by something else.
+        target: width class it writes, or None where that width is fixed.
+        in_channels: channels read (of the source classes where there are any).
         out_channels: channels written.
         groups: existing groups.
         kernel: weights per (input channel, output channel) pair of one group: kernel elements,
@@ -79,7 +81,7 @@ class Layer:
     name: str
     op: str
     node: str
-    source: str | None
+    sources: tuple[str, ...]
     target: str | None
     in_channels: int
     out_channels: int
@@ -110,12 +112,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class PerChannel:
-    """A module that acts on the channels of one width class one by one (or member by member).
+    """A module that acts on the channels of a value one by one (or member by member).
 
     Attributes:
         name: qualified name of its module.
         op: registered operator rule (``batch_norm``, ``depthwise_conv``, ``prelu``, ...).
-        width: the width class.
+        widths: the width classes: several where it acts on a concatenation, in order.
         params: parameters per channel.
         flops: FLOPs per channel and example in linear algebra (depthwise convs; 0 for norms).
         divisor: the width of a member must be a multiple of it (1 for none).
@@ -125,7 +127,7 @@ class PerChannel:
 
     name: str
     op: str
-    width: str
+    widths: tuple[str, ...]
     params: int
     flops: int = 0
     divisor: int = 1
@@ -186,14 +188,29 @@ class TracedModel:
         """FLOPs of linear and convolution layers per example (two per multiply-add)."""
         return sum(layer.flops for layer in self.layers)
 
+    @property
+    def concatenations(self) -> tuple[tuple[str, ...], ...]:
+        """Classes that a layer or a per-channel module reads side by side, each set once."""
+        read = [layer.sources for layer in self.layers]
+        read += [module.widths for width in self.widths for module in width.modules]
+        return tuple(dict.fromkeys(parts for parts in read if len(parts) > 1))
+
     def width_graph(self) -> nx.MultiDiGraph:
-        """Width classes as nodes, sampled layers as edges; fixed widths are not drawn."""
+        """Width classes as nodes, sampled layers as edges; fixed widths are not drawn.
+
+        Classes that something reads as one concatenation are linked by edges without a layer.
+        """
         graph = nx.MultiDiGraph()
         for width in self.widths:
             graph.add_node(width.name, width=width)
         for layer in self.layers:
-            if layer.source is not None and layer.target is not None:
-                graph.add_edge(layer.source, layer.target, key=layer.name, layer=layer)
+            if layer.target is not None:
+                for i, source in enumerate(layer.sources):
+                    key = layer.name if i == 0 else f"{layer.name}:{i}"
+                    graph.add_edge(source, layer.target, key=key, layer=layer)
+        for parts in self.concatenations:
+            for first, second in pairwise(parts):
+                graph.add_edge(first, second, key="concatenation")
         return graph
 
     def layer_graph(self) -> nx.DiGraph:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import lcm
 from typing import Literal
 
 from cerewrite.ir.graph import PerChannel
@@ -19,25 +21,32 @@ class RegionLayer:
         name: qualified name of its module.
         op: registered operator rule.
         role: ``entry`` (reads from outside), ``interior``, or ``exit`` (writes outside).
-        source: index into the region's widths of the class it reads; -1 for an entry.
+        sources: indices into the region's widths of the classes it reads, several for a
+            concatenation, in order; none for an entry.
         target: index of the class it writes; -1 for an exit.
         in_channels: channels read in the original model.
         out_channels: channels written in the original model.
         kernel: weights per (input channel, output channel) pair.
         positions: output positions per example.
         bias: whether it has a bias.
+        groups: groups inside every member; above 1 for interior layers only.
     """
 
     name: str
     op: str
     role: Role
-    source: int
+    sources: tuple[int, ...]
     target: int
     in_channels: int
     out_channels: int
     kernel: int
     positions: int
     bias: bool
+    groups: int = 1
+
+    def reads(self, widths: Sequence[int]) -> int:
+        """Channels that one member reads inside the region, from widths per class."""
+        return sum(widths[source] for source in self.sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +97,7 @@ class Region:
         sizes: their channels in the original model, all members together.
         multiplicity: members the original already has (1, or its uniform groups).
         layers: entries, interiors and exits, in execution order.
-        modules: the per-channel modules, each with the class it belongs to.
+        modules: the per-channel modules, each with the classes it acts on.
         sites: where finite width enters, in execution order; empty before an analysis.
         profile: measured times of its layers, where a latency budget asked for them.
     """
@@ -107,3 +116,29 @@ class Region:
     def widths(self) -> tuple[int, ...]:
         """Width of one member per class in the original model."""
         return tuple(size // self.multiplicity for size in self.sizes)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """What the width of one member must be a multiple of, per class."""
+        return tuple(lcm(*self.dividing(i).values()) for i in range(len(self.classes)))
+
+    def dividing(self, index: int) -> dict[str, int]:
+        """The modules and layers that want a multiple, and of what, at one class."""
+        name = self.classes[index]
+        found = {module.name: module.divisor for module in self.modules if name in module.widths}
+        for layer in self.layers:
+            if index in (*layer.sources, layer.target):
+                found[layer.name] = layer.groups
+        return {where: step for where, step in found.items() if step > 1}
+
+    @property
+    def least(self) -> tuple[int, ...]:
+        """The least width of one member that the per-channel modules can serve, per class."""
+        return tuple(
+            max([1, *(module.least for module in self.modules if name in module.widths)])
+            for name in self.classes
+        )
+
+    def width_of(self, module: PerChannel, widths: Sequence[int]) -> int:
+        """Channels of one member at a per-channel module, from widths per class."""
+        return sum(widths[self.classes.index(name)] for name in module.widths)

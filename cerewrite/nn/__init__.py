@@ -1,6 +1,7 @@
 """Modules that stock torch lacks."""
 
 from cerewrite.nn.block_diagonal import BlockDiagonalLinear
+from cerewrite.nn.channel_reorder import ChannelReorder
 from cerewrite.nn.member_norm import MemberLayerNorm, MemberRMSNorm
 from cerewrite.nn.scaled import (
     SCALED,
@@ -15,6 +16,7 @@ from cerewrite.nn.scaled import (
 __all__ = [
     "SCALED",
     "BlockDiagonalLinear",
+    "ChannelReorder",
     "MemberLayerNorm",
     "MemberRMSNorm",
     "ScaledConv1d",

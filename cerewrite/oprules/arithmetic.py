@@ -1,4 +1,4 @@
-"""Sums, concatenations and products of branches."""
+"""Sums and products of branches."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def join(op: Op, inputs: Sequence[Value], widths: WidthBuilder, coupling: str) -
         for value in inputs:
             bound(op, value, widths, "joins values whose channel axes differ")
         return None
-    width = widths.tie(first.channels.width, second.channels.width, coupling)
+    where = op.module or op.name
+    width = widths.tie(first.channels.width, second.channels.width, coupling, where)
     return Channels(axis, width, first.channels.inner)
 
 
@@ -95,29 +96,3 @@ class Multiply(OpRule):
             return context.settle(op, inputs[0])
         first, second = (context.read(x) for x in inputs)
         return context.settle(op, algebra.multiply(first, second))
-
-
-@register
-class Concatenate(OpRule):
-    """Concatenation: moments are means weighted by channels; it bounds regions for now."""
-
-    name = "concatenate"
-    targets = frozenset({"cat", "concat", "stack"})
-
-    @override
-    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        for value in inputs:
-            if value.channels is not None:
-                widths.pin(
-                    value.channels.width,
-                    op.module or op.name,
-                    "concatenated",
-                    "its channels are concatenated with others, which would interleave members",
-                    "keep this width",
-                )
-        return None
-
-    @override
-    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        parts = list(zip(context.sizes(op), inputs, strict=True))
-        return context.settle(op, algebra.concatenate(parts))

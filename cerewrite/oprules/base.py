@@ -75,8 +75,18 @@ class Geometry:
 class WidthBuilder(Protocol):
     """What a rule may do to the width graph while the tracer walks the operators."""
 
-    def tie(self, first: int, second: int, coupling: str) -> int:
-        """Make two classes one, because ``coupling`` needs them equal; returns the class."""
+    def tie(self, first: int, second: int, coupling: str, where: str) -> int:
+        """Make two classes one, because ``coupling`` at ``where`` needs them equal.
+
+        Returns the class. Concatenations are tied part by part where their parts agree, and
+        pinned where they do not.
+        """
+
+    def concatenate(self, parts: Sequence[int]) -> int:
+        """Set classes side by side on one axis; returns a number for all of them."""
+
+    def is_concatenation(self, width: int) -> bool:
+        """Whether a number stands for several classes side by side."""
 
     def pin(self, width: int, where: str, code: str, reason: str, advice: str) -> None:
         """Refuse to split a class, with the reason and the remedy."""
@@ -135,10 +145,13 @@ class ModuleRule(OpRule):
     Attributes:
         modules: exact module types that it can resize.
         least: least width of a member that the module can serve.
+        mixes: whether it mixes the channels of one member (layer and group norms), so that
+            they must lie side by side.
     """
 
     modules: ClassVar[tuple[type[nn.Module], ...]]
     least: ClassVar[int] = 1
+    mixes: ClassVar[bool] = False
 
     @abstractmethod
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:

@@ -102,7 +102,11 @@ class DepthwiseConv(ModuleRule):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        width = widths.layer(op, self, inputs[0], same_width=True)
+        x = inputs[0]
+        if x.channels is not None and widths.is_concatenation(x.channels.width):
+            bound(op, x, widths, "is depthwise over a concatenation")
+            x = Value(x.op, None)
+        width = widths.layer(op, self, x, same_width=True)
         return None if width is None else Channels(1, width)
 
     @override

@@ -78,6 +78,7 @@ class GroupNorm(_Norm):
     name = "group_norm"
     fixed = (1, 2)
     least = 2
+    mixes = True
     modules = (nn.GroupNorm,)
     targets = frozenset({"group_norm", "native_group_norm"})
 
@@ -105,6 +106,7 @@ class _LastAxisNorm(_Norm):
     """A norm over the last axis, which must be the channels: one norm per member."""
 
     least = 2
+    mixes = True
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:

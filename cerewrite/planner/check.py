@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from math import lcm
 
 from cerewrite.budgets import BUDGETS, joint_costs
 from cerewrite.errors import PlanError
@@ -76,10 +75,10 @@ def _check_design(where: str, split: Split, region: Region) -> None:
             f"({', '.join(region.classes[:8])})",
             advice=AGAIN,
         )
-    for name, width in zip(region.classes, split.widths, strict=True):
+    for index, (name, width) in enumerate(zip(region.classes, split.widths, strict=True)):
         if width < 1:
             raise PlanError(f"{where}: width {width} of '{name}' is below 1", advice=AGAIN)
-        mine = [module for module in region.modules if module.width == name]
+        mine = [module for module in region.modules if name in module.widths]
         for module in mine:
             if width < module.least:
                 raise PlanError(
@@ -87,9 +86,9 @@ def _check_design(where: str, split: Split, region: Region) -> None:
                     f"{module.name} needs",
                     advice=f"write {module.least} or more",
                 )
-        divisor = lcm(*(module.divisor for module in mine))
+        divisor = region.steps[index]
         if width % divisor:
-            names = ", ".join(module.name for module in mine if module.divisor > 1)
+            names = ", ".join(region.dividing(index))
             raise PlanError(
                 f"{where}: width {width} of '{name}' is no multiple of {divisor}, which {names} "
                 "needs",

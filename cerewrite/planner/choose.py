@@ -79,17 +79,21 @@ def _key(problem: Problem, cap: FloatArray) -> object:
         tuple(
             (
                 y.role,
-                y.source,
+                y.sources,
                 y.target,
                 y.in_channels,
                 y.out_channels,
                 y.kernel,
                 y.positions,
                 y.bias,
+                y.groups,
             )
             for y in region.layers
         ),
-        tuple((index[m.width], m.params, m.flops, m.divisor, m.least) for m in region.modules),
+        tuple(
+            (tuple(index[name] for name in m.widths), m.params, m.flops, m.divisor, m.least)
+            for m in region.modules
+        ),
         tuple(
             (s.width, s.f_up, s.f_dn, s.v_aa, s.v_bb, s.v_ab, s.rho, s.c_norm) for s in region.sites
         ),

@@ -59,8 +59,8 @@ def landscape(
 
     Example:
         >>> from cerewrite.ir import RegionLayer, Site
-        >>> up = RegionLayer("up", "linear", "entry", -1, 0, 10, 8, 1, 1, False)
-        >>> down = RegionLayer("down", "linear", "exit", 0, -1, 8, 3, 1, 1, False)
+        >>> up = RegionLayer("up", "linear", "entry", (), 0, 10, 8, 1, 1, False)
+        >>> down = RegionLayer("down", "linear", "exit", (0,), -1, 8, 3, 1, 1, False)
         >>> site = Site("up", 0, 0.5, 0.5, 5.0, 5.0, 1.0)
         >>> region = Region("mlp", "block", ("up",), (8,), 1, (up, down), (), (site,))
         >>> landscape(region, multiplicities=(1, 2), rows=3).widths

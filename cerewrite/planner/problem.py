@@ -123,14 +123,8 @@ def build_problem(
     unmeasured = _unmeasured(region)
     if unmeasured is not None:
         return unmeasured
-    steps = [
-        lcm(constraints.channel_multiple, *(m.divisor for m in region.modules if m.width == name))
-        for name in region.classes
-    ]
-    least = [
-        max([constraints.min_width, *(m.least for m in region.modules if m.width == name)])
-        for name in region.classes
-    ]
+    steps = [lcm(constraints.channel_multiple, step) for step in region.steps]
+    least = [max(constraints.min_width, width) for width in region.least]
     keys: list[tuple[int, ...]] = [
         (size, steps[index], least[index]) if len(region.classes) > FREE_CLASSES else (index,)
         for index, size in enumerate(region.sizes)

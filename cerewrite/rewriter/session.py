@@ -21,7 +21,7 @@ class Change:
 
     def width(self, module: PerChannel) -> int:
         """Width of one member at a per-channel module."""
-        return self.split.widths[self.region.classes.index(module.width)]
+        return self.region.width_of(module, self.split.widths)
 
 
 class Session:

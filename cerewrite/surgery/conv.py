@@ -26,7 +26,15 @@ def plain_conv(module: nn.Module) -> Conv:
     return expect(module, _KINDS)
 
 
-def conv_like(module: Conv, channels: tuple[int, int], groups: int, *, bias: bool) -> Conv:
+def conv_like(
+    module: Conv,
+    channels: tuple[int, int],
+    groups: int,
+    *,
+    bias: bool,
+    kind: type[Any] | None = None,
+    **further: Any,
+) -> Conv:
     """A convolution with the kernel, stride, padding and dilation of another, on meta.
 
     Args:
@@ -34,18 +42,21 @@ def conv_like(module: Conv, channels: tuple[int, int], groups: int, *, bias: boo
         channels: input and output channels.
         groups: groups.
         bias: whether it has a bias.
+        kind: its type; the stock type of the other if not given.
+        further: arguments of that type alone.
     """
-    kind = next(kind for kind in _KINDS if isinstance(module, kind))
+    stock: type[Any] = next(stock for stock in _KINDS if isinstance(module, stock))
     options: dict[str, Any] = {
         "kernel_size": module.kernel_size,
         "stride": module.stride,
         "padding": module.padding,
         "dilation": module.dilation,
         "padding_mode": module.padding_mode,
+        "device": "meta",
+        "dtype": module.weight.dtype,
     }
-    return kind(
-        *channels, groups=groups, bias=bias, device="meta", dtype=module.weight.dtype, **options
-    )
+    conv: Conv = (kind or stock)(*channels, groups=groups, bias=bias, **options, **further)
+    return conv
 
 
 def split_conv(
@@ -71,11 +82,11 @@ def split_conv(
     n_in, n_out = conv.in_channels, conv.out_channels
     if layer.role != "entry":
         agree(conv, "input channels", n_in, layer.in_channels)
-        n_in = multiplicity * widths[layer.source]
+        n_in = multiplicity * layer.reads(widths)
     if layer.role != "exit":
         agree(conv, "output channels", n_out, layer.out_channels)
         n_out = multiplicity * widths[layer.target]
-    groups = multiplicity if layer.role == "interior" else 1
+    groups = multiplicity * layer.groups if layer.role == "interior" else 1
     return blank(conv_like(conv, (n_in, n_out), groups, bias=conv.bias is not None), conv)
 
 
@@ -96,19 +107,20 @@ def conv_member(
         widths: width of one member per class of the region.
 
     Returns:
-        a convolution with one group; an exit's bias goes to member 0, the others get zeros.
+        a convolution with the member's own groups, mostly one; an exit's bias goes to member
+        0, the others get zeros.
     """
     conv = expect(module, (*_SCALED, *_KINDS))
     weight: Tensor = conv.weight
     bias: Tensor | None = conv.bias
     if layer.role == "exit":
-        weight = weight[:, part(index, widths[layer.source])] * scale_of(conv)
+        weight = weight[:, part(index, layer.reads(widths))] * scale_of(conv)
         bias = bias if bias is None or index == 0 else torch.zeros_like(bias)
     else:
         own = part(index, widths[layer.target])
         weight, bias = weight[own], None if bias is None else bias[own]
-    n_out, n_in = weight.shape[:2]
-    narrow = conv_like(conv, (n_in, n_out), 1, bias=bias is not None)
+    n_out, n_in = weight.shape[0], weight.shape[1] * layer.groups
+    narrow = conv_like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
     return cut(narrow, conv, weight=weight, bias=bias)
 
 

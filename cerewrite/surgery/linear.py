@@ -33,7 +33,7 @@ def split_linear(
     n_in, n_out = linear.in_features, linear.out_features
     if layer.role != "entry":
         agree(linear, "input features", n_in, layer.in_channels * layer.kernel)
-        n_in = multiplicity * widths[layer.source] * layer.kernel
+        n_in = multiplicity * layer.reads(widths) * layer.kernel
     if layer.role != "exit":
         agree(linear, "output features", n_out, layer.out_channels)
         n_out = multiplicity * widths[layer.target]
@@ -68,7 +68,7 @@ def linear_member(
     if isinstance(module, BlockDiagonalLinear):
         weight = module.weight[index].T
     if layer.role == "exit":
-        own = part(index, widths[layer.source] * layer.kernel)
+        own = part(index, layer.reads(widths) * layer.kernel)
         weight = weight[:, own] * scale_of(module)
         bias = bias if bias is None or index == 0 else bias.new_zeros(bias.shape)
     else:

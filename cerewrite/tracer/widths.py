@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,22 +11,11 @@ from torch import Tensor, nn
 from cerewrite.ir import Layer, Op, PerChannel, Rejection, TracedModel, WidthClass
 from cerewrite.oprules import rule_for
 from cerewrite.oprules.base import Channels, Geometry, ModuleRule, SampledRule, Value
+from cerewrite.tracer.classes import Classes
 from cerewrite.tracer.modules import ModuleTable
 
 _DEFAULT_GAIN = 1 / 3
 """fan_in * Var[W] of nn.Linear's and nn.Conv's own reset_parameters: uniform, a = sqrt(5)."""
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A width class under construction."""
-
-    size: int
-    writers: list[str] = field(default_factory=list)
-    readers: list[str] = field(default_factory=list)
-    couplings: set[str] = field(default_factory=set)
-    modules: list[PerChannel] = field(default_factory=list)
-    pins: list[Rejection] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +31,28 @@ class Builder:
     """What `cerewrite.oprules.base.WidthBuilder` promises, over one traced model."""
 
     def __init__(self, ops: Sequence[Op], model: nn.Module, rung: str, batch: int) -> None:
-        self.drafts: list[_Draft] = []
-        self.parents: list[int] = []
+        self.classes = Classes()
         self.found: list[_Found] = []
         self.rejections: list[Rejection] = []
         self._table = ModuleTable(model, ops)
         self._rung = rung
         self._batch = batch
 
-    def find(self, width: int) -> int:
-        """The representative of a class."""
-        while self.parents[width] != width:
-            self.parents[width] = self.parents[self.parents[width]]
-            width = self.parents[width]
-        return width
+    def tie(self, first: int, second: int, coupling: str, where: str) -> int:
+        """Make two classes one."""
+        return self.classes.tie(first, second, coupling, where)
 
-    def tie(self, first: int, second: int, coupling: str) -> int:
-        """Make two classes one; the earlier one lives on."""
-        keep, drop = sorted((self.find(first), self.find(second)))
-        kept = self.drafts[keep]
-        kept.couplings.add(coupling)
-        if keep != drop:
-            gone = self.drafts[drop]
-            self.parents[drop] = keep
-            kept.writers += gone.writers
-            kept.readers += gone.readers
-            kept.couplings |= gone.couplings
-            kept.modules += gone.modules
-            kept.pins += gone.pins
-        return keep
+    def concatenate(self, parts: Sequence[int]) -> int:
+        """Set classes side by side."""
+        return self.classes.concatenate(parts)
+
+    def is_concatenation(self, width: int) -> bool:
+        """Whether a number stands for several classes side by side."""
+        return len(self.classes.resolve(width)) > 1
 
     def pin(self, width: int, where: str, code: str, reason: str, advice: str) -> None:
         """Refuse to split a class."""
-        self.drafts[self.find(width)].pins.append(Rejection(where, code, reason, advice))
+        self.classes.pin(width, Rejection(where, code, reason, advice))
 
     def module(self, op: Op) -> nn.Module | None:
         """The module that ran an operator."""
@@ -96,22 +74,22 @@ class Builder:
         shape = tuple(weight.shape)
         geometry = rule.geometry(op, x, shape)
         name = self._layer_name(op)
-        source = None if x.channels is None else self.find(x.channels.width)
-        if source is not None:
-            self.drafts[source].readers.append(name)
-        target = source if same_width else self._fresh(geometry.out_channels, name)
+        source = None if x.channels is None else x.channels.width
+        for width in () if source is None else self.classes.resolve(source):
+            self.classes.drafts[width].readers.append(name)
+        target = source if same_width else self.classes.add(geometry.out_channels, name)
         if same_width and target is not None:
             self._depthwise(op, rule.name, target, geometry, bias is not None)
         if refusal is not None:
             self.rejections.append(refusal)
-            for width in {source, target} - {None}:
-                assert width is not None
-                self.drafts[width].pins.append(refusal)
+            for side in {source, target} - {None}:
+                assert side is not None
+                self.classes.pin(side, refusal)
         layer = Layer(
             name=name,
             op=rule.name,
             node=op.name,
-            source=None,
+            sources=(),
             target=None,
             in_channels=geometry.in_channels,
             out_channels=geometry.out_channels,
@@ -131,32 +109,28 @@ class Builder:
         """Note a norm or another module with one setting per channel."""
         refusal = self._table.refusal(op, rule.modules)
         if refusal is not None:
-            self.pin(channels.width, refusal.where, refusal.code, refusal.reason, refusal.advice)
+            self.classes.pin(channels.width, refusal)
+            return
+        if rule.mixes and self.is_concatenation(channels.width):
+            self.classes.pin(channels.width, _apart(op.module, rule.name))
             return
         module = self.module(op)
         assert module is not None, op
-        draft = self.drafts[self.find(channels.width)]
         settings = sum(p.numel() for p in module.parameters(recurse=False))
-        draft.modules.append(
-            PerChannel(op.module, rule.name, "", settings // draft.size, least=rule.least)
-        )
+        size = self.classes.size(channels.width)
+        found = PerChannel(op.module, rule.name, (), settings // size, least=rule.least)
+        self._keep(found, channels.width)
+
+    def _keep(self, module: PerChannel, width: int) -> None:
+        """Note a per-channel module with the first of its classes."""
+        widths = self.classes.resolve(width)
+        self.classes.drafts[widths[0]].modules.append((module, widths))
 
     def _depthwise(self, op: Op, rule: str, width: int, geometry: Geometry, bias: bool) -> None:
         positions = op.numel // (self._batch * geometry.out_channels)
-        self.drafts[width].modules.append(
-            PerChannel(
-                op.module,
-                rule,
-                "",
-                params=geometry.kernel + int(bias),
-                flops=2 * geometry.kernel * positions,
-            )
-        )
-
-    def _fresh(self, size: int, writer: str) -> int:
-        self.drafts.append(_Draft(size, writers=[writer]))
-        self.parents.append(len(self.parents))
-        return len(self.parents) - 1
+        flops = 2 * geometry.kernel * positions
+        found = PerChannel(op.module, rule, (), geometry.kernel + int(bias), flops)
+        self._keep(found, width)
 
     def _layer_name(self, op: Op) -> str:
         owned = getattr(self.module(op), "weight", None) is not None
@@ -176,6 +150,15 @@ class Builder:
             return found[0], found[1] if len(found) > 1 else None
         module = self.module(op)
         return getattr(module, "weight", None), getattr(module, "bias", None)
+
+
+def _apart(where: str, name: str) -> Rejection:
+    return Rejection(
+        where,
+        "norm-over-concatenation",
+        f"'{name}' mixes the channels of a concatenation, in which one member's lie apart",
+        "normalise the parts before concatenating them, or use a batch norm",
+    )
 
 
 def _gain(weight: Tensor, geometry: Geometry) -> float:
@@ -265,13 +248,17 @@ def _channels(op: Op, inputs: list[Value], builder: Builder) -> Channels | None:
 
 def _finish(builder: Builder) -> tuple[tuple[WidthClass, ...], dict[int, str]]:
     """Name the classes after their first writers and freeze them."""
-    roots = [i for i in range(len(builder.parents)) if builder.find(i) == i]
+    classes = builder.classes
+    roots = classes.roots()
     order = {found.layer.name: i for i, found in enumerate(builder.found)}
-    names = {i: min(builder.drafts[i].writers, key=order.__getitem__) for i in roots}
+    names = {i: min(classes.drafts[i].writers, key=order.__getitem__) for i in roots}
     frozen = []
     for i in roots:
-        draft = builder.drafts[i]
-        modules = tuple(replace(module, width=names[i]) for module in draft.modules)
+        draft = classes.drafts[i]
+        modules = tuple(
+            replace(module, widths=tuple(names[classes.find(width)] for width in widths))
+            for module, widths in draft.modules
+        )
         frozen.append(
             WidthClass(
                 name=names[i],
@@ -287,6 +274,11 @@ def _finish(builder: Builder) -> tuple[tuple[WidthClass, ...], dict[int, str]]:
 
 
 def _named(found: _Found, names: dict[int, str], builder: Builder) -> Layer:
-    source = None if found.source is None else names[builder.find(found.source)]
-    target = None if found.target is None else names[builder.find(found.target)]
-    return replace(found.layer, source=source, target=target)
+    classes = builder.classes
+    sources = () if found.source is None else classes.resolve(found.source)
+    targets = () if found.target is None else classes.resolve(found.target)
+    return replace(
+        found.layer,
+        sources=tuple(names[source] for source in sources),
+        target=names[targets[0]] if len(targets) == 1 else None,
+    )

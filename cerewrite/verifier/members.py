@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cerewrite.ir import PerChannel, RegionLayer
 from cerewrite.oprules.base import OPRULES, LayerRule, ModuleRule
 from cerewrite.rewriter.session import Change
+from cerewrite.surgery.concatenation import channels_by_member, member_major
 from cerewrite.surgery.keeping import part
 
 
@@ -42,15 +43,26 @@ class Piece:
         """Whether the members' outputs are added here."""
         return isinstance(self.item, RegionLayer) and self.item.role == "exit"
 
+    @property
+    def ordered(self) -> nn.Module:
+        """The wide module with every member's channels side by side, even in a concatenation."""
+        m, widths = self.change.split.multiplicity, self.change.split.widths
+        if isinstance(self.item, RegionLayer):
+            return member_major(self.wide, self.item, m, widths)
+        if len(self.item.widths) == 1:
+            return self.wide
+        own = (self.change.region.classes.index(name) for name in self.item.widths)
+        return channels_by_member(self.wide, [m * widths[i] for i in own], m)
+
     def narrow(self, index: int) -> nn.Module:
         """The module of member ``index``."""
         rule = OPRULES[self.item.op]
         if isinstance(self.item, PerChannel):
             assert isinstance(rule, ModuleRule), self.item.op
-            return rule.member(self.wide, index, self.members)
+            return rule.member(self.ordered, index, self.members)
         assert isinstance(rule, LayerRule), self.item.op
         widths = self.change.split.widths
-        return rule.member(self.wide, self.item, index, self.members, widths)
+        return rule.member(self.ordered, self.item, index, self.members, widths)
 
     def share(self, output: Tensor, index: int) -> Tensor:
         """What member ``index`` of the region that reads an exit sees of its output."""

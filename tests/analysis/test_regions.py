@@ -52,14 +52,23 @@ def test_one_hidden_layer_gains_nothing() -> None:
     assert [r.code for r in rejections if r.where == "0"] == ["one-hidden-layer"]
 
 
-def test_mixed_groups_are_refused() -> None:
+def test_mixed_groups_stay_inside_one_member() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1, groups=2), nn.ReLU(),
-        nn.Conv2d(8, 8, 1, groups=4), nn.ReLU(), nn.Conv2d(8, 3, 1),
+        nn.Conv2d(8, 16, 1, groups=4), nn.ReLU(), nn.Conv2d(16, 3, 1),
     )  # fmt: skip
-    found, rejections = regions(model, torch.ones(2, 3, 4, 4))
+    (region,), _ = regions(model, torch.ones(2, 3, 4, 4))
+    assert region.multiplicity == 1 and region.steps == (2, 4, 4)
+    assert [layer.groups for layer in region.layers] == [1, 2, 4, 1]
+
+
+def test_groups_at_a_kept_width_are_refused() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(4, 8, 1, groups=2), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1)
+    )
+    found, rejections = regions(model, torch.ones(2, 4, 4, 4))
     assert not found
-    assert "mixed-groups" in {r.code for r in rejections}
+    assert "grouped-boundary" in {r.code for r in rejections}
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -17,13 +17,13 @@ from tests.planner.exhaustive import count
 
 def test_counts_by_hand() -> None:
     layers = (
-        RegionLayer("a", "conv", "entry", -1, 0, 16, 8, 9, 100, True),
-        RegionLayer("b", "conv", "interior", 0, 1, 8, 4, 9, 25, True),
-        RegionLayer("c", "conv", "exit", 1, -1, 4, 32, 1, 25, True),
+        RegionLayer("a", "conv", "entry", (), 0, 16, 8, 9, 100, True),
+        RegionLayer("b", "conv", "interior", (0,), 1, 8, 4, 9, 25, True),
+        RegionLayer("c", "conv", "exit", (1,), -1, 4, 32, 1, 25, True),
     )
     modules = (
-        PerChannel("bn", "batch_norm", "a", 2),
-        PerChannel("dw", "depthwise_conv", "b", 10, flops=450),
+        PerChannel("bn", "batch_norm", ("a",), 2),
+        PerChannel("dw", "depthwise_conv", ("b",), 10, flops=450),
     )
     region = Region("r", "block", ("a", "b"), (8, 4), 1, layers, modules)
     m, n, k = 3, 5, 2

@@ -30,8 +30,8 @@ def test_changes_of_regions_that_share_layers_add_up_to_the_built_models(
         ends = {}
         for region, side in zip(regions, sides, strict=True):
             for y in region.layers:
-                if y.name == name and y.source >= 0:
-                    ends["in"] = side[region.classes[y.source]]
+                if y.name == name and y.sources:
+                    ends["in"] = side[region.classes[y.sources[0]]]
                 if y.name == name and y.target >= 0:
                     ends["out"] = side[region.classes[y.target]]
         n_in, n_out = (
@@ -43,8 +43,8 @@ def test_changes_of_regions_that_share_layers_add_up_to_the_built_models(
         after += layer.bias * n_out[1]
     for region, side in zip(regions, sides, strict=True):
         for module in region.modules:
-            before += module.params * side[module.width][0]
-            after += module.params * side[module.width][1]
+            before += module.params * side[module.widths[0]][0]
+            after += module.params * side[module.widths[0]][1]
     assert sum(new - old for old, new in found) == after - before
 
 

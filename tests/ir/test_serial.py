@@ -24,11 +24,14 @@ LAYERS = st.builds(
     NAMES,
     NAMES,
     st.sampled_from(["entry", "interior", "exit"]),
-    *[st.integers(-1, 10**6)] * 6,
+    st.lists(st.integers(0, 9), max_size=2).map(tuple),
+    *[st.integers(-1, 10**6)] * 5,
     st.booleans(),
 )
 SITES = st.builds(ir.Site, NAMES, st.integers(0, 9), *[NUMBERS] * 6)
-MODULES = st.builds(ir.PerChannel, NAMES, NAMES, NAMES, st.integers(0, 9))
+MODULES = st.builds(
+    ir.PerChannel, NAMES, NAMES, st.lists(NAMES, max_size=2).map(tuple), st.integers(0, 9)
+)
 REGIONS = st.builds(
     ir.Region,
     NAMES,
@@ -142,7 +145,7 @@ def test_a_note_may_stand_anywhere() -> None:
 
 
 def test_role_is_one_of_three() -> None:
-    layer = ir.RegionLayer("a", "linear", "entry", -1, 0, 4, 8, 1, 1, True)
+    layer = ir.RegionLayer("a", "linear", "entry", (), 0, 4, 8, 1, 1, True)
     data = {**ir.encode(layer), "role": "middle"}
     with pytest.raises(PlanError, match=r"x\.role: expected one of"):
         ir.loads(ir.RegionLayer, json.dumps(data), source="x")

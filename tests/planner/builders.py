@@ -60,7 +60,7 @@ def chain_region(
             names[i],
             op,
             "entry" if i == 0 else "exit" if i == count else "interior",
-            i - 1,
+            (i - 1,) if i else (),
             i if i < count else -1,
             channels[i],
             channels[i + 1],
@@ -72,7 +72,7 @@ def chain_region(
     )
     modules = (
         tuple(
-            PerChannel(f"{name}.n{i}", "batch_norm", names[i], norm, 0, divisor)
+            PerChannel(f"{name}.n{i}", "batch_norm", (names[i],), norm, 0, divisor)
             for i in range(count)
         )
         if norm or divisor > 1

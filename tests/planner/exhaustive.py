@@ -16,18 +16,18 @@ def count(region: Region, m: int, widths: Sequence[int], cost: str) -> int:
     """The cost of a region's design, summed layer by layer and module by module."""
     total = 0
     for layer in region.layers:
-        n_in = layer.in_channels if layer.role == "entry" else widths[layer.source]
+        n_in = layer.in_channels if layer.role == "entry" else layer.reads(widths)
         n_out = layer.out_channels if layer.role == "exit" else m * widths[layer.target]
         if layer.role == "exit":
             n_in *= m
-        weights = layer.kernel * n_in * n_out
+        weights = layer.kernel * n_in * n_out // layer.groups
         if cost == "params":
             total += weights + (n_out if layer.bias else 0)
         else:
             total += 2 * weights * layer.positions
     for module in region.modules:
         per = module.params if cost == "params" else module.flops
-        total += per * m * widths[region.classes.index(module.width)]
+        total += per * m * region.width_of(module, widths)
     return total
 
 

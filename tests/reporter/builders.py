@@ -35,12 +35,12 @@ def layer(
 def chain_region(name: str, size: int, classes: int) -> ir.Region:
     """A run of hidden linears of one size between an entry and an exit."""
     names = tuple(f"{name}.{index}" for index in range(classes))
-    roles: list[tuple[ir.Role, int, int]] = [("entry", -1, 0)]
-    roles += [("interior", index, index + 1) for index in range(classes - 1)]
-    roles.append(("exit", classes - 1, -1))
+    roles: list[tuple[ir.Role, tuple[int, ...], int]] = [("entry", (), 0)]
+    roles += [("interior", (index,), index + 1) for index in range(classes - 1)]
+    roles.append(("exit", (classes - 1,), -1))
     layers = tuple(
-        ir.RegionLayer(f"{name}.{index}", "linear", role, source, target, size, size, 1, 1, True)
-        for index, (role, source, target) in enumerate(roles)
+        ir.RegionLayer(f"{name}.{index}", "linear", role, sources, target, size, size, 1, 1, True)
+        for index, (role, sources, target) in enumerate(roles)
     )
     return ir.Region(name, "block", names, (size,) * classes, 1, layers, ())
 

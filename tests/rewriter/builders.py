@@ -37,22 +37,26 @@ class Case:
         return make_plan(model, self.inputs(), self.regions(model), self.splits, seed)
 
 
-def layer(model: nn.Module, name: str, source: int, target: int, inner: int = 1) -> RegionLayer:
-    """A layer's part in a region: -1 for a side outside of it."""
+def layer(
+    model: nn.Module, name: str, source: int | tuple[int, ...], target: int, inner: int = 1
+) -> RegionLayer:
+    """A layer's part in a region: -1 for a side outside of it, several sources where it reads
+    a concatenation."""
+    sources = source if isinstance(source, tuple) else (source,) * (source >= 0)
     module = model.get_submodule(name)
     bias = module.bias is not None
-    role = "entry" if source < 0 else "exit" if target < 0 else "interior"
+    role = "entry" if not sources else "exit" if target < 0 else "interior"
     if isinstance(module, nn.Linear):
         n_in, n_out = module.in_features // inner, module.out_features
-        return RegionLayer(name, "linear", role, source, target, n_in, n_out, inner, 1, bias)
+        return RegionLayer(name, "linear", role, sources, target, n_in, n_out, inner, 1, bias)
     sizes = (module.in_channels, module.out_channels, prod(module.kernel_size))
-    return RegionLayer(name, "conv", role, source, target, *sizes, 1, bias)
+    return RegionLayer(name, "conv", role, sources, target, *sizes, 1, bias)
 
 
 def region(
     model: nn.Module,
     layers: Sequence[RegionLayer],
-    modules: Sequence[tuple[str, str, int]] = (),
+    modules: Sequence[tuple[str, str, int | tuple[int, ...]]] = (),
     multiplicity: int = 1,
 ) -> Region:
     """A region named after its first layer; classes are named after their first writers."""
@@ -64,9 +68,11 @@ def region(
     per_channel = []
     for name, op, index in modules:
         count = sum(p.numel() for p in model.get_submodule(name).parameters())
-        size = classes[index].out_channels
+        own = index if isinstance(index, tuple) else (index,)
+        size = sum(classes[i].out_channels for i in own)
         flops = 2 * prod(model.get_submodule(name).kernel_size) if op == "depthwise_conv" else 0
-        per_channel.append(PerChannel(name, op, classes[index].name, count // size, flops))
+        names = tuple(classes[i].name for i in own)
+        per_channel.append(PerChannel(name, op, names, count // size, flops))
     return Region(
         name=layers[0].name,
         scope="block",
@@ -124,13 +130,13 @@ def _cost(
 ) -> tuple[int, int]:
     params = flops = 0
     for part in found.layers:
-        n_in = part.in_channels if part.role == "entry" else widths[part.source]
+        n_in = part.in_channels if part.role == "entry" else part.reads(widths)
         n_out = part.out_channels if part.role == "exit" else widths[part.target]
-        weights = m * part.kernel * n_in * n_out
+        weights = m * part.kernel * n_in * n_out // part.groups
         params += weights + part.bias * (n_out if part.role == "exit" else m * n_out)
         flops += 2 * weights * positions[part.name]
     for module in found.modules:
-        channels = m * widths[found.classes.index(module.width)]
+        channels = m * found.width_of(module, widths)
         params += module.params * channels
         flops += module.flops * channels * positions.get(module.name, 0)
     return params, flops

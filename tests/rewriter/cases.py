@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -196,6 +198,95 @@ def _tokens_regions(model: nn.Module) -> tuple[Region, ...]:
     return (region(model, layers),)
 
 
+class Dense(nn.Module):
+    """A block whose layers read the concatenation of all before them, as in DenseNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.squeeze = nn.Conv2d(8, 6, 1, bias=False)
+        self.grow = nn.Conv2d(6, 4, 3, padding=1)
+        self.slope = nn.PReLU(12)
+        self.norm2 = nn.BatchNorm2d(12)
+        self.grow2 = nn.Conv2d(12, 4, 3, padding=1)
+        self.head = nn.Linear(4 * (8 + 4 + 4), 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.grow(self.squeeze(self.norm(x)).relu())
+        z = self.grow2(self.norm2(self.slope(torch.cat([x, y], 1))).relu())
+        pooled = nn.functional.adaptive_avg_pool2d(torch.cat((y, z, x), dim=1), 2)
+        return self.head(pooled.flatten(1))
+
+
+def _dense_regions(model: nn.Module) -> tuple[Region, ...]:
+    layers = [
+        layer(model, "stem", -1, 0),
+        layer(model, "squeeze", 0, 1),
+        layer(model, "grow", 1, 2),
+        layer(model, "grow2", (0, 2), 3),
+        layer(model, "head", (2, 3, 0), -1, inner=4),
+    ]
+    modules = [
+        ("norm", "batch_norm", 0),
+        ("slope", "prelu", (0, 2)),
+        ("norm2", "batch_norm", (0, 2)),
+    ]
+    return (region(model, layers, modules),)
+
+
+class Towers(nn.Module):
+    """Linear towers side by side, read block by block; one of them twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(5, 6), nn.Linear(5, 4)
+        self.middle, self.last = nn.Linear(16, 7), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.left(x).relu(), self.right(x).tanh()
+        return self.last(self.middle(torch.cat([left, right, left], -1)).relu())
+
+
+def _towers_regions(model: nn.Module) -> tuple[Region, ...]:
+    layers = [
+        layer(model, "left", -1, 0),
+        layer(model, "right", -1, 1),
+        layer(model, "middle", (0, 1, 0), 2),
+        layer(model, "last", 2, -1),
+    ]
+    return (region(model, layers),)
+
+
+class Gated(nn.Module):
+    """A grouped convolution and a squeeze-excite gate between two dense ones, as in RegNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 12, 1)
+        self.b = nn.Conv2d(12, 12, 3, padding=1, groups=3)
+        self.norm = nn.BatchNorm2d(12)
+        self.fc1, self.fc2 = nn.Conv2d(12, 4, 1), nn.Conv2d(4, 12, 1)
+        self.c = nn.Conv2d(12, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.b(self.a(x).relu())).relu()
+        gate = self.fc2(self.fc1(nn.functional.adaptive_avg_pool2d(x, 1)).relu())
+        return self.c(x * gate.sigmoid())
+
+
+def _gated_regions(model: nn.Module) -> tuple[Region, ...]:
+    layers = [
+        layer(model, "a", -1, 0),
+        replace(layer(model, "b", 0, 1), groups=3),
+        layer(model, "fc1", 1, 2),
+        layer(model, "fc2", 2, 1),
+        layer(model, "c", 1, -1),
+    ]
+    return (region(model, layers, [("norm", "batch_norm", 1)]),)
+
+
 CASES = {
     case.name: case
     for case in (
@@ -220,6 +311,9 @@ CASES = {
         ),
         Case("flatten_exit", _flatten_exit, (3, 3, 9), _flatten_exit_regions, ((2, (4, 3)),)),
         Case("conv3d", _conv3d, (2, 1, 4, 5, 4), _conv3d_regions, ((2, (3, 4)),)),
+        Case("dense", Dense, (2, 3, 5, 5), _dense_regions, ((3, (4, 3, 2, 2)),)),
+        Case("towers", Towers, (4, 5), _towers_regions, ((2, (3, 4, 5)),)),
+        Case("gated", Gated, (2, 3, 4, 4), _gated_regions, ((2, (6, 9, 3)),)),
         Case("tokens", _tokens, (2, 5, 6), _tokens_regions, ((4, (3, 2)),)),
     )
 }

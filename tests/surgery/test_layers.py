@@ -24,7 +24,9 @@ ROLES = [("entry", -1, 0), ("interior", 0, 1), ("exit", 1, -1)]
 
 def part(op: str, role: str, source: int, target: int, sizes: tuple[int, ...]) -> RegionLayer:
     n_in, n_out, kernel = sizes
-    return RegionLayer("x", op, role, source, target, n_in, n_out, kernel, 1, True)  # type: ignore[arg-type]
+    return RegionLayer(
+        "x", op, role, (source,) * (source >= 0), target, n_in, n_out, kernel, 1, True
+    )  # type: ignore[arg-type]
 
 
 def fill(module: nn.Module) -> nn.Module:

@@ -21,7 +21,7 @@ MODELS = {
 def structure(traced: TracedModel) -> object:
     """What both rungs must agree on."""
     layers = [
-        (x.name, x.op, x.source, x.target, x.in_channels, x.out_channels, x.groups, x.kernel,
+        (x.name, x.op, x.sources, x.target, x.in_channels, x.out_channels, x.groups, x.kernel,
          x.positions, x.bias, x.swappable)
         for x in traced.layers
     ]  # fmt: skip

@@ -147,7 +147,7 @@ def test_attention_weights_read_outside_their_module() -> None:
 
 PINS = {
     "fixed-view": lambda x: x.view(2, 8),
-    "concatenated": lambda x: torch.cat([x, x], 1)[:, :8],
+    "concatenated-with-fixed": lambda x: torch.cat([x, torch.ones(2, 4)], 1)[:, :8],
     "not-member-wise": lambda x: x[:, [1, 0, 2, 3, 4, 5, 6, 7]],
     "unknown-operator": lambda x: torch.cumsum(x, 1),
 }

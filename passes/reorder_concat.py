@@ -1,0 +1,56 @@
+"""Put each member's channels side by side where a split layer reads a concatenation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from cerewrite.errors import RewriteError
+from cerewrite.ir import RegionLayer
+from cerewrite.nn.channel_reorder import ConcatenationReader
+from cerewrite.rewriter.engine import Pass, PassResult, register
+from cerewrite.rewriter.session import Change, Session
+from cerewrite.surgery.concatenation import read_concatenation
+
+
+@register
+@dataclass(frozen=True)
+class ReorderConcat(Pass):
+    """Interior layers over a concatenation reorder their input; exits and norms need not.
+
+    The parts of a concatenation lie one after another, each with all members in it, so a layer
+    with one block per member gathers the slices of its members first (DESIGN 4).
+    """
+
+    name: ClassVar[str] = "reorder_concat"
+    after: ClassVar[tuple[str, ...]] = ("split_conv", "split_linear")
+
+    def apply(self, session: Session) -> PassResult:
+        """Swap every interior layer over a concatenation for one that reorders its input."""
+        found = _readers(session)
+        for change, layer in found:
+            m, widths = change.split.multiplicity, change.split.widths
+            inner = layer.kernel if layer.op == "linear" else 1
+            parts = tuple(m * widths[source] * inner for source in layer.sources)
+            session.change(layer.name, partial(read_concatenation, parts=parts))
+        return PassResult(self.name, bool(found), f"{len(found)} readers of concatenations")
+
+    def ensures(self, session: Session) -> None:
+        """No interior layer reads another member's channels."""
+        for _, layer in _readers(session):
+            if not isinstance(session.get(layer.name), ConcatenationReader):
+                raise RewriteError(
+                    f"'{layer.name}' reads a concatenation without reordering it",
+                    advice="run the pass 'reorder_concat' after the layers are split",
+                )
+
+
+def _readers(session: Session) -> list[tuple[Change, RegionLayer]]:
+    """Layers with one block per member that read several classes."""
+    return [
+        (change, layer)
+        for change in session.changes
+        for layer in change.region.layers
+        if layer.role == "interior" and len(layer.sources) > 1 and change.split.multiplicity > 1
+    ]
