@@ -83,12 +83,16 @@ class _Timer:
         blocks: dict[tuple[int, int], dict[int, float]] = {}
         for layer in region.layers:
             if layer.role == "interior":
-                at = blocks.setdefault((layer.source, layer.target), {})
-                for width, spent in self._interior(region, layer).items():
-                    at[width] = at.get(width, 0.0) + spent
+                times = self._interior(region, layer)
+                for source in layer.sources:
+                    at = blocks.setdefault((source, layer.target), {})
+                    for width, spent in times.items():
+                        at[width] = at.get(width, 0.0) + spent / len(layer.sources)
             else:
-                index = layer.target if layer.role == "entry" else layer.source
-                linear[index] += self._dense(region, layer) / region.sizes[index]
+                ends = (layer.target,) if layer.role == "entry" else layer.sources
+                channels = sum(region.sizes[index] for index in ends)
+                for index in ends:
+                    linear[index] += self._dense(region, layer) / channels
         between = channel_times(
             region, self._traced, self._model, batch=self._batch, store=self._store
         )
@@ -112,9 +116,11 @@ class _Timer:
 
     def _interior(self, region: Region, layer: RegionLayer) -> dict[int, float]:
         """Nanoseconds per member, by member width, at about the region's own total width."""
-        total = math.sqrt(region.sizes[layer.source] * region.sizes[layer.target])
+        read = layer.reads(region.sizes) / len(layer.sources)
+        total = math.sqrt(read * region.sizes[layer.target])
         found: dict[int, float] = {}
-        for width in GRID:
+        for least in GRID:
+            width = -(-least // layer.groups) * layer.groups
             if width > 2 * total and found:
                 break
             members = max(round(total / width), 1)
@@ -144,7 +150,7 @@ class _Timer:
         op = self._ops[self._ops[self._nodes[layer.name]].inputs[0]]
         shape = [self._batch * op.shape[0] // self._traced.batch, *op.shape[1:]]
         axis = len(shape) - 1 if layer.op == "linear" else 1
-        if layer.source >= 0:
+        if layer.sources:
             inner = layer.kernel if layer.op == "linear" else 1
-            shape[axis] = members * widths[layer.source] * inner
+            shape[axis] = members * layer.reads(widths) * inner
         return tuple(shape)
