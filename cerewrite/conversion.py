@@ -119,6 +119,8 @@ def convert(
     if plan is None:
         with clock("plan"):
             plan = make_plan(found, **theirs)
+    if found.scopes:
+        found = found.at_scope(plan.scope)
     init = theirs.get("init")
     passes = passes_for(init if callable(init) else None)
 

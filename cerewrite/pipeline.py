@@ -72,9 +72,9 @@ def analyze(
         latency_batch: time the model and its layers at this batch size on this machine, which a
             latency budget needs; see `cerewrite.latency.profile`.
         options: ``estimator`` (a registered one, "analytic"), ``parametrization`` ("ntk" or
-            "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage" or
-            "network"; see `cerewrite.analysis.find_regions`); and for
-            estimators that measure ``draws``, ``seed``, ``precision``, ``readout``, ``norms``,
+            "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage",
+            "network" or "auto"; see `cerewrite.analysis.find_regions`); and for estimators that
+            measure ``draws``, ``seed``, ``precision``, ``readout``, ``norms``,
             ``initialise``, ``executor``, ``progress`` (see `cerewrite.estimators.Assumption`).
 
     Raises:
@@ -111,7 +111,8 @@ def plan(
 
     Args:
         analysis: what `analyze` returned.
-        scope: the analysis's own, if given.
+        scope: the analysis's own, if given; of an ``auto`` analysis, one scope of it. Without,
+            an ``auto`` analysis's scopes are compared, and the plan says how (`Plan.scopes`).
         options: ``budget`` ("params", "params=0.5x", "flops=1.2G"; several hold together),
             ``objective`` ("primal": least nu within the budget; "dual": least cost at equal nu),
             ``include`` and ``exclude`` (rules), ``min_width``, ``max_multiplicity``,
@@ -125,6 +126,11 @@ def plan(
     """
     from cerewrite import planner
 
+    if analysis.scopes and scope in (None, analysis.scope):
+        return planner.compare_scopes(analysis, **options)
+    if scope in {found.scope for found in analysis.scopes}:
+        assert scope is not None
+        return planner.make_plan(analysis.at_scope(scope), **options)
     if scope not in (None, analysis.scope):
         raise UsageError(
             f"scope '{scope}' was asked for, the analysis was made at scope '{analysis.scope}'",

@@ -9,7 +9,7 @@ from typing import Any, Unpack, cast, get_args
 from torch import nn
 
 from cerewrite.analysis.regions import find_regions
-from cerewrite.analysis.scopes import SCOPES
+from cerewrite.analysis.scopes import AUTO, SCOPES
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.estimators import ESTIMATORS, Assumption, Corrections, LayerCorrection
 from cerewrite.estimators.base import Measuring, Parametrization
@@ -20,6 +20,7 @@ from cerewrite.ir import (
     LayerEstimate,
     Region,
     RegionEstimate,
+    ScopeFindings,
     Site,
     TracedModel,
 )
@@ -47,7 +48,8 @@ def analyze(
         estimator: registered estimator.
         parametrization: ``ntk`` or ``standard``.
         gain: ``as-built``, ``he``, or a positive number: fan_in * Var[W] of every layer.
-        scope: ``block``, ``stage`` or ``network`` (see `find_regions`).
+        scope: ``block``, ``stage`` or ``network`` (see `find_regions`), or ``auto`` for all of
+            them; `cerewrite.plan` then compares them.
         measuring: for estimators that measure: ``draws``, ``seed``, ``precision``, ``readout``,
             ``norms``, ``initialise``, ``executor``, ``progress`` (see `Assumption`).
 
@@ -60,17 +62,19 @@ def analyze(
             "the model has no linear or convolution layer", advice="there is nothing to analyse"
         )
     assumption = replace(_assumption(parametrization, gain), **measuring)
-    if scope not in SCOPES:
-        raise UsageError(f"unknown scope '{scope}'", advice=f"choose from: {', '.join(SCOPES)}")
+    if scope not in (*SCOPES, AUTO):
+        raise UsageError(
+            f"unknown scope '{scope}'", advice=f"choose from: {', '.join((*SCOPES, AUTO))}"
+        )
     method = ESTIMATORS[estimator]
     corrections = method.estimate(traced, model, example_inputs, assumption)
-    found, rejections = find_regions(traced, scope)
     by_name = {correction.layer: correction for correction in corrections.layers}
-    regions = tuple(_with_sites(region, traced, by_name) for region in found)
-    estimates = tuple(
-        RegionEstimate(r.name, region_nu(r.sites, r.multiplicity, r.widths), r) for r in regions
+    found = tuple(
+        _at_scope(traced, one, corrections, method.reference, estimator)
+        for one in (SCOPES if scope == AUTO else (scope,))
     )
-    owner = {site.layer: region.name for region in regions for site in region.sites}
+    first = found[0]
+    owner = {site.layer: item.name for item in first.regions for site in item.region.sites}
     total = sum(correction.kappa for correction in corrections.layers)
     return Analysis(
         model=traced.name,
@@ -79,15 +83,31 @@ def analyze(
         parametrization=parametrization,
         gain=str(gain),
         scope=scope,
-        nu=corrections.nu or _composed(estimates, corrections, owner, method.reference, estimator),
+        nu=first.nu,
         layers=tuple(_layer(layer, by_name[layer.name], total, owner) for layer in traced.layers),
-        regions=estimates,
-        rejections=traced.rejections + rejections,
+        regions=first.regions,
+        rejections=first.rejections,
         params=traced.params,
         flops=traced.flops,
         rung=traced.rung,
         assumptions=corrections.assumptions,
+        scopes=found if scope == AUTO else (),
     )
+
+
+def _at_scope(
+    traced: TracedModel, scope: str, corrections: Corrections, reference: str, method: str
+) -> ScopeFindings:
+    """Regions, refusals and the composed nu at one scope."""
+    by_name = {correction.layer: correction for correction in corrections.layers}
+    found, rejections = find_regions(traced, scope)
+    regions = tuple(_with_sites(region, traced, by_name) for region in found)
+    estimates = tuple(
+        RegionEstimate(r.name, region_nu(r.sites, r.multiplicity, r.widths), r) for r in regions
+    )
+    owner = {site.layer: region.name for region in regions for site in region.sites}
+    nu = corrections.nu or _composed(estimates, corrections, owner, reference, method)
+    return ScopeFindings(scope, nu, estimates, traced.rejections + rejections)
 
 
 def _assumption(parametrization: str, gain: str | float) -> Assumption:

@@ -86,10 +86,10 @@ ANALYSIS = _all(
         ),
         click.option(
             "--scope",
-            type=click.Choice(["block", "stage", "network"]),
+            type=click.Choice(["block", "stage", "network", "auto"]),
             default="block",
             show_default=True,
-            help="How far a region may reach.",
+            help="How far a region may reach; auto compares the three.",
         ),
         click.option(
             "--draws",

@@ -18,8 +18,10 @@ from cerewrite.ir.results import (
     Plan,
     RegionEstimate,
     Report,
+    ScopeFindings,
     Split,
 )
+from cerewrite.ir.scopes import ScopeOutcome
 from cerewrite.ir.serial import dumps, encode, loads
 from cerewrite.ir.timing import Forecast, Timing
 
@@ -49,6 +51,8 @@ __all__ = [
     "Rejection",
     "Report",
     "Role",
+    "ScopeFindings",
+    "ScopeOutcome",
     "Site",
     "Split",
     "Timing",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cerewrite.ir.outcomes import Rejection, Verification
 from cerewrite.ir.regions import Region
+from cerewrite.ir.scopes import ScopeOutcome
 from cerewrite.ir.timing import Forecast, Timing
 
 SCHEMA = 1
@@ -81,6 +82,23 @@ class RegionEstimate:
 
 
 @dataclass(frozen=True, slots=True)
+class ScopeFindings:
+    """What an analysis found at one of several scopes.
+
+    Attributes:
+        scope: ``block``, ``stage`` or ``network``.
+        nu: the model's nu, composed of this scope's regions where it is not measured.
+        regions: per region, in execution order.
+        rejections: what was refused, with reasons.
+    """
+
+    scope: str
+    nu: Estimate
+    regions: tuple[RegionEstimate, ...]
+    rejections: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Analysis:
     """What `cerewrite.analyze` returns.
 
@@ -90,7 +108,7 @@ class Analysis:
         estimator: registered estimator.
         parametrization: ``ntk`` or ``standard``.
         gain: ``as-built``, ``he`` or a number: the initialisation that was assumed.
-        scope: the scope the regions were found at.
+        scope: the scope the regions were found at; ``auto`` for all, with the regions of the first.
         nu: relative variance of the tangent kernel's diagonal, with its error.
         layers: per sampled layer, in execution order.
         regions: per region, in execution order.
@@ -101,6 +119,7 @@ class Analysis:
         assumptions: what the figures rest on, one sentence each.
         schema: version of this record.
         latency: nanoseconds per forward call as measured; 0 where nobody asked.
+        scopes: for ``auto``, what was found at every scope.
     """
 
     model: str
@@ -119,6 +138,21 @@ class Analysis:
     assumptions: tuple[str, ...]
     schema: int = SCHEMA
     latency: int = 0
+    scopes: tuple[ScopeFindings, ...] = ()
+
+    def at_scope(self, scope: str) -> Analysis:
+        """The analysis at one of the scopes that an ``auto`` analysis covers."""
+        found = next(item for item in self.scopes if item.scope == scope)
+        owner = {site.layer: item.name for item in found.regions for site in item.region.sites}
+        return replace(
+            self,
+            scope=scope,
+            nu=found.nu,
+            layers=tuple(replace(y, region=owner.get(y.name)) for y in self.layers),
+            regions=found.regions,
+            rejections=found.rejections,
+            scopes=(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +229,7 @@ class Plan:
         note: a comment; ignored by the program.
         renamed: old and new name of every parameter of a module that the plan swaps, "" for one
             that is gone; written when a plan is carried out, and ignored when it is read.
+        scopes: how the scopes compared, if they were.
     """
 
     model: str
@@ -216,6 +251,7 @@ class Plan:
     schema: int = SCHEMA
     note: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
+    scopes: tuple[ScopeOutcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

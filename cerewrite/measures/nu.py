@@ -18,7 +18,16 @@ layer ``k`` see the forward energies ``a_l`` of the sites below them and the bac
         X, Y, Z = (1 + rho v_aa / n_l) X,  (1 + rho v_ab / n_l) Y,  (1 + rho v_bb / n_l) Z
     DP = Z + 2 w_h Y + w_h^2 X - S^2
 
-and ``DP1`` is its leading order in 1/n. On ReLU chains it is within 1 to 3 % of the exact
+and ``DP1`` is its leading order in 1/n. That is a chain: every site splits the same share ``S``
+into ``f_up`` and ``f_dn``. Where the shares differ (a residual stream with its branches, each of
+which sees a part of the kernel only) corrections compose as those of separate layers do::
+
+    inflation(n) = [prod_l (1 + c_l / n_l) - 1] / sum_l c_l / n_l
+
+On residual MLPs that are split whole it agreed with Monte-Carlo where the recursion was up to
+85 % high.
+
+On ReLU chains the recursion is within 1 to 3 % of the exact
 moments where a product of ``1 + v_aa / n`` is 2 to 8 % off.
 
 References:
@@ -41,6 +50,9 @@ HUGE = 1e300
 
 TINY = 1e-14
 """Leading orders at or below it leave the inflation at 1 (dimensionless)."""
+
+UNEVEN = 0.02
+"""Relative differences between the sites' shares above it mark a region that is no chain."""
 
 
 def member_nu(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
@@ -85,6 +97,8 @@ def inflation(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
     """
     inverse = 1.0 / np.asarray(widths, dtype=np.float64).T
     share = math.fsum(site.f_up + site.f_dn for site in sites) / max(len(sites), 1)
+    if not _is_chain(sites, share):
+        return _of_branches(sites, inverse)
     steps = [share, *(site.f_up for site in sites), 0.0]
     x = np.ones(inverse.shape[1])
     y, z, leading = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
@@ -101,6 +115,22 @@ def inflation(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
         second[np.isnan(second)] = np.inf
         usable = (leading > TINY * max(share * share, TINY)) & (second > 0.0)
         return np.divide(second, leading, out=np.ones_like(x), where=usable)
+
+
+def _is_chain(sites: Sequence[Site], share: float) -> bool:
+    """Whether all sites split the same share of the kernel into above and below."""
+    return all(abs(site.f_up + site.f_dn - share) <= UNEVEN * abs(share) for site in sites)
+
+
+def _of_branches(sites: Sequence[Site], inverse: FloatArray) -> FloatArray:
+    """The inflation of corrections that compose as those of separate layers."""
+    total, logs = np.zeros(inverse.shape[1]), np.zeros(inverse.shape[1])
+    for site in sites:
+        kappa = site.coefficient * inverse[site.width]
+        total += kappa
+        logs += np.log1p(kappa)
+    with np.errstate(over="ignore"):
+        return np.divide(np.expm1(logs), total, out=np.ones_like(total), where=total > TINY)
 
 
 def _leading(site: Site, share: float) -> float:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cerewrite import ir
 from cerewrite.reporter.analysed import assumptions, headline, layers, regions, rejections
-from cerewrite.reporter.planned import before_and_after, request, splits
+from cerewrite.reporter.planned import before_and_after, compared_scopes, request, splits
 from cerewrite.reporter.proved import alarms, checks, exported, run_facts
 from cerewrite.reporter.section import Section
 from cerewrite.reporter.timed import slower, timings
@@ -29,6 +29,7 @@ def plan_sections(
     """The request and its range, splits, refusals, and the figures before and after."""
     return [
         request(plan),
+        *compared_scopes(plan),
         splits(plan, analysis, full=full),
         *rejections(plan.rejections, full=full),
         before_and_after(plan),
@@ -43,7 +44,7 @@ def report_sections(report: ir.Report, *, full: bool) -> list[Section]:
     if plan is None or full:
         sections.append(regions(analysis, full=full))
     if plan is not None:
-        sections += [request(plan), splits(plan, analysis, full=full)]
+        sections += [request(plan), *compared_scopes(plan), splits(plan, analysis, full=full)]
     sections += [*rejections(tuple(refused), full=full), *assumptions(analysis)]
     if report.verification is not None:
         sections.append(checks(report.verification))

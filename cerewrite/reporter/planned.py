@@ -70,6 +70,38 @@ def splits(plan: ir.Plan, analysis: ir.Analysis | None = None, *, full: bool) ->
     )
 
 
+def compared_scopes(plan: ir.Plan) -> tuple[Section, ...]:
+    """How the scopes fared under the same budgets, if they were compared."""
+    if not plan.scopes:
+        return ()
+    rows = []
+    for item in plan.scopes:
+        figures = (count(item.params), scaled(item.flops), number(item.nu_before))
+        after = (number(item.nu_after), f"{item.gain:.3g}x") if not item.refused else ("-", "-")
+        verdict = "chosen" if item.chosen else "no plan" if item.refused else ""
+        rows.append((item.scope, str(item.splits), *figures, *after, verdict))
+    gain = "nu" if plan.objective == "primal" else plan.budgets[0].cost
+    won = next(item for item in plan.scopes if item.chosen)
+    others = [item for item in plan.scopes if not item.chosen and not item.refused]
+    lines = [f"{item.scope}: {item.refused}" for item in plan.scopes if item.refused]
+    if others:
+        second = max(others, key=lambda item: item.gain)
+        by = won.gain / second.gain
+        ahead = f"by {100 * (by - 1):.3g} %" if by > 1 else "with the same gain"
+        lines.insert(0, f"Scope {won.scope} wins over {second.scope} {ahead}.")
+    return (
+        Section(
+            title="Scopes compared",
+            columns=(
+                "scope", ">splits", ">params", ">FLOPs", ">nu\nbefore", ">nu\nafter",
+                f">{gain}\ngain", "",
+            ),
+            rows=tuple(rows),
+            lines=tuple(lines),
+        ),
+    )  # fmt: skip
+
+
 def before_and_after(plan: ir.Plan) -> Section:
     """Params, FLOPs and nu of the whole model, with ratios; what may be claimed of them."""
     old, new = plan.baseline, plan.planned

@@ -152,3 +152,13 @@ def test_nu_scores_add_up_to_the_model() -> None:
     measure, sites = MEASURES["nu"], relu_chain(2)
     score = measure.score(measure.member(sites, np.asarray([[9, 9]])), np.asarray([3]))
     assert math.expm1(2 * score[0]) == pytest.approx(compose([region_nu(sites, 3, [9, 9])] * 2))
+
+
+def test_branches_that_see_a_part_of_the_kernel_compose_like_layers() -> None:
+    """A stream with a branch: the shares differ, so the chain's recursion does not hold."""
+    stream = Site("stem", 0, f_up=0.8, f_dn=0.2, v_aa=5.0, v_bb=5.0, v_ab=1.0)
+    branch = Site("block", 1, f_up=0.4, f_dn=0.2, v_aa=5.0, v_bb=5.0, v_ab=1.0)
+    widths = (24.0, 12.0)
+    kappas = [stream.coefficient / 24, branch.coefficient / 12]
+    expected = (1 + kappas[0]) * (1 + kappas[1]) - 1
+    assert region_nu((stream, branch), 3, widths) == pytest.approx(expected / 3, rel=1e-12)

@@ -1,0 +1,55 @@
+"""Several scopes under the same budgets: which one wins, and by how much."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cerewrite.errors import PlanError, UsageError
+from cerewrite.ir import Analysis, Plan, ScopeOutcome
+from cerewrite.planner.make import make_plan
+
+
+def compare_scopes(analysis: Analysis, **options: Any) -> Plan:
+    """The best of every scope's plan, with the comparison in `Plan.scopes`.
+
+    Each plan is held against its own baseline (see `ScopeOutcome`); of equal gains the narrower
+    scope wins. A rule or a constraint that leaves one scope nothing to do refuses that scope.
+
+    Args:
+        analysis: made at scope ``auto``.
+        options: those of `make_plan`.
+
+    Raises:
+        CerewriteError: the first scope's, if no scope has a plan.
+    """
+    plans: dict[str, Plan] = {}
+    outcomes: list[ScopeOutcome] = []
+    first: PlanError | UsageError | None = None
+    for found in analysis.scopes:
+        try:
+            plan = make_plan(analysis.at_scope(found.scope), **options)
+        except (PlanError, UsageError) as error:
+            first = first or error
+            same = (analysis.params, analysis.flops, found.nu.value, found.nu.value)
+            outcomes.append(ScopeOutcome(found.scope, 0, *same, 1.0, refused=error.message))
+            continue
+        plans[found.scope] = plan
+        outcomes.append(_outcome(plan))
+    if not plans:
+        assert first is not None
+        raise first
+    won = max((item for item in outcomes if item.scope in plans), key=lambda item: item.gain)
+    marked = tuple(replace(item, chosen=item is won) for item in outcomes)
+    return replace(plans[won.scope], scopes=marked)
+
+
+def _outcome(plan: Plan) -> ScopeOutcome:
+    old, new = plan.baseline, plan.planned
+    if plan.objective == "dual":
+        cost = plan.budgets[0].cost
+        gain = getattr(old, cost, old.params) / max(getattr(new, cost, new.params), 1)
+    else:
+        gain = old.nu / new.nu if new.nu > 0 else 1.0
+    splits = len(plan.splits)
+    return ScopeOutcome(plan.scope, splits, new.params, new.flops, old.nu, new.nu, gain)

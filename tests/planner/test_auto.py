@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+import cerewrite
+from cerewrite import ir
+from tests.models import ResidualNet, StagedNet, chain
+
+IMAGE = torch.ones(2, 3, 8, 8)
+
+
+def analysed(model: torch.nn.Module, x: torch.Tensor = IMAGE, scope: str = "auto") -> ir.Analysis:
+    torch.manual_seed(0)
+    return cerewrite.analyze(model, x, scope=scope)
+
+
+def test_the_best_scope_is_chosen_and_the_others_are_on_record() -> None:
+    analysis = analysed(StagedNet(channels=(16, 24)))
+    plan = cerewrite.plan(analysis, budget="params")
+    assert [item.scope for item in plan.scopes] == ["block", "stage", "network"]
+    block, *others = plan.scopes
+    assert "one-hidden-layer" in block.refused and (block.splits, block.gain) == (0, 1.0)
+    (won,) = (item for item in plan.scopes if item.chosen)
+    assert won.scope == plan.scope and won.gain == max(item.gain for item in others) > 1
+    assert (won.params, won.nu_after) == (plan.planned.params, plan.planned.nu)
+    for item in others:
+        alone = cerewrite.plan(analysis, scope=item.scope, budget="params")
+        assert (alone.scope, alone.planned.nu) == (item.scope, item.nu_after)
+
+
+def test_one_estimate_serves_every_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cerewrite.estimators import ESTIMATORS
+
+    calls = []
+    estimate = ESTIMATORS["analytic"].estimate
+    monkeypatch.setattr(
+        type(ESTIMATORS["analytic"]), "estimate", lambda self, *a: calls.append(a) or estimate(*a)
+    )
+    analysis = analysed(ResidualNet())
+    assert len(calls) == 1
+    for scope in ("block", "stage", "network"):
+        alone = analysed(ResidualNet(), scope=scope)
+        assert analysis.at_scope(scope).regions == alone.regions
+        assert analysis.at_scope(scope).nu == alone.nu
+
+
+def test_of_equal_scopes_the_narrowest_wins() -> None:
+    plan = cerewrite.plan(analysed(chain([16, 16, 16]), torch.ones(2, 7)), budget="params")
+    assert plan.scope == "block"
+    assert len({item.gain for item in plan.scopes}) == 1
+
+
+def test_without_any_plan_the_first_scopes_reason_is_raised() -> None:
+    with pytest.raises(cerewrite.PlanError, match="scope 'block'"):
+        cerewrite.plan(analysed(chain([8]), torch.ones(2, 7)))
+
+
+def test_dual_gain_is_the_costs() -> None:
+    plan = cerewrite.plan(analysed(StagedNet(channels=(16, 24))), objective="dual")
+    (won,) = (item for item in plan.scopes if item.chosen)
+    assert won.gain == plan.baseline.params / plan.planned.params
+
+
+def test_records_survive_json() -> None:
+    analysis = analysed(ResidualNet())
+    plan = cerewrite.plan(analysis)
+    assert ir.loads(ir.Plan, ir.dumps(plan), source="test") == plan
+    assert ir.loads(ir.Analysis, ir.dumps(analysis), source="test") == analysis
+
+
+def test_a_scope_outside_the_analysis_is_refused() -> None:
+    with pytest.raises(cerewrite.UsageError, match="made at scope 'block'"):
+        cerewrite.plan(analysed(ResidualNet(), scope="block"), scope="network")
