@@ -1,5 +1,6 @@
 """Frozen data: what the stages hand to each other."""
 
+from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
 from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile
@@ -11,10 +12,8 @@ from cerewrite.ir.results import (
     Analysis,
     Budget,
     Estimate,
-    Export,
     Figures,
     LayerEstimate,
-    Parity,
     Plan,
     RegionEstimate,
     Report,

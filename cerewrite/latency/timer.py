@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Analysis, BlockTimes, Profile, Region, RegionLayer, TracedModel
+from cerewrite.ir import (
+    Analysis,
+    BlockTimes,
+    Profile,
+    Region,
+    RegionEstimate,
+    RegionLayer,
+    TracedModel,
+)
 from cerewrite.latency.between import channel_times
 from cerewrite.latency.clocked import evaluating, nanoseconds, with_rows
 from cerewrite.latency.store import Store, machine
@@ -58,12 +66,17 @@ def profile(
     timer = _Timer(traced, model, batch, kept)
     args = with_rows(inputs, traced.batch, batch)
     with torch.inference_mode(), evaluating(model):
-        regions = tuple(
-            replace(item, region=timer.region(item.region)) for item in analysis.regions
+        regions = _timed(timer, analysis.regions)
+        scopes = tuple(
+            replace(found, regions=_timed(timer, found.regions)) for found in analysis.scopes
         )
         whole = nanoseconds(lambda: model(**args) if isinstance(args, dict) else model(*args))
     kept.save()
-    return replace(analysis, regions=regions, latency=round(whole))
+    return replace(analysis, regions=regions, scopes=scopes, latency=round(whole))
+
+
+def _timed(timer: _Timer, items: tuple[RegionEstimate, ...]) -> tuple[RegionEstimate, ...]:
+    return tuple(replace(item, region=timer.region(item.region)) for item in items)
 
 
 class _Timer:
