@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -57,34 +57,40 @@ def bench(
     """
     _check(engines, batches, thread_counts, runs)
     example = ExampleInputs.of(original, example_inputs)
-    found = []
+    sized = {batch: example.resized(batch) for batch in batches}
+    found: list[Timing] = []
     with evaluating(original), evaluating(rewritten):
         for count in thread_counts:
-            for batch in batches:
-                inputs = example.resized(batch)
-                found += [_measure(engine, original, rewritten, inputs, batch, count, runs)
-                          for engine in engines]  # fmt: skip
+            for engine in engines:
+                found += _measure(engine, (original, rewritten), example_inputs, sized, count, runs)
     return tuple(found)
 
 
 def _measure(
     engine: str,
-    original: nn.Module,
-    rewritten: nn.Module,
-    inputs: Any,
-    batch: int,
+    models: tuple[nn.Module, nn.Module],
+    example: Any,
+    sized: Mapping[int, Any],
     count: int | None,
     runs: int,
-) -> Timing:
+) -> Iterator[Timing]:
+    """One engine at one number of threads, at every batch size."""
     with threads(count) as used, ExitStack() as stack:
         try:
-            calls = [ENGINES[engine](model, inputs, stack) for model in (original, rewritten)]
+            prepared = [ENGINES[engine](model, example, stack) for model in models]
         except EngineRefusal as refusal:
-            return Timing(engine, batch, used, refused=str(refusal))
-        before, after = interleave(calls, runs=runs)
-    return Timing(
-        engine, batch, used, before.median, before.spread, after.median, after.spread, before.runs
-    )
+            yield from (Timing(engine, batch, used, refused=str(refusal)) for batch in sized)
+            return
+        for batch, inputs in sized.items():
+            try:
+                calls = [bind(inputs) for bind in prepared]
+            except EngineRefusal as refusal:
+                yield Timing(engine, batch, used, refused=str(refusal))
+                continue
+            one, two = interleave(calls, runs=runs)
+            yield Timing(
+                engine, batch, used, one.median, one.spread, two.median, two.spread, one.runs
+            )
 
 
 def _check(

@@ -17,47 +17,61 @@ from cerewrite.exporter import ExampleInputs, Runner
 
 Call = Callable[[], object]
 Inputs = tuple[Any, ...] | dict[str, Any]
+Bind = Callable[[Inputs], Call]
+"""Inputs in, what runs the prepared model on them out."""
 
 
 class EngineRefusal(Exception):
     """This engine cannot run this model here; the text says why."""
 
 
-def eager(model: nn.Module, inputs: Inputs, stack: ExitStack) -> Call:
+def eager(model: nn.Module, example: Inputs, stack: ExitStack) -> Bind:
     """The module itself, without gradients."""
 
-    def run() -> object:
-        with torch.inference_mode():
-            return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+    def bind(inputs: Inputs) -> Call:
+        def run() -> object:
+            with torch.inference_mode():
+                return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
 
-    return run
+        return run
+
+    return bind
 
 
-def compiled(model: nn.Module, inputs: Inputs, stack: ExitStack) -> Call:
+def compiled(model: nn.Module, example: Inputs, stack: ExitStack) -> Bind:
     """``torch.compile`` with its default backend, compiled before the first run."""
     torch._dynamo.reset()
-    run = eager(torch.compile(model), inputs, stack)  # type: ignore[arg-type]
-    try:
-        run()
-    except Exception as error:  # whatever a backend or its compiler raises is the reason
-        raise EngineRefusal(f"torch.compile fails: {type(error).__name__}: {error}") from error
-    return run
+    fast = eager(torch.compile(model), example, stack)  # type: ignore[arg-type]
+
+    def bind(inputs: Inputs) -> Call:
+        run = fast(inputs)
+        try:
+            run()
+        except Exception as error:  # whatever a backend or its compiler raises is the reason
+            raise EngineRefusal(f"torch.compile fails: {type(error).__name__}: {error}") from error
+        return run
+
+    return bind
 
 
-def onnx_runtime(model: nn.Module, inputs: Inputs, stack: ExitStack) -> Call:
+def onnx_runtime(model: nn.Module, example: Inputs, stack: ExitStack) -> Bind:
     """The exported file in ONNX Runtime, on the CPU; parity is proved on the way."""
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     file = Path(folder, "model.onnx")
     try:
-        exporter.export_onnx(model, file, inputs, batches=(2,))
+        exporter.export_onnx(model, file, example, batches=(2,))
         runner = Runner(file)
-        feed = runner.feed(ExampleInputs.of(model, inputs), inputs, file.name)
     except ExportError as error:
         raise EngineRefusal(f"no ONNX file: {error}") from error
-    return lambda: runner.run(feed)
+
+    def bind(inputs: Inputs) -> Call:
+        feed = runner.feed(ExampleInputs.of(model, inputs), inputs, file.name)
+        return lambda: runner.run(feed)
+
+    return bind
 
 
-ENGINES: Mapping[str, Callable[[nn.Module, Inputs, ExitStack], Call]] = {
+ENGINES: Mapping[str, Callable[[nn.Module, Inputs, ExitStack], Bind]] = {
     "eager": eager,
     "compile": compiled,
     "onnxruntime": onnx_runtime,
