@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+<<<<<<< HEAD
 from collections.abc import Callable, Mapping, Sequence
+=======
+import os
+from collections.abc import Mapping, Sequence
+>>>>>>> e309431 (Warm start: members take trained channels, fitted in closed form)
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import artifacts, ir
 from cerewrite.budgets import BUDGETS, needs_times
 from cerewrite.clock import Clock
+<<<<<<< HEAD
 from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
+=======
+from cerewrite.errors import UsageError, VerificationError
+from cerewrite.loader import read_inputs
+>>>>>>> e309431 (Warm start: members take trained channels, fitted in closed form)
 from cerewrite.pipeline import (
     AnalysisOptions,
     PathLike,
@@ -32,6 +42,10 @@ ROUNDS = 4
 
 TIGHTER = 0.98
 """What a new limit leaves for noise."""
+
+
+LEAST = 8
+"""Fewer calibration examples than these are not divided: all are fitted and measured on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +87,11 @@ def convert(
     source: str | None = None,
     clock: Clock | None = None,
     bench: bool | Mapping[str, Any] = False,
+<<<<<<< HEAD
     latency_batch: int | None = None,
+=======
+    calibration: Any = None,
+>>>>>>> e309431 (Warm start: members take trained channels, fitted in closed form)
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
     """Analyse, plan, rewrite, verify and, on request, export and save.
@@ -91,8 +109,14 @@ def convert(
         clock: times the stages.
         bench: time the original and the rewritten model, and where that is slower an aligned
             plan's as well; a mapping gives options of `cerewrite.bench`.
+<<<<<<< HEAD
         latency_batch: batch size of a latency budget, 1 if there is one. The built model is
             timed, and planned anew with a tighter limit where it is slower than was asked for.
+=======
+        calibration: with ``weights="transfer"``, one batch of inputs as the model takes them, or
+            a ``.npy`` or ``.npz`` file of them: members are fitted on three quarters, and the
+            output error is measured on the last one (on ``example_inputs`` without any).
+>>>>>>> e309431 (Warm start: members take trained channels, fitted in closed form)
         options: those of `analyze` and `plan`.
 
     Raises:
@@ -122,6 +146,7 @@ def convert(
     if found.scopes:
         found = found.at_scope(plan.scope)
     init = theirs.get("init")
+<<<<<<< HEAD
     passes = passes_for(init if callable(init) else None)
 
     def build(made: ir.Plan) -> Conversion:
@@ -131,6 +156,11 @@ def convert(
     if any(BUDGETS[budget.cost].timed for budget in plan.budgets) and found.latency:
         result = _within_latency(result, build, model, inputs, theirs, clock)
         plan = result.plan
+=======
+    fitted, unseen = _calibration(plan, calibration, inputs)
+    passes = passes_for(init if callable(init) else None, fitted)
+    result = _rewrite(model, plan, found, inputs, clock, passes, unseen)
+>>>>>>> e309431 (Warm start: members take trained channels, fitted in closed form)
     if bench is not False:
         planning = theirs or _request(plan)
         asked = {} if bench is True else bench
@@ -154,6 +184,22 @@ def convert(
     )
     report = dataclasses.replace(result.report, export=export, seconds=clock.seconds)
     return dataclasses.replace(result, export=export, report=report)
+
+
+def _calibration(plan: ir.Plan, given: Any, inputs: Any) -> tuple[Any, Any]:
+    """Inputs to fit a warm start on, and inputs to measure it on."""
+    from cerewrite.transfer.calibration import divide, examples
+
+    if given is None:
+        return None, inputs
+    if plan.weights != "transfer":
+        raise UsageError(
+            "calibration inputs were given, but the plan draws its weights anew",
+            advice="ask for a plan with weights='transfer'",
+        )
+    batch = read_inputs(given) if isinstance(given, str | os.PathLike) else as_arguments(given)
+    count = examples(batch)
+    return divide(batch, count - count // 4) if count >= LEAST else (batch, batch)
 
 
 def _request(plan: ir.Plan) -> PlanOptions:
@@ -220,6 +266,7 @@ def _rewrite(
     inputs: Any,
     clock: Clock,
     passes: Sequence[Pass],
+    unseen: Any,
 ) -> Conversion:
     """Rewrite, verify, and refuse a model that fails a check."""
     from cerewrite import planner, rewriter, verifier
@@ -230,6 +277,10 @@ def _rewrite(
         made = dataclasses.replace(made, renamed=rewritten.renamed)
     with clock("verify"):
         verification = verifier.verify(model, rewritten.model, made, inputs)
+        if made.weights == "transfer" and made.splits:
+            redrawn = rewriter.rewrite(dataclasses.replace(made, weights="reinitialise"), model)
+            check = verifier.check_transfer(model, rewritten.model, redrawn.model, unseen)
+            verification = ir.Verification((*verification.checks, check))
     if verification.failures:
         failed = "; ".join(f"{check.name}: {check.detail}" for check in verification.failures)
         raise VerificationError(

@@ -52,6 +52,7 @@ class PlanOptions(TypedDict, total=False):
     seed: int
     init: str | Callable[..., Any]
     exit_scale: str
+    weights: str
 
 
 def analyze(
@@ -117,7 +118,8 @@ def plan(
             ``objective`` ("primal": least nu within the budget; "dual": least cost at equal nu),
             ``include`` and ``exclude`` (rules), ``min_width``, ``max_multiplicity``,
             ``channel_multiple``, ``uniform``, ``seed``, ``init`` (how weights are drawn),
-            ``exit_scale`` ("folded", "explicit").
+            ``exit_scale`` ("folded", "explicit"),
+            ``weights`` ("reinitialise", "transfer").
 
     Raises:
         UsageError: if a budget, rule or constraint cannot be read.
@@ -145,6 +147,7 @@ def apply(
     *,
     inplace: bool = False,
     init: str | Callable[..., Any] | None = None,
+    calibration: Any = None,
 ) -> nn.Module:
     """The rewritten model; the members' weights are drawn anew, all others are kept.
 
@@ -155,6 +158,8 @@ def apply(
         init: an initialiser, or a function ``f(weight)`` that fills the weight
             ``[out, in / groups, *kernel]`` of one member's layer in place, such as those of
             ``torch.nn.init``; instead of the plan's.
+        calibration: for a plan whose weights are transferred, one batch of inputs on which the
+            members are fitted; without it the original's weights are copied as they are.
 
     Raises:
         PlanError: if the plan contradicts itself.
@@ -164,16 +169,19 @@ def apply(
     from cerewrite import planner, rewriter
 
     planner.check_plan(plan)
-    passes = passes_for(init)
+    passes = passes_for(init, as_arguments(calibration))
     return rewriter.rewrite(plan, model, inplace=inplace, passes=passes).model
 
 
-def passes_for(init: str | Callable[..., Any] | None = None) -> tuple[Pass, ...]:
+def passes_for(
+    init: str | Callable[..., Any] | None = None, calibration: Any = None
+) -> tuple[Pass, ...]:
     """The default passes, with these options."""
     from cerewrite import rewriter
     from passes.reinitialise import Reinitialise
+    from passes.transfer_weights import TransferWeights
 
-    return rewriter.default_passes_with(Reinitialise(init))
+    return rewriter.default_passes_with(Reinitialise(init), TransferWeights(calibration))
 
 
 def revert(model: nn.Module) -> nn.Module:

@@ -445,3 +445,23 @@ def test_latency_budget(model: Path) -> None:
     assert result.exit_code == 0
     assert "asked     at most 2.000x of the original's time (eager, batch 4" in result.output
     assert run("plan", "model.py", "--budget", "latency=3parsecs").exit_code == 2
+
+
+def test_warm_start(model: Path) -> None:
+    import numpy as np
+
+    np.save("x.npy", np.random.default_rng(0).standard_normal((64, 16)))
+    options = ("--weights", "transfer", "--calibration", "x.npy")
+    first = run("convert", "model.py", *options, "--out", "first")
+    assert first.exit_code == 0, first.output
+    assert "warm start" in first.output and "before any training" in first.output
+    again = run("apply", "first/plan.json", "model.py", "--calibration", "x.npy", "--out", "again")
+    assert again.exit_code == 0, again.output
+    weights = [(Path(name) / artifacts.WEIGHTS).read_bytes() for name in ("first", "again")]
+    assert weights[0] == weights[1]
+    assert run("convert", "model.py", *options, "--dry-run").exit_code == 0
+    np.save("y.npy", np.zeros((64, 5)))
+    wrong = run("convert", "model.py", "--weights", "transfer", "--calibration", "y.npy")
+    assert wrong.exit_code == 7 and "does not take the calibration inputs [48, 5]" in wrong.stderr
+    unused = run("convert", "model.py", "--calibration", "x.npy")
+    assert unused.exit_code == 2 and "draws its weights anew" in unused.stderr

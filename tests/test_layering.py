@@ -22,7 +22,7 @@ LEVELS = (
     ("surgery",),
     ("oprules",),
     ("latency",),
-    ("empirical",),
+    ("empirical", "transfer"),
     ("estimators",),
     ("loader", "tracer", "analysis", "planner"),
     ("rewriter",),

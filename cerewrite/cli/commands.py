@@ -76,6 +76,7 @@ def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
 @opt.ANALYSIS
 @opt.PLAN
 @opt.DRAWING
+@opt.CALIBRATION
 @opt.folder_option(required=False)
 @opt.onnx_options(switch=True)
 @opt.bench_options(switch=True)
@@ -104,6 +105,7 @@ def convert(
     opset = options.pop("opset")
     asked = {name: options.pop(name) for name in opt.BENCH_NAMES}
     if dry_run:
+        del options["calibration"]
         _print(session, _plan(session, model, options))
         session.say("\ndry run: nothing was changed or written")
         return
@@ -130,6 +132,7 @@ def convert(
 @click.argument("plan")
 @click.argument("model")
 @opt.INPUT
+@opt.CALIBRATION
 @opt.folder_option(required=True)
 @opt.onnx_options(switch=True)
 @opt.FORCE
@@ -155,6 +158,7 @@ def apply(
         overwrite=force,
         onnx=onnx,
         opset=opset,
+        calibration=options["calibration"],
         source=loaded.spec,
         clock=session.clock,
     )

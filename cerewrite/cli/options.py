@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cerewrite.initialisers import INITIALISERS
-from cerewrite.ir import EXIT_SCALES
+from cerewrite.ir import EXIT_SCALES, WEIGHT_SOURCES
 from cerewrite.loader import InputShape, parse_input_shape
 
 Command = Callable[..., Any]
@@ -191,7 +191,22 @@ DRAWING = _all(
             show_default=True,
             help="1/sqrt(m) of the members' sum: in the exits' weights, or a multiplier.",
         ),
+        click.option(
+            "--weights",
+            type=click.Choice(WEIGHT_SOURCES),
+            default="reinitialise",
+            show_default=True,
+            help="Draw the members' weights, or carry the original's into them.",
+        ),
     ]
+)
+
+
+CALIBRATION = click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A batch of inputs, .npy or .npz, to fit transferred weights on.",
 )
 
 

@@ -8,6 +8,7 @@ from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
     EXIT_SCALES,
     SCHEMA,
+    WEIGHT_SOURCES,
     Alternative,
     Analysis,
     Budget,
@@ -27,6 +28,7 @@ from cerewrite.ir.timing import Forecast, Timing
 __all__ = [
     "EXIT_SCALES",
     "SCHEMA",
+    "WEIGHT_SOURCES",
     "Alternative",
     "Analysis",
     "BlockTimes",

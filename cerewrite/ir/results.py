@@ -13,6 +13,8 @@ from cerewrite.ir.timing import Forecast, Timing
 SCHEMA = 1
 EXIT_SCALES = ("folded", "explicit")
 """Where the ``1 / sqrt(m)`` of the members' sum may go."""
+WEIGHT_SOURCES = ("reinitialise", "transfer")
+"""Where the members' weights may come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,8 @@ class Plan:
             a user's function, which `apply` must be given again.
         exit_scale: where the ``1 / sqrt(m)`` of the members' sum goes: ``folded`` into the exits'
             weights, or ``explicit``, a multiplier of the exits.
+        weights: where the members' weights come from: ``reinitialise`` (drawn) or ``transfer``
+            (the original's own, which are then part of what makes the result).
         schema: version of this record.
         note: a comment; ignored by the program.
         renamed: old and new name of every parameter of a module that the plan swaps, "" for one
@@ -249,6 +253,7 @@ class Plan:
     seed: int
     init: str = "gain"
     exit_scale: str = "folded"
+    weights: str = "reinitialise"
     schema: int = SCHEMA
     note: str = ""
     renamed: tuple[tuple[str, str], ...] = ()

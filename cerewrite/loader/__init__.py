@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cerewrite.errors import LoadError
 from cerewrite.loader import running, search
+from cerewrite.loader.arrays import read_inputs
 from cerewrite.loader.inputs import (
     Inputs,
     InputShape,
@@ -33,6 +34,7 @@ __all__ = [
     "load",
     "make_inputs",
     "parse_input_shape",
+    "read_inputs",
     "split_spec",
 ]
 

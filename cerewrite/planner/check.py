@@ -7,7 +7,7 @@ import math
 from cerewrite.budgets import BUDGETS, joint_costs
 from cerewrite.errors import PlanError
 from cerewrite.initialisers import INITIALISERS
-from cerewrite.ir import EXIT_SCALES, SCHEMA, Figures, Plan, Region, Split
+from cerewrite.ir import EXIT_SCALES, SCHEMA, WEIGHT_SOURCES, Figures, Plan, Region, Split
 from cerewrite.measures import region_nu
 
 AGAIN = "mend the field, or run `cerewrite plan` again"
@@ -55,10 +55,12 @@ def check_plan(plan: Plan) -> None:
 
 
 def _check_drawing(plan: Plan) -> None:
-    if plan.exit_scale not in EXIT_SCALES:
-        raise PlanError(
-            f"the plan's exit_scale is '{plan.exit_scale}'", advice=f"write {EXIT_SCALES[0]}"
-        )
+    for name, choices in (("exit_scale", EXIT_SCALES), ("weights", WEIGHT_SOURCES)):
+        if getattr(plan, name) not in choices:
+            raise PlanError(
+                f"the plan's {name} is '{getattr(plan, name)}'",
+                advice=f"write {' or '.join(choices)}",
+            )
     if ":" not in plan.init and plan.init not in INITIALISERS:
         raise PlanError(
             f"the plan's init is '{plan.init}', which is no initialiser",

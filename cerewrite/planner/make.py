@@ -10,7 +10,16 @@ from functools import partial
 from cerewrite.budgets import Design, joint_costs, parse_budgets, share_layers
 from cerewrite.errors import PlanError, UsageError
 from cerewrite.initialisers import INITIALISERS, Custom, custom_name
-from cerewrite.ir import EXIT_SCALES, Analysis, Figures, Plan, Region, Rejection, Split
+from cerewrite.ir import (
+    EXIT_SCALES,
+    WEIGHT_SOURCES,
+    Analysis,
+    Figures,
+    Plan,
+    Region,
+    Rejection,
+    Split,
+)
 from cerewrite.measures import MEASURES, baseline_nu, compose, region_nu, remaining_kappas
 from cerewrite.planner.choose import Choice, Objective, choose_designs
 from cerewrite.planner.limits import check_limits, find_room
@@ -35,6 +44,7 @@ def make_plan(
     seed: int = 0,
     init: str | Custom = "gain",
     exit_scale: str = "folded",
+    weights: str = "reinitialise",
 ) -> Plan:
     """Choose members and widths for every region at once (THEORY 2 and 8).
 
@@ -55,6 +65,7 @@ def make_plan(
             that fills a weight in place; a function's name alone is recorded.
         exit_scale: ``folded`` (the exits' weights carry ``1 / sqrt(m)``) or ``explicit`` (a
             multiplier of the exits does).
+        weights: ``reinitialise`` or ``transfer`` (a warm start from the model's own weights).
 
     Returns:
         The plan; regions that are best as they are have no split and a rejection that says so.
@@ -69,7 +80,7 @@ def make_plan(
     """
     if objective not in ("primal", "dual"):
         raise UsageError(f"unknown objective '{objective}'", advice="choose primal or dual")
-    drawn = _check_drawing(init, exit_scale)
+    drawn = _check_drawing(init, exit_scale, weights)
     constraints = Constraints(min_width, max_multiplicity, channel_multiple)
     budgets = parse_budgets(budget, analysis)
     _require_regions(analysis)
@@ -107,6 +118,7 @@ def make_plan(
         seed=seed,
         init=drawn,
         exit_scale=exit_scale,
+        weights=weights,
     )
 
 
@@ -164,12 +176,15 @@ def _record(
     return tuple(splits), tuple(kept)
 
 
-def _check_drawing(init: str | Custom, exit_scale: str) -> str:
+def _check_drawing(init: str | Custom, exit_scale: str, weights: str) -> str:
     """What a plan records of an initialiser; refuses unknown choices."""
-    if exit_scale not in EXIT_SCALES:
-        raise UsageError(
-            f"unknown exit scale '{exit_scale}'", advice=f"choose from: {', '.join(EXIT_SCALES)}"
-        )
+    for what, value, choices in (
+        ("exit scale", exit_scale, EXIT_SCALES),
+        ("source of weights", weights, WEIGHT_SOURCES),
+    ):
+        if value not in choices:
+            listed = ", ".join(choices)
+            raise UsageError(f"unknown {what} '{value}'", advice=f"choose from: {listed}")
     return INITIALISERS[init].name if isinstance(init, str) else custom_name(init)
 
 

@@ -1,0 +1,273 @@
+"""Warm start: members take the original's channels and are fitted to what it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cerewrite.errors import RewriteError
+from cerewrite.ir import RegionLayer
+from cerewrite.oprules.base import OPRULES, LayerRule
+from cerewrite.rewriter.engine import Pass, PassResult, register
+from cerewrite.rewriter.session import Change, Session, set_submodule
+from cerewrite.transfer import (
+    Interior,
+    Rows,
+    blocks_of,
+    dense_weight,
+    fit_block,
+    group_channels,
+    read_rows,
+    store_block,
+    take_channels,
+    written_rows,
+)
+from cerewrite.transfer.calibration import examples, visit
+from cerewrite.transfer.patches import positions
+from passes.reinitialise import layer_generator
+
+NOISE = 0.01
+"""Relative deviation of what tells copies of a channel apart, so that they can grow apart."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """What becomes of one layer.
+
+    Attributes:
+        name: its qualified name.
+        layer: its part in a region (its sizes are the original's).
+        reads: original channels that the ensemble's input channels are copies of; None for all.
+        writes: likewise for the output channels.
+    """
+
+    name: str
+    layer: RegionLayer
+    reads: Tensor | None = None
+    writes: Tensor | None = None
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the original showed on the calibration inputs.
+
+    Attributes:
+        rows: which positions of each layer's output were looked at.
+        targets: its outputs there, ``[rows, out]``.
+        energies: mean square of each of its input channels.
+        order: layers in the order in which they ran.
+    """
+
+    rows: dict[str, Rows] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    energies: dict[str, Tensor] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+
+
+@register
+@dataclass(frozen=True)
+class TransferWeights(Pass):
+    """Members start from trained channels instead of fresh draws, where the plan asks for it.
+
+    Channels are grouped so that the blocks keep most of each interior layer's energy
+    (`cerewrite.transfer.group_channels`); per-channel modules take their channels' settings.
+    With calibration inputs, every interior block and every exit is then fitted in closed form
+    to what the original writes there, in execution order and on what the members really read,
+    and batch norms of the regions take the batch's statistics.
+
+    Attributes:
+        calibration: one batch of inputs, a tuple or a dict; None to copy weights only.
+    """
+
+    name: ClassVar[str] = "transfer_weights"
+    after: ClassVar[tuple[str, ...]] = ("reinitialise", "scale_exits")
+
+    calibration: Any = None
+
+    def requires(self, session: Session) -> None:
+        """Weights have values, every layer is linear or a convolution, and inputs are usable."""
+        if session.plan.weights != "transfer":
+            return
+        if any(parameter.is_meta for parameter in session.model.parameters()):
+            raise RewriteError(
+                "the model's parameters are on the meta device: there are no weights to transfer",
+                advice="load trained weights, or choose weights='reinitialise'",
+            )
+        for change in session.changes:
+            for layer in change.region.layers:
+                if not isinstance(OPRULES[layer.op], LayerRule) or layer.op not in _KNOWN:
+                    raise RewriteError(
+                        f"'{layer.name}' ({layer.op}): this pass cannot carry its weights",
+                        advice="exclude the layer, or choose weights='reinitialise'",
+                    )
+        if self.calibration is not None:
+            examples(self.calibration)
+
+    def apply(self, session: Session) -> PassResult:
+        """Group, copy, fit."""
+        if session.plan.weights != "transfer":
+            return PassResult(self.name, False, "the plan asks for fresh weights")
+        seen = _look(session, self.calibration) if self.calibration is not None else _Seen()
+        parts, kept = _group(session, seen)
+        for part in parts.values():
+            _copy(session, part)
+        errors = _fit_all(session, parts, seen, self.calibration) if seen.order else []
+        share = sum(kept) / len(kept) if kept else 1.0
+        details = f"{len(parts)} layers, {share:.0%} of the interiors' energy within members"
+        if errors:
+            details += f", mean held-out error of {len(errors)} fits {np.mean(errors):.2f}"
+        return PassResult(self.name, bool(parts), details)
+
+
+_KNOWN = ("linear", "conv")
+
+
+def _look(session: Session, inputs: Any) -> _Seen:
+    """Run the original, which is put back for that long, and note what its layers do."""
+    seen = _Seen()
+    layers = {layer.name: layer for change in session.changes for layer in change.region.layers}
+
+    def note(name: str) -> Any:
+        def look(module: nn.Module, input: Tensor, output: Tensor) -> None:
+            generator = layer_generator(session.plan.seed, f"rows of {name}")
+            seen.rows[name] = Rows.choose(positions(module, output), generator)
+            seen.targets[name] = written_rows(module, output, seen.rows[name]).double()
+            axis = 1 if layers[name].op == "conv" else -1
+            channels = input.movedim(axis, 0).reshape(layers[name].in_channels, -1)
+            seen.energies[name] = channels.double().square().mean(1)
+            seen.order.append(name)
+
+        return look
+
+    new = {name: session.get(name) for name in session.originals}
+    try:
+        for name, module in session.originals.items():
+            set_submodule(session.model, name, module)
+        visit(session.model, inputs, {name: note(name) for name in layers})
+    finally:
+        for name, module in new.items():
+            set_submodule(session.model, name, module)
+    if not all(bool(target.isfinite().all()) for target in seen.targets.values()):
+        raise RewriteError(
+            "the original's layers give values that are not finite on the calibration inputs",
+            advice="check the model's weights",
+        )
+    return seen
+
+
+def _group(session: Session, seen: _Seen) -> tuple[dict[str, _Part], list[float]]:
+    """Choose channels for every changed region; norms and other modules take them at once."""
+    parts: dict[str, _Part] = {}
+    kept = []
+    for change in session.changes:
+        members, share = _choose(session, change, seen)
+        if any(layer.role == "interior" for layer in change.region.layers):
+            kept.append(share)
+        for layer in change.region.layers:
+            part = parts.setdefault(layer.name, _Part(layer.name, layer))
+            if layer.source >= 0:
+                part.reads = members[layer.source]
+            if layer.target >= 0:
+                part.writes = members[layer.target]
+        for module in change.region.modules:
+            index = members[change.region.classes.index(module.width)]
+            take_channels(session.get(module.name), session.originals[module.name], index)
+    return parts, kept
+
+
+def _choose(session: Session, change: Change, seen: _Seen) -> tuple[list[Tensor], float]:
+    """Original channels per class, all members in a row, and the energy that stays inside."""
+    region, split = change.region, change.split
+    importance = [np.full(size, 1e-12) for size in region.sizes]
+    interiors = []
+    for layer in region.layers:
+        energy = dense_weight(session.originals[layer.name], layer).double().square().sum(2)
+        if layer.name in seen.energies:
+            energy = energy * seen.energies[layer.name].to(energy.device)
+        table = energy.cpu().numpy()
+        if layer.source >= 0 and table.sum() > 0:
+            importance[layer.source] += table.sum(0) / table.sum()
+        if layer.role == "interior":
+            interiors.append(Interior(layer.source, layer.target, table))
+    seed = session.plan.seed % 2**63
+    found, share = group_channels(importance, interiors, split.multiplicity, split.widths, seed)
+    return [torch.from_numpy(own.reshape(-1)) for own in found], share
+
+
+def _copy(session: Session, part: _Part) -> None:
+    """Copy the original's weights; readers of several copies of a channel share its weight."""
+    new, old = session.get(part.name), session.originals[part.name]
+    for index in range(blocks_of(new)):
+        weight, bias = _prior(session, part, new, old, index)
+        store_block(new, index, weight, bias)
+
+
+def _own(channels: Tensor | None, size: int, index: int, count: int) -> Tensor:
+    """The original channels of one block's side."""
+    return torch.arange(size) if channels is None else channels.chunk(count)[index]
+
+
+def _prior(
+    session: Session, part: _Part, new: nn.Module, old: nn.Module, index: int
+) -> tuple[Tensor, Tensor | None]:
+    """A block cut from the original, ``[out, in, kernel elements]`` and ``[out]``."""
+    count = blocks_of(new)
+    reads = _own(part.reads, part.layer.in_channels, index, count)
+    writes = _own(part.writes, part.layer.out_channels, index, count)
+    dense = dense_weight(old, part.layer)
+    where = dense.device
+    copies = torch.bincount(reads, minlength=part.layer.in_channels)[reads].to(dense)
+    weight = dense[writes.to(where)][:, reads.to(where)] / copies[:, None]
+    weight = _tell_apart(weight, writes, layer_generator(session.plan.seed, f"{part.name} {index}"))
+    bias = getattr(old, "bias", None)
+    return weight, None if bias is None else bias.detach()[writes.to(where)]
+
+
+def _tell_apart(weight: Tensor, writes: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise on the second and later copies of an output channel within one block."""
+    seen: set[int] = set()
+    later = [i for i, c in enumerate(writes.tolist()) if c in seen or seen.add(c)]  # type: ignore[func-returns-value]
+    if not later:
+        return weight
+    noise = torch.randn(weight[later].shape, generator=generator, dtype=torch.float64).to(weight)
+    scale = weight[later].square().mean((1, 2), keepdim=True).sqrt() * NOISE
+    weight[later] += scale * noise
+    return weight
+
+
+def _fit_all(session: Session, parts: dict[str, _Part], seen: _Seen, inputs: Any) -> list[float]:
+    """Fit interiors and exits in execution order; returns the held-out errors."""
+    norms = [module.name for change in session.changes for module in change.region.modules]
+    errors: list[float] = []
+
+    def fit(name: str) -> Any:
+        def look(module: nn.Module, input: Tensor, output: Tensor) -> None:
+            errors.extend(_fit_layer(session, parts[name], seen, module, input))
+
+        return look
+
+    for name in seen.order:
+        if parts[name].reads is not None:
+            visit(session.model, inputs, {name: fit(name)}, norms=norms, stop=True)
+    visit(session.model, inputs, {}, norms=norms)
+    return errors
+
+
+def _fit_layer(
+    session: Session, part: _Part, seen: _Seen, module: nn.Module, input: Tensor
+) -> list[float]:
+    old, count, errors = session.originals[part.name], blocks_of(module), []
+    assert part.reads is not None
+    read = read_rows(module, input, len(part.reads), seen.rows[part.name])
+    targets = seen.targets[part.name]
+    for index, own in enumerate(read.chunk(count, 1)):
+        prior, bias = _prior(session, part, module, old, index)
+        writes = _own(part.writes, part.layer.out_channels, index, count).to(targets.device)
+        fit = fit_block(own.flatten(1), targets[:, writes], prior.flatten(1), bias=bias is not None)
+        store_block(module, index, fit.weight.view_as(prior), fit.bias)
+        errors.append(fit.error)
+    return errors
