@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-<<<<<<< HEAD
-from collections.abc import Callable, Mapping, Sequence
-=======
 import os
-from collections.abc import Mapping, Sequence
->>>>>>> e309431 (Warm start: members take trained channels, fitted in closed form)
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import artifacts, ir
 from cerewrite.budgets import BUDGETS, needs_times
 from cerewrite.clock import Clock
-<<<<<<< HEAD
 from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
-=======
-from cerewrite.errors import UsageError, VerificationError
 from cerewrite.loader import read_inputs
->>>>>>> e309431 (Warm start: members take trained channels, fitted in closed form)
 from cerewrite.pipeline import (
     AnalysisOptions,
     PathLike,
@@ -87,11 +79,8 @@ def convert(
     source: str | None = None,
     clock: Clock | None = None,
     bench: bool | Mapping[str, Any] = False,
-<<<<<<< HEAD
     latency_batch: int | None = None,
-=======
     calibration: Any = None,
->>>>>>> e309431 (Warm start: members take trained channels, fitted in closed form)
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
     """Analyse, plan, rewrite, verify and, on request, export and save.
@@ -109,14 +98,11 @@ def convert(
         clock: times the stages.
         bench: time the original and the rewritten model, and where that is slower an aligned
             plan's as well; a mapping gives options of `cerewrite.bench`.
-<<<<<<< HEAD
         latency_batch: batch size of a latency budget, 1 if there is one. The built model is
             timed, and planned anew with a tighter limit where it is slower than was asked for.
-=======
         calibration: with ``weights="transfer"``, one batch of inputs as the model takes them, or
             a ``.npy`` or ``.npz`` file of them: members are fitted on three quarters, and the
             output error is measured on the last one (on ``example_inputs`` without any).
->>>>>>> e309431 (Warm start: members take trained channels, fitted in closed form)
         options: those of `analyze` and `plan`.
 
     Raises:
@@ -146,21 +132,16 @@ def convert(
     if found.scopes:
         found = found.at_scope(plan.scope)
     init = theirs.get("init")
-<<<<<<< HEAD
-    passes = passes_for(init if callable(init) else None)
+    fitted, unseen = _calibration(plan, calibration, inputs)
+    passes = passes_for(init if callable(init) else None, fitted)
 
     def build(made: ir.Plan) -> Conversion:
-        return _rewrite(model, made, found, inputs, clock, passes)
+        return _rewrite(model, made, found, inputs, clock, passes, unseen)
 
     result = build(plan)
     if any(BUDGETS[budget.cost].timed for budget in plan.budgets) and found.latency:
         result = _within_latency(result, build, model, inputs, theirs, clock)
         plan = result.plan
-=======
-    fitted, unseen = _calibration(plan, calibration, inputs)
-    passes = passes_for(init if callable(init) else None, fitted)
-    result = _rewrite(model, plan, found, inputs, clock, passes, unseen)
->>>>>>> e309431 (Warm start: members take trained channels, fitted in closed form)
     if bench is not False:
         planning = theirs or _request(plan)
         asked = {} if bench is True else bench
@@ -278,7 +259,8 @@ def _rewrite(
     with clock("verify"):
         verification = verifier.verify(model, rewritten.model, made, inputs)
         if made.weights == "transfer" and made.splits:
-            redrawn = rewriter.rewrite(dataclasses.replace(made, weights="reinitialise"), model)
+            drawing = [item for item in passes if item.name != "transfer_weights"]
+            redrawn = rewriter.rewrite(made, model, passes=drawing)
             check = verifier.check_transfer(model, rewritten.model, redrawn.model, unseen)
             verification = ir.Verification((*verification.checks, check))
     if verification.failures:

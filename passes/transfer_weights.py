@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
+from cerewrite.nn.channel_reorder import member_order
 from cerewrite.oprules.base import OPRULES, LayerRule
 from cerewrite.rewriter.engine import Pass, PassResult, register
 from cerewrite.rewriter.session import Change, Session, set_submodule
@@ -41,12 +43,14 @@ class _Part:
     Attributes:
         name: its qualified name.
         layer: its part in a region (its sizes are the original's).
+        order: how it puts the channels of its input member by member; None as they come.
         reads: original channels that the ensemble's input channels are copies of; None for all.
         writes: likewise for the output channels.
     """
 
     name: str
     layer: RegionLayer
+    order: list[int] | None = None
     reads: Tensor | None = None
     writes: Tensor | None = None
 
@@ -169,14 +173,30 @@ def _group(session: Session, seen: _Seen) -> tuple[dict[str, _Part], list[float]
             kept.append(share)
         for layer in change.region.layers:
             part = parts.setdefault(layer.name, _Part(layer.name, layer))
-            if layer.source >= 0:
-                part.reads = members[layer.source]
+            if layer.sources:
+                reads = _side_by_side(change, members, layer.sources)
+                if layer.role == "interior":
+                    part.order = _member_order(change, layer)
+                part.reads = reads if part.order is None else reads[part.order]
             if layer.target >= 0:
                 part.writes = members[layer.target]
         for module in change.region.modules:
-            index = members[change.region.classes.index(module.width)]
+            own = tuple(change.region.classes.index(name) for name in module.widths)
+            index = _side_by_side(change, members, own)
             take_channels(session.get(module.name), session.originals[module.name], index)
     return parts, kept
+
+
+def _side_by_side(change: Change, members: list[Tensor], classes: tuple[int, ...]) -> Tensor:
+    """Original channels of a concatenation of classes, in the ensemble's order."""
+    starts = [0, *accumulate(change.region.sizes[i] for i in classes)]
+    return torch.cat([members[i] + start for i, start in zip(classes, starts, strict=False)])
+
+
+def _member_order(change: Change, layer: RegionLayer) -> list[int]:
+    """How the channels that an interior layer reads are put member by member."""
+    m, widths = change.split.multiplicity, change.split.widths
+    return member_order([m * widths[i] for i in layer.sources], m)
 
 
 def _choose(session: Session, change: Change, seen: _Seen) -> tuple[list[Tensor], float]:
@@ -189,13 +209,15 @@ def _choose(session: Session, change: Change, seen: _Seen) -> tuple[list[Tensor]
         if layer.name in seen.energies:
             energy = energy * seen.energies[layer.name].to(energy.device)
         table = energy.cpu().numpy()
-        if layer.source >= 0 and table.sum() > 0:
-            importance[layer.source] += table.sum(0) / table.sum()
-        if layer.role == "interior":
-            interiors.append(Interior(layer.source, layer.target, table))
+        starts = [0, *accumulate(region.sizes[i] for i in layer.sources)]
+        for source, start in zip(layer.sources, starts, strict=False):
+            own = table[:, start : start + region.sizes[source]]
+            importance[source] += own.sum(0) / max(table.sum(), 1e-30)
+            if layer.role == "interior":
+                interiors.append(Interior(source, layer.target, own))
     seed = session.plan.seed % 2**63
     found, share = group_channels(importance, interiors, split.multiplicity, split.widths, seed)
-    return [torch.from_numpy(own.reshape(-1)) for own in found], share
+    return [torch.from_numpy(part.reshape(-1)) for part in found], share
 
 
 def _copy(session: Session, part: _Part) -> None:
@@ -263,6 +285,7 @@ def _fit_layer(
     old, count, errors = session.originals[part.name], blocks_of(module), []
     assert part.reads is not None
     read = read_rows(module, input, len(part.reads), seen.rows[part.name])
+    read = read if part.order is None else read[:, part.order]
     targets = seen.targets[part.name]
     for index, own in enumerate(read.chunk(count, 1)):
         prior, bias = _prior(session, part, module, old, index)

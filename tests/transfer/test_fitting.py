@@ -69,7 +69,7 @@ def test_rows_of_convolutions_are_what_they_multiply() -> None:
         rows = Rows(rows.picked[::2])
         read = read_rows(conv, x, shape[1], rows)
         sizes = (conv.in_channels, conv.out_channels, read.shape[2])
-        layer = RegionLayer("c", "conv", "interior", 0, 0, *sizes, 1, True)
+        layer = RegionLayer("c", "conv", "interior", (0,), 0, *sizes, 1, True)
         product = F.linear(read.flatten(1), dense_weight(conv, layer).flatten(1), conv.bias)
         assert torch.allclose(product, written_rows(conv, out, rows))
 
