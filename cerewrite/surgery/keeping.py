@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import TypeVar
 
@@ -22,22 +23,40 @@ def expect(module: nn.Module, kinds: tuple[type[M], ...]) -> M:
         RewriteError: if it is of another type, computes differently, or holds its weight
             in another way (parametrised, weight-normed, quantised).
     """
-    for kind in kinds:
-        if not isinstance(module, kind):
-            continue
-        changed = [
-            method
-            for method in _METHODS
-            if getattr(type(module), method, None) is not getattr(kind, method, None)
-        ]
-        if changed or "forward" in vars(module):
-            raise _refusal(module, f"overrides {changed[0] if changed else 'forward'}")
-        if set(module._parameters) - {"weight", "bias"} or not hasattr(module, "weight"):
-            raise _refusal(module, f"holds the parameters {sorted(module._parameters)}")
-        if "weight" not in module._parameters:
-            raise _refusal(module, "computes its weight from something else")
-        return module
-    raise _refusal(module, f"is none of {', '.join(kind.__name__ for kind in kinds)}")
+    why = unlike(module, kinds)
+    if why is not None:
+        raise _refusal(module, why)
+    return module  # type: ignore[return-value]  # it is one of the kinds
+
+
+def unlike(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str | None:
+    """Why a module does not behave as one of ``kinds``; None if it does.
+
+    A subclass that leaves the stock forward alone behaves as its parent.
+
+    Example:
+        >>> class Named(nn.Linear):
+        ...     pass
+        >>> unlike(Named(2, 2), [nn.Linear]), unlike(nn.ReLU(), [nn.Linear])
+        (None, 'is none of Linear')
+    """
+    kind = next((kind for kind in kinds if isinstance(module, kind)), None)
+    if kind is None:
+        return f"is none of {', '.join(kind.__name__ for kind in kinds)}"
+    changed = [
+        method
+        for method in _METHODS
+        if getattr(type(module), method, None) is not getattr(kind, method, None)
+    ]
+    if changed or "forward" in vars(module):
+        return f"overrides {changed[0] if changed else 'forward'}"
+    if set(module._parameters) - {"weight", "bias"} or not hasattr(module, "weight"):
+        return f"holds the parameters {sorted(module._parameters)}"
+    if "weight" not in module._parameters:
+        return "computes its weight from something else"
+    if module._modules:
+        return f"holds the module '{next(iter(module._modules))}'"
+    return None
 
 
 def _refusal(module: nn.Module, why: str) -> RewriteError:

@@ -10,6 +10,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from cerewrite.ir import Op, Rejection
+from cerewrite.surgery.keeping import unlike
 
 
 class ModuleTable:
@@ -55,7 +56,8 @@ class ModuleTable:
 
         Args:
             op: an operator that reads parameters.
-            types: the exact module types that can be rebuilt at another width.
+            types: the module types that can be rebuilt at another width, subclasses that keep
+                their forward included.
         """
         module = self.module(op.module)
         if module is None or not self._owns(op, module):
@@ -89,13 +91,13 @@ class ModuleTable:
                 "its weight is computed from other parameters",
                 "remove the parametrisation first and put it back afterwards",
             )
-        if type(module) not in types:
+        why = unlike(module, types)
+        if why is not None:
             return Rejection(
                 name,
                 "custom-module",
-                f"{type(module).__qualname__} is not one of "
-                f"{', '.join(kind.__name__ for kind in types)}",
-                "use the stock module, or register a rule for this one",
+                f"{type(module).__qualname__} {why}",
+                f"use the stock {types[0].__name__}, or register a rule for this module",
             )
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             return Rejection(

@@ -107,7 +107,16 @@ def parametrised() -> nn.Module:
 
 
 class Own(nn.Linear):
-    pass
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).abs()
+
+
+class Named(nn.Linear):
+    """A subclass that only names itself, as torchvision's Conv3DSimple does."""
+
+    @staticmethod
+    def stride() -> int:
+        return 1
 
 
 REFUSALS = {
@@ -129,6 +138,11 @@ def test_layers_that_must_not_be_swapped(code: str) -> None:
     pins = [p for w in traced.widths for p in w.pins if p.where == where]
     assert code in {p.code for p in pins}
     assert all(p.reason and p.advice for p in pins)
+
+
+def test_a_subclass_with_the_stock_forward_may_be_swapped() -> None:
+    model = nn.Sequential(nn.Linear(7, 8), Named(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    assert all(layer.swappable for layer in trace(model, torch.ones(2, 7)).layers)
 
 
 def test_parametrised_layer_pins_its_widths() -> None:
