@@ -18,6 +18,8 @@ from cerewrite.estimators.base import (
 )
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules import LayerRule, ModuleRule, rule_for
+from cerewrite.oprules.attention import MatMul, Softmax
+from cerewrite.oprules.layout import Passing
 from cerewrite.oprules.moments import Fluctuation, MomentContext, Reading
 from cerewrite.oprules.values import Moments, scalar
 
@@ -87,9 +89,10 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     output = next(op for op in traced.ops if op.target == "output")
     if not output.inputs:
         raise AnalysisError("the model returns no tensor", advice="analyse a part that does")
-    needed = _ancestors(ops, output.inputs[0])
+    weights = _attention_weights(traced)
+    needed = _ancestors(ops, output.inputs[0], weights)
     context.readers.update(
-        name for op in traced.ops if op.name in needed for name in _signals(ops, op)
+        name for op in traced.ops if op.name in needed for name in _signals(ops, op, weights)
     )
     rules = {op.name: rule_for(op) for op in traced.ops if op.name in needed}
     context.joined = frozenset(
@@ -101,7 +104,7 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     values: dict[str, Moments] = {}
     for op in traced.ops:
         if op.name in needed:
-            inputs = [values[name] for name in _signals(ops, op)]
+            inputs = [values[name] for name in _signals(ops, op, weights)]
             values[op.name] = _step(op, inputs, context)
     kernel = values[output.inputs[0]].kernel
     if not kernel.requires_grad and not float(kernel) > 0:
@@ -117,20 +120,39 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     return kernel
 
 
-def _ancestors(ops: dict[str, Op], name: str) -> set[str]:
+def _attention_weights(traced: TracedModel) -> frozenset[str]:
+    """Values that are a softmax over positions, moved or dropped at most.
+
+    What they weigh passes as it is (`cerewrite.oprules.attention`), so that neither they nor the
+    logits in front of them are needed there.
+    """
+    found: set[str] = set()
+    for op in traced.ops:
+        rule = rule_for(op)
+        if isinstance(rule, Softmax) or (
+            isinstance(rule, Passing) and op.inputs and op.inputs[0] in found
+        ):
+            found.add(op.name)
+    return frozenset(found)
+
+
+def _ancestors(ops: dict[str, Op], name: str, weights: frozenset[str]) -> set[str]:
     found: set[str] = set()
     stack = [name]
     while stack:
         current = stack.pop()
         if current not in found:
             found.add(current)
-            stack += _signals(ops, ops[current])
+            stack += _signals(ops, ops[current], weights)
     return found
 
 
-def _signals(ops: dict[str, Op], op: Op) -> list[str]:
-    """What an operator reads, less the parameters that belong to its own module."""
-    if not isinstance(rule_for(op), LayerRule | ModuleRule):
+def _signals(ops: dict[str, Op], op: Op, weights: frozenset[str]) -> list[str]:
+    """What an operator reads, less its own module's parameters and attention's weights."""
+    rule = rule_for(op)
+    if isinstance(rule, MatMul):
+        return [name for name in op.inputs if name not in weights] or list(op.inputs)
+    if not isinstance(rule, LayerRule | ModuleRule):
         return list(op.inputs)
     return [name for name in op.inputs if ops[name].target not in ("parameter", "constant")]
 

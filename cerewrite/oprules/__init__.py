@@ -19,8 +19,9 @@ def rule_for(op: Op) -> OpRule | None:
     """The rule that knows an operator; None where there is none.
 
     An operator that the tracer isolated as a function of one tensor is pointwise, whatever
-    its name.
+    its name; a copy or a cast is none.
     """
-    if op.function is not None:
+    known = _by_target().get(op.target)
+    if op.function is not None and known is not OPRULES["identity"]:
         return OPRULES["pointwise"]
-    return _by_target().get(op.target)
+    return known

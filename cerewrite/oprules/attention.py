@@ -8,7 +8,6 @@ values. This is the rule that is stated; measured estimators do not use it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from typing_extensions import override
 
@@ -44,35 +43,33 @@ class ScaledDotProductAttention(_Mixing):
 
 @register
 class Softmax(_Mixing):
-    """A softmax over positions: its output only makes sense as attention weights."""
+    """A softmax over positions; read as weights of attention it is not looked at."""
 
     name = "softmax"
     targets = frozenset({"softmax", "_softmax", "safe_softmax"})
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        return replace(context.read(inputs[0]), probabilities=True)
+        return context.read(inputs[0])
 
 
 @register
 class MatMul(_Mixing):
-    """Attention weights times values; a product of two signals is a sum of products of units."""
+    """Attention weights times values: the values pass, they alone are given.
+
+    A product of two signals is a sum of products of units.
+    """
 
     name = "matmul"
     targets = frozenset({"matmul", "bmm", "einsum"})
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        if len(inputs) == 2:
+        if len(inputs) == 1:
+            return context.read(inputs[0])
+        if len(inputs) == 2 and op.target != "einsum":
             first, second = (context.read(x) for x in inputs)
-            if first.probabilities:
-                return second
-            if second.probabilities:
-                return first
-            if op.target != "einsum":
-                return Moments(
-                    first.q * second.q, first.kernel * second.q + first.q * second.kernel
-                )
+            return Moments(first.q * second.q, first.kernel * second.q + first.q * second.kernel)
         raise AnalysisError(
             f"no closed form for '{op.target}' in '{op.module or op.name}'",
             advice="use --estimator monte-carlo, or register a rule for the operator",

@@ -12,7 +12,7 @@ from cerewrite.oprules.moments import MomentContext
 from cerewrite.oprules.values import Moments
 
 
-class _Passing(OpRule):
+class Passing(OpRule):
     """Moments pass unchanged: every unit of the output is a unit of the input."""
 
     @override
@@ -33,7 +33,7 @@ def bound(op: Op, value: Value, widths: WidthBuilder, what: str) -> None:
 
 
 @register
-class Identity(_Passing):
+class Identity(Passing):
     """Dropout at its mean, copies, casts: the same shape, the same channels."""
 
     name = "identity"
@@ -52,7 +52,7 @@ class Identity(_Passing):
 
 
 @register
-class Flatten(_Passing):
+class Flatten(Passing):
     """Flatten, view, reshape, squeeze: followed where the channel axis stays channel-major.
 
     A view whose channel axis is written as a number (not -1) may be hard-coded in the model's
@@ -107,7 +107,7 @@ def _follow(before: tuple[int, ...], after: tuple[int, ...], channels: Channels)
 
 
 @register
-class Permute(_Passing):
+class Permute(Passing):
     """Transpose and permute: the channel axis moves."""
 
     name = "permute"
@@ -141,7 +141,7 @@ def _order(op: Op, rank: int) -> list[int] | None:
 
 
 @register
-class Pick(_Passing):
+class Pick(Passing):
     """Slices, chunks, splits, expansions: followed off the channel axis, refused on it."""
 
     name = "pick"
@@ -158,19 +158,34 @@ class Pick(_Passing):
         value = inputs[0]
         if value.channels is None:
             return None
-        axis = value.channels.axis
-        if len(op.shape) == len(value.op.shape) and op.target in (
-            "slice",
-            "narrow",
-            "roll",
-            "flip",
-        ):
-            touched = (
-                int(op.args[1]) % len(op.shape)
-                if len(op.args) > 1 and isinstance(op.args[1], int)
-                else None
-            )
-            if touched is not None and touched != axis:
-                return value.channels
+        touched = _touched(op)
+        if touched is not None and value.channels.axis not in touched:
+            return value.channels
         bound(op, value, widths, "picks out or repeats channels")
         return None
+
+
+def _touched(op: Op) -> set[int] | None:
+    """The axes along which an operator picks, moves or splits; None where that is not known."""
+    position, names = _AXES.get(op.target, (0, ()))
+    if not names:
+        return None
+    named = op.kwargs or {}
+    default = 0 if op.target == "slice" else None
+    given = [named[name] for name in names if name in named]
+    found = op.args[position] if len(op.args) > position else (given or [default])[0]
+    axes = [found] if isinstance(found, int) else found
+    if not isinstance(axes, list | tuple) or not all(isinstance(axis, int) for axis in axes):
+        return None
+    rank = len(op.shape)
+    return {axis % rank for axis in axes} if rank and axes else None
+
+
+_AXES: dict[str, tuple[int, tuple[str, ...]]] = {
+    "slice": (1, ("dim",)),
+    "narrow": (1, ("dim",)),
+    "index_select": (1, ("dim",)),
+    "flip": (1, ("dims",)),
+    "roll": (2, ("dims",)),
+}
+"""Where operators that keep the rank name their axes: position, keyword."""

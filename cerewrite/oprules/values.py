@@ -36,14 +36,12 @@ class Moments:
         q: mean square per unit, a float64 scalar.
         kernel: the tangent kernel's diagonal per unit (T in THEORY 5), likewise.
         fresh: fluctuations of sampled layers not yet read by a nonlinearity.
-        probabilities: whether it is a softmax over positions (attention weights).
         pooled: whether its scale is that of a batch, not of the example: behind a batch norm.
     """
 
     q: Tensor
     kernel: Tensor
     fresh: tuple[Fresh, ...] = ()
-    probabilities: bool = False
     pooled: bool = False
 
 
