@@ -123,3 +123,45 @@ class StagedNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.stage2(self.stage1(self.stem(x).relu()))
         return self.head(y.mean((2, 3)))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """A layer norm over the channels of images, as in ConvNeXt."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        x = nn.functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class ScaledBlock(nn.Module):
+    """A ConvNeXt block: depthwise, norm and linears on the last axis, a layer scale."""
+
+    def __init__(self, channels: int, width: int, scale: float = 1e-6, flat: bool = False) -> None:
+        super().__init__()
+        self.deep = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.up = nn.Linear(channels, width)
+        self.down = nn.Linear(width, channels)
+        self.flat = flat
+        shape = (channels,) if flat else (channels, 1, 1)
+        self.scale = nn.Parameter(scale * torch.ones(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.deep(x).permute(0, 2, 3, 1))
+        y = self.down(nn.functional.gelu(self.up(y))).permute(0, 3, 1, 2)
+        return x + y * (self.scale.reshape(1, -1, 1, 1) if self.flat else self.scale)
+
+
+class ScaledNet(nn.Module):
+    """Stem, norm, ConvNeXt blocks, head."""
+
+    def __init__(self, channels: int = 12, width: int = 24, flat: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 2, 2)
+        self.norm = ChannelNorm(channels)
+        self.blocks = nn.Sequential(*(ScaledBlock(channels, width, flat=flat) for _ in range(2)))
+        self.head = nn.Linear(channels, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.norm(self.stem(x))).mean((2, 3)))

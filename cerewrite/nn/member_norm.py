@@ -110,6 +110,22 @@ class MemberLayerNorm(_MemberNorm):
         return F.layer_norm(members, members.shape[-1:], eps=self.eps)
 
 
+class ChannelLayerNorm(MemberLayerNorm):
+    """A `MemberLayerNorm` whose channels are on axis 1, position by position, as on images.
+
+    Takes the arguments of `MemberLayerNorm`; input and output ``[batch, features, *positions]``.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 2.0, 10.0, 12.0]]).reshape(1, 4, 1, 1)
+        >>> ChannelLayerNorm(4, members=2, eps=0.0)(x).flatten().tolist()
+        [-1.0, 1.0, -1.0, 1.0]
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise each member's channels of ``[batch, features, *positions]``."""
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
 class MemberRMSNorm(_MemberNorm):
     """A `torch.nn.RMSNorm` for each member's own features on the last axis.
 

@@ -49,7 +49,8 @@ def _join_one(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels
     axis = _aligned(known, rank)
     assert axis is not None
     position = axis - rank + len(other.op.shape)
-    if position >= 0 and other.op.shape[position] != 1:
+    fixed = position >= 0 and other.op.shape[position] != 1
+    if fixed and not widths.free_parameter(known.channels, other):
         what = "a parameter" if other.is_parameter else "a value"
         widths.pin(
             known.channels.width,
@@ -94,5 +95,8 @@ class Multiply(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         if len(inputs) == 1:
             return context.settle(op, inputs[0])
+        for scale, x, name in zip(inputs, reversed(inputs), op.inputs, strict=True):
+            if context.is_free(name):
+                return context.settle(op, context.rescale(x, scale))
         first, second = (context.read(x) for x in inputs)
         return context.settle(op, algebra.multiply(first, second))

@@ -94,8 +94,24 @@ class WidthBuilder(Protocol):
     def layer(self, op: Op, rule: SampledRule, x: Value, *, same_width: bool = False) -> int | None:
         """Note a sampled layer; returns the width class that it writes, None if unknown."""
 
-    def per_channel(self, op: Op, rule: ModuleRule, channels: Channels) -> None:
-        """Note a module with one setting per channel of a class."""
+    def per_channel(
+        self,
+        op: Op,
+        rule: ModuleRule,
+        channels: Channels,
+        *,
+        types: tuple[type[nn.Module], ...] | None = None,
+    ) -> None:
+        """Note a module with one setting per channel of a class; its type is one of ``types``.
+
+        Without ``types``, it is one of the rule's own.
+        """
+
+    def body(self, op: Op) -> tuple[Op, ...]:
+        """What the module that ran an operator runs in all, in order, parameters left out."""
+
+    def free_parameter(self, channels: Channels, value: Value) -> bool:
+        """Note a free parameter with one value per channel; False if it is none."""
 
     def weight(self, op: Op, inputs: Sequence[Value]) -> tuple[int, ...]:
         """Shape of the weight that an operator reads."""

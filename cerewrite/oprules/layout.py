@@ -91,6 +91,11 @@ def _inferred(op: Op, axis: int) -> bool:
     return len(sizes) == len(op.shape) and sizes[axis] == -1
 
 
+def leaves_open(op: Op, size: int) -> bool:
+    """Whether a view of ``size`` elements on one axis leaves that axis to be inferred."""
+    return all(_inferred(op, axis) for axis, length in enumerate(op.shape) if length == size)
+
+
 def _follow(before: tuple[int, ...], after: tuple[int, ...], channels: Channels) -> Channels | None:
     """Find the channel axis after a reshape: the same lead, the channels first in the rest."""
     lead = 1
@@ -118,7 +123,7 @@ class Permute(Passing):
         value = inputs[0]
         if value.channels is None:
             return None
-        order = _order(op, len(op.shape))
+        order = axis_order(op, len(op.shape))
         if order is None:
             bound(op, value, widths, "moves axes in a way that is not followed")
             return None
@@ -126,7 +131,7 @@ class Permute(Passing):
         return Channels(order.index(found.axis), found.width, found.inner)
 
 
-def _order(op: Op, rank: int) -> list[int] | None:
+def axis_order(op: Op, rank: int) -> list[int] | None:
     """The permutation an operator applies, or None if it cannot be read off its arguments."""
     order = list(range(rank))
     arguments = op.args[1:]

@@ -16,6 +16,12 @@ from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules.activation import EnergyMoments, energy_moments
 from cerewrite.oprules.values import Fresh, Moments, scalar
 
+VIEWS = frozenset(
+    {"view", "reshape", "unsqueeze", "squeeze", "_unsafe_view", "contiguous", "alias", "detach"}
+    | {"clone", "to", "_to_copy", "type_as"}
+)
+"""Operators that show a parameter under another shape or type."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -98,6 +104,22 @@ class MomentContext:
         square = 1.0 if tensor is None or tensor.is_meta else _mean_square(tensor)
         trained = self._standard and op.target == "parameter"
         return Moments(scalar(square), scalar(float(trained)))
+
+    def is_free(self, name: str) -> bool:
+        """Whether a value is a free parameter, perhaps seen under another shape."""
+        op = self._shapes[name]
+        while op.target in VIEWS and op.inputs:
+            op = self._shapes[op.inputs[0]]
+        return op.target == "parameter"
+
+    def rescale(self, x: Moments, scale: Moments) -> Moments:
+        """A value times a free parameter; fluctuations stay pending, for it reads no units.
+
+        Under a gain that is not the model's own, scales are 1: what counts then is the
+        architecture, not how its branches start.
+        """
+        square = scale.q if self._gain is None else scalar(1.0)
+        return replace(x, q=x.q * square, kernel=x.kernel * square + x.q * scale.kernel)
 
     def affine(self, op: Op) -> tuple[float, float, float]:
         """Mean square of a norm's scale and shift, and their own share of the kernel."""

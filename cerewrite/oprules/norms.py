@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from cerewrite.ir import Op
-from cerewrite.oprules.base import Channels, ModuleRule, Value, WidthBuilder, register
-from cerewrite.oprules.layout import bound
+from cerewrite.oprules.base import OPRULES, Channels, ModuleRule, Value, WidthBuilder, register
+from cerewrite.oprules.layout import axis_order, bound
 from cerewrite.oprules.moments import MomentContext
 from cerewrite.oprules.values import Moments
 from cerewrite.surgery import norms as surgery
+from cerewrite.surgery.channel_norm import channel_norm_member, resize_channel_norm
 
 
 class _Norm(ModuleRule):
@@ -118,8 +119,12 @@ class _LastAxisNorm(_Norm):
         if not last or value.channels.inner != 1 or len(tuple(shape)) != 1:
             bound(op, value, widths, "normalises over more than the channel axis")
         else:
-            widths.per_channel(op, self, value.channels)
+            self.note(op, value.channels, widths)
         return value.channels
+
+    def note(self, op: Op, channels: Channels, widths: WidthBuilder) -> None:
+        """Note the module that ran the norm."""
+        widths.per_channel(op, self, channels)
 
 
 @register
@@ -132,12 +137,48 @@ class LayerNorm(_LastAxisNorm):
     targets = frozenset({"layer_norm", "native_layer_norm"})
 
     @override
+    def note(self, op: Op, channels: Channels, widths: WidthBuilder) -> None:
+        module = widths.module(op)
+        if isinstance(module, nn.LayerNorm) and _is_channels_first(widths.body(op)):
+            widths.per_channel(op, _CHANNEL_NORM, channels, types=(type(module),))
+        else:
+            widths.per_channel(op, self, channels)
+
+    @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
         return surgery.resize_layer_norm(module, multiplicity, width)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
         return surgery.layer_norm_member(module, index, multiplicity)
+
+
+class ChannelLayerNorm(LayerNorm):
+    """A layer norm whose module permutes images' channels last and back."""
+
+    name = "channel_layer_norm"
+    targets = frozenset()
+
+    @override
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        return resize_channel_norm(module, multiplicity, width)
+
+    @override
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        return channel_norm_member(module, index, multiplicity)
+
+
+_CHANNEL_NORM = ChannelLayerNorm()
+OPRULES.register(ChannelLayerNorm.name, _CHANNEL_NORM)
+
+
+def _is_channels_first(body: Sequence[Op]) -> bool:
+    """Whether a module's operators are: axis 1 to the end, a layer norm, and back."""
+    if len(body) != 3 or {body[0].target, body[2].target} != {"permute"}:
+        return False
+    rank = len(body[0].shape)
+    last, first = [0, *range(2, rank), 1], [0, rank - 1, *range(1, rank - 1)]
+    return axis_order(body[0], rank) == last and axis_order(body[2], rank) == first
 
 
 @register

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
+from cerewrite.nn import get_held
 from cerewrite.rewriter.session import set_submodule
 
 _ATTRIBUTE = "_cerewrite_record"
@@ -55,7 +56,7 @@ def attach(
         record.state = {
             name: tensor.detach().clone()
             for name, tensor in _tensors(model).items()
-            if not name.startswith(inside)
+            if not name.startswith(inside) and name not in originals
         }
     vars(model)[_ATTRIBUTE] = record
 
@@ -68,7 +69,7 @@ def restore(model: nn.Module, record: Record) -> None:
     assert record.modules is not None
     _refuse_changed(model, record)
     for name, original in record.modules.items():
-        current = model.get_submodule(name)
+        current = get_held(model, name)
         original.train(current.training)
         where = next(current.parameters(), None)
         set_submodule(model, name, original if where is None else original.to(where.device))

@@ -10,6 +10,7 @@ from torch import nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.ir import PerChannel, Plan, Region, RegionLayer, Split
+from cerewrite.nn import HeldParameter, get_held, put_held
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,13 @@ class Session:
                 yield change, module
 
     def get(self, name: str) -> nn.Module:
-        """The module that now has a qualified name.
+        """The module that now has a qualified name; a free parameter comes held.
 
         Raises:
             RewriteError: if there is none.
         """
         try:
-            return self.model.get_submodule(name)
+            return get_held(self.model, name)
         except AttributeError:
             raise RewriteError(
                 f"the model has no module '{name}'",
@@ -135,6 +136,9 @@ def renames(model: nn.Module, originals: Mapping[str, nn.Module]) -> tuple[tuple
     """See `Session.renamed`."""
     pairs = []
     for name, original in originals.items():
+        if isinstance(original, HeldParameter):
+            pairs.append((name, name))
+            continue
         kept = {parameter for parameter, _ in model.get_submodule(name).named_parameters()}
         for parameter, _ in original.named_parameters():
             full = f"{name}.{parameter}"
@@ -143,9 +147,8 @@ def renames(model: nn.Module, originals: Mapping[str, nn.Module]) -> tuple[tuple
 
 
 def set_submodule(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put a module under a qualified name, whatever container holds it."""
-    parent, _, child = name.rpartition(".")
-    model.get_submodule(parent)._modules[child] = new
+    """Put a module, or a held parameter, under a qualified name, whatever container holds it."""
+    put_held(model, name, new)
 
 
 def changes_of(plan: Plan) -> Iterator[Change]:

@@ -51,13 +51,30 @@ class ModuleTable:
         """Its qualified name; None if the operator is no parameter."""
         return self._parameters.get(node)
 
-    def refusal(self, op: Op, types: Sequence[type[nn.Module]]) -> Rejection | None:
+    def is_free(self, node: str) -> bool:
+        """Whether a parameter is a plain one that a single operator reads, and not tied."""
+        name = self._parameters[node]
+        owner = self._model.get_submodule(name.rpartition(".")[0])
+        parameter = self._model.get_parameter(name)
+        return (
+            type(parameter) is nn.Parameter
+            and not parametrize.is_parametrized(owner)
+            and "parametrizations." not in name
+            and self._owners[id(parameter)] == 1
+            and self._names[id(owner)] == 1
+            and self._reads[node] == 1
+        )
+
+    def refusal(
+        self, op: Op, types: Sequence[type[nn.Module]], *, once: bool = True
+    ) -> Rejection | None:
         """Why the module that ran ``op`` may not be swapped; None when it may.
 
         Args:
             op: an operator that reads parameters.
             types: the module types that can be rebuilt at another width, subclasses that keep
                 their forward included.
+            once: whether the module must be this one operator, called once.
         """
         module = self.module(op.module)
         if module is None or not self._owns(op, module):
@@ -69,7 +86,9 @@ class ModuleTable:
                 "not by a layer's own forward",
                 "call the layer instead of reading its weight",
             )
-        return self._refuse_module(op.module, module, types) or self._refuse_sharing(op, module)
+        return self._refuse_module(op.module, module, types) or self._refuse_sharing(
+            op, module, once
+        )
 
     def _owns(self, op: Op, module: nn.Module) -> bool:
         """Whether all parameters that an operator reads are the module's own."""
@@ -108,7 +127,7 @@ class ModuleTable:
             )
         return None
 
-    def _refuse_sharing(self, op: Op, module: nn.Module) -> Rejection | None:
+    def _refuse_sharing(self, op: Op, module: nn.Module, once: bool) -> Rejection | None:
         name = op.module
         if self._names[id(module)] > 1:
             return Rejection(
@@ -117,7 +136,7 @@ class ModuleTable:
                 "the module is registered under several names",
                 "register it once",
             )
-        if self._calls[name] > 1:
+        if once and self._calls[name] > 1:
             return Rejection(
                 name,
                 "shared",

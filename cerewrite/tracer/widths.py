@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Layer, Op, PerChannel, Rejection, TracedModel, WidthClass
 from cerewrite.oprules import rule_for
 from cerewrite.oprules.base import Channels, Geometry, ModuleRule, SampledRule, Value
 from cerewrite.tracer.classes import Classes
+from cerewrite.tracer.free import free_parameter
+from cerewrite.tracer.initial import bias_variance_of, gain_of
 from cerewrite.tracer.modules import ModuleTable
-
-_DEFAULT_GAIN = 1 / 3
-"""fan_in * Var[W] of nn.Linear's and nn.Conv's own reset_parameters: uniform, a = sqrt(5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,7 @@ class Builder:
         self.found: list[_Found] = []
         self.rejections: list[Rejection] = []
         self._table = ModuleTable(model, ops)
+        self._ops = {op.name: op for op in ops}
         self._rung = rung
         self._batch = batch
 
@@ -57,6 +56,14 @@ class Builder:
     def module(self, op: Op) -> nn.Module | None:
         """The module that ran an operator."""
         return self._table.module(op.module)
+
+    def body(self, op: Op) -> tuple[Op, ...]:
+        """What the module that ran an operator runs in all, in order, parameters left out."""
+        return tuple(
+            other
+            for other in self._ops.values()
+            if other.module == op.module and other.target not in ("parameter", "constant")
+        )
 
     def weight(self, op: Op, inputs: Sequence[Value]) -> tuple[int, ...]:
         """Shape of the weight that an operator reads."""
@@ -97,17 +104,24 @@ class Builder:
             kernel=geometry.kernel,
             positions=op.numel // (self._batch * geometry.out_channels),
             bias=bias is not None,
-            gain=_gain(weight, geometry),
-            bias_variance=_bias_variance(bias, geometry),
+            gain=gain_of(weight, geometry),
+            bias_variance=bias_variance_of(bias, geometry),
             rung=self._rung,
             swappable=refusal is None,
         )
         self.found.append(_Found(layer, source, target))
         return target
 
-    def per_channel(self, op: Op, rule: ModuleRule, channels: Channels) -> None:
+    def per_channel(
+        self,
+        op: Op,
+        rule: ModuleRule,
+        channels: Channels,
+        *,
+        types: tuple[type[nn.Module], ...] | None = None,
+    ) -> None:
         """Note a norm or another module with one setting per channel."""
-        refusal = self._table.refusal(op, rule.modules)
+        refusal = self._table.refusal(op, types or rule.modules, once=types is None)
         if refusal is not None:
             self.classes.pin(channels.width, refusal)
             return
@@ -120,6 +134,15 @@ class Builder:
         size = self.classes.size(channels.width)
         found = PerChannel(op.module, rule.name, (), settings // size, least=rule.least)
         self._keep(found, channels.width)
+
+    def free_parameter(self, channels: Channels, value: Value) -> bool:
+        """Note a free parameter with one value per channel; False if it is none."""
+        size = self.classes.size(channels.width)
+        name = free_parameter(value.op, self._ops, self._table, size)
+        if name is None or channels.inner != 1 or self.is_concatenation(channels.width):
+            return False
+        self._keep(PerChannel(name, "free_parameter", (), 1), channels.width)
+        return True
 
     def _keep(self, module: PerChannel, width: int) -> None:
         """Note a per-channel module with the first of its classes."""
@@ -159,24 +182,6 @@ def _apart(where: str, name: str) -> Rejection:
         f"'{name}' mixes the channels of a concatenation, in which one member's lie apart",
         "normalise the parts before concatenating them, or use a batch norm",
     )
-
-
-def _gain(weight: Tensor, geometry: Geometry) -> float:
-    """``fan_in * E[W^2]``, read from the weights or, on meta, from the stock initialisation."""
-    if weight.is_meta:
-        return _DEFAULT_GAIN
-    with torch.no_grad():
-        norm = float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float32))
-    fan_in = geometry.in_channels * geometry.kernel // geometry.groups
-    return fan_in * norm * norm / weight.numel()
-
-
-def _bias_variance(bias: Tensor | None, geometry: Geometry) -> float:
-    if bias is None:
-        return 0.0
-    if bias.is_meta:
-        return _DEFAULT_GAIN * geometry.groups / (geometry.in_channels * geometry.kernel)
-    return float(bias.detach().double().pow(2).mean())
 
 
 def build_widths(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cerewrite.ir import PerChannel, RegionLayer
+from cerewrite.nn import get_held
 from cerewrite.oprules.base import OPRULES, LayerRule, ModuleRule
 from cerewrite.rewriter.session import Change
 from cerewrite.surgery.concatenation import channels_by_member, member_major
@@ -84,7 +85,7 @@ def pieces(model: nn.Module, changes: Sequence[Change]) -> list[Piece]:
         for layer in change.region.layers:
             if isinstance(OPRULES[layer.op], LayerRule):
                 found[layer.name].append((change, layer))
-    return [_piece(name, model.get_submodule(name), parts) for name, parts in found.items()]
+    return [_piece(name, get_held(model, name), parts) for name, parts in found.items()]
 
 
 def _piece(

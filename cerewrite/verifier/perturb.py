@@ -28,8 +28,9 @@ def perturb(model: nn.Module, seed: int = 0) -> None:
     member's settings, or a lost bias, would not show. Scales are multiplied by 1 +- 0.2 (zeros
     become 1 first), shifts, biases and running means move by 0.1, running variances by a factor
     in [0.5, 1.5], PReLU slopes by 0.1; layers whose weights are all zero get Gaussian ones of
-    variance 1 / fan_in, other parameters that are all zero (gates) of variance 1. What is left
-    stays.
+    variance 1 / fan_in, other parameters that are all zero (gates) of variance 1; others that
+    are constant (layer scales, which start so small that they would hide the branch) become
+    1 +- 0.2. What is left stays.
 
     Args:
         model: a copy nobody else uses.
@@ -50,8 +51,7 @@ def perturb(model: nn.Module, seed: int = 0) -> None:
                 _perturb_weighed(module, normal)
             else:
                 for parameter in module.parameters(recurse=False):
-                    if not bool(parameter.any()):
-                        parameter.add_(normal(parameter))
+                    _perturb_free(parameter, normal)
 
 
 def revive(model: nn.Module, inputs: Inputs, attempt: int) -> Inputs:
@@ -85,6 +85,13 @@ def revive(model: nn.Module, inputs: Inputs, attempt: int) -> Inputs:
 
     found: Inputs = pytree.tree_map_only(Tensor, absolute, inputs)
     return found
+
+
+def _perturb_free(parameter: Tensor, normal: _Draw) -> None:
+    if not bool(parameter.any()):
+        parameter.add_(normal(parameter))
+    elif parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+        parameter.fill_(1).mul_(1 + 0.2 * normal(parameter))
 
 
 def _perturb_norm(module: nn.Module, normal: _Draw, generator: torch.Generator) -> None:

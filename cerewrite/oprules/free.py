@@ -1,0 +1,46 @@
+"""Free parameters with one value per channel, joined to a value by a sum or a product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from typing_extensions import override
+
+from cerewrite.ir import Op
+from cerewrite.nn.held import HeldParameter
+from cerewrite.oprules.base import (
+    Channels,
+    ModuleRule,
+    Value,
+    WidthBuilder,
+    register,
+)
+from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.values import Moments
+from cerewrite.surgery import free as surgery
+
+
+@register
+class FreeParameter(ModuleRule):
+    """A layer scale: a parameter of the model's own with one value per channel."""
+
+    name = "free_parameter"
+    targets = frozenset()
+    modules = (HeldParameter,)
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        raise AssertionError("the sum or product that reads it answers for it")
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        raise AssertionError("the sum or product that reads it answers for it")
+
+    @override
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        return surgery.resize_free(module, multiplicity, width)
+
+    @override
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        return surgery.free_member(module, index, multiplicity)
