@@ -184,9 +184,17 @@ def test_norms_without_parameters_and_functional_norms() -> None:
     assert [pin.code for pin in pins] == ["used-outside-its-module"]
 
 
-def test_parameter_of_fixed_width_pins() -> None:
+def test_parameter_with_one_value_per_channel_belongs_to_the_class() -> None:
     model = Wrapped(lambda x: x)
     model.middle = lambda x: x + model.shift
+    found = width(trace(model, torch.ones(2, 6)), "fc2")
+    assert not found.pins
+    assert [(m.name, m.op, m.params) for m in found.modules] == [("shift", "free_parameter", 1)]
+
+
+def test_what_is_computed_from_a_parameter_pins() -> None:
+    model = Wrapped(lambda x: x)
+    model.middle = lambda x: x + model.shift.exp()
     traced = trace(model, torch.ones(2, 6))
     assert [p.code for p in width(traced, "fc2").pins] == ["tied-to-fixed-width"]
 
