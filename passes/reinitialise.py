@@ -16,14 +16,17 @@ from cerewrite.nn import BlockDiagonalLinear, scale_of
 from cerewrite.rewriter.engine import Pass, PassResult, register
 from cerewrite.rewriter.session import Session
 from cerewrite.surgery import conv_blocks, linear_blocks, member_weights
+from cerewrite.surgery.conv_transpose import KINDS, conv_transpose_blocks
 
-_SAMPLED = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_SAMPLED = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
 
 
 def weight_blocks(module: nn.Module) -> Tensor:
-    """The weight of a sampled layer with its fan-in on the last axis, a view."""
+    """The weight of a sampled layer with its fan-in on the last axis."""
     if isinstance(module, nn.Linear | BlockDiagonalLinear):
         return linear_blocks(module)
+    if isinstance(module, KINDS):
+        return conv_transpose_blocks(module)
     return conv_blocks(module)
 
 
@@ -54,6 +57,7 @@ class Reinitialise(Pass):
         "resize_norm",
         "scale_exits",
         "split_conv",
+        "split_conv_transpose",
         "split_linear",
     )
 

@@ -111,13 +111,15 @@ class _Finder:
         for op in self._traced.ops:
             self._ids[op.name] = self._follow(op)
         for layer in self._traced.layers:
-            if layer.op != "depthwise_conv":
+            if layer.op == "conv_transpose":
+                units.refused[layer.name] = "transposed convolutions pass no gate"
+            elif layer.op != "depthwise_conv":
                 self._read(layer)
         self._norms()
         read = {i for place in units.reads for i in place.ids.tolist()}
         for layer in self._traced.layers:
             name = layer.target or layer.name
-            if layer.op == "depthwise_conv":
+            if layer.op in ("depthwise_conv", "conv_transpose"):
                 continue
             if units.classes[name][0] in read or self._contracted(layer.node):
                 self._write(layer, name)

@@ -70,7 +70,7 @@ class Layer:
         groups: existing groups.
         kernel: weights per (input channel, output channel) pair of one group: kernel elements,
             times the elements a flattened channel contributes.
-        positions: output positions per example.
+        positions: output positions per example; input positions of a transposed convolution.
         bias: whether it has a bias.
         gain: ``fan_in * Var[W]``, dimensionless (THEORY 1).
         bias_variance: variance of its biases, 0 without.

@@ -64,12 +64,14 @@ class Geometry:
         out_channels: channels written.
         groups: groups.
         kernel: weights per (input channel, output channel) pair of one group.
+        positions: how often each weight is used per example; 0 for once per output position.
     """
 
     in_channels: int
     out_channels: int
     groups: int
     kernel: int
+    positions: int = 0
 
 
 class WidthBuilder(Protocol):
@@ -224,7 +226,7 @@ class LayerRule(OpRule):
 
     @abstractmethod
     def blocks(self, module: nn.Module) -> Tensor:
-        """The weight with its fan-in last, a view: ``[units, fan_in]``, members in front if any."""
+        """The weight with its fan-in last: ``[units, fan_in]``, members in front if any."""
 
 
 OPRULES: Registry[OpRule] = Registry("operator", "cerewrite.oprules", "cerewrite.operators")

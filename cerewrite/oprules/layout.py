@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from typing_extensions import override
 
@@ -161,36 +162,45 @@ class Pick(Passing):
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
-        if value.channels is None:
+        found = value.channels
+        if found is None:
             return None
-        touched = _touched(op)
-        if touched is not None and value.channels.axis not in touched:
-            return value.channels
-        bound(op, value, widths, "picks out or repeats channels")
-        return None
+        if op.target == "getitem" and not value.op.shape:
+            return found  # one of several outputs, each with the same channel axis
+        touched = _touched(op, len(value.op.shape))
+        if touched is None or found.axis in touched:
+            bound(op, value, widths, "picks out or repeats channels")
+            return None
+        moved = sum(axis < found.axis for axis in touched) if op.target in _REMOVING else 0
+        return replace(found, axis=found.axis - moved)
 
 
-def _touched(op: Op) -> set[int] | None:
+def _touched(op: Op, rank: int) -> set[int] | None:
     """The axes along which an operator picks, moves or splits; None where that is not known."""
-    position, names = _AXES.get(op.target, (0, ()))
-    if not names:
+    if op.target not in _AXES:
         return None
-    named = op.kwargs or {}
-    default = 0 if op.target == "slice" else None
-    given = [named[name] for name in names if name in named]
-    found = op.args[position] if len(op.args) > position else (given or [default])[0]
+    position, name, default = _AXES[op.target]
+    given = (op.kwargs or {}).get(name, default)
+    found = op.args[position] if len(op.args) > position else given
     axes = [found] if isinstance(found, int) else found
     if not isinstance(axes, list | tuple) or not all(isinstance(axis, int) for axis in axes):
         return None
-    rank = len(op.shape)
     return {axis % rank for axis in axes} if rank and axes else None
 
 
-_AXES: dict[str, tuple[int, tuple[str, ...]]] = {
-    "slice": (1, ("dim",)),
-    "narrow": (1, ("dim",)),
-    "index_select": (1, ("dim",)),
-    "flip": (1, ("dims",)),
-    "roll": (2, ("dims",)),
+_AXES: dict[str, tuple[int, str, int | None]] = {
+    "slice": (1, "dim", 0),
+    "narrow": (1, "dim", None),
+    "select": (1, "dim", None),
+    "index_select": (1, "dim", None),
+    "unbind": (1, "dim", 0),
+    "flip": (1, "dims", None),
+    "roll": (2, "dims", None),
+    "chunk": (2, "dim", 0),
+    "split": (2, "dim", 0),
+    "split_with_sizes": (2, "dim", 0),
+    "tensor_split": (2, "dim", 0),
 }
-"""Where operators that keep the rank name their axes: position, keyword."""
+"""Where operators name their axes: position, keyword, default."""
+_REMOVING = ("select", "unbind")
+"""Of these, the ones whose axis is gone afterwards."""

@@ -36,6 +36,8 @@ class Pool(OpRule):
         value = inputs[0]
         if value.channels is None:
             return None
+        if not op.shape and op.target.endswith(("pool1d", "pool2d", "pool3d", "_with_indices")):
+            return value.channels  # several outputs: the maxima and where they are
         axis = value.channels.axis
         if len(op.shape) == len(value.op.shape) and op.shape[axis] == value.op.shape[axis]:
             return value.channels

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cerewrite.nn import BlockDiagonalLinear
+from cerewrite.surgery.conv_transpose import KINDS
 
 
 def member_weights(module: nn.Module, writers: int, readers: int) -> list[list[Tensor]]:
@@ -26,5 +27,9 @@ def member_weights(module: nn.Module, writers: int, readers: int) -> list[list[T
     if isinstance(module, BlockDiagonalLinear):
         return [[block.T] for block in module.weight.detach()]
     weight = module.get_parameter("weight").detach()
+    if isinstance(module, KINDS):
+        groups = module.groups
+        rows = weight.chunk(writers, 0 if groups > 1 else 1)
+        return [[piece.transpose(0, 1) for piece in row.chunk(readers, 0)] for row in rows]
     assert weight.shape[0] % writers == weight.shape[1] % readers == 0, (weight.shape, writers)
     return [list(rows.chunk(readers, 1)) for rows in weight.chunk(writers, 0)]

@@ -102,7 +102,7 @@ class Builder:
             out_channels=geometry.out_channels,
             groups=geometry.groups,
             kernel=geometry.kernel,
-            positions=op.numel // (self._batch * geometry.out_channels),
+            positions=geometry.positions or op.numel // (self._batch * geometry.out_channels),
             bias=bias is not None,
             gain=gain_of(weight, geometry),
             bias_variance=bias_variance_of(bias, geometry),

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
 from cerewrite.nn import BlockDiagonalLinear
+from cerewrite.surgery.conv_transpose import KINDS
 from cerewrite.verifier.running import Inputs, batch_size
 from cerewrite.verifier.shapes import run_for_shapes
 
-_LAYERS = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_LAYERS = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
 
 
 def check_budget(
@@ -64,9 +65,10 @@ def count_flops(model: nn.Module, inputs: Inputs) -> int:
     """
     total = 0
 
-    def count(module: nn.Module, _: Any, output: Tensor) -> None:
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
         nonlocal total
-        total += 2 * output.numel() * _fan_in(module)
+        read = inputs[0] if isinstance(module, KINDS) else output
+        total += 2 * read.numel() * _fan_in(module)
 
     def hook(copy: nn.Module) -> None:
         nonlocal total
@@ -80,7 +82,7 @@ def count_flops(model: nn.Module, inputs: Inputs) -> int:
 
 
 def _fan_in(module: nn.Module) -> int:
-    """Multiply-adds per output element."""
+    """Multiply-adds per output element; per input element of a transposed convolution."""
     if isinstance(module, BlockDiagonalLinear):
         return module.weight.shape[1]
     return prod(module.get_parameter("weight").shape[1:])

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
 from cerewrite.rewriter.session import Change, changes_of, set_submodule
+from cerewrite.surgery.conv_transpose import KINDS
 from cerewrite.verifier.members import Piece, pieces
 from cerewrite.verifier.perturb import ATTEMPTS, perturb, revive
 from cerewrite.verifier.running import (
@@ -43,7 +44,7 @@ from cerewrite.verifier.running import (
 from cerewrite.verifier.shapes import smaller
 
 LIMIT = 1e-10
-_REPLAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_REPLAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
 
 
 def check_membership(

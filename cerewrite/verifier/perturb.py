@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
 from cerewrite.nn import BlockDiagonalLinear, MemberLayerNorm, MemberRMSNorm
+from cerewrite.surgery.conv_transpose import KINDS
 from cerewrite.verifier.running import Inputs
 
 ATTEMPTS = 4
@@ -17,7 +18,7 @@ ATTEMPTS = 4
 
 _Draw = Callable[[Tensor], Tensor]
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, MemberLayerNorm, MemberRMSNorm)
-_WEIGHED = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_WEIGHED = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
 
 
 def perturb(model: nn.Module, seed: int = 0) -> None:

@@ -50,7 +50,8 @@ def layer(
         n_in, n_out = module.in_features // inner, module.out_features
         return RegionLayer(name, "linear", role, sources, target, n_in, n_out, inner, 1, bias)
     sizes = (module.in_channels, module.out_channels, prod(module.kernel_size))
-    return RegionLayer(name, "conv", role, sources, target, *sizes, 1, bias)
+    op = "conv_transpose" if module.transposed else "conv"
+    return RegionLayer(name, op, role, sources, target, *sizes, 1, bias)
 
 
 def region(
@@ -147,8 +148,9 @@ def _positions(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
     found: dict[str, int] = {}
 
     def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: object, out: Tensor) -> None:
-            found[name] = out[0].numel() // module.weight.shape[0]
+        def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+            read = args[0] if getattr(module, "transposed", False) else out
+            found[name] = read[0].numel() // module.weight.shape[0]
 
         return hook
 

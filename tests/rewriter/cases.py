@@ -287,6 +287,41 @@ def _gated_regions(model: nn.Module) -> tuple[Region, ...]:
     return (region(model, layers, [("norm", "batch_norm", 1)]),)
 
 
+def _decoder() -> nn.Module:
+    return nn.Sequential(
+        nn.ConvTranspose2d(3, 6, 3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 8, 3, stride=2, padding=1, output_padding=1),
+        nn.InstanceNorm2d(8, affine=True),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(8, 6, 3, bias=False),
+        nn.AdaptiveMaxPool2d(3),
+        nn.ConvTranspose2d(6, 3, 2, stride=2),
+    )
+
+
+def _decoder_regions(model: nn.Module) -> tuple[Region, ...]:
+    layers = [layer(model, n, i - 1, i if i < 3 else -1) for i, n in enumerate("0268")]
+    return (region(model, layers, [("3", "batch_norm", 1)]),)
+
+
+def _decoder1d() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(2, 8, 3),
+        nn.ConvTranspose1d(8, 4, 3, stride=2, groups=2, dilation=2, bias=False),
+        nn.SiLU(),
+        nn.Conv1d(4, 6, 1),
+        nn.Conv1d(6, 2, 2),
+    )
+
+
+def _decoder1d_regions(model: nn.Module) -> tuple[Region, ...]:
+    layers = [layer(model, n, i - 1, i if i < 3 else -1) for i, n in enumerate("0134")]
+    layers[1] = replace(layers[1], groups=2)
+    return (region(model, layers),)
+
+
 CASES = {
     case.name: case
     for case in (
@@ -314,6 +349,8 @@ CASES = {
         Case("dense", Dense, (2, 3, 5, 5), _dense_regions, ((3, (4, 3, 2, 2)),)),
         Case("towers", Towers, (4, 5), _towers_regions, ((2, (3, 4, 5)),)),
         Case("gated", Gated, (2, 3, 4, 4), _gated_regions, ((2, (6, 9, 3)),)),
+        Case("decoder", _decoder, (2, 3, 4, 5), _decoder_regions, ((3, (4, 3, 2)),)),
+        Case("decoder1d", _decoder1d, (2, 2, 7), _decoder1d_regions, ((2, (6, 4, 3)),)),
         Case("tokens", _tokens, (2, 5, 6), _tokens_regions, ((4, (3, 2)),)),
     )
 }

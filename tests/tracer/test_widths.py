@@ -210,6 +210,9 @@ def test_what_is_computed_from_a_parameter_pins() -> None:
         nn.functional.hardswish,
         lambda x: nn.functional.dropout(x, 0.1),
         lambda x: x.unsqueeze(1).transpose(1, 2).flatten(1),
+        lambda x: torch.cat([x.unsqueeze(1), x.unsqueeze(1)], 1)[:, 0],
+        lambda x: torch.cat([x.unsqueeze(1)] * 4, 1).chunk(2, 1)[1].unbind(1)[0],
+        lambda x: nn.functional.adaptive_max_pool1d(x.unsqueeze(-1), 1).squeeze(-1),
     ],
 )
 def test_operators_that_keep_a_class_free(free: Callable[[Tensor], Tensor]) -> None:

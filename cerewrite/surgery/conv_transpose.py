@@ -1,0 +1,106 @@
+"""Transposed convolutions in an ensemble; their weight is ``[in, out / groups, *kernel]``."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cerewrite.ir import RegionLayer
+from cerewrite.surgery.keeping import agree, blank, cut, expect, part
+
+ConvTranspose = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+KINDS: tuple[type[ConvTranspose], ...] = (
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+def _like(
+    module: ConvTranspose, channels: tuple[int, int], groups: int, *, bias: bool
+) -> ConvTranspose:
+    """A transposed convolution with the geometry of another, on meta."""
+    kind: type[Any] = next(kind for kind in KINDS if isinstance(module, kind))
+    options: dict[str, Any] = {
+        "kernel_size": module.kernel_size,
+        "stride": module.stride,
+        "padding": module.padding,
+        "output_padding": module.output_padding,
+        "dilation": module.dilation,
+        "device": "meta",
+        "dtype": module.weight.dtype,
+    }
+    conv: ConvTranspose = kind(*channels, groups=groups, bias=bias, **options)
+    return conv
+
+
+def split_conv_transpose(
+    module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
+) -> nn.Module:
+    """The transposed convolution of an ensemble, parameters allocated but not drawn.
+
+    Args:
+        module: the original.
+        layer: its part in the region.
+        multiplicity: members.
+        widths: width of one member per class of the region.
+
+    Raises:
+        RewriteError: if the module is no plain transposed convolution or has other sizes.
+    """
+    conv = expect(module, KINDS)
+    agree(conv, "kernel elements", prod(conv.kernel_size), layer.kernel)
+    n_in, n_out = conv.in_channels, conv.out_channels
+    if layer.role != "entry":
+        agree(conv, "input channels", n_in, layer.in_channels)
+        n_in = multiplicity * layer.reads(widths)
+    if layer.role != "exit":
+        agree(conv, "output channels", n_out, layer.out_channels)
+        n_out = multiplicity * widths[layer.target]
+    groups = multiplicity * layer.groups if layer.role == "interior" else 1
+    return blank(_like(conv, (n_in, n_out), groups, bias=conv.bias is not None), conv)
+
+
+def conv_transpose_member(
+    module: nn.Module,
+    layer: RegionLayer,
+    index: int,
+    multiplicity: int,
+    widths: tuple[int, ...],
+) -> nn.Module:
+    """One member's narrow transposed convolution, cut from a split one.
+
+    Args:
+        module: what `split_conv_transpose` returned.
+        layer: its part in the region.
+        index: which member, from 0.
+        multiplicity: members.
+        widths: width of one member per class of the region.
+
+    Returns:
+        the member's own; an exit's bias goes to member 0, the others get zeros.
+    """
+    conv = expect(module, KINDS)
+    weight: Tensor = conv.weight
+    bias: Tensor | None = conv.bias
+    if layer.role == "entry":
+        weight = weight[:, part(index, widths[layer.target])]
+    else:
+        weight = weight[part(index, layer.reads(widths))]
+    if layer.role == "exit":
+        bias = bias if bias is None or index == 0 else torch.zeros_like(bias)
+    elif bias is not None:
+        bias = bias[part(index, widths[layer.target])]
+    n_in, n_out = weight.shape[0], weight.shape[1] * layer.groups
+    narrow = _like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
+    return cut(narrow, conv, weight=weight, bias=bias)
+
+
+def conv_transpose_blocks(module: nn.Module) -> Tensor:
+    """The weight as ``[units, fan_in]``, a copy; fan-in counts one group's inputs."""
+    conv = expect(module, KINDS)
+    groups = conv.weight.reshape(conv.groups, -1, *conv.weight.shape[1:]).transpose(1, 2)
+    return groups.flatten(0, 1).flatten(1)
