@@ -46,5 +46,5 @@ def _scaled(module: nn.Module, name: str, members: int) -> nn.Module:
             f"'{name}' is a {type(module).__name__}, which cannot carry a multiplier",
             advice="fold the factor into its weights (exit_scale='folded')",
         )
-    twin: nn.Module = with_scale(module, members**-0.5)  # type: ignore[type-var]  # checked above
+    twin: nn.Module = with_scale(module, members**-0.5)
     return twin

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-L = TypeVar("L", nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+L = TypeVar("L", bound=nn.Module)
 
 
 class Scaled(nn.Module):
@@ -63,11 +63,38 @@ class ScaledConv3d(Scaled, nn.Conv3d):
         return super().forward(input * self.scale)
 
 
+class ScaledConvTranspose1d(Scaled, nn.ConvTranspose1d):
+    """A `torch.nn.ConvTranspose1d` that multiplies its input by ``scale``."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """``[batch, in, length]`` to ``[batch, out, ...]``."""
+        return super().forward(input * self.scale, output_size)
+
+
+class ScaledConvTranspose2d(Scaled, nn.ConvTranspose2d):
+    """A `torch.nn.ConvTranspose2d` that multiplies its input by ``scale``."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """``[batch, in, height, width]`` to ``[batch, out, ...]``."""
+        return super().forward(input * self.scale, output_size)
+
+
+class ScaledConvTranspose3d(Scaled, nn.ConvTranspose3d):
+    """A `torch.nn.ConvTranspose3d` that multiplies its input by ``scale``."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """``[batch, in, depth, height, width]`` to ``[batch, out, ...]``."""
+        return super().forward(input * self.scale, output_size)
+
+
 SCALED: dict[type[nn.Module], type[Scaled]] = {
     nn.Linear: ScaledLinear,
     nn.Conv1d: ScaledConv1d,
     nn.Conv2d: ScaledConv2d,
     nn.Conv3d: ScaledConv3d,
+    nn.ConvTranspose1d: ScaledConvTranspose1d,
+    nn.ConvTranspose2d: ScaledConvTranspose2d,
+    nn.ConvTranspose3d: ScaledConvTranspose3d,
 }
 """The scaled twin of every layer type that has one."""
 

@@ -9,6 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import RegionLayer
+from cerewrite.nn.scaled import (
+    ScaledConvTranspose1d,
+    ScaledConvTranspose2d,
+    ScaledConvTranspose3d,
+    scale_of,
+)
 from cerewrite.surgery.keeping import agree, blank, cut, expect, part
 
 ConvTranspose = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -16,6 +22,11 @@ KINDS: tuple[type[ConvTranspose], ...] = (
     nn.ConvTranspose1d,
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
+)
+SCALED_KINDS: tuple[type[ConvTranspose], ...] = (
+    ScaledConvTranspose1d,
+    ScaledConvTranspose2d,
+    ScaledConvTranspose3d,
 )
 
 
@@ -83,13 +94,13 @@ def conv_transpose_member(
     Returns:
         the member's own; an exit's bias goes to member 0, the others get zeros.
     """
-    conv = expect(module, KINDS)
+    conv = expect(module, (*SCALED_KINDS, *KINDS))
     weight: Tensor = conv.weight
     bias: Tensor | None = conv.bias
     if layer.role == "entry":
         weight = weight[:, part(index, widths[layer.target])]
     else:
-        weight = weight[part(index, layer.reads(widths))]
+        weight = weight[part(index, layer.reads(widths))] * scale_of(conv)
     if layer.role == "exit":
         bias = bias if bias is None or index == 0 else torch.zeros_like(bias)
     elif bias is not None:
