@@ -27,7 +27,7 @@ ROUNDS = 12
 """Most rounds."""
 
 SETTLED = 0.003
-"""Rounds end when one that fits improves the best by a smaller part than this."""
+"""Rounds end when two in a row fit and differ by a smaller part than this."""
 
 Choose = Callable[[Sequence[Problem], Room, Objective], Choice]
 
@@ -58,6 +58,7 @@ def choose_shared(
     if (baseline <= limits).all():
         best, least = own, most if objective == "primal" else float(baseline[0])
     designs, excess, considered, seen = own, np.zeros(len(limits)), 0, {own}
+    before = math.inf
     for _ in range(ROUNDS):
         views = _views(problems, designs)
         here = _total(problems, designs, room, baseline)
@@ -75,12 +76,13 @@ def choose_shared(
         score = _score(problems, designs)
         value = score if objective == "primal" else float(total[0])
         fits = (total <= limits).all() and (objective == "primal" or score <= most)
-        settled = designs in seen or value > least * (1.0 - SETTLED)
+        settled = designs in seen or math.isclose(value, before, rel_tol=SETTLED)
         if fits and value < least:
             best, least = designs, value
         if fits and settled:
             break
         seen.add(designs)
+        before = value if fits else math.inf
         excess = np.maximum(excess + total - limits, 0.0)
     if best is None:
         raise InfeasibleBudgetError(
