@@ -51,11 +51,12 @@ def row(
     membership = next(c.value for c in result.verification.checks if c.name == "membership")
     parity = max(p.relative_error for p in export.parity)
     ratio = counted / before.params
-    print(f"{name:16} {objective:9} {counted:12,} {ratio:8.5f} {before.nu:9.5f} {after.nu:9.5f} "
+    print(f"{name:16} {objective:9} {counted:12,} {ratio:8.5f} {before.log_variance:9.5f} "
+          f"{after.log_variance:9.5f} "
           f"{membership:10.1e} {parity:8.1e} {seconds:8.1f}", flush=True)  # fmt: skip
-    gains = 0.99 <= ratio <= 1 and after.nu < before.nu
+    gains = 0.99 <= ratio <= 1 and after.log_variance < before.log_variance
     if objective == "dual":
-        gains = ratio < 1 and after.nu <= before.nu
+        gains = ratio < 1 and after.log_variance <= before.log_variance
     return gains and result.verification.passed and membership <= 1e-10 and parity <= 1e-5
 
 

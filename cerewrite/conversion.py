@@ -187,7 +187,10 @@ def _request(plan: ir.Plan) -> PlanOptions:
     """The request that a plan answers, as far as the plan says."""
     budgets = [budget.text for budget in plan.budgets]
     return PlanOptions(
-        budget=budgets or "params", objective=cast(Any, plan.objective), seed=plan.seed
+        budget=budgets or "params",
+        objective=cast(Any, plan.objective),
+        measure=plan.measure,
+        seed=plan.seed,
     )
 
 

@@ -43,6 +43,7 @@ class PlanOptions(TypedDict, total=False):
 
     budget: str | Sequence[str]
     objective: Literal["primal", "dual"]
+    measure: str
     include: Sequence[str]
     exclude: Sequence[str]
     min_width: int
@@ -115,7 +116,8 @@ def plan(
         scope: the analysis's own, if given; of an ``auto`` analysis, one scope of it. Without,
             an ``auto`` analysis's scopes are compared, and the plan says how (`Plan.scopes`).
         options: ``budget`` ("params", "params=0.5x", "flops=1.2G"; several hold together),
-            ``objective`` ("primal": least nu within the budget; "dual": least cost at equal nu),
+            ``objective`` ("primal": least measure within the budget; "dual": least cost at an
+            equal one), ``measure`` ("log-variance", "nu", "leading-order"),
             ``include`` and ``exclude`` (rules), ``min_width``, ``max_multiplicity``,
             ``channel_multiple``, ``uniform``, ``seed``, ``init`` (how weights are drawn),
             ``exit_scale`` ("folded", "explicit"),

@@ -18,9 +18,9 @@ from cerewrite.errors import LoadError, OutputError, PlanError
 from cerewrite.loader import InputShape
 from tests.conftest import ROOT, WriteModel
 
-FIGURES = ir.Figures(10, 20, 0.1)
+FIGURES = ir.Figures(10, 20, 0.1, 0.1, 0.1)
 PLAN = ir.Plan(
-    "Net", "f" * 8, "primal", (), "block", (), FIGURES, FIGURES, (), 0, 0.0, (), (), 0
+    "Net", "f" * 8, "primal", "nu", (), "block", (), FIGURES, FIGURES, (), 0, 0.0, (), (), 0
 )  # fmt: skip
 
 

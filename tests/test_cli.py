@@ -117,7 +117,7 @@ def test_convert(model: Path) -> None:
     report = artifacts.read_record(ir.Report, Path("out") / artifacts.REPORT)
     assert report.plan is not None
     assert 0.99 <= report.plan.planned.params / report.plan.baseline.params <= 1
-    assert report.plan.planned.nu < report.plan.baseline.nu
+    assert report.plan.planned.log_variance < report.plan.baseline.log_variance
     assert [name for name, _ in report.seconds][0] == "load"  # noqa: RUF015
     assert listing(model.parent) == {"model.py", "out"}
 
@@ -392,12 +392,12 @@ def test_examples(tmp_path: Path, name: str, objective: str) -> None:
     before, after = report.plan.baseline, report.plan.planned
     if objective == "primal":
         assert 0.99 * before.params <= after.params <= before.params
-        assert after.nu < before.nu
+        assert after.log_variance < before.log_variance
         assert report.export is not None
         assert {1, 2, 7} <= {item.batch for item in report.export.parity}
         assert all(item.relative_error <= 1e-5 for item in report.export.parity)
     else:
-        assert after.nu <= before.nu
+        assert after.log_variance <= before.log_variance
         assert after.params < before.params
     assert run("verify", out, "-q").exit_code == 0
 

@@ -133,7 +133,7 @@ def check_laws(
     finally:
         assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     plan = result.plan
-    assert plan.planned.nu <= plan.baseline.nu * (1 + 1e-12)
+    assert plan.planned.log_variance <= plan.baseline.log_variance * (1 + 1e-12)
     assert all(getattr(plan.planned, b.cost) <= b.limit for b in plan.budgets)
     assert plan.planned.params == sum(p.numel() for p in result.model.parameters())
     assert result.verification.passed

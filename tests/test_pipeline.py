@@ -127,7 +127,7 @@ def test_conversion(net: Net, conversion: cerewrite.Conversion) -> None:
     built = sum(parameter.numel() for parameter in conversion.model.parameters())
     assert built == plan.planned.params
     assert 0.99 * plan.baseline.params <= built <= plan.baseline.params
-    assert plan.planned.nu < plan.baseline.nu
+    assert plan.planned.log_variance < plan.baseline.log_variance
     assert conversion.verification.passed
     assert conversion.export is None
     assert isinstance(conversion.model, Net)
@@ -147,7 +147,7 @@ def test_conversion_leaves_the_model_alone(net: Net) -> None:
 
 def test_dual(net: Net) -> None:
     plan = cerewrite.convert(net, INPUT, objective="dual").plan
-    assert plan.planned.nu <= plan.baseline.nu
+    assert plan.planned.log_variance <= plan.baseline.log_variance
     assert plan.planned.params < plan.baseline.params
 
 

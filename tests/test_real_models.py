@@ -48,10 +48,10 @@ def test_primal_and_dual(name: str, tmp_path: Path) -> None:
         assert (plan.baseline.params, plan.planned.params) == (params, counted)
         if objective == "primal":
             assert 0.99 * params <= counted <= params
-            assert plan.planned.nu < plan.baseline.nu
+            assert plan.planned.log_variance < plan.baseline.log_variance
         else:
             assert counted < params
-            assert plan.planned.nu <= plan.baseline.nu
+            assert plan.planned.log_variance <= plan.baseline.log_variance
         assert result.verification.passed
         assert value(result, "membership") <= 1e-10
         export = cerewrite.export_onnx(result.model, tmp_path / f"{objective}.onnx", inputs)

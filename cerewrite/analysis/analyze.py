@@ -24,7 +24,7 @@ from cerewrite.ir import (
     Site,
     TracedModel,
 )
-from cerewrite.measures import compose, region_nu
+from cerewrite.measures import MEASURES, REPORTED, region_measures
 from cerewrite.registry import suggest
 
 
@@ -84,6 +84,8 @@ def analyze(
         gain=str(gain),
         scope=scope,
         nu=first.nu,
+        log_variance=first.log_variance,
+        leading_order=first.leading_order,
         layers=tuple(_layer(layer, by_name[layer.name], total, owner) for layer in traced.layers),
         regions=first.regions,
         rejections=first.rejections,
@@ -98,16 +100,20 @@ def analyze(
 def _at_scope(
     traced: TracedModel, scope: str, corrections: Corrections, reference: str, method: str
 ) -> ScopeFindings:
-    """Regions, refusals and the composed nu at one scope."""
+    """Regions, refusals and the composed measures at one scope."""
     by_name = {correction.layer: correction for correction in corrections.layers}
     found, rejections = find_regions(traced, scope)
     regions = tuple(_with_sites(region, traced, by_name) for region in found)
-    estimates = tuple(
-        RegionEstimate(r.name, region_nu(r.sites, r.multiplicity, r.widths), r) for r in regions
-    )
     owner = {site.layer: region.name for region in regions for site in region.sites}
-    nu = corrections.nu or _composed(estimates, corrections, owner, reference, method)
-    return ScopeFindings(scope, nu, estimates, traced.rejections + rejections)
+    composed = _composed(regions, corrections, owner, reference, method)
+    return ScopeFindings(
+        scope=scope,
+        nu=corrections.nu or composed["nu"],
+        log_variance=corrections.log_variance or composed["log_variance"],
+        leading_order=composed["leading_order"],
+        regions=tuple(_estimate(region) for region in regions),
+        rejections=traced.rejections + rejections,
+    )
 
 
 def _assumption(parametrization: str, gain: str | float) -> Assumption:
@@ -168,22 +174,36 @@ def _with_sites(
     return replace(region, sites=tuple(sites))
 
 
+def _estimate(region: Region) -> RegionEstimate:
+    found = region_measures(region, region.multiplicity, region.widths)
+    return RegionEstimate(region.name, found.nu, found.log_variance, found.leading_order, region)
+
+
 def _composed(
-    regions: tuple[RegionEstimate, ...],
+    regions: tuple[Region, ...],
     corrections: Corrections,
     owner: dict[str, str],
     reference: str,
     method: str,
-) -> Estimate:
-    """nu(model) = product over regions and remaining layers of (1 + theirs) - 1 (THEORY 4).
+) -> dict[str, Estimate]:
+    """The model's measures from its regions and remaining layers (THEORY 4), by field.
 
-    Standard errors of the layers add in quadrature: ``(1 + nu) sqrt(sum of squares)``.
+    Standard errors of the layers add in quadrature, for the sum of kappas and for Var[log K]
+    alike, and times ``1 + nu`` for nu.
     """
     rest = [max(c.kappa, 0.0) for c in corrections.layers if c.layer not in owner]
-    value = compose([*(region.nu for region in regions), *rest])
     errors = [c.stderr for c in corrections.layers if c.stderr is not None]
-    stderr = (1 + value) * math.hypot(*errors) if errors else None
-    return Estimate(value, stderr, corrections.draws, method, reference)
+    found = {}
+    for measure in (MEASURES[name] for name in REPORTED):
+        scores = [measure.region_score(r.sites, r.multiplicity, r.widths) for r in regions]
+        value = measure.compose(scores, rest)
+        stderr = math.hypot(*errors) if errors else None
+        if stderr is not None and measure.field == "nu":
+            stderr *= 1 + value
+        found[measure.field] = Estimate(value, stderr, corrections.draws, method, reference)
+    if not corrections.per_layer:
+        found["leading_order"] = Estimate(math.nan, None, 0, method, "no closed form to sum")
+    return found
 
 
 def _layer(layer: Layer, at: LayerCorrection, total: float, owner: dict[str, str]) -> LayerEstimate:

@@ -10,6 +10,7 @@ import click
 from cerewrite.initialisers import INITIALISERS
 from cerewrite.ir import EXIT_SCALES, WEIGHT_SOURCES
 from cerewrite.loader import InputShape, parse_input_shape
+from cerewrite.measures import DEFAULT, MEASURES
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -138,7 +139,14 @@ PLAN = _all(
             type=click.Choice(["primal", "dual"]),
             default="primal",
             show_default=True,
-            help="Least nu within the budget, or least cost at equal nu.",
+            help="Least measure within the budget, or least cost at an equal one.",
+        ),
+        click.option(
+            "--measure",
+            type=click.Choice(list(MEASURES)),
+            default=DEFAULT,
+            show_default=True,
+            help="What is made small.",
         ),
         click.option(
             "--include",
@@ -281,6 +289,7 @@ def check_budget(texts: Sequence[str]) -> None:
     from cerewrite.ir import Analysis, Estimate
 
     nothing = Estimate(0.0, None, 0, "", "")
+    measured = (nothing, nothing, nothing)
     parse_budgets(
-        texts, Analysis("", "", "", "", "", "", nothing, (), (), (), 1, 1, "", (), latency=1)
+        texts, Analysis("", "", "", "", "", "", *measured, (), (), (), 1, 1, "", (), latency=1)
     )

@@ -72,7 +72,10 @@ def explain_lines(analysis: ir.Analysis, name: str) -> Iterator[str]:
     for item in regions:
         region = item.region
         role = next((one.role for one in region.layers if one.name == name), "resized with it")
-        yield f"region {item.name} ({role}): nu {item.nu:.4g}"
+        yield (
+            f"region {item.name} ({role}): nu {item.nu:.4g}, Var[log K] "
+            f"{item.log_variance:.4g}, sum of kappa {item.leading_order:.4g}"
+        )
         for size, width in zip(region.sizes, region.classes, strict=True):
             yield f"  {size} channels, written first by {width}"
     for refusal in refusals:

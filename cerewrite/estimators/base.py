@@ -100,6 +100,7 @@ class Corrections:
         nu: the model's nu where the estimator measures it; None to compose it from the layers.
         assumptions: what the figures rest on, one sentence each.
         log_variance: Var[log K] where the estimator measures it (THEORY 11).
+        per_layer: whether the layers' figures are estimates at all.
         draws: independent draws behind the layers' figures; 0 for closed forms.
     """
 
@@ -108,6 +109,7 @@ class Corrections:
     assumptions: tuple[str, ...]
     log_variance: Estimate | None = None
     draws: int = 0
+    per_layer: bool = True
 
 
 class Estimator(ABC):

@@ -86,11 +86,13 @@ class MonteCarlo(Estimator):
         notes = (*_notes(subject, assumption), *_tail(log.value, nu, count))
         if dead:
             notes += (f"{dead} draws are dead (K = 0); Var[log K] is without them",)
+        layers = closed_form(traced, model, assumption)
         return Corrections(
-            layers=marked(closed_form(traced, model, assumption), subject, traced),
+            layers=marked(layers, subject, traced),
             nu=Estimate(nu.value, nu.stderr, count, self.name, self.reference),
             assumptions=notes,
             log_variance=Estimate(log.value, log.stderr, count, self.name, "THEORY 11"),
+            per_layer=layers is not None,
         )
 
 

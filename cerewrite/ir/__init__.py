@@ -2,6 +2,7 @@
 
 from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
+from cerewrite.ir.measured import Estimate, LayerEstimate, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
@@ -12,11 +13,8 @@ from cerewrite.ir.results import (
     Alternative,
     Analysis,
     Budget,
-    Estimate,
     Figures,
-    LayerEstimate,
     Plan,
-    RegionEstimate,
     Report,
     ScopeFindings,
     Split,
@@ -40,6 +38,7 @@ __all__ = [
     "Forecast",
     "Layer",
     "LayerEstimate",
+    "Measures",
     "Op",
     "Parity",
     "PerChannel",

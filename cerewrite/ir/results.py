@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cerewrite.ir.exported import Export
+from cerewrite.ir.measured import Estimate, LayerEstimate, RegionEstimate
 from cerewrite.ir.outcomes import Rejection, Verification
 from cerewrite.ir.regions import Region
 from cerewrite.ir.scopes import ScopeOutcome
@@ -18,85 +19,21 @@ WEIGHT_SOURCES = ("reinitialise", "transfer")
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its error.
-
-    Attributes:
-        value: the estimate.
-        stderr: its standard error; None for closed forms.
-        samples: independent draws behind it; 0 for closed forms.
-        method: registered estimator that made it.
-        reference: paper and equation, or THEORY section.
-    """
-
-    value: float
-    stderr: float | None
-    samples: int
-    method: str
-    reference: str
-
-
-@dataclass(frozen=True, slots=True)
-class LayerEstimate:
-    """The finite-width correction of one sampled layer.
-
-    Attributes:
-        name: qualified name of the layer.
-        width: units, that is, output channels.
-        kappa: its contribution to log E[K^2]/E[K]^2; 0 for a read-out layer.
-        kappa_stderr: standard error of kappa; None for closed forms.
-        f_up: share of K that scales with its forward second moment.
-        f_dn: share of K that scales with its backward second moment.
-        share: kappa over the sum of all kappas, in [0, 1].
-        v_aa, v_bb, v_ab: relative (co)variances of one unit's energies (THEORY 4).
-        rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
-        region: name of the region that can split its width, or None.
-        params: parameters of the layer.
-        flops: FLOPs per example.
-        rung: which tracer saw it.
-        note: what is approximate about the figure, "" if nothing.
-    """
-
-    name: str
-    width: int
-    kappa: float
-    kappa_stderr: float | None
-    f_up: float
-    f_dn: float
-    share: float
-    v_aa: float
-    v_bb: float
-    v_ab: float
-    rho: float
-    region: str | None
-    params: int
-    flops: int
-    rung: str
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RegionEstimate:
-    """One region's own nu, with the region's structure."""
-
-    name: str
-    nu: float
-    region: Region
-
-
-@dataclass(frozen=True, slots=True)
 class ScopeFindings:
     """What an analysis found at one of several scopes.
 
     Attributes:
         scope: ``block``, ``stage`` or ``network``.
-        nu: the model's nu, composed of this scope's regions where it is not measured.
+        nu, log_variance, leading_order: the model's measures, composed of this scope's regions
+            where they are not measured.
         regions: per region, in execution order.
         rejections: what was refused, with reasons.
     """
 
     scope: str
     nu: Estimate
+    log_variance: Estimate
+    leading_order: Estimate
     regions: tuple[RegionEstimate, ...]
     rejections: tuple[Rejection, ...]
 
@@ -113,6 +50,8 @@ class Analysis:
         gain: ``as-built``, ``he`` or a number: the initialisation that was assumed.
         scope: the scope the regions were found at; ``auto`` for all, with the regions of the first.
         nu: relative variance of the tangent kernel's diagonal, with its error.
+        log_variance: its ``Var[log K]``, with its error.
+        leading_order: sum of the layers' kappas, with its error.
         layers: per sampled layer, in execution order.
         regions: per region, in execution order.
         rejections: what was refused, with reasons.
@@ -132,6 +71,8 @@ class Analysis:
     gain: str
     scope: str
     nu: Estimate
+    log_variance: Estimate
+    leading_order: Estimate
     layers: tuple[LayerEstimate, ...]
     regions: tuple[RegionEstimate, ...]
     rejections: tuple[Rejection, ...]
@@ -151,6 +92,8 @@ class Analysis:
             self,
             scope=scope,
             nu=found.nu,
+            log_variance=found.log_variance,
+            leading_order=found.leading_order,
             layers=tuple(replace(y, region=owner.get(y.name)) for y in self.layers),
             regions=found.regions,
             rejections=found.rejections,
@@ -175,11 +118,13 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A whole model's costs and nu."""
+    """A whole model's costs and measures; see `Measures`."""
 
     params: int
     flops: int
     nu: float
+    log_variance: float
+    leading_order: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +138,8 @@ class Split:
         params: parameters of the region's layers and modules after the split.
         flops: FLOPs of the region after the split, per example.
         nu: relative variance of the region after the split.
+        log_variance: its ``Var[log K]`` after the split.
+        leading_order: the sum of its kappas after the split.
         note: a comment; ignored by the program.
     """
 
@@ -202,6 +149,8 @@ class Split:
     params: int
     flops: int
     nu: float
+    log_variance: float
+    leading_order: float
     note: str = ""
 
 
@@ -213,11 +162,12 @@ class Plan:
         model: class name of the model it belongs to.
         fingerprint: hash of that model's structure.
         objective: ``primal`` or ``dual``.
+        measure: registered measure that is made small, or kept in the dual.
         budgets: the limits that were asked for.
         scope: scope of the regions.
         splits: one per region that changes.
-        baseline: costs and nu before.
-        planned: costs and nu after.
+        baseline: costs and measures before.
+        planned: costs and measures after.
         feasible: per budget, the least and largest cost that any design reaches.
         considered: designs looked at.
         gap: relative optimality gap of the allocation: an upper bound, from the Lagrangian.
@@ -240,6 +190,7 @@ class Plan:
     model: str
     fingerprint: str
     objective: str
+    measure: str
     budgets: tuple[Budget, ...]
     scope: str
     splits: tuple[Split, ...]

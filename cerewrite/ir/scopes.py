@@ -9,17 +9,17 @@ from dataclasses import dataclass
 class ScopeOutcome:
     """One scope's best plan under the same budgets, in figures.
 
-    The baseline's nu depends on the scope, because a region's corrections compose otherwise than
-    those of separate layers; ``gain`` compares each plan with its own baseline.
+    The baseline's measure depends on the scope, because a region's corrections compose otherwise
+    than those of separate layers; ``gain`` compares each plan with its own baseline.
 
     Attributes:
         scope: ``block``, ``stage`` or ``network``.
         splits: regions that its plan splits.
         params: parameters of its plan.
         flops: FLOPs of its plan, per example.
-        nu_before: nu of the model as it is, composed at this scope.
-        nu_after: nu of its plan.
-        gain: primal: ``nu_before / nu_after``; dual: the first budget's cost before over after.
+        before: the plans' measure of the model as it is, composed at this scope.
+        after: the measure of its plan.
+        gain: primal: ``before / after``; dual: the first budget's cost before over after.
             1 where nothing changes or there is no plan.
         chosen: whether it won.
         refused: why it has no plan, "" if it has one.
@@ -29,8 +29,8 @@ class ScopeOutcome:
     splits: int
     params: int
     flops: int
-    nu_before: float
-    nu_after: float
+    before: float
+    after: float
     gain: float
     chosen: bool = False
     refused: str = ""

@@ -1,14 +1,18 @@
 """Measures of finite width: what a plan makes small. Torch-free."""
 
-from cerewrite.measures.base import MEASURES, Measure
-from cerewrite.measures.nu import baseline_nu, compose, member_nu, region_nu, remaining_kappas
+from cerewrite.measures.base import MEASURES, Measure, remaining_kappas
+from cerewrite.measures.model import DEFAULT, REPORTED, model_measures, region_measures
+from cerewrite.measures.nu import compose, member_nu, region_nu
 
 __all__ = [
+    "DEFAULT",
     "MEASURES",
+    "REPORTED",
     "Measure",
-    "baseline_nu",
     "compose",
     "member_nu",
+    "model_measures",
+    "region_measures",
     "region_nu",
     "remaining_kappas",
 ]

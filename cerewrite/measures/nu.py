@@ -42,11 +42,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cerewrite.ir import Analysis, Site
-from cerewrite.measures.base import FloatArray, IntArray, Measure, register
-
-HUGE = 1e300
-"""Where nu saturates: deep and narrow members overflow a float (dimensionless)."""
+from cerewrite.ir import Site
+from cerewrite.measures.base import HUGE, FloatArray, IntArray, Measure, register
 
 TINY = 1e-14
 """Leading orders at or below it leave the inflation at 1 (dimensionless)."""
@@ -175,37 +172,26 @@ def compose(nus: Iterable[float]) -> float:
     return math.expm1(total) if total < math.log(HUGE) else HUGE
 
 
-def remaining_kappas(analysis: Analysis) -> tuple[float, ...]:
-    """The corrections of the layers that are no site of any region, in execution order.
-
-    A measured correction may come out below zero by its error; it counts as zero.
-    """
-    owned = {site.layer for estimate in analysis.regions for site in estimate.region.sites}
-    return tuple(max(layer.kappa, 0.0) for layer in analysis.layers if layer.name not in owned)
-
-
-def baseline_nu(analysis: Analysis) -> float:
-    """Nu of the model as it is, composed from its regions and remaining layers (THEORY 4).
-
-    It is the figure that a plan's nu compares with: both come from the same composition, even
-    where ``analysis.nu`` was measured in another way.
-    """
-    regions = (estimate.region for estimate in analysis.regions)
-    nus = [region_nu(region.sites, region.multiplicity, region.widths) for region in regions]
-    return compose([*nus, *remaining_kappas(analysis)])
-
-
 @register
 class Nu(Measure):
-    """The paper's measure: ``log(1 + nu)``, additive over regions."""
+    """The paper's measure, Var[K] / E[K]^2; its score is ``log(1 + nu)``."""
 
     name = "nu"
-    inverse = True
+    field = "nu"
+    title = "nu"
 
     def member(self, sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
-        """See `member_nu`."""
-        return member_nu(sites, widths)
+        """See `member_nu`; ``[designs, 1]``."""
+        return member_nu(sites, widths)[:, None]
 
     def score(self, member: FloatArray, multiplicity: FloatArray | IntArray) -> FloatArray:
         """``log(1 + nu_member / m)``."""
-        return np.asarray(np.log1p(member / multiplicity), dtype=np.float64)
+        return np.asarray(np.log1p(member[..., 0] / multiplicity), dtype=np.float64)
+
+    def layer(self, kappa: float) -> float:
+        """``log(1 + kappa)``."""
+        return math.log1p(kappa)
+
+    def figure(self, score: float) -> float:
+        """``exp(score) - 1``, saturating at 1e300."""
+        return math.expm1(score) if score < math.log(HUGE) else HUGE

@@ -7,10 +7,11 @@ from typing import Any
 
 from cerewrite.errors import PlanError, UsageError
 from cerewrite.ir import Analysis, Plan, ScopeOutcome
+from cerewrite.measures import DEFAULT, MEASURES
 from cerewrite.planner.make import make_plan
 
 
-def compare_scopes(analysis: Analysis, **options: Any) -> Plan:
+def compare_scopes(analysis: Analysis, *, measure: str = DEFAULT, **options: Any) -> Plan:
     """The best of every scope's plan, with the comparison in `Plan.scopes`.
 
     Each plan is held against its own baseline (see `ScopeOutcome`); of equal gains the narrower
@@ -18,7 +19,8 @@ def compare_scopes(analysis: Analysis, **options: Any) -> Plan:
 
     Args:
         analysis: made at scope ``auto``.
-        options: those of `make_plan`.
+        measure: registered measure that the plans make small and are compared by.
+        options: the others of `make_plan`.
 
     Raises:
         CerewriteError: the first scope's, if no scope has a plan.
@@ -28,10 +30,11 @@ def compare_scopes(analysis: Analysis, **options: Any) -> Plan:
     first: PlanError | UsageError | None = None
     for found in analysis.scopes:
         try:
-            plan = make_plan(analysis.at_scope(found.scope), **options)
+            plan = make_plan(analysis.at_scope(found.scope), measure=measure, **options)
         except (PlanError, UsageError) as error:
             first = first or error
-            same = (analysis.params, analysis.flops, found.nu.value, found.nu.value)
+            now = getattr(found, MEASURES[measure].field).value
+            same = (analysis.params, analysis.flops, now, now)
             outcomes.append(ScopeOutcome(found.scope, 0, *same, 1.0, refused=error.message))
             continue
         plans[found.scope] = plan
@@ -46,10 +49,12 @@ def compare_scopes(analysis: Analysis, **options: Any) -> Plan:
 
 def _outcome(plan: Plan) -> ScopeOutcome:
     old, new = plan.baseline, plan.planned
+    field = MEASURES[plan.measure].field
+    before, after = getattr(old, field), getattr(new, field)
     if plan.objective == "dual":
         cost = plan.budgets[0].cost
         gain = getattr(old, cost, old.params) / max(getattr(new, cost, new.params), 1)
     else:
-        gain = old.nu / new.nu if new.nu > 0 else 1.0
+        gain = before / after if after > 0 else 1.0
     splits = len(plan.splits)
-    return ScopeOutcome(plan.scope, splits, new.params, new.flops, old.nu, new.nu, gain)
+    return ScopeOutcome(plan.scope, splits, new.params, new.flops, before, after, gain)

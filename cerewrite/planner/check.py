@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, fields
 
 from cerewrite.budgets import BUDGETS, joint_costs
 from cerewrite.errors import PlanError
 from cerewrite.initialisers import INITIALISERS
-from cerewrite.ir import EXIT_SCALES, SCHEMA, WEIGHT_SOURCES, Figures, Plan, Region, Split
-from cerewrite.measures import region_nu
+from cerewrite.ir import (
+    EXIT_SCALES,
+    SCHEMA,
+    WEIGHT_SOURCES,
+    Figures,
+    Measures,
+    Plan,
+    Region,
+    Split,
+)
+from cerewrite.measures import MEASURES, region_measures
 
 AGAIN = "mend the field, or run `cerewrite plan` again"
 TOLERANCE = 1e-6
-"""Relative difference allowed between a stated nu and a recomputed one."""
+"""Relative difference allowed between a stated measure and a recomputed one."""
 
 
 def check_plan(plan: Plan) -> None:
@@ -25,8 +35,8 @@ def check_plan(plan: Plan) -> None:
         PlanError: naming the split and the rule that it breaks: an unknown or doubled region, a
             wrong number of widths, a multiplicity or width below 1, a width that is no
             multiple of what a module of the region needs, a split that changes nothing, stated
-            params, FLOPs or nu that differ from a recount, totals that do not follow from the
-            splits, or a budget that the plan exceeds.
+            params, FLOPs or measures that differ from a recount, totals that do not follow from
+            the splits, or a budget that the plan exceeds.
     """
     if plan.schema > SCHEMA:
         raise PlanError(
@@ -37,6 +47,7 @@ def check_plan(plan: Plan) -> None:
         raise PlanError(
             f"the plan's objective is '{plan.objective}'", advice="write primal or dual"
         )
+    MEASURES[plan.measure]
     _check_drawing(plan)
     regions = {region.name: region for region in plan.regions}
     seen: set[str] = set()
@@ -115,7 +126,7 @@ def _check_figures(plan: Plan) -> None:
                     advice=f"write {counted}, or run `cerewrite plan` again",
                 )
         region = next(region for region in plan.regions if region.name == split.region)
-        _check_nu(where, split, region)
+        _check_measures(where, split, region)
 
 
 def _counts(plan: Plan) -> dict[str, dict[str, tuple[int, int]]]:
@@ -130,13 +141,17 @@ def _counts(plan: Plan) -> dict[str, dict[str, tuple[int, int]]]:
     }
 
 
-def _check_nu(where: str, split: Split, region: Region) -> None:
-    nu = region_nu(region.sites, split.multiplicity, split.widths)
-    if region.sites and not math.isclose(nu, split.nu, rel_tol=TOLERANCE, abs_tol=1e-12):
-        raise PlanError(
-            f"{where}: states nu {split.nu:.6g}, but its design has {nu:.6g}",
-            advice=f"write {nu!r}, or run `cerewrite plan` again",
-        )
+def _check_measures(where: str, split: Split, region: Region) -> None:
+    if not region.sites:
+        return
+    found = region_measures(region, split.multiplicity, split.widths)
+    for name, value in asdict(found).items():
+        stated = getattr(split, name)
+        if not math.isclose(value, stated, rel_tol=TOLERANCE, abs_tol=1e-12):
+            raise PlanError(
+                f"{where}: states {name} {stated:.6g}, but its design has {value:.6g}",
+                advice=f"write {value!r}, or run `cerewrite plan` again",
+            )
 
 
 def _check_totals(plan: Plan, regions: dict[str, Region]) -> None:
@@ -153,11 +168,13 @@ def _check_totals(plan: Plan, regions: dict[str, Region]) -> None:
                 f"planned.{name} is {stated:,}, but the splits make it {counted:,}",
                 advice=f"write {counted}, or run `cerewrite plan` again",
             )
-    if not math.isclose(plan.planned.nu, expected.nu, rel_tol=TOLERANCE, abs_tol=1e-12):
-        raise PlanError(
-            f"planned.nu is {plan.planned.nu:.6g}, but the splits make it {expected.nu:.6g}",
-            advice=f"write {expected.nu!r}, or run `cerewrite plan` again",
-        )
+    for field in fields(Measures):
+        given, made = getattr(plan.planned, field.name), getattr(expected, field.name)
+        if not math.isclose(given, made, rel_tol=TOLERANCE, abs_tol=1e-12):
+            raise PlanError(
+                f"planned.{field.name} is {given:.6g}, but the splits make it {made:.6g}",
+                advice=f"write {made!r}, or run `cerewrite plan` again",
+            )
 
 
 def follow_splits(plan: Plan, regions: dict[str, Region]) -> Figures:
@@ -170,12 +187,16 @@ def follow_splits(plan: Plan, regions: dict[str, Region]) -> Figures:
         for cost, changes in _counts(plan).items()
     )
     log_nu = math.log1p(plan.baseline.nu)
+    log_variance, leading = plan.baseline.log_variance, plan.baseline.leading_order
     for split in plan.splits:
         region = regions[split.region]
         own = (region.multiplicity, region.widths)
-        log_nu += math.log1p(split.nu) - math.log1p(region_nu(region.sites, *own))
+        before = region_measures(region, *own)
+        log_nu += math.log1p(split.nu) - math.log1p(before.nu)
+        log_variance += split.log_variance - before.log_variance
+        leading += split.leading_order - before.leading_order
     nu = plan.planned.nu if max(plan.baseline.nu, plan.planned.nu) >= 1e250 else math.expm1(log_nu)
-    return Figures(params, flops, nu)
+    return Figures(params, flops, nu, log_variance, leading)
 
 
 def _check_budgets(plan: Plan) -> None:

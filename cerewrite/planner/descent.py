@@ -1,9 +1,10 @@
 """Members of regions with many classes, by descent along the front's supporting lines.
 
 For every slope ``t`` of a geometric sequence the member that minimises ``nu + t * cost`` is
-sought, starting from the last one's. Both are sums of monomials in the widths, hence convex in
-their logarithms, so that moves of one class at a time, tried at every scale from one step to
-half the width, end at the minimum or within a step of it.
+sought, starting from the last one's; nu stands for the first part of its measure. Both are sums
+of monomials in the widths, hence convex in their logarithms, so that moves of one class at a
+time, tried at every scale from one step to half the width, end at the minimum or within a step
+of it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def _evaluate(
 ) -> tuple[FloatArray, FloatArray]:
     widths = problem.expand(problem.widths_at(index))
     costs = problem.table(np.ones(1, dtype=np.int64), widths)[:, 0]
-    return problem.member(widths), costs @ weights
+    return problem.member(widths)[:, 0], costs @ weights
 
 
 def _descend(

@@ -14,6 +14,9 @@ EXACT = 3_000
 MIXES = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
 """Relative weights of a pair of costs beyond that."""
 
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of a further part in the geometric mixes of a member's parts."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Front:
@@ -69,6 +72,27 @@ def pareto(columns: FloatArray) -> IntArray:
         mixes = [np.column_stack([columns @ mix, last]) for mix in cost_mixes(columns)]
         return np.unique(np.concatenate([_pareto_two(mixed) for mixed in mixes]))
     return _pareto_many(columns)
+
+
+def pareto_members(costs: FloatArray, member: FloatArray) -> IntArray:
+    """Indices of the members that no other one beats or equals in every cost and every part.
+
+    Beyond `EXACT` rows of several parts, those are kept that are best in some mix of the costs
+    and some geometric mix of the first part with another.
+
+    Args:
+        costs: ``[rows, costs]``.
+        member: parts of the measure, ``[rows, parts]``.
+    """
+    if member.shape[1] == 1 or len(costs) <= EXACT:
+        return pareto(np.column_stack([costs, member]))
+    logs = np.log(np.maximum(member, 1e-300))
+    kept = []
+    for part in range(1, logs.shape[1]):
+        for share in SHARES:
+            blend = (1.0 - share) * logs[:, 0] + share * logs[:, part]
+            kept += [_pareto_two(np.column_stack([costs @ x, blend])) for x in cost_mixes(costs)]
+    return np.unique(np.concatenate(kept))
 
 
 def _pareto_two(columns: FloatArray) -> IntArray:

@@ -1,4 +1,4 @@
-"""The landscape of one region: nu and cost over members and widths."""
+"""The landscape of one region: measure and cost over members and widths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from cerewrite.budgets import BUDGETS
 from cerewrite.ir import Region
-from cerewrite.measures import member_nu
+from cerewrite.measures import DEFAULT, MEASURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,10 @@ class Landscape:
         cost: registered cost.
         multiplicities: members, one per column.
         widths: member widths per class, one tuple per row.
-        nu: region nu, ``[rows][columns]``.
+        measure: registered measure.
+        values: the region's measure, ``[rows][columns]``.
         costs: region cost, ``[rows][columns]``.
-        best: row and column of the least nu within the limit, or None if nothing fits.
+        best: row and column of the least measure within the limit, or None if nothing fits.
         limit: the region's cost limit.
     """
 
@@ -31,7 +32,8 @@ class Landscape:
     cost: str
     multiplicities: tuple[int, ...]
     widths: tuple[tuple[int, ...], ...]
-    nu: tuple[tuple[float, ...], ...]
+    measure: str
+    values: tuple[tuple[float, ...], ...]
     costs: tuple[tuple[int, ...], ...]
     best: tuple[int, int] | None
     limit: float
@@ -41,21 +43,23 @@ def landscape(
     region: Region,
     *,
     cost: str = "params",
+    measure: str = DEFAULT,
     limit: float | None = None,
     multiplicities: Sequence[int] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
     rows: int = 24,
 ) -> Landscape:
-    """Map nu and cost of a region over members and proportional widths.
+    """Map measure and cost of a region over members and proportional widths.
 
     Args:
         region: the region, with its sites.
         cost: registered cost.
+        measure: registered measure.
         limit: the most it may cost; by default what it costs now.
         multiplicities: the columns.
         rows: most rows; widths from 1 to the original, in geometric steps of the widest class.
 
     Raises:
-        UsageError: if no cost has that name.
+        UsageError: if no cost or no measure has that name.
 
     Example:
         >>> from cerewrite.ir import RegionLayer, Site
@@ -76,15 +80,18 @@ def landscape(
     if limit is None:
         original = np.asarray([region.multiplicity], dtype=np.int64)
         limit = float(pricing.table(original, widths[-1:])[0, 0])
-    nu = member_nu(region.sites, widths)[:, None] / members
-    masked = np.where(costs <= limit, nu, np.inf)
+    looked_at = MEASURES[measure]
+    alone = looked_at.member(region.sites, widths)[:, None, :]
+    scores = looked_at.score(alone, members.astype(np.float64))
+    masked = np.where(costs <= limit, scores, np.inf)
     row, column = np.unravel_index(int(np.argmin(masked)), masked.shape)
     return Landscape(
         region=region.name,
         cost=cost,
         multiplicities=tuple(int(count) for count in members),
         widths=tuple(tuple(int(width) for width in line) for line in widths),
-        nu=tuple(tuple(float(value) for value in line) for line in nu),
+        measure=measure,
+        values=tuple(tuple(looked_at.figure(float(value)) for value in line) for line in scores),
         costs=tuple(tuple(int(value) for value in line) for line in costs),
         best=(int(row), int(column)) if np.isfinite(masked[row, column]) else None,
         limit=limit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 
 from cerewrite.budgets import Design, joint_costs, parse_budgets, share_layers
@@ -20,7 +20,7 @@ from cerewrite.ir import (
     Rejection,
     Split,
 )
-from cerewrite.measures import MEASURES, baseline_nu, compose, region_nu, remaining_kappas
+from cerewrite.measures import DEFAULT, MEASURES, model_measures, region_measures
 from cerewrite.planner.choose import Choice, Objective, choose_designs
 from cerewrite.planner.limits import check_limits, find_room
 from cerewrite.planner.problem import Constraints, Problem, build_problem
@@ -35,6 +35,7 @@ def make_plan(
     *,
     budget: str | Sequence[str] = "params",
     objective: Objective = "primal",
+    measure: str = DEFAULT,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     min_width: int = 1,
@@ -52,8 +53,10 @@ def make_plan(
         analysis: the model's regions and corrections.
         budget: upper limits: ``params``, ``params=0.5x``, ``flops=1.2G``, several with commas or
             as a sequence; all must hold.
-        objective: ``primal`` for the least nu within the budgets; ``dual`` for the least of the
-            first budget's cost with nu at most the original's (the budgets stay limits).
+        objective: ``primal`` for the least measure within the budgets; ``dual`` for the least of
+            the first budget's cost with the measure at most the original's (the budgets stay
+            limits).
+        measure: registered measure: ``log-variance``, ``nu`` or ``leading-order`` (THEORY 11).
         include: rules of which a region must match one (see `select_regions`).
         exclude: rules of which a region must match none.
         min_width: least width of a member in channels.
@@ -71,7 +74,8 @@ def make_plan(
         The plan; regions that are best as they are have no split and a rejection that says so.
 
     Raises:
-        UsageError: if a budget, a rule or a constraint cannot be read or contradicts another.
+        UsageError: if a budget, a measure, a rule or a constraint cannot be read or contradicts
+            another.
         InfeasibleBudgetError: if no design meets the budgets; with the range that designs reach.
         PlanError: if the model has no region, or the constraints leave none.
 
@@ -80,13 +84,14 @@ def make_plan(
     """
     if objective not in ("primal", "dual"):
         raise UsageError(f"unknown objective '{objective}'", advice="choose primal or dual")
+    minimised = MEASURES[measure]
     drawn = _check_drawing(init, exit_scale, weights)
     constraints = Constraints(min_width, max_multiplicity, channel_multiple)
     budgets = parse_budgets(budget, analysis)
     _require_regions(analysis)
     regions, filtered = select_regions(analysis, include, exclude)
     names = [item.cost for item in budgets]
-    built = [build_problem(region, names, MEASURES["nu"], constraints) for region in regions]
+    built = [build_problem(region, names, minimised, constraints) for region in regions]
     problems = [item for item in built if isinstance(item, Problem)]
     refused = [item for item in built if isinstance(item, Rejection)]
     _require_problems(problems, (*filtered, *refused))
@@ -101,14 +106,16 @@ def make_plan(
     else:
         choice = (choose_uniform if uniform else choose_designs)(problems, room, objective)
     splits, kept = _record(problems, choice, objective)
+    baseline = model_measures(analysis)
     return Plan(
         model=analysis.model,
         fingerprint=analysis.fingerprint,
         objective=objective,
+        measure=measure,
         budgets=budgets,
         scope=analysis.scope,
         splits=splits,
-        baseline=Figures(analysis.params, analysis.flops, baseline_nu(analysis)),
+        baseline=Figures(analysis.params, analysis.flops, *astuple(baseline)),
         planned=planned_figures(analysis, splits),
         feasible=room.feasible,
         considered=choice.considered,
@@ -123,21 +130,14 @@ def make_plan(
 
 
 def planned_figures(analysis: Analysis, splits: Sequence[Split]) -> Figures:
-    """Costs and nu of the whole model once the splits are made; exact counts."""
+    """Costs and measures of the whole model once the splits are made; exact counts."""
     params, flops = analysis.params, analysis.flops
-    after = {split.region: split for split in splits}
-    nus = []
-    for estimate in analysis.regions:
-        region, split = estimate.region, after.get(estimate.name)
-        if split is None:
-            nus.append(region_nu(region.sites, region.multiplicity, region.widths))
-        else:
-            nus.append(split.nu)
     regions = _split_regions(analysis, splits)
-    designs = [(split.multiplicity, split.widths) for split in splits]
-    params += _change("params", regions, designs)
-    flops += _change("flops", regions, designs)
-    return Figures(params, flops, compose([*nus, *remaining_kappas(analysis)]))
+    designs = {split.region: (split.multiplicity, split.widths) for split in splits}
+    chosen = [designs[region.name] for region in regions]
+    params += _change("params", regions, chosen)
+    flops += _change("flops", regions, chosen)
+    return Figures(params, flops, *astuple(model_measures(analysis, designs)))
 
 
 def _change(cost: str, regions: Sequence[Region], designs: Sequence[Design]) -> int:
@@ -161,7 +161,8 @@ def _record(
     ):
         region = problem.region
         if (members, widths) == (region.multiplicity, region.widths):
-            goal = "a smaller nu" if objective == "primal" else "a smaller cost"
+            title = problem.measure.title
+            goal = f"a smaller {title}" if objective == "primal" else "a smaller cost"
             kept.append(
                 Rejection(
                     region.name,
@@ -171,8 +172,8 @@ def _record(
                 )
             )
             continue
-        nu = region_nu(region.sites, members, widths)
-        splits.append(Split(region.name, members, widths, params, flops, nu))
+        measured = region_measures(region, members, widths)
+        splits.append(Split(region.name, members, widths, params, flops, *astuple(measured)))
     return tuple(splits), tuple(kept)
 
 

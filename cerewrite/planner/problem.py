@@ -105,7 +105,7 @@ class Problem:
         return np.stack(tables, axis=-1).astype(np.float64)
 
     def member(self, widths: IntArray) -> FloatArray:
-        """Measure of one member, ``[designs]``."""
+        """Measure of one member, ``[designs, parts]``."""
         return self.measure.member(self.region.sites, widths)
 
     def original(self) -> tuple[FloatArray, float]:

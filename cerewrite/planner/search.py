@@ -13,21 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from cerewrite.measures.base import FloatArray, IntArray
 from cerewrite.planner.descent import sweep
-from cerewrite.planner.front import Front, cost_mixes, pareto
-from cerewrite.planner.problem import GROWTH, MAX_MULTIPLICITY, Problem
+from cerewrite.planner.front import Front, pareto, pareto_members
+from cerewrite.planner.problem import GROWTH, Problem
+from cerewrite.planner.useful import regret, useful_stretches
 
 EXHAUSTIVE = 120_000
 """Members are enumerated where designs times classes stay below it."""
-
-
-BLOCKS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, np.inf)
-"""Rows are grouped by the most members that are useful with them, to save time and memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,7 @@ def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
     own_costs, own_score = problem.original()
     cap = np.minimum(cap, GROWTH * np.maximum(own_costs, 1.0))
     members = _multiplicities(problem, rows, detail, cap)
-    pairs = list(_allowed_pairs(problem, rows, members, detail, cap))
+    pairs = list(_allowed_pairs(problem, rows, members, cap))
     row = np.concatenate([pair[0] for pair in pairs])
     column = np.concatenate([pair[1] for pair in pairs])
     costs = np.concatenate([own_costs[None, :], *(pair[2] for pair in pairs)])
@@ -89,23 +85,22 @@ def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
 
 
 def _allowed_pairs(
-    problem: Problem, rows: IntArray, members: IntArray, detail: Detail, cap: FloatArray
+    problem: Problem, rows: IntArray, members: IntArray, cap: FloatArray
 ) -> Iterator[tuple[IntArray, IntArray, FloatArray, FloatArray]]:
-    """Rows with multiplicities, in blocks of rows that are useful up to a like multiplicity.
+    """Rows with multiplicities, in blocks of rows for which a stretch of them is of use.
 
     Yields:
         Row and index of the multiplicity, ``[designs]``; costs, ``[designs, costs]``; score.
     """
-    most = _useful_multiplicity(problem, rows, detail.ratio)
-    nu = problem.member(rows)
-    for low, high in pairwise(BLOCKS):
-        block = np.flatnonzero((most >= low) & ((most < high) | (high == np.inf)))
-        several = members[: max(int(np.searchsorted(members, min(high, members[-1] + 1))), 1)]
+    measured = problem.member(rows)
+    for block, several in useful_stretches(problem, rows, members, cap):
         table = problem.table(several, rows[block])
-        scores = problem.measure.score(nu[block, None], several[None, :].astype(np.float64))
-        good = (table <= cap).all(axis=-1) & np.isfinite(scores) & (several <= most[block, None])
+        counts = several.astype(np.float64)
+        scores = problem.measure.score(measured[block][:, None, :], counts)
+        good = (table <= cap).all(axis=-1) & np.isfinite(scores)
         row, column = np.nonzero(good)
-        yield block[row], column, table[row, column], scores[row, column]
+        first = int(np.searchsorted(members, several[0]))
+        yield block[row], column + first, table[row, column], scores[row, column]
 
 
 def member_front(problem: Problem, detail: Detail) -> tuple[IntArray, int]:
@@ -157,7 +152,7 @@ def _balanced(problem: Problem, groups: IntArray, most: float = 6.0) -> IntArray
 
 def _best_members(problem: Problem, rows: IntArray) -> IntArray:
     costs = problem.table(np.ones(1, dtype=np.int64), rows)[:, 0]
-    return pareto(np.column_stack([costs, problem.member(rows)]))
+    return pareto_members(costs, problem.member(rows))
 
 
 def _between(problem: Problem, groups: IntArray, detail: Detail) -> IntArray:
@@ -178,9 +173,9 @@ def _beside(problem: Problem, groups: IntArray, detail: Detail) -> IntArray:
     count = len(problem.values)
     single = np.concatenate([np.eye(count, dtype=np.int64), -np.eye(count, dtype=np.int64)])
     moves = np.unique((single[:, None, :] + single[None, :, :]).reshape(-1, count), axis=0)
-    most = _useful_multiplicity(problem, problem.expand(groups), 1.0)
-    chosen = np.argsort(-most, kind="stable")[: max(detail.beside // len(moves), 1)]
-    index = _indices(problem, groups[chosen[most[chosen] >= 1.0]].astype(np.float64))
+    order = np.argsort(regret(problem, problem.expand(groups)), kind="stable")
+    chosen = order[: max(detail.beside // len(moves), 1)]
+    index = _indices(problem, groups[chosen].astype(np.float64))
     return problem.widths_at(_moved(problem, index, moves))
 
 
@@ -201,29 +196,6 @@ def _nearest(values: IntArray, wanted: FloatArray) -> IntArray:
     step = values[1] - values[0] if len(values) > 1 else 1
     index = np.round((wanted - values[0]) / step).astype(np.int64)
     return np.asarray(np.clip(index, 0, len(values) - 1))
-
-
-def _useful_multiplicity(problem: Problem, rows: IntArray, ratio: float) -> FloatArray:
-    """The most members of each row that can still be worth having, ``[rows]``.
-
-    Let ``e = nu(1, n) * slope`` be a row's inefficiency, slope its cost per member. ``m`` members
-    of a row cost as much as ``x = m * slope / slope'`` members of the most efficient one,
-    which has the smaller nu as soon as ``floor(x) / x >= e' / e``, that is, for every
-    ``x >= 1 / (1 - e' / e)``. ``ratio`` allows for gaps in the list of multiplicities.
-    """
-    if not problem.measure.inverse or problem.most < MAX_MULTIPLICITY:
-        return np.full(len(rows), np.inf)
-    table = problem.table(np.asarray([1, 2], dtype=np.int64), rows)
-    slopes, nu = table[:, 1] - table[:, 0], problem.member(rows)
-    most = np.zeros(len(rows))
-    for mix in cost_mixes(slopes):
-        slope = np.maximum(slopes @ mix, 1e-300)
-        waste = nu * slope
-        best = int(np.argmin(waste))
-        share = np.minimum(ratio * waste[best] / np.maximum(waste, 1e-300), 1.0)
-        with np.errstate(divide="ignore"):
-            most = np.maximum(most, np.ceil(slope[best] / slope / (1.0 - share)))
-    return most
 
 
 def _multiplicities(problem: Problem, rows: IntArray, detail: Detail, cap: FloatArray) -> IntArray:

@@ -14,23 +14,36 @@ from cerewrite.reporter.figures import (
     scaled,
     with_error,
 )
+from cerewrite.reporter.measured import TITLES, triple
 from cerewrite.reporter.section import SHOWN, Cell, Section, Share
 
 
 def headline(analysis: ir.Analysis) -> Section:
-    """Model, size, nu with its error, and how they were found."""
-    nu = analysis.nu
-    error = CLOSED_FORM if nu.stderr is None else f"{nu.samples:,} draws"
+    """Model, size, the measures with their errors, and how they were found."""
     sizes = f"{plural(len(analysis.layers), 'layer')}, {plural(len(analysis.regions), 'region')}"
     return Section(
         title=f"{analysis.model}: analysis",
         facts=(
             ("size", f"{count(analysis.params)} parameters, {scaled(analysis.flops, 'FLOPs')}"),
             ("graph", f"{sizes} at scope {analysis.scope}, traced by {analysis.rung}"),
-            ("nu", f"{with_error(nu.value, nu.stderr)} ({error}; {nu.method}, {nu.reference})"),
+            *(
+                (name, _estimate(estimate))
+                for name, estimate in zip(
+                    TITLES,
+                    (analysis.nu, analysis.log_variance, analysis.leading_order),
+                    strict=True,
+                )
+            ),
             ("at", f"{analysis.parametrization} parametrisation, gain {analysis.gain}"),
         ),
     )
+
+
+def _estimate(estimate: ir.Estimate) -> str:
+    """A measure with its error and where it comes from."""
+    error = CLOSED_FORM if estimate.stderr is None else f"{estimate.samples:,} draws"
+    figure = with_error(estimate.value, estimate.stderr)
+    return f"{figure} ({error}; {estimate.method}, {estimate.reference})"
 
 
 def layers(analysis: ir.Analysis, *, full: bool) -> Section:
@@ -77,7 +90,7 @@ def _layer_lines(
 
 
 def regions(analysis: ir.Analysis, *, full: bool) -> Section:
-    """Per region: members x width, layers, its own nu."""
+    """Per region: members x width, layers, its own measures."""
     found = analysis.regions
     shown = found if full or len(found) <= SHOWN + 8 else found[:SHOWN]
     rows = tuple(
@@ -85,7 +98,7 @@ def regions(analysis: ir.Analysis, *, full: bool) -> Section:
             estimate.name,
             members(estimate.region.multiplicity, estimate.region.widths),
             _roles(estimate.region),
-            number(estimate.nu),
+            *map(number, triple(estimate)),
         )
         for estimate in shown
     )
@@ -94,7 +107,7 @@ def regions(analysis: ir.Analysis, *, full: bool) -> Section:
         lines = (f"{plural(len(found) - len(shown), 'more region')} (-v shows them).",)
     return Section(
         title="Regions",
-        columns=("region", ">m x n", "layers", ">nu"),
+        columns=("region", ">m x n", "layers", *(f">{name}" for name in TITLES)),
         rows=rows,
         lines=lines,
     )

@@ -7,6 +7,7 @@ from html import escape
 
 from cerewrite import ir
 from cerewrite.reporter.figures import count, number, percent, ratio, scaled
+from cerewrite.reporter.measured import TITLES, triple
 
 WIDTH, HEIGHT, MARGIN = 960, 180, 24
 """Size of a chart in SVG units, and the room for its labels."""
@@ -34,12 +35,15 @@ def layers_chart(analysis: ir.Analysis) -> str:
 
 
 def costs_chart(plan: ir.Plan) -> str:
-    """Two bars each for params, FLOPs and nu; the longer of a pair fills the width."""
+    """Two bars each for params, FLOPs and the measures; the longer of a pair fills the width."""
     old, new = plan.baseline, plan.planned
     pairs = (
         ("params", old.params, new.params, count(old.params), count(new.params)),
         ("FLOPs", old.flops, new.flops, scaled(old.flops), scaled(new.flops)),
-        ("nu", old.nu, new.nu, number(old.nu), number(new.nu)),
+        *(
+            (name, before, after, number(before), number(after))
+            for name, before, after in zip(TITLES, triple(old), triple(new), strict=True)
+        ),
     )
     parts = []
     for index, (title, before, after, before_text, after_text) in enumerate(pairs):
@@ -49,13 +53,13 @@ def costs_chart(plan: ir.Plan) -> str:
         text = f"{after_text} after ({ratio(after, before)})"
         parts.append(_bar("after", after, max(before, after), top + 20, text))
     return (
-        f'<svg viewBox="0 0 {WIDTH} 160" role="img" aria-label="before and after">'
+        f'<svg viewBox="0 0 {WIDTH} {54 * len(pairs)}" role="img" aria-label="before and after">'
         f"{''.join(parts)}</svg>"
     )
 
 
 def _bar(kind: str, value: float, largest: float, top: int, text: str) -> str:
-    left, room = 70, WIDTH - 330
+    left, room = 110, WIDTH - 330
     share = value / largest if largest > 0 and math.isfinite(value / largest) else 0.0
     return (
         f'<rect class="{kind}" x="{left}" y="{top}" width="{room * share:.2f}" height="18"/>'

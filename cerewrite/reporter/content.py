@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from cerewrite import ir
 from cerewrite.reporter.analysed import assumptions, headline, layers, regions, rejections
+from cerewrite.reporter.measured import by_region
 from cerewrite.reporter.planned import before_and_after, compared_scopes, request, splits
 from cerewrite.reporter.proved import alarms, checks, exported, run_facts
 from cerewrite.reporter.section import Section
@@ -31,6 +32,7 @@ def plan_sections(
         request(plan),
         *compared_scopes(plan),
         splits(plan, analysis, full=full),
+        *by_region(plan, analysis, full=full),
         *rejections(plan.rejections, full=full),
         before_and_after(plan),
     ]
@@ -45,6 +47,7 @@ def report_sections(report: ir.Report, *, full: bool) -> list[Section]:
         sections.append(regions(analysis, full=full))
     if plan is not None:
         sections += [request(plan), *compared_scopes(plan), splits(plan, analysis, full=full)]
+        sections += by_region(plan, analysis, full=full)
     sections += [*rejections(tuple(refused), full=full), *assumptions(analysis)]
     if report.verification is not None:
         sections.append(checks(report.verification))

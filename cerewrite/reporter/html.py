@@ -45,7 +45,7 @@ def render_html(report: ir.Report) -> str:
     """The report as the text of one self-contained HTML file.
 
     It holds the same sections as the terminal, with every row, and two charts: each layer's
-    share of nu, and costs and nu before and after. Whatever came from the user is escaped.
+    share of nu, and costs and measures before and after. Whatever came from the user is escaped.
 
     Args:
         report: what to render.

@@ -6,6 +6,14 @@ import math
 
 from cerewrite import ir
 from cerewrite.reporter.figures import count, members, number, percent, plural, ratio, scaled
+from cerewrite.reporter.measured import (
+    TITLES,
+    before_of,
+    figure,
+    rare_draws,
+    title,
+    triple,
+)
 from cerewrite.reporter.section import SHOWN, Section
 
 NOT_EQUIVALENT = (
@@ -16,8 +24,8 @@ NOT_EQUIVALENT = (
 def request(plan: ir.Plan) -> Section:
     """Objective, budgets, and the range in which a budget can be met."""
     aim = {
-        "primal": "primal: least nu within the budget",
-        "dual": "dual: least cost at no larger nu",
+        "primal": f"primal: least {title(plan)} within the budget",
+        "dual": f"dual: least cost at no larger {title(plan)}",
     }.get(plan.objective, plan.objective)
     facts = [("objective", aim)]
     for budget in plan.budgets:
@@ -43,9 +51,9 @@ def _gap(plan: ir.Plan) -> str:
 
 
 def splits(plan: ir.Plan, analysis: ir.Analysis | None = None, *, full: bool) -> Section:
-    """Per region that changes: members x widths before and after, params, FLOPs and nu."""
+    """Per region that changes: members x widths before and after, params, FLOPs, measure."""
     before = {region.name: region for region in plan.regions}
-    nus = {entry.name: entry.nu for entry in analysis.regions} if analysis else {}
+    measured = before_of(plan, analysis)
     shown = plan.splits if full or len(plan.splits) <= SHOWN + 8 else plan.splits[:SHOWN]
     rows = []
     for split in shown:
@@ -53,11 +61,11 @@ def splits(plan: ir.Plan, analysis: ir.Analysis | None = None, *, full: bool) ->
         old = members(region.multiplicity, region.widths) if region else "-"
         row = [split.region, old, members(split.multiplicity, split.widths), count(split.params)]
         row.append(scaled(split.flops))
-        if nus:
-            row.append(number(nus[split.region]) if split.region in nus else "-")
-        rows.append((*row, number(split.nu)))
+        old_figure = measured.get(split.region)
+        row.append("-" if old_figure is None else number(figure(plan, old_figure)))
+        rows.append((*row, number(figure(plan, split))))
     columns = ["region", ">before\nm x n", ">after\nm x n", ">params", ">FLOPs"]
-    columns += [">nu\nbefore", ">nu\nafter"] if nus else [">nu"]
+    columns += [f">{title(plan)}\nbefore", f">{title(plan)}\nafter"]
     notes = tuple(f"{split.region}: {split.note}" for split in plan.splits if split.note)
     more = len(plan.splits) - len(shown)
     return Section(
@@ -76,11 +84,11 @@ def compared_scopes(plan: ir.Plan) -> tuple[Section, ...]:
         return ()
     rows = []
     for item in plan.scopes:
-        figures = (count(item.params), scaled(item.flops), number(item.nu_before))
-        after = (number(item.nu_after), f"{item.gain:.3g}x") if not item.refused else ("-", "-")
+        figures = (count(item.params), scaled(item.flops), number(item.before))
+        after = (number(item.after), f"{item.gain:.3g}x") if not item.refused else ("-", "-")
         verdict = "chosen" if item.chosen else "no plan" if item.refused else ""
         rows.append((item.scope, str(item.splits), *figures, *after, verdict))
-    gain = "nu" if plan.objective == "primal" else plan.budgets[0].cost
+    gain = title(plan) if plan.objective == "primal" else plan.budgets[0].cost
     won = next(item for item in plan.scopes if item.chosen)
     others = [item for item in plan.scopes if not item.chosen and not item.refused]
     lines = [f"{item.scope}: {item.refused}" for item in plan.scopes if item.refused]
@@ -93,7 +101,8 @@ def compared_scopes(plan: ir.Plan) -> tuple[Section, ...]:
         Section(
             title="Scopes compared",
             columns=(
-                "scope", ">splits", ">params", ">FLOPs", ">nu\nbefore", ">nu\nafter",
+                "scope", ">splits", ">params", ">FLOPs",
+                f">{title(plan)}\nbefore", f">{title(plan)}\nafter",
                 f">{gain}\ngain", "",
             ),
             rows=tuple(rows),
@@ -103,18 +112,23 @@ def compared_scopes(plan: ir.Plan) -> tuple[Section, ...]:
 
 
 def before_and_after(plan: ir.Plan) -> Section:
-    """Params, FLOPs and nu of the whole model, with ratios; what may be claimed of them."""
+    """Params, FLOPs and measures of the whole model, with ratios; what may be claimed."""
     old, new = plan.baseline, plan.planned
     rows = (
         ("params", count(old.params), count(new.params), ratio(new.params, old.params)),
         ("FLOPs", scaled(old.flops), scaled(new.flops), ratio(new.flops, old.flops)),
-        ("nu", number(old.nu), number(new.nu), ratio(new.nu, old.nu)),
+        *(
+            (name, number(before), number(after), ratio(after, before))
+            for name, before, after in zip(TITLES, triple(old), triple(new), strict=True)
+        ),
     )
     return Section(
         title="Before and after",
         columns=("", ">before", ">after", ">ratio"),
         rows=rows,
-        lines=(claim(plan), *_warning(plan), NOT_EQUIVALENT) if plan.splits else (claim(plan),),
+        lines=(claim(plan), *rare_draws(plan), *_warning(plan), NOT_EQUIVALENT)
+        if plan.splits
+        else (claim(plan),),
     )
 
 
@@ -139,7 +153,7 @@ def _warning(plan: ir.Plan) -> tuple[str, ...]:
     if narrowest < NARROW:
         lines.append(
             f"Members as narrow as {plural(narrowest, 'channel')}: grouped kernels lose most of "
-            f"their speed there, and nu is an extrapolation; see --min-width {NARROW}."
+            f"their speed there, and the measures are extrapolations; see --min-width {NARROW}."
         )
     return tuple(lines)
 
@@ -154,6 +168,7 @@ def claim(plan: ir.Plan) -> str:
         spent.append(("FLOPs", new.flops / max(old.flops, 1)))
     costs = " and ".join(f"{100 * part:.4g} % of the {name}" for name, part in spent)
     equal = all(0.99 <= part <= 1 for _, part in spent)
-    fall = "falls to" if new.nu < old.nu else "is"
-    found = f"nu {fall} {ratio(new.nu, old.nu)} the original's"
+    before, after = figure(plan, old), figure(plan, new)
+    fall = "falls to" if after < before else "is"
+    found = f"{title(plan)} {fall} {ratio(after, before)} the original's"
     return f"{'Equal budget: ' if equal else ''}{costs}; {found}."

@@ -7,7 +7,7 @@ from torch import nn
 from cerewrite.analysis import analyze
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.ir import Analysis, dumps, loads
-from cerewrite.measures import baseline_nu
+from cerewrite.measures import model_measures
 from cerewrite.tracer import trace
 from tests.models import ResidualNet, chain
 
@@ -23,7 +23,7 @@ def test_round_trip_and_determinism() -> None:
 def test_planner_and_analysis_state_the_same_baseline() -> None:
     model = ResidualNet()
     found = analyze(trace(model, torch.ones(2, 3, 8, 8)), model)
-    assert baseline_nu(found) == pytest.approx(found.nu.value, rel=1e-12)
+    assert model_measures(found).nu == pytest.approx(found.nu.value, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ REGIONS = st.builds(
     st.integers(1, 8),
     *[st.lists(item, max_size=2).map(tuple) for item in (LAYERS, MODULES, SITES)],
 )
-FIGURES = st.builds(ir.Figures, st.integers(0, 10**12), st.integers(0, 10**12), NUMBERS)
+FIGURES = st.builds(ir.Figures, *[st.integers(0, 10**12)] * 2, *[NUMBERS] * 3)
 SPLITS = st.builds(
     ir.Split,
     NAMES,
@@ -48,13 +48,14 @@ SPLITS = st.builds(
     st.lists(st.integers(1, 99), max_size=3).map(tuple),
     st.integers(0, 10**12),
     st.integers(0, 10**12),
-    NUMBERS,
+    *[NUMBERS] * 3,
 )
 PLANS = st.builds(
     ir.Plan,
     model=NAMES,
     fingerprint=NAMES,
     objective=st.sampled_from(["primal", "dual"]),
+    measure=NAMES,
     budgets=st.lists(st.builds(ir.Budget, NAMES, NUMBERS, NAMES), max_size=2).map(tuple),
     scope=NAMES,
     splits=st.lists(SPLITS, max_size=2).map(tuple),
@@ -127,7 +128,7 @@ def test_missing_field_is_named() -> None:
 
 
 def test_missing_field_with_a_default_is_filled() -> None:
-    split = ir.Split("a", 2, (3,), 4, 5, 0.1)
+    split = ir.Split("a", 2, (3,), 4, 5, 0.1, 0.1, 0.1)
     data = ir.encode(split)
     del data["note"]
     assert ir.loads(ir.Split, json.dumps(data), source="x") == split

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
+from dataclasses import astuple
 
 from cerewrite.budgets import region_cost
 from cerewrite.ir import (
@@ -17,7 +19,7 @@ from cerewrite.ir import (
     Rejection,
     Site,
 )
-from cerewrite.measures import compose, region_nu
+from cerewrite.measures import compose, region_measures
 
 
 def chain_sites(
@@ -101,7 +103,13 @@ def analysis_of(
 ) -> Analysis:
     """An analysis of a model that consists of the regions and some fixed layers."""
     own = [(region, region.multiplicity, region.widths) for region in regions]
-    nus = [region_nu(region.sites, m, widths) for region, m, widths in own]
+    measured = [astuple(region_measures(*item)) for item in own]
+    total = [compose([nu for nu, _, _ in measured] + list(extra_kappas))]
+    total.append(sum(item[1] for item in measured) + sum(map(math.log1p, extra_kappas)))
+    total.append(sum(item[2] for item in measured) + sum(extra_kappas))
+    nu, log_variance, leading = (
+        Estimate(value, None, 0, "analytic", "THEORY 4") for value in total
+    )
     layers = [
         LayerEstimate(
             site.layer,
@@ -136,10 +144,13 @@ def analysis_of(
         parametrization="ntk",
         gain="he",
         scope="block",
-        nu=Estimate(compose([*nus, *extra_kappas]), None, 0, "analytic", "THEORY 4"),
+        nu=nu,
+        log_variance=log_variance,
+        leading_order=leading,
         layers=tuple(layers),
         regions=tuple(
-            RegionEstimate(region.name, nu, region) for region, nu in zip(regions, nus, strict=True)
+            RegionEstimate(region.name, *figures, region=region)
+            for region, figures in zip(regions, measured, strict=True)
         ),
         rejections=rejections,
         params=extra_params + sum(region_cost("params", *item) for item in own),

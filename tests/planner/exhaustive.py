@@ -7,8 +7,10 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from cerewrite.ir import Analysis, Region
-from cerewrite.measures import region_nu
+from cerewrite.measures import MEASURES
 from cerewrite.planner.problem import WIDEST
 
 
@@ -32,20 +34,30 @@ def count(region: Region, m: int, widths: Sequence[int], cost: str) -> int:
 
 
 def designs(
-    region: Region, costs: Sequence[str], cap: Sequence[float]
+    region: Region, costs: Sequence[str], cap: Sequence[float], measure: str = "nu"
 ) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Costs and log(1 + nu) of the original design and of every one within the caps."""
+    """Costs and score of the original design and of every one within the caps."""
+    asked = MEASURES[measure]
+    interior = any(layer.role == "interior" for layer in region.layers)
     own = (region.multiplicity, region.widths)
     spent = tuple(count(region, *own, cost) for cost in costs)
-    yield spent, math.log1p(region_nu(region.sites, *own))
+    yield spent, asked.region_score(region.sites, *own)
+    rows, row, members, costs_of = [], [], [], []
     for widths in itertools.product(*(range(1, WIDEST * size + 1) for size in region.sizes)):
-        one = None
-        for m in itertools.count(1):
+        # without an interior layer, members are the same network as one wide member
+        for m in itertools.count(1) if interior else (1,):
             spent = tuple(count(region, m, widths, cost) for cost in costs)
             if any(s > c for s, c in zip(spent, cap, strict=True)):
                 break
-            one = region_nu(region.sites, 1, widths) if one is None else one
-            yield spent, math.log1p(one / m)
+            if m == 1:
+                rows.append(widths)
+            row.append(len(rows) - 1)
+            members.append(float(m))
+            costs_of.append(spent)
+    if rows:
+        alone = asked.member(region.sites, np.asarray(rows))
+        scores = asked.score(alone[np.asarray(row)], np.asarray(members))
+        yield from zip(costs_of, scores.tolist(), strict=True)
 
 
 def undominated(table: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:
@@ -58,8 +70,10 @@ def undominated(table: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], fl
     return kept
 
 
-def search(analysis: Analysis, limits: dict[str, float]) -> dict[tuple[int, ...], float]:
-    """Least total log(1 + nu) of the regions for every reachable tuple of model costs."""
+def search(
+    analysis: Analysis, limits: dict[str, float], measure: str = "nu"
+) -> dict[tuple[int, ...], float]:
+    """Least total score of the regions for every reachable tuple of model costs."""
     costs = list(limits)
     regions = [estimate.region for estimate in analysis.regions]
     own = [[count(r, r.multiplicity, r.widths, c) for c in costs] for r in regions]
@@ -75,7 +89,7 @@ def search(analysis: Analysis, limits: dict[str, float]) -> dict[tuple[int, ...]
         ]
         cap = [limits[c] - others[j] for j, c in enumerate(costs)]
         best: dict[tuple[int, ...], float] = {}
-        for spent, score in designs(region, costs, cap):
+        for spent, score in designs(region, costs, cap, measure):
             best[spent] = min(score, best.get(spent, math.inf))
         best = undominated(best)
         merged: dict[tuple[int, ...], float] = {}

@@ -23,10 +23,10 @@ def test_the_best_scope_is_chosen_and_the_others_are_on_record() -> None:
     assert "one-hidden-layer" in block.refused and (block.splits, block.gain) == (0, 1.0)
     (won,) = (item for item in plan.scopes if item.chosen)
     assert won.scope == plan.scope and won.gain == max(item.gain for item in others) > 1
-    assert (won.params, won.nu_after) == (plan.planned.params, plan.planned.nu)
+    assert (won.params, won.after) == (plan.planned.params, plan.planned.log_variance)
     for item in others:
         alone = cerewrite.plan(analysis, scope=item.scope, budget="params")
-        assert (alone.scope, alone.planned.nu) == (item.scope, item.nu_after)
+        assert (alone.scope, alone.planned.log_variance) == (item.scope, item.after)
 
 
 def test_one_estimate_serves_every_scope(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from cerewrite.budgets import region_cost
 from cerewrite.errors import PlanError
 from cerewrite.ir import Plan, Split
-from cerewrite.measures import region_nu
+from cerewrite.measures import region_measures
 from cerewrite.planner import check_plan, make_plan
 from tests.planner.builders import analysis_of, chain_region
 
@@ -84,13 +84,15 @@ def test_a_consistent_edit_passes_unless_it_breaks_the_budget() -> None:
     def with_members(count: int) -> Plan:
         region, old = PLAN.regions[0], PLAN.splits[0]
         costs = [region_cost(name, region, count, (4, 4)) for name in ("params", "flops")]
-        nu = region_nu(region.sites, count, (4, 4))
-        split = Split("a", count, (4, 4), *costs, nu)
+        after = region_measures(region, count, (4, 4))
+        split = Split("a", count, (4, 4), *costs, *dataclasses.astuple(after))
         planned = dataclasses.replace(
             PLAN.planned,
             params=PLAN.planned.params + costs[0] - old.params,
             flops=PLAN.planned.flops + costs[1] - old.flops,
-            nu=(1 + PLAN.planned.nu) / (1 + old.nu) * (1 + nu) - 1,
+            nu=(1 + PLAN.planned.nu) / (1 + old.nu) * (1 + after.nu) - 1,
+            log_variance=PLAN.planned.log_variance - old.log_variance + after.log_variance,
+            leading_order=PLAN.planned.leading_order - old.leading_order + after.leading_order,
         )
         return dataclasses.replace(PLAN, splits=(split, *PLAN.splits[1:]), planned=planned)
 

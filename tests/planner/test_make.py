@@ -55,7 +55,7 @@ def test_several_budgets_hold_together() -> None:
 def test_dual_spends_less_at_no_greater_nu() -> None:
     plan = make_plan(RESNET, objective="dual")
     assert plan.planned.params < 0.9 * RESNET.params
-    assert plan.planned.nu <= plan.baseline.nu * (1.0 + 1e-9)
+    assert plan.planned.log_variance <= plan.baseline.log_variance * (1.0 + 1e-9)
     assert plan.gap < 0.005
 
 
@@ -70,7 +70,7 @@ def test_dual_keeps_the_limits_too() -> None:
 def test_a_bigger_budget_never_gives_a_larger_nu(seed: int) -> None:
     analysis = random_analysis(seed, size=3)
     found = [
-        make_plan(analysis, budget=f"params={share}x").planned.nu
+        make_plan(analysis, budget=f"params={share}x").planned.log_variance
         for share in (1.0, 1.05, 1.2, 1.7, 3.0)
     ]
     assert all(later <= earlier * (1 + 1e-12) for earlier, later in zip(found, found[1:]))  # noqa: B905, RUF007

@@ -7,15 +7,15 @@ import pytest
 
 from cerewrite.ir import Region
 from cerewrite.measures import MEASURES
-from cerewrite.planner import landscape, search
+from cerewrite.planner import landscape, search, useful
 from cerewrite.planner.descent import sweep
 from cerewrite.planner.problem import Constraints, Problem, build_problem
 from cerewrite.planner.search import FINE, build_front, detail_for, thin
 from tests.planner.builders import chain_region
 
 
-def problem_of(region: Region, **constraints: int) -> Problem:
-    problem = build_problem(region, ["params"], MEASURES["nu"], Constraints(**constraints))
+def problem_of(region: Region, measure: str = "nu", **constraints: int) -> Problem:
+    problem = build_problem(region, ["params"], MEASURES[measure], Constraints(**constraints))
     assert isinstance(problem, Problem)
     return problem
 
@@ -52,13 +52,16 @@ def test_large_regions_keep_equal_classes_equal() -> None:
     assert problem.expand(np.asarray([[3, 7]])).tolist() == [[3, 7] * 20]
 
 
-def test_the_front_s_cut_of_inefficient_members_loses_nothing() -> None:
-    region = chain_region("r", [12, 12], 48, 48)
-    problem = problem_of(region)
-    # a bound on members switches the cut off; large enough, it changes nothing else
-    limited = problem_of(region, max_multiplicity=10**5)
+@pytest.mark.parametrize("measure", list(MEASURES))
+def test_the_front_s_cut_of_useless_stretches_loses_nothing(
+    measure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = problem_of(chain_region("r", [12, 12], 48, 48), measure=measure)
     cap = 60.0 * problem.original()[0]
-    cut, whole = build_front(problem, FINE, cap), build_front(limited, FINE, cap)
+    monkeypatch.setattr(useful, "FEW", 0)
+    cut = build_front(problem, FINE, cap)
+    monkeypatch.setattr(useful, "FEW", 10**9)
+    whole = build_front(problem, FINE, cap)
     assert cut.considered < whole.considered
     np.testing.assert_array_equal(cut.costs, whole.costs)
     np.testing.assert_array_equal(cut.score, whole.score)
@@ -79,13 +82,13 @@ def test_landscape() -> None:
     region = chain_region("r", [64, 32], 100, 10)
     found = landscape(region, rows=8)
     assert found.widths[-1] == (64, 32)
-    assert len(found.nu) == len(found.costs) == len(found.widths)
+    assert len(found.values) == len(found.costs) == len(found.widths)
     assert found.best is not None
     row, column = found.best
     assert found.costs[row][column] <= found.limit == found.costs[-1][0]
-    assert found.nu[row][column] == min(
+    assert found.values[row][column] == min(
         nu
-        for nus, costs in zip(found.nu, found.costs, strict=True)
+        for nus, costs in zip(found.values, found.costs, strict=True)
         for nu, cost in zip(nus, costs, strict=True)
         if cost <= found.limit
     )

@@ -9,7 +9,7 @@ import torch
 import cerewrite
 from cerewrite.budgets import joint_costs
 from cerewrite.ir import Analysis
-from cerewrite.measures import baseline_nu, compose, region_nu, remaining_kappas
+from cerewrite.measures import MEASURES, model_measures, remaining_kappas
 from tests.models import Basic, Inverted, StagedNet
 
 
@@ -26,7 +26,7 @@ def test_stages_gain_within_the_budget(block: type[torch.nn.Module], budget: str
     assert plan.splits and plan.gap == math.inf
     assert all(getattr(plan.planned, b.cost) <= b.limit for b in plan.budgets)
     if budget != "params=0.6x":
-        assert plan.planned.nu < 0.95 * baseline_nu(analysis)
+        assert plan.planned.log_variance < 0.95 * model_measures(analysis).log_variance
     if budget != "params,flops":
         assert plan.planned.params >= 0.97 * plan.budgets[0].limit
 
@@ -36,7 +36,7 @@ def test_no_grid_of_designs_around_the_plan_beats_it() -> None:
     analysis = analysed(Basic)
     plan = cerewrite.plan(analysis, budget="params")
     regions = [item.region for item in analysis.regions]
-    rest = remaining_kappas(analysis)
+    rest, measure = remaining_kappas(analysis), MEASURES[plan.measure]
     options = []
     for split in plan.splits:
         scaled = [
@@ -49,23 +49,25 @@ def test_no_grid_of_designs_around_the_plan_beats_it() -> None:
     for designs in itertools.product(*options):
         change = sum(b - a for a, b in joint_costs("params", regions, designs))
         if plan.baseline.params + change <= plan.budgets[0].limit:
-            nus = [region_nu(r.sites, *d) for r, d in zip(regions, designs, strict=True)]
-            best = min(best, compose([*nus, *rest]))
+            scores = [
+                measure.region_score(r.sites, *d) for r, d in zip(regions, designs, strict=True)
+            ]
+            best = min(best, measure.compose(scores, rest))
     assert math.isfinite(best)
-    assert plan.planned.nu <= best * 1.005
+    assert plan.planned.log_variance <= best * 1.005
 
 
 def test_uniform_stages_share_members_and_scale() -> None:
     plan = cerewrite.plan(analysed(Basic, (64, 96)), budget="params", uniform=True)
     assert len({split.multiplicity for split in plan.splits}) == 1
     assert plan.planned.params <= plan.budgets[0].limit
-    assert plan.planned.nu < plan.baseline.nu
+    assert plan.planned.log_variance < plan.baseline.log_variance
 
 
 def test_dual_saves_parameters_at_no_larger_nu() -> None:
     plan = cerewrite.plan(analysed(Basic), objective="dual")
     assert plan.planned.params < plan.baseline.params
-    assert plan.planned.nu <= plan.baseline.nu
+    assert plan.planned.log_variance <= plan.baseline.log_variance
 
 
 def test_an_impossible_budget_is_refused_with_the_range() -> None:

@@ -47,7 +47,7 @@ def small() -> Analysis:
 
 def test_primal_equals_a_plain_loop() -> None:
     analysis = small()
-    plan = make_plan(analysis, uniform=True)
+    plan = make_plan(analysis, uniform=True, measure="nu")
     check_plan(plan)
     m, n, params, _ = min(grid(analysis, analysis.params), key=lambda item: item[3])
     assert {split.multiplicity for split in plan.splits} == {m}

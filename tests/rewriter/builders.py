@@ -94,23 +94,26 @@ def make_plan(
 ) -> Plan:
     """A plan whose figures follow from THEORY 8's formulas, not from counting modules."""
     positions = _positions(model, inputs)
-    before = Figures(sum(p.numel() for p in model.parameters()), _model_flops(model, positions), 1)
+    before = Figures(
+        sum(p.numel() for p in model.parameters()), _model_flops(model, positions), 1, 1, 1
+    )
     params, flops = before.params, before.flops
     chosen = []
     for found, (m, widths) in zip(regions, splits, strict=True):
         old = _cost(found, found.multiplicity, found.widths, positions)
         new = _cost(found, m, widths, positions)
         params, flops = params + new[0] - old[0], flops + new[1] - old[1]
-        chosen.append(Split(found.name, m, widths, *new, 0.5))
+        chosen.append(Split(found.name, m, widths, *new, 0.5, 0.5, 0.5))
     return Plan(
         model=type(model).__name__,
         fingerprint=fingerprint(model),
         objective="primal",
+        measure="nu",
         budgets=(Budget("params", max(params, before.params), "params"),),
         scope="block",
         splits=tuple(chosen),
         baseline=before,
-        planned=Figures(params, flops, 0.5),
+        planned=Figures(params, flops, 0.5, 0.5, 0.5),
         feasible=(),
         considered=1,
         gap=0.0,

@@ -1,0 +1,99 @@
+"""Estimates: of a number, a layer, a region; the measures that every record states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cerewrite.ir.regions import Region
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The three measures of finite width, of a region or a model (THEORY 11).
+
+    Attributes:
+        nu: relative variance of K, ``Var[K] / E[K]^2``.
+        log_variance: ``Var[log K]``.
+        leading_order: sum of the kappas at total width.
+    """
+
+    nu: float
+    log_variance: float
+    leading_order: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its error.
+
+    Attributes:
+        value: the estimate.
+        stderr: its standard error; None for closed forms.
+        samples: independent draws behind it; 0 for closed forms.
+        method: registered estimator that made it.
+        reference: paper and equation, or THEORY section.
+    """
+
+    value: float
+    stderr: float | None
+    samples: int
+    method: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEstimate:
+    """The finite-width correction of one sampled layer.
+
+    Attributes:
+        name: qualified name of the layer.
+        width: units, that is, output channels.
+        kappa: its contribution to log E[K^2]/E[K]^2; 0 for a read-out layer.
+        kappa_stderr: standard error of kappa; None for closed forms.
+        f_up: share of K that scales with its forward second moment.
+        f_dn: share of K that scales with its backward second moment.
+        share: kappa over the sum of all kappas, in [0, 1].
+        v_aa, v_bb, v_ab: relative (co)variances of one unit's energies (THEORY 4).
+        rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
+        region: name of the region that can split its width, or None.
+        params: parameters of the layer.
+        flops: FLOPs per example.
+        rung: which tracer saw it.
+        note: what is approximate about the figure, "" if nothing.
+    """
+
+    name: str
+    width: int
+    kappa: float
+    kappa_stderr: float | None
+    f_up: float
+    f_dn: float
+    share: float
+    v_aa: float
+    v_bb: float
+    v_ab: float
+    rho: float
+    region: str | None
+    params: int
+    flops: int
+    rung: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionEstimate:
+    """One region's own measures, with the region's structure.
+
+    Attributes:
+        name: name of the region.
+        nu: relative variance of its part of K.
+        log_variance: its ``Var[log K]``.
+        leading_order: the sum of its kappas.
+        region: its structure.
+    """
+
+    name: str
+    nu: float
+    log_variance: float
+    leading_order: float
+    region: Region

@@ -1,0 +1,87 @@
+"""The three measures of finite width, before and after, and when nu is not to be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+
+from cerewrite import ir
+from cerewrite.measures import MEASURES, REPORTED, region_measures
+from cerewrite.reporter.figures import number, plural
+from cerewrite.reporter.section import SHOWN, Section
+
+RARE = 0.5
+"""A member's own nu above it is ruled by rare draws (THEORY 11)."""
+
+TITLES = tuple(MEASURES[name].title for name in REPORTED)
+
+Measured = ir.Measures | ir.Figures | ir.RegionEstimate | ir.Split
+
+
+def triple(record: Measured) -> tuple[float, float, float]:
+    """nu, Var[log K] and the sum of kappas of a record that has them."""
+    return record.nu, record.log_variance, record.leading_order
+
+
+def title(plan: ir.Plan) -> str:
+    """What reports call the measure that a plan makes small."""
+    return MEASURES[plan.measure].title
+
+
+def figure(plan: ir.Plan, record: Measured) -> float:
+    """The plan's own measure of a record."""
+    value: float = getattr(record, MEASURES[plan.measure].field)
+    return value
+
+
+def before_of(plan: ir.Plan, analysis: ir.Analysis | None) -> dict[str, ir.Measures]:
+    """Each region's measures before; none for a region that carries no sites."""
+    if analysis is not None:
+        return {entry.name: ir.Measures(*triple(entry)) for entry in analysis.regions}
+    return {
+        region.name: region_measures(region, region.multiplicity, region.widths)
+        for region in plan.regions
+        if region.sites
+    }
+
+
+def by_region(plan: ir.Plan, analysis: ir.Analysis | None, *, full: bool) -> list[Section]:
+    """All measures of every region that changes, before and after."""
+    before = before_of(plan, analysis)
+    shown = plan.splits if full or len(plan.splits) <= SHOWN + 8 else plan.splits[:SHOWN]
+    if not shown:
+        return []
+    rows = []
+    for split in shown:
+        old = before.get(split.region)
+        olds = ("-",) * 3 if old is None else tuple(map(number, astuple(old)))
+        after = map(number, triple(split))
+        pairs = [f"{one} -> {two}" for one, two in zip(olds, after, strict=True)]
+        rows.append((split.region, *pairs))
+    more = len(plan.splits) - len(shown)
+    return [
+        Section(
+            title="Measures by region, before -> after",
+            columns=("region", *(f">{name}" for name in TITLES)),
+            rows=tuple(rows),
+            lines=(f"{plural(more, 'more split')} (-v shows them).",) if more else (),
+        )
+    ]
+
+
+def rare_draws(plan: ir.Plan) -> tuple[str, ...]:
+    """A warning where one member's own nu is so large that rare draws rule it."""
+    regions = {region.name: region for region in plan.regions}
+    worst = max(
+        ((split.nu * split.multiplicity, split.region, "after") for split in plan.splits),
+        default=(0.0, "", ""),
+    )
+    for name, measured in before_of(plan, None).items():
+        worst = max(worst, (measured.nu * regions[name].multiplicity, name, "before"))
+    value, name, when = worst
+    if value <= RARE:
+        return ()
+    return (
+        f"Rare draws rule nu: one member of region {name} has a nu of {number(value)} by itself "
+        f"({when}), more than {RARE}. Read Var[log K] there"
+        + ("; --measure log-variance plans by it." if plan.measure == "nu" else "."),
+    )
