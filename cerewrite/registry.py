@@ -48,6 +48,16 @@ class Registry(Mapping[str, T], Generic[T]):
         self._items[name] = item
         return item
 
+    def known(self, name: str) -> T | None:
+        """What is registered under ``name`` so far, without looking for more."""
+        return self._items.get(name)
+
+    def replace(self, name: str, item: T) -> T:
+        """Put ``item`` in the place of what is registered under ``name``; returns it."""
+        assert name in self._items, name
+        self._items[name] = item
+        return item
+
     def decorator(self, name: str) -> Callable[[T], T]:
         """`register`, as a decorator."""
         return lambda item: self.register(name, item)

@@ -15,10 +15,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from cerewrite.errors import UsageError
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.registry import Registry
 
@@ -143,10 +144,13 @@ class OpRule(ABC):
     Attributes:
         name: registered name.
         targets: canonical operator names it covers.
+        whole: exact module types that are one operator of this family, whatever their forward
+            is made of: users' own modules.
     """
 
     name: ClassVar[str]
     targets: ClassVar[frozenset[str]]
+    whole: ClassVar[tuple[type[nn.Module], ...]] = ()
 
     @abstractmethod
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -232,7 +236,37 @@ class LayerRule(OpRule):
 OPRULES: Registry[OpRule] = Registry("operator", "cerewrite.oprules", "cerewrite.operators")
 
 
-def register(rule: type[OpRule]) -> type[OpRule]:
-    """Class decorator: make one instance of a rule known under its name."""
-    OPRULES.register(rule.name, rule())
+TARGETS: dict[str, OpRule] = {}
+"""The rule of every operator name; filled by `register`."""
+
+R = TypeVar("R", bound=OpRule)
+
+
+def register(rule: type[R]) -> type[R]:
+    """Class decorator: make one instance of a rule known under its name.
+
+    A file that is loaded again replaces its own rule.
+
+    Raises:
+        UsageError: if another file has registered that name, or one of the operators.
+    """
+    known = OPRULES.known(rule.name)
+    for target in rule.targets:
+        owner = TARGETS.get(target)
+        if owner is not None and owner.name != rule.name:
+            raise UsageError(
+                f"the operator '{target}' belongs to the rule '{owner.name}'",
+                advice="leave it out of the new rule's targets",
+            )
+    instance = rule()
+    if known is not None and _place(type(known)) == _place(rule):
+        OPRULES.replace(rule.name, instance)
+    else:
+        OPRULES.register(rule.name, instance)
+    TARGETS.update(dict.fromkeys(rule.targets, instance))
     return rule
+
+
+def _place(rule: type[OpRule]) -> tuple[str, str]:
+    """Where a rule is written, whatever the name its file was loaded under."""
+    return rule.channels.__code__.co_filename, rule.__qualname__

@@ -132,6 +132,10 @@ class MomentContext:
         )
         return scale, shift, float(len(found)) if self._standard else 0.0
 
+    def module(self, op: Op) -> nn.Module:
+        """The module that ran an operator."""
+        return self._model.get_submodule(op.module)
+
     def slope(self, op: Op) -> float:
         """Root mean square of a PReLU's slopes."""
         weight = getattr(self._model.get_submodule(op.module), "weight", None)

@@ -17,6 +17,7 @@ from cerewrite.fingerprint import fingerprint
 from cerewrite.ir import Op, TracedModel
 from cerewrite.tracer.export_rung import export_ops
 from cerewrite.tracer.symbolic_rung import symbolic_ops
+from cerewrite.tracer.whole import take_whole
 from cerewrite.tracer.widths import build_widths
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -58,7 +59,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
     for name, rung in LADDER:
         try:
             with _evaluating(model), _silenced():
-                ops = rung(model, args, kwargs)
+                ops = take_whole(rung(model, args, kwargs), model)
         except Exception as error:  # a tracer may fail in any way on a user's forward
             reasons.append(f"{name}: {_first_line(error)}")
             continue
