@@ -256,7 +256,7 @@ def _rewrite(
     from cerewrite import planner, rewriter, verifier
 
     with clock("rewrite"):
-        planner.check_plan(made)
+        made = planner.recount(made)
         rewritten = rewriter.rewrite(made, model, passes=passes)
         made = dataclasses.replace(made, renamed=rewritten.renamed)
     with clock("verify"):

@@ -164,13 +164,13 @@ def apply(
             members are fitted; without it the original's weights are copied as they are.
 
     Raises:
-        PlanError: if the plan contradicts itself.
+        PlanError: if a split of the plan breaks a rule; its figures are counted anew.
         StalePlanError: if the plan belongs to another model, or one has been applied already.
         RewriteError: if a pass fails, or the plan names a user's function, which was not given.
     """
     from cerewrite import planner, rewriter
 
-    planner.check_plan(plan)
+    plan = planner.recount(plan)
     passes = passes_for(init, as_arguments(calibration))
     return rewriter.rewrite(plan, model, inplace=inplace, passes=passes).model
 

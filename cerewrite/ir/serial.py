@@ -14,6 +14,9 @@ from cerewrite.registry import suggest
 
 R = TypeVar("R")
 
+EXTRA = ("note", "$schema")
+"""Fields that any object may carry besides its own; they are not read."""
+
 
 def encode(value: Any) -> Any:
     """A record as plain dicts, lists and scalars; not-finite floats become strings."""
@@ -100,7 +103,7 @@ def _decode_record(kind: Any, data: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in data:
-        if name not in fields and name != "note":
+        if name not in fields and name not in EXTRA:
             raise PlanError(f"{where}: unknown field '{name}'", advice=suggest(name, fields))
     values = {}
     for name, field in fields.items():

@@ -1,8 +1,16 @@
 """The planner: pure numbers in, pure numbers out; imports no torch."""
 
 from cerewrite.planner.auto import compare_scopes
-from cerewrite.planner.check import check_plan
+from cerewrite.planner.check import check_plan, recount
 from cerewrite.planner.landscape import Landscape, landscape
 from cerewrite.planner.make import make_plan, planned_figures
 
-__all__ = ["Landscape", "check_plan", "compare_scopes", "landscape", "make_plan", "planned_figures"]
+__all__ = [
+    "Landscape",
+    "check_plan",
+    "compare_scopes",
+    "landscape",
+    "make_plan",
+    "planned_figures",
+    "recount",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 from cerewrite.budgets import BUDGETS, joint_costs
 from cerewrite.errors import PlanError
@@ -38,6 +38,63 @@ def check_plan(plan: Plan) -> None:
             params, FLOPs or measures that differ from a recount, totals that do not follow from
             the splits, or a budget that the plan exceeds.
     """
+    regions = _check_splits(plan)
+    _check_figures(plan)
+    _check_totals(plan, regions)
+    _check_budgets(plan)
+
+
+def recount(plan: Plan) -> Plan:
+    """An edited plan with every figure counted and measured anew, if it keeps the rules.
+
+    Members and widths of a split may be changed, and splits deleted: their regions then stay as
+    they are. Costs, measures and totals follow from the designs; what the file states of them
+    is not read.
+
+    Args:
+        plan: a plan, perhaps edited by hand.
+
+    Raises:
+        PlanError: see `check_plan`; figures that differ from a recount are none of its reasons.
+    """
+    named = {split.region for split in plan.splits}
+    regions = {name: found for name, found in _check_splits(plan).items() if name in named}
+    plan = replace(plan, regions=tuple(regions.values()))
+    counts = _counts(plan)
+    splits = []
+    for split in plan.splits:
+        region = regions[split.region]
+        params, flops = (counts[cost][split.region][1] for cost in ("params", "flops"))
+        split = replace(split, params=params, flops=flops)
+        if region.sites:
+            found = region_measures(region, split.multiplicity, split.widths)
+            split = replace(
+                split,
+                nu=found.nu,
+                log_variance=found.log_variance,
+                leading_order=found.leading_order,
+            )
+        splits.append(split)
+    plan = replace(plan, splits=tuple(splits))
+    plan = replace(plan, planned=_settled(plan.planned, follow_splits(plan, regions)))
+    _check_budgets(plan)
+    return plan
+
+
+def _settled(stated: Figures, counted: Figures) -> Figures:
+    """The counted figures; a stated measure that differs by rounding alone is kept."""
+    kept = {
+        field.name: getattr(stated, field.name)
+        for field in fields(Measures)
+        if math.isclose(
+            getattr(stated, field.name), getattr(counted, field.name), rel_tol=1e-9, abs_tol=1e-15
+        )
+    }
+    return replace(counted, **kept)
+
+
+def _check_splits(plan: Plan) -> dict[str, Region]:
+    """Everything but the figures; the plan's regions by name."""
     if plan.schema > SCHEMA:
         raise PlanError(
             f"the plan has schema {plan.schema}, this version reads up to {SCHEMA}",
@@ -60,9 +117,7 @@ def check_plan(plan: Plan) -> None:
             raise PlanError(f"{where}: the region is split twice", advice="keep one of the two")
         seen.add(split.region)
         _check_design(where, split, regions[split.region])
-    _check_figures(plan)
-    _check_totals(plan, regions)
-    _check_budgets(plan)
+    return regions
 
 
 def _check_drawing(plan: Plan) -> None:
@@ -108,9 +163,7 @@ def _check_design(where: str, split: Split, region: Region) -> None:
                 advice=f"write {max(width // divisor, 1) * divisor}",
             )
     if (split.multiplicity, split.widths) == (region.multiplicity, region.widths):
-        raise PlanError(
-            f"{where}: the split is the region as it is", advice="delete the split and its region"
-        )
+        raise PlanError(f"{where}: the split is the region as it is", advice="delete the split")
 
 
 def _check_figures(plan: Plan) -> None:

@@ -11,7 +11,7 @@ from cerewrite.budgets import region_cost
 from cerewrite.errors import PlanError
 from cerewrite.ir import Plan, Split
 from cerewrite.measures import region_measures
-from cerewrite.planner import check_plan, make_plan
+from cerewrite.planner import check_plan, make_plan, recount
 from tests.planner.builders import analysis_of, chain_region
 
 PLAN = make_plan(
@@ -99,3 +99,37 @@ def test_a_consistent_edit_passes_unless_it_breaks_the_budget() -> None:
     check_plan(with_members(2))
     with pytest.raises(PlanError, match="more than its budget 'params'"):
         check_plan(with_members(500))
+
+
+def test_an_edited_split_is_counted_anew() -> None:
+    made = recount(edited(multiplicity=2, widths=(4, 6), nu=0.0, params=1))
+    check_plan(made)
+    (first, *_), region = made.splits, made.regions[0]
+    assert (first.multiplicity, first.widths) == (2, (4, 6))
+    assert first.params == region_cost("params", region, 2, (4, 6))
+    assert first.nu == region_measures(region, 2, (4, 6)).nu
+    change = first.params - PLAN.splits[0].params
+    assert made.planned.params == PLAN.planned.params + change
+    assert recount(PLAN).planned.params == PLAN.planned.params
+
+
+def test_a_deleted_split_leaves_its_region_as_it_is() -> None:
+    made = recount(dataclasses.replace(PLAN, splits=PLAN.splits[1:]))
+    check_plan(made)
+    assert [region.name for region in made.regions] == ["b"]
+    region, old = PLAN.regions[0], PLAN.splits[0]
+    own = region_cost("params", region, region.multiplicity, region.widths)
+    assert made.planned.params == PLAN.planned.params + own - old.params
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (edited(multiplicity=500), "more than its budget 'params'"),
+        (edited(widths=(3, 4)), "no multiple of 2, which a.n0 needs"),
+        (edited(multiplicity=0), "multiplicity 0 is below 1"),
+    ],
+)
+def test_a_recount_names_the_rule_that_an_edit_breaks(plan: Plan, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        recount(plan)
