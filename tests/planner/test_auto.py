@@ -5,6 +5,7 @@ import torch
 
 import cerewrite
 from cerewrite import ir
+from cerewrite.reporter.planned import compared_scopes
 from tests.models import ResidualNet, StagedNet, chain
 
 IMAGE = torch.ones(2, 3, 8, 8)
@@ -72,3 +73,13 @@ def test_records_survive_json() -> None:
 def test_a_scope_outside_the_analysis_is_refused() -> None:
     with pytest.raises(cerewrite.UsageError, match="made at scope 'block'"):
         cerewrite.plan(analysed(ResidualNet(), scope="block"), scope="network")
+
+
+def test_the_report_prints_the_comparison() -> None:
+    plan = cerewrite.plan(analysed(StagedNet(channels=(16, 24))), budget="params")
+    (section,) = compared_scopes(plan)
+    assert [row[0] for row in section.rows] == ["block", "stage", "network"]
+    assert [row[-1] for row in section.rows].count("chosen") == 1
+    assert section.lines[0].startswith(f"Scope {plan.scope} wins over ")
+    assert section.lines[1].startswith("block: StagedNet has no region")
+    assert compared_scopes(cerewrite.plan(analysed(ResidualNet(), scope="block"))) == ()
