@@ -1,0 +1,45 @@
+"""Command line of the study."""
+
+from __future__ import annotations
+
+import argparse
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).with_name("results.jsonl")
+DOCUMENT = ROOT / "docs" / "TRAINING.md"
+
+
+def main() -> None:
+    """Run the study, or write its document."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run", help="train what the results file does not hold yet")
+    run.add_argument("--seeds", type=int, default=6, help="reported runs per design, at least 5")
+    run.add_argument("--tasks", default="*", help="glob over the tasks' names")
+    report = verbs.add_parser("report", help="write the document from the results file")
+    report.add_argument("--document", type=Path, default=DOCUMENT)
+    for verb in (run, report):
+        verb.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    from benchmarks.training.store import Store
+
+    store = Store(options.results)
+    if options.verb == "report":
+        from benchmarks.training.report import document
+
+        options.document.write_text(document(store), encoding="utf-8")
+        return
+    import torch
+
+    from benchmarks.training.study import run as start
+    from benchmarks.training.tasks import TASKS
+
+    torch.set_num_threads(1)
+    start([task for name, task in TASKS.items() if fnmatchcase(name, options.tasks)],
+          options.seeds, store)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The designs of a task: what the planner chooses, and choices by hand; all built by cerewrite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+import cerewrite
+from benchmarks.training.tasks import Task
+from cerewrite.budgets import region_cost
+from cerewrite.ir import Analysis, Figures, Plan, Region, Split
+from cerewrite.measures import MEASURES, baseline_nu, region_nu, remaining_kappas
+from cerewrite.planner.make import planned_figures
+
+Shape = tuple[str, int, tuple[int, ...]]
+"""A region's name, its members, their widths."""
+
+CARDINALITIES = (2, 4, 8, 16, 32)
+"""Members of the choices by hand, as in ResNeXt: a power of two, the widest that fits."""
+
+LEAST = 4
+"""Narrowest member that is chosen by hand."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """One way to spend a baseline's budget.
+
+    Attributes:
+        labels: who chose it; more than one where choices coincide.
+        shapes: one per region that changes; none for the baseline.
+    """
+
+    labels: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+
+    @property
+    def key(self) -> str:
+        """The same for the same shapes."""
+        parts = [f"{r}:{m}x{','.join(map(str, w))}" for r, m, w in self.shapes]
+        return " ".join(parts) or "baseline"
+
+
+def analyse(task: Task) -> Analysis:
+    """The product's closed form on the baseline, at He's gain."""
+    torch.manual_seed(0)
+    return cerewrite.analyze(task.build(), task.data().x[:2], gain="he")
+
+
+def choose(analysis: Analysis) -> list[Design]:
+    """Every design of a task, the baseline first, each shape once."""
+    found: dict[tuple[Shape, ...], list[str]] = {(): ["baseline"]}
+    for label, shapes in (*_planned(analysis), *_by_hand(analysis)):
+        found.setdefault(shapes, []).append(label)
+    return [Design(tuple(labels), shapes) for shapes, labels in found.items()]
+
+
+def _planned(analysis: Analysis) -> Iterable[tuple[str, tuple[Shape, ...]]]:
+    for name in MEASURES:
+        for objective in ("primal", "dual"):
+            plan = cerewrite.plan(analysis, budget="params", objective=objective, measure=name)
+            yield f"{objective} {name}", _shapes(plan)
+
+
+def _shapes(plan: Plan) -> tuple[Shape, ...]:
+    return tuple((split.region, split.multiplicity, split.widths) for split in plan.splits)
+
+
+def _by_hand(analysis: Analysis) -> Iterable[tuple[str, tuple[Shape, ...]]]:
+    for members in CARDINALITIES:
+        shapes = widest(analysis, members, 1.0)
+        if shapes is not None:
+            yield f"by hand {members}", shapes
+    for members in (1, 8):
+        shapes = widest(analysis, members, 0.5)
+        if shapes is not None:
+            yield f"half {members}", shapes
+
+
+def widest(analysis: Analysis, members: int, share: float) -> tuple[Shape, ...] | None:
+    """Every region as ``members`` of its own proportions, as wide as the parameters allow.
+
+    Args:
+        analysis: the baseline's.
+        members: multiplicity of every region.
+        share: parameters allowed, relative to the baseline's.
+
+    Returns:
+        The shapes, or None if the narrowest member is too dear.
+    """
+    regions = [estimate.region for estimate in analysis.regions]
+    largest = max(max(region.widths) for region in regions)
+    for width in range(largest, LEAST - 1, -1):
+        shapes = tuple(_scaled(region, members, width / largest) for region in regions)
+        if _params(analysis, shapes) <= share * analysis.params:
+            return shapes
+    return None
+
+
+def _scaled(region: Region, members: int, scale: float) -> Shape:
+    return region.name, members, tuple(max(round(scale * w), 1) for w in region.widths)
+
+
+def _params(analysis: Analysis, shapes: Sequence[Shape]) -> int:
+    return fixed_plan(analysis, shapes).planned.params
+
+
+def fixed_plan(analysis: Analysis, shapes: Sequence[Shape], seed: int = 0) -> Plan:
+    """A plan with given splits and no budget: the planner's record, filled in by hand."""
+    regions = {estimate.name: estimate.region for estimate in analysis.regions}
+    splits = []
+    for name, members, widths in shapes:
+        region = regions[name]
+        costs = [region_cost(cost, region, members, widths) for cost in ("params", "flops")]
+        splits.append(
+            Split(name, members, widths, *costs, region_nu(region.sites, members, widths))
+        )
+    return Plan(
+        model=analysis.model,
+        fingerprint=analysis.fingerprint,
+        objective="primal",
+        budgets=(),
+        scope=analysis.scope,
+        splits=tuple(splits),
+        baseline=Figures(analysis.params, analysis.flops, baseline_nu(analysis)),
+        planned=planned_figures(analysis, splits),
+        feasible=(),
+        considered=0,
+        gap=0.0,
+        regions=tuple(regions[name] for name, _, _ in shapes),
+        rejections=(),
+        seed=seed,
+    )
+
+
+def build(task: Task, analysis: Analysis, design: Design, seeds: Sequence[int]) -> list[nn.Module]:
+    """The design's module for each seed; members are drawn by cerewrite's own pass."""
+    models = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        model = task.build()
+        if design.shapes:
+            model = cerewrite.apply(fixed_plan(analysis, design.shapes, seed), model)
+        models.append(model)
+    return models
+
+
+def figures(analysis: Analysis, design: Design) -> dict[str, float]:
+    """A design's measures and controls.
+
+    Returns:
+        every registered measure's score of the whole model (what the planner adds up, with the
+        layers outside regions at ``log(1 + kappa)``); ``params``, ``flops``; ``total width``
+        (members times width) and ``member width``, geometric means over the regions' classes.
+    """
+    plan = fixed_plan(analysis, design.shapes)
+    shape = {name: (members, widths) for name, members, widths in design.shapes}
+    regions = [estimate.region for estimate in analysis.regions]
+    at = [(r, *shape.get(r.name, (r.multiplicity, r.widths))) for r in regions]
+    rest = math.fsum(math.log1p(kappa) for kappa in remaining_kappas(analysis))
+    found: dict[str, float] = {
+        name: rest
+        + math.fsum(
+            float(measure.score(measure.member(r.sites, np.asarray([w])), np.asarray([m]))[0])
+            for r, m, w in at
+        )
+        for name, measure in MEASURES.items()
+    }
+    found["params"], found["flops"] = plan.planned.params, plan.planned.flops
+    found["total width"] = _mean([m * width for _, m, w in at for width in w])
+    found["member width"] = _mean([width for _, _, w in at for width in w])
+    return found
+
+
+def _mean(widths: Sequence[float]) -> float:
+    return math.exp(math.fsum(map(math.log, widths)) / len(widths))
