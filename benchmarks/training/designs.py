@@ -6,25 +6,26 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
 import cerewrite
 from benchmarks.training.tasks import Task
-from cerewrite.budgets import region_cost
-from cerewrite.ir import Analysis, Figures, Plan, Region, Split
-from cerewrite.measures import MEASURES, baseline_nu, region_nu, remaining_kappas
-from cerewrite.planner.make import planned_figures
+from cerewrite.ir import Analysis, Plan, Region
+from cerewrite.measures import DEFAULT, MEASURES
+from cerewrite.planner.make import make_split, planned_figures
 
 Shape = tuple[str, int, tuple[int, ...]]
 """A region's name, its members, their widths."""
 
-CARDINALITIES = (2, 4, 8, 16, 32)
+CARDINALITIES = (8, 32, 2)
 """Members of the choices by hand, as in ResNeXt: a power of two, the widest that fits."""
 
 LEAST = 4
 """Narrowest member that is chosen by hand."""
+
+NARROWEST = 8
+"""Least width of a member where the leading order is minimised: by itself it has none."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,10 @@ def choose(analysis: Analysis) -> list[Design]:
 
 def _planned(analysis: Analysis) -> Iterable[tuple[str, tuple[Shape, ...]]]:
     for name in MEASURES:
-        for objective in ("primal", "dual"):
-            plan = cerewrite.plan(analysis, budget="params", objective=objective, measure=name)
-            yield f"{objective} {name}", _shapes(plan)
+        least = 1 if name != "leading-order" else NARROWEST
+        yield f"primal {name}", _shapes(cerewrite.plan(analysis, measure=name, min_width=least))
+    for name in ("log-variance", "nu"):
+        yield f"dual {name}", _shapes(cerewrite.plan(analysis, measure=name, objective="dual"))
 
 
 def _shapes(plan: Plan) -> tuple[Shape, ...]:
@@ -72,14 +74,13 @@ def _shapes(plan: Plan) -> tuple[Shape, ...]:
 
 
 def _by_hand(analysis: Analysis) -> Iterable[tuple[str, tuple[Shape, ...]]]:
-    for members in CARDINALITIES:
-        shapes = widest(analysis, members, 1.0)
+    for label, members, share in (
+        *((f"by hand {members}", members, 1.0) for members in CARDINALITIES),
+        ("half", 1, 0.5),
+    ):
+        shapes = widest(analysis, members, share)
         if shapes is not None:
-            yield f"by hand {members}", shapes
-    for members in (1, 8):
-        shapes = widest(analysis, members, 0.5)
-        if shapes is not None:
-            yield f"half {members}", shapes
+            yield label, shapes
 
 
 def widest(analysis: Analysis, members: int, share: float) -> tuple[Shape, ...] | None:
@@ -113,21 +114,16 @@ def _params(analysis: Analysis, shapes: Sequence[Shape]) -> int:
 def fixed_plan(analysis: Analysis, shapes: Sequence[Shape], seed: int = 0) -> Plan:
     """A plan with given splits and no budget: the planner's record, filled in by hand."""
     regions = {estimate.name: estimate.region for estimate in analysis.regions}
-    splits = []
-    for name, members, widths in shapes:
-        region = regions[name]
-        costs = [region_cost(cost, region, members, widths) for cost in ("params", "flops")]
-        splits.append(
-            Split(name, members, widths, *costs, region_nu(region.sites, members, widths))
-        )
+    splits = tuple(make_split(regions[name], m, widths) for name, m, widths in shapes)
     return Plan(
         model=analysis.model,
         fingerprint=analysis.fingerprint,
         objective="primal",
+        measure=DEFAULT,
         budgets=(),
         scope=analysis.scope,
-        splits=tuple(splits),
-        baseline=Figures(analysis.params, analysis.flops, baseline_nu(analysis)),
+        splits=splits,
+        baseline=planned_figures(analysis, ()),
         planned=planned_figures(analysis, splits),
         feasible=(),
         considered=0,
@@ -154,27 +150,21 @@ def figures(analysis: Analysis, design: Design) -> dict[str, float]:
     """A design's measures and controls.
 
     Returns:
-        every registered measure's score of the whole model (what the planner adds up, with the
-        layers outside regions at ``log(1 + kappa)``); ``params``, ``flops``; ``total width``
-        (members times width) and ``member width``, geometric means over the regions' classes.
+        the whole model's ``nu``, ``log-variance`` and ``leading-order``; ``params``, ``flops``;
+        ``total width`` (members times width) and ``member width``, geometric means over the
+        regions' classes.
     """
-    plan = fixed_plan(analysis, design.shapes)
+    planned = fixed_plan(analysis, design.shapes).planned
     shape = {name: (members, widths) for name, members, widths in design.shapes}
     regions = [estimate.region for estimate in analysis.regions]
-    at = [(r, *shape.get(r.name, (r.multiplicity, r.widths))) for r in regions]
-    rest = math.fsum(math.log1p(kappa) for kappa in remaining_kappas(analysis))
-    found: dict[str, float] = {
-        name: rest
-        + math.fsum(
-            float(measure.score(measure.member(r.sites, np.asarray([w])), np.asarray([m]))[0])
-            for r, m, w in at
-        )
-        for name, measure in MEASURES.items()
+    at = [shape.get(r.name, (r.multiplicity, r.widths)) for r in regions]
+    return {
+        **{name: getattr(planned, measure.field) for name, measure in MEASURES.items()},
+        "params": planned.params,
+        "flops": planned.flops,
+        "total width": _mean([m * width for m, widths in at for width in widths]),
+        "member width": _mean([width for _, widths in at for width in widths]),
     }
-    found["params"], found["flops"] = plan.planned.params, plan.planned.flops
-    found["total width"] = _mean([m * width for _, m, w in at for width in w])
-    found["member width"] = _mean([width for _, _, w in at for width in w])
-    return found
 
 
 def _mean(widths: Sequence[float]) -> float:

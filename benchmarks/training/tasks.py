@@ -62,7 +62,7 @@ def _digits_mlp(depth: int, width: int) -> Task:
         partial(models.mlp, 64, depth, width, 10),
         digits,
         depth,
-        steps=300 if depth <= 8 else 500,
+        steps=200 if depth <= 8 else 400,
         target=0.3,
         rates=STEEP,
     )
@@ -76,7 +76,7 @@ def _digits_cnn(depth: int, width: int) -> Task:
         partial(models.plain_cnn, 1, depth, width, 10, norm=False),
         partial(digits, images=True),
         depth,
-        steps=300,
+        steps=200 if depth <= 8 else 300,
         target=0.3,
         rates=STEEP,
     )
@@ -91,7 +91,7 @@ def _digits_residual(blocks: int, stream: int, width: int) -> Task:
         partial(models.residual_cnn, 1, blocks, stream, width, 10),
         partial(digits, images=True),
         3 * blocks + 1,
-        steps=200,
+        steps=150,
         target=0.2,
         rates=NORMED,
     )
@@ -105,7 +105,7 @@ def _teacher(depth: int, width: int) -> Task:
         partial(models.mlp, 24, depth, width, 4),
         teacher,
         depth,
-        steps=500,
+        steps=300,
         target=0.5,
         loss="mse",
         rates=STEEP,
@@ -120,7 +120,7 @@ def _textures(depth: int, width: int) -> Task:
         partial(models.plain_cnn, 3, depth, width, 8, norm=True),
         textures,
         depth,
-        steps=250,
+        steps=200,
         target=0.5,
         rates=NORMED,
     )
@@ -131,7 +131,6 @@ TASKS = {
     for task in (
         _digits_mlp(4, 128),
         _digits_mlp(6, 96),
-        _digits_mlp(8, 64),
         _digits_mlp(12, 64),
         _digits_mlp(16, 48),
         _digits_mlp(24, 48),
@@ -139,7 +138,6 @@ TASKS = {
         _digits_cnn(12, 16),
         _digits_residual(4, 32, 16),
         _teacher(6, 96),
-        _teacher(12, 48),
         _textures(4, 32),
     )
 }
