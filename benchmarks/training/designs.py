@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,17 +57,20 @@ def analyse(task: Task) -> Analysis:
 def choose(analysis: Analysis) -> list[Design]:
     """Every design of a task, the baseline first, each shape once."""
     found: dict[tuple[Shape, ...], list[str]] = {(): ["baseline"]}
-    for label, shapes in (*_planned(analysis), *_by_hand(analysis)):
+    for label, shapes in (
+        ("primal log-variance", _planned(analysis, "log-variance")),
+        ("primal nu", _planned(analysis, "nu")),
+        *_by_hand(analysis),
+        ("primal leading-order", _planned(analysis, "leading-order", min_width=NARROWEST)),
+        ("dual log-variance", _planned(analysis, "log-variance", objective="dual")),
+    ):
         found.setdefault(shapes, []).append(label)
     return [Design(tuple(labels), shapes) for shapes, labels in found.items()]
 
 
-def _planned(analysis: Analysis) -> Iterable[tuple[str, tuple[Shape, ...]]]:
-    for name in MEASURES:
-        least = 1 if name != "leading-order" else NARROWEST
-        yield f"primal {name}", _shapes(cerewrite.plan(analysis, measure=name, min_width=least))
-    for name in ("log-variance", "nu"):
-        yield f"dual {name}", _shapes(cerewrite.plan(analysis, measure=name, objective="dual"))
+def _planned(analysis: Analysis, measure: str, **options: Any) -> tuple[Shape, ...]:
+    """What the planner chooses within the baseline's parameters."""
+    return _shapes(cerewrite.plan(analysis, budget="params", measure=measure, **options))
 
 
 def _shapes(plan: Plan) -> tuple[Shape, ...]:
@@ -74,22 +78,18 @@ def _shapes(plan: Plan) -> tuple[Shape, ...]:
 
 
 def _by_hand(analysis: Analysis) -> Iterable[tuple[str, tuple[Shape, ...]]]:
-    for label, members, share in (
-        *((f"by hand {members}", members, 1.0) for members in CARDINALITIES),
-        ("half", 1, 0.5),
-    ):
-        shapes = widest(analysis, members, share)
+    for members in CARDINALITIES:
+        shapes = widest(analysis, members)
         if shapes is not None:
-            yield label, shapes
+            yield f"by hand {members}", shapes
 
 
-def widest(analysis: Analysis, members: int, share: float) -> tuple[Shape, ...] | None:
-    """Every region as ``members`` of its own proportions, as wide as the parameters allow.
+def widest(analysis: Analysis, members: int) -> tuple[Shape, ...] | None:
+    """Every region as ``members`` of its own proportions, the widest that the parameters allow.
 
     Args:
         analysis: the baseline's.
         members: multiplicity of every region.
-        share: parameters allowed, relative to the baseline's.
 
     Returns:
         The shapes, or None if the narrowest member is too dear.
@@ -98,7 +98,7 @@ def widest(analysis: Analysis, members: int, share: float) -> tuple[Shape, ...] 
     largest = max(max(region.widths) for region in regions)
     for width in range(largest, LEAST - 1, -1):
         shapes = tuple(_scaled(region, members, width / largest) for region in regions)
-        if _params(analysis, shapes) <= share * analysis.params:
+        if _params(analysis, shapes) <= analysis.params:
             return shapes
     return None
 

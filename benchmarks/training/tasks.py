@@ -92,7 +92,7 @@ def _digits_residual(blocks: int, stream: int, width: int) -> Task:
         partial(digits, images=True),
         3 * blocks + 1,
         steps=150,
-        target=0.2,
+        target=0.3,
         rates=NORMED,
     )
 

@@ -1,0 +1,218 @@
+"""Plain answers, worded by the intervals they rest on."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from benchmarks.training.compare import (
+    CHOICES,
+    over_tasks,
+    pairs,
+    parameter_share,
+    ratio,
+    tally,
+    written,
+)
+from benchmarks.training.correlate import MEASURES
+from benchmarks.training.correlations import NAMES, WIDTH, Answers
+from benchmarks.training.evidence import OUTCOMES, TITLES, Entry
+from benchmarks.training.statistics import Interval, share
+from benchmarks.training.tasks import OPTIMISERS
+from cerewrite.measures import DEFAULT
+
+MAIN = f"primal {DEFAULT}"
+
+
+def verdicts(entries: Sequence[Entry], answers: Answers) -> list[str]:
+    """The lines of "In short"."""
+    texts = [
+        *(_effect(entries, outcome) for outcome in ("steps", "loss")),
+        _accuracy(entries),
+        _steadier(entries),
+        _dual(entries),
+        _order(answers),
+        _given_width(answers),
+        _choices(entries),
+        _default(entries),
+    ]
+    return [line for text in texts for line in _bullet(text)]
+
+
+def _bullet(text: str) -> list[str]:
+    return textwrap.wrap(
+        text, 98, initial_indent="* ", subsequent_indent="  ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def word(sides: Sequence[int], better: str, worse: str) -> str:
+    """What some intervals say together: every one, some, none, or against each other.
+
+    Example:
+        >>> word([-1, 0], "faster", "slower")
+        'In part'
+        >>> word([0, 0], "faster", "slower")
+        'Not shown'
+    """
+    if all(side < 0 for side in sides):
+        return f"Yes, {better}"
+    if all(side > 0 for side in sides):
+        return f"No, {worse}"
+    if any(side < 0 for side in sides):
+        return "Mixed" if any(side > 0 for side in sides) else "In part"
+    return f"No, in part {worse}" if any(side > 0 for side in sides) else "Not shown"
+
+
+def _by_optimiser(
+    entries: Sequence[Entry], label: str, outcome: str, other: str = "baseline"
+) -> dict[str, Interval]:
+    found = {}
+    for optimiser in OPTIMISERS:
+        interval = over_tasks(pairs(entries, label, other, optimiser), outcome)
+        if interval is not None:
+            found[optimiser] = interval
+    return found
+
+
+def _ratios(found: dict[str, Interval]) -> str:
+    return ", ".join(f"{ratio(interval)} with {NAMES[o]}" for o, interval in found.items())
+
+
+def _effect(entries: Sequence[Entry], outcome: str) -> str:
+    found = _by_optimiser(entries, MAIN, outcome)
+    every = pairs(entries, MAIN)
+    better, worse, open_ = tally(every, outcome)
+    question, good, bad = {
+        "steps": ("Faster at equal parameters?", "faster", "slower"),
+        "loss": ("A lower training loss after the same steps?", "lower", "higher"),
+    }[outcome]
+    missed = sum(int((~e.reached).sum()) for p in every for e in (p.entry, p.other))
+    runs = sum(e.reached.size for p in every for e in (p.entry, p.other))
+    note = f" {missed} of {runs} runs did not reach the target." if outcome == "steps" else ""
+    return (
+        f"**{question} {word([i.side() for i in found.values()], good, bad)}.** The design of "
+        f"least {DEFAULT}, against the baseline, {TITLES[outcome]}: {_ratios(found)} (geometric "
+        f"means over tasks). Task by task and optimiser by optimiser: {good} in {better}, {bad} "
+        f"in {worse}, undecided in {open_} of {len(every)}.{note}"
+    )
+
+
+def _accuracy(entries: Sequence[Entry]) -> str:
+    found = _by_optimiser(entries, MAIN, "error")
+    every = [p for p in pairs(entries, MAIN) if p.entry.task.loss != "mse"]
+    better, worse, open_ = tally(every, "error")
+    gains = ", ".join(
+        f"{written(Interval(-i.value, -i.high, -i.low), 1, 100.0, '+')} points with {NAMES[o]}"
+        for o, i in found.items()
+    )
+    return (
+        f"**A better test accuracy? {word([i.side() for i in found.values()], 'better', 'worse')}"
+        f".** {gains}; better in {better}, worse in {worse}, undecided in {open_} of {len(every)}."
+    )
+
+
+def _steadier(entries: Sequence[Entry]) -> str:
+    spread = _by_optimiser(entries, MAIN, "spread")
+    every = pairs(entries, MAIN)
+    parts = []
+    for phase, title in (("final", "at the chosen rate"), ("sweep", "over all rates tried")):
+        both = []
+        for entry in ("other", "entry"):
+            counts = [getattr(pair, entry).failed(phase) for pair in every]
+            total = share(sum(c[0] for c in counts), sum(c[1] for c in counts))
+            both.append(f"{written(total, 0, 100.0)} %")
+        parts.append(f"{both[0]} of the baselines' runs and {both[1]} of theirs fail {title}")
+    return (
+        "**Steadier between seeds? "
+        f"{word([i.side() for i in spread.values()], 'steadier', 'less steady')}.** Spread of log "
+        f"final loss over seeds, against the baseline's: {_ratios(spread)}. "
+        f"{parts[0]}, {parts[1]}."
+    )
+
+
+def _dual(entries: Sequence[Entry]) -> str:
+    label = f"dual {DEFAULT}"
+    steps, loss = (_by_optimiser(entries, label, outcome) for outcome in ("steps", "loss"))
+    share = parameter_share(pairs(entries, label))
+    answer = word([i.side() for i in (*steps.values(), *loss.values())], "easier", "harder")
+    return (
+        f"**Fewer parameters at the same {DEFAULT}: as easy to train?** Against the whole baseline "
+        f"({answer[0].lower() + answer[1:]} to train): steps {_ratios(steps)}; final loss "
+        f"{_ratios(loss)}; parameters {share:.2f} of the baseline's (geometric mean over tasks)."
+    )
+
+
+def _order(answers: Answers) -> str:
+    parts = []
+    for (optimiser, outcome), row in answers.inside.items():
+        if outcome == "error":
+            continue
+        names = (*MEASURES, WIDTH)
+        cells = ", ".join(f"{name} {written(row[name], 2, 1.0, '+')}" for name in names)
+        parts.append(f"{TITLES[outcome]} with {NAMES[optimiser]}: {cells}")
+    return (
+        "**Does a measure order designs of equal parameters as training does?** Mean rank "
+        f"correlations inside baselines: {'; '.join(parts)}. {_separated(answers)}"
+    )
+
+
+def _separated(answers: Answers) -> str:
+    """Which measures differ in correlation by more than the interval."""
+    found = []
+    for (optimiser, outcome), row in answers.inside.items():
+        for name, interval in row.items():
+            first, dash, second = name.partition(" - ")
+            if dash and interval.side():
+                ahead, behind = (first, second) if interval.side() > 0 else (second, first)
+                found.append(f"{ahead} above {behind} ({TITLES[outcome]}, {NAMES[optimiser]})")
+    if not found:
+        return "No measure's correlation is separated from another's."
+    return f"Separated by their intervals: {', '.join(found)}."
+
+
+def _given_width(answers: Answers) -> str:
+    known = [
+        f"{name} {written(row[name], 2, 1.0, '+')} ({TITLES[outcome]}, {NAMES[optimiser]})"
+        for (optimiser, outcome), row in answers.partial.items()
+        for name in MEASURES
+        if row[name].side()
+    ]
+    said = ", ".join(known) if known else "nothing that its interval separates from zero"
+    return f"**Beyond total width,** inside baselines, the measures add: {said}."
+
+
+def _choices(entries: Sequence[Entry]) -> str:
+    texts = []
+    for label in ("primal nu", "primal leading-order", "by hand 8", "by hand 32"):
+        parts = [
+            f"{TITLES[outcome]} {_ratios(_by_optimiser(entries, MAIN, outcome, label))}"
+            for outcome in ("steps", "loss")
+        ]
+        texts.append(f"against {CHOICES[label]}: {', '.join(parts)}")
+    return (
+        f"**The choice of least {DEFAULT} against other choices** of the same parameters (below 1: "
+        f"it is better): {'; '.join(texts)}."
+    )
+
+
+def _default(entries: Sequence[Entry]) -> str:
+    """Whether any other measure's choices train better than the default's."""
+    others = [f"primal {name}" for name in MEASURES if name != DEFAULT]
+    lost, won = [], []
+    for other in others:
+        for outcome in OUTCOMES:
+            for optimiser, interval in _by_optimiser(entries, MAIN, outcome, other).items():
+                case = f"{CHOICES[other]} ({TITLES[outcome]}, {NAMES[optimiser]})"
+                if interval.side() > 0:
+                    lost.append(case)
+                if interval.side() < 0:
+                    won.append(case)
+    answer = "Not by this study" if lost else ("Yes" if won else "It does no harm")
+    ahead = f"its choices train better than those of {', '.join(won)}" if won else (
+        "its choices are not shown to train better than another measure's"
+    )  # fmt: skip
+    behind = f"worse than those of {', '.join(lost)}" if lost else (
+        "no other measure's choices are shown to train better than its"
+    )  # fmt: skip
+    return f"**Is {DEFAULT} justified as the default? {answer}:** {ahead}; {behind}."
