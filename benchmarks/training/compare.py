@@ -75,9 +75,9 @@ def over_tasks(found: Sequence[Pair], outcome: str) -> Interval | None:
 
 
 def parameter_share(found: Sequence[Pair]) -> float:
-    """Geometric mean of the designs' parameters over the others'."""
+    """Geometric mean of the designs' parameters over the others'; NaN without designs."""
     logs = [math.log(p.entry.figures["params"] / p.other.figures["params"]) for p in found]
-    return math.exp(math.fsum(logs) / len(logs))
+    return math.exp(math.fsum(logs) / len(logs)) if logs else math.nan
 
 
 def tally(found: Sequence[Pair], outcome: str) -> tuple[int, int, int]:

@@ -42,6 +42,12 @@ def _groups(entries: Sequence[Entry]) -> Array:
     return np.array([entry.task.name for entry in entries])
 
 
+def _mean(values: Sequence[float]) -> float:
+    """Mean of those that are numbers; NaN if none is."""
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else float("nan")
+
+
 def within_baselines(
     entries: Sequence[Entry], names: Sequence[str], outcome: str, draws: int
 ) -> dict[str, Interval]:
@@ -62,8 +68,7 @@ def within_baselines(
     def statistic(index: Array, label: Array, y: Array) -> list[float]:
         groups = [label == value for value in np.unique(label)]
         found = {
-            name: float(np.nanmean([spearman(x[index][g], y[g]) for g in groups]))
-            for name, x in table.items()
+            name: _mean([spearman(x[index][g], y[g]) for g in groups]) for name, x in table.items()
         }
         return [*found.values(), *(found[a] - found[b] for a, b in pairs)]
 

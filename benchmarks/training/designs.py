@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,6 @@ from cerewrite.planner.make import make_split, planned_figures
 
 Shape = tuple[str, int, tuple[int, ...]]
 """A region's name, its members, their widths."""
-
-CARDINALITIES = (8, 32, 2)
-"""Members of the choices by hand, as in ResNeXt: a power of two, the widest that fits."""
 
 LEAST = 4
 """Narrowest member that is chosen by hand."""
@@ -60,9 +57,11 @@ def choose(analysis: Analysis) -> list[Design]:
     for label, shapes in (
         ("primal log-variance", _planned(analysis, "log-variance")),
         ("primal nu", _planned(analysis, "nu")),
-        *_by_hand(analysis),
+        *_by_hand(analysis, 8),
         ("primal leading-order", _planned(analysis, "leading-order", min_width=NARROWEST)),
         ("dual log-variance", _planned(analysis, "log-variance", objective="dual")),
+        *_by_hand(analysis, 32),
+        *_by_hand(analysis, 2),
     ):
         found.setdefault(shapes, []).append(label)
     return [Design(tuple(labels), shapes) for shapes, labels in found.items()]
@@ -77,11 +76,9 @@ def _shapes(plan: Plan) -> tuple[Shape, ...]:
     return tuple((split.region, split.multiplicity, split.widths) for split in plan.splits)
 
 
-def _by_hand(analysis: Analysis) -> Iterable[tuple[str, tuple[Shape, ...]]]:
-    for members in CARDINALITIES:
-        shapes = widest(analysis, members)
-        if shapes is not None:
-            yield f"by hand {members}", shapes
+def _by_hand(analysis: Analysis, members: int) -> list[tuple[str, tuple[Shape, ...]]]:
+    shapes = widest(analysis, members)
+    return [] if shapes is None else [(f"by hand {members}", shapes)]
 
 
 def widest(analysis: Analysis, members: int) -> tuple[Shape, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 from benchmarks.training.compare import (
@@ -24,8 +25,11 @@ from benchmarks.training.verdicts import verdicts
 
 NAMES = {"sgd": "SGD", "adam": "Adam"}
 
+DRAWS = 500
+"""Bootstrap resamples behind a correlation's interval."""
 
-def document(store: Store, draws: int = 1000) -> str:
+
+def document(store: Store, draws: int = DRAWS) -> str:
     """The whole text.
 
     Args:
@@ -77,18 +81,22 @@ def _setting(entries: Sequence[Entry]) -> list[str]:
     seeds = min(len(entry.final["seeds"]) for entry in entries)
     minutes = sum(record["seconds"] for record in records) / 60
     edge = sum(entry.at_edge for entry in entries)
+    text = (
+        f"{designs} designs of {len({e.task.name for e in entries})} baselines, each with SGD "
+        f"(momentum 0.9) and Adam: {runs} trainings, {minutes:.0f} minutes of one core. For every "
+        f"design and optimiser the rate was swept on {len(SWEEP_SEEDS)} seeds (least geometric "
+        "mean of the final training loss); the reported runs use that rate and "
+        f"{seeds} or more other seeds (from {FIRST_SEED}). {edge} of {len(entries)} chosen rates "
+        "lie at an end of their sweep. Batches of 32, no schedule, no weight decay, no "
+        "augmentation. Steps, targets and rates were set after pilot runs of the baselines and of "
+        "one ensemble, some of them with the reported seeds. All copies of a design train at once "
+        "(`torch.func.vmap`), which the tests hold against separate runs with `torch.optim`. "
+        "Everything is counted in steps, not seconds: many narrow members take longer per step."
+    )
     lines = [
         "## What was run",
         "",
-        f"{designs} designs of {len({e.task.name for e in entries})} baselines, each with SGD",
-        f"(momentum 0.9) and Adam: {runs} trainings, {minutes:.0f} minutes of one core. For every",
-        f"design and optimiser the rate was swept on {len(SWEEP_SEEDS)} seeds (least geometric",
-        "mean of the final training loss); the reported runs use that rate and "
-        f"{seeds} other seeds",
-        f"(from {FIRST_SEED}). {edge} of {len(entries)} chosen rates lie at an end of their sweep.",
-        "Batches of 32, no schedule, no weight decay, no augmentation. Steps, targets and rates",
-        "were set on pilot runs of the baselines alone. All copies of a design train at once",
-        "(`torch.func.vmap`), which the tests hold against separate runs with `torch.optim`.",
+        *textwrap.wrap(text, 98, break_on_hyphens=False),
         "",
         "| task | data and baseline | parameters | steps | target loss | rates SGD | rates Adam |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -108,8 +116,8 @@ def _setting(entries: Sequence[Entry]) -> list[str]:
         "maps as spatially constant: for the CNNs they rank designs of one baseline, and their",
         "values are upper bounds. By hand: that many members (8 and 32 are ResNeXt's style), the",
         "widest that fit the baseline's parameters, all widths equal, at least 4. A larger study:",
-        "`python -m benchmarks.training run --seeds 20`; it repeats what has fewer seeds, and",
-        "`--tasks 'mlp*'` picks tasks.",
+        "`python -m benchmarks.training run --seeds 20`, then `report`; it goes on where it was",
+        "stopped, repeats what has fewer seeds, and `--tasks 'mlp*'` picks tasks.",
         "",
     ]
 

@@ -159,7 +159,7 @@ def train(
     """
     stack = Stack(models)
     stack.skeleton.train()
-    update = make_update(recipe, stack.flat, torch.tensor(rates))
+    update = make_update(recipe, stack.flat, torch.tensor(rates, dtype=stack.flat.dtype))
     order = torch.stack([batches(seed, len(data.x), recipe) for seed in seeds], 1)
     history = []
     for step, index in enumerate(order, 1):

@@ -97,7 +97,8 @@ def ranks(values: Array) -> Array:
         >>> ranks(np.array([3.0, 1.0, 3.0])).tolist()
         [2.5, 1.0, 2.5]
     """
-    return np.asarray(stats.rankdata(values), dtype=np.float64)
+    ordered = np.sort(values)
+    return (ordered.searchsorted(values) + ordered.searchsorted(values, "right") + 1) / 2.0
 
 
 def correlation(x: Array, y: Array) -> float:

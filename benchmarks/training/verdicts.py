@@ -22,6 +22,7 @@ from benchmarks.training.tasks import OPTIMISERS
 from cerewrite.measures import DEFAULT
 
 MAIN = f"primal {DEFAULT}"
+DUAL = f"dual {DEFAULT}"
 
 
 def verdicts(entries: Sequence[Entry], answers: Answers) -> list[str]:
@@ -30,8 +31,8 @@ def verdicts(entries: Sequence[Entry], answers: Answers) -> list[str]:
         *(_effect(entries, outcome) for outcome in ("steps", "loss")),
         _accuracy(entries),
         _steadier(entries),
-        _dual(entries),
-        _order(answers),
+        *([_dual(entries)] if pairs(entries, DUAL) else []),
+        *_order(answers),
         _given_width(answers),
         _choices(entries),
         _default(entries),
@@ -40,9 +41,11 @@ def verdicts(entries: Sequence[Entry], answers: Answers) -> list[str]:
 
 
 def _bullet(text: str) -> list[str]:
+    """A wrapped bullet, one level down if the text starts with a tab."""
+    indent = "  " if text.startswith("\t") else ""
     return textwrap.wrap(
-        text, 98, initial_indent="* ", subsequent_indent="  ", break_long_words=False,
-        break_on_hyphens=False,
+        text.strip(), 98, initial_indent=f"{indent}* ", subsequent_indent=f"{indent}  ",
+        break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
 
 
@@ -132,29 +135,26 @@ def _steadier(entries: Sequence[Entry]) -> str:
 
 
 def _dual(entries: Sequence[Entry]) -> str:
-    label = f"dual {DEFAULT}"
-    steps, loss = (_by_optimiser(entries, label, outcome) for outcome in ("steps", "loss"))
-    share = parameter_share(pairs(entries, label))
+    steps, loss = (_by_optimiser(entries, DUAL, outcome) for outcome in ("steps", "loss"))
+    left = parameter_share(pairs(entries, DUAL))
     answer = word([i.side() for i in (*steps.values(), *loss.values())], "easier", "harder")
     return (
         f"**Fewer parameters at the same {DEFAULT}: as easy to train?** Against the whole baseline "
         f"({answer[0].lower() + answer[1:]} to train): steps {_ratios(steps)}; final loss "
-        f"{_ratios(loss)}; parameters {share:.2f} of the baseline's (geometric mean over tasks)."
+        f"{_ratios(loss)}; parameters {left:.2f} of the baseline's (geometric mean over tasks)."
     )
 
 
-def _order(answers: Answers) -> str:
-    parts = []
+def _order(answers: Answers) -> list[str]:
+    lines = [
+        "**Does a measure order designs of equal parameters as training does?** Mean rank "
+        f"correlations inside baselines (+: the lower, the better). {_separated(answers)}"
+    ]
     for (optimiser, outcome), row in answers.inside.items():
-        if outcome == "error":
-            continue
         names = (*MEASURES, WIDTH)
         cells = ", ".join(f"{name} {written(row[name], 2, 1.0, '+')}" for name in names)
-        parts.append(f"{TITLES[outcome]} with {NAMES[optimiser]}: {cells}")
-    return (
-        "**Does a measure order designs of equal parameters as training does?** Mean rank "
-        f"correlations inside baselines: {'; '.join(parts)}. {_separated(answers)}"
-    )
+        lines.append(f"\t{TITLES[outcome]}, {NAMES[optimiser]}: {cells}")
+    return lines
 
 
 def _separated(answers: Answers) -> str:
