@@ -17,7 +17,7 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="train what the results file does not hold yet")
     run.add_argument("--seeds", type=int, default=5, help="reported runs per design, at least 5")
-    run.add_argument("--tasks", default="*", help="glob over the tasks' names")
+    run.add_argument("--tasks", nargs="+", default=["*"], help="globs over the tasks' names")
     report = verbs.add_parser("report", help="write the document from the results file")
     report.add_argument("--document", type=Path, default=DOCUMENT)
     for verb in (run, report):
@@ -37,8 +37,10 @@ def main() -> None:
     from benchmarks.training.tasks import TASKS
 
     torch.set_num_threads(1)
-    start([task for name, task in TASKS.items() if fnmatchcase(name, options.tasks)],
-          options.seeds, store)  # fmt: skip
+    wanted = [
+        task for name, task in TASKS.items() if any(fnmatchcase(name, g) for g in options.tasks)
+    ]
+    start(wanted, options.seeds, store)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -12,9 +12,10 @@ from torch import nn
 
 import cerewrite
 from benchmarks.training.tasks import Task
-from cerewrite.ir import Analysis, Plan, Region
-from cerewrite.measures import DEFAULT, MEASURES
-from cerewrite.planner.make import make_split, planned_figures
+from cerewrite.budgets import region_cost
+from cerewrite.ir import Analysis, Plan, Region, Split
+from cerewrite.measures import DEFAULT, MEASURES, region_measures
+from cerewrite.planner.make import planned_figures
 
 Shape = tuple[str, int, tuple[int, ...]]
 """A region's name, its members, their widths."""
@@ -48,7 +49,7 @@ class Design:
 def analyse(task: Task) -> Analysis:
     """The product's closed form on the baseline, at He's gain."""
     torch.manual_seed(0)
-    return cerewrite.analyze(task.build(), task.data().x[:2], gain="he")
+    return cerewrite.analyze(task.build(), task.data().x[:2], gain="he", scope="block")
 
 
 def choose(analysis: Analysis) -> list[Design]:
@@ -111,7 +112,7 @@ def _params(analysis: Analysis, shapes: Sequence[Shape]) -> int:
 def fixed_plan(analysis: Analysis, shapes: Sequence[Shape], seed: int = 0) -> Plan:
     """A plan with given splits and no budget: the planner's record, filled in by hand."""
     regions = {estimate.name: estimate.region for estimate in analysis.regions}
-    splits = tuple(make_split(regions[name], m, widths) for name, m, widths in shapes)
+    splits = tuple(_split(regions[name], m, widths) for name, m, widths in shapes)
     return Plan(
         model=analysis.model,
         fingerprint=analysis.fingerprint,
@@ -129,6 +130,12 @@ def fixed_plan(analysis: Analysis, shapes: Sequence[Shape], seed: int = 0) -> Pl
         rejections=(),
         seed=seed,
     )
+
+
+def _split(region: Region, members: int, widths: tuple[int, ...]) -> Split:
+    costs = [region_cost(cost, region, members, widths) for cost in ("params", "flops")]
+    measured = region_measures(region, members, widths)
+    return Split(region.name, members, widths, *costs, *astuple(measured))
 
 
 def build(task: Task, analysis: Analysis, design: Design, seeds: Sequence[int]) -> list[nn.Module]:

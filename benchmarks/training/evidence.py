@@ -111,7 +111,7 @@ def _known(values: Iterable[float | None]) -> Array:
 def gather(store: Store) -> list[Entry]:
     """Every design whose runs are complete, in the order of the tasks."""
     entries = []
-    for record in store.of("design"):
+    for record in filter(lambda r: r["labels"], store.of("design")):
         for optimiser in ("sgd", "adam"):
             key = {"task": record["task"], "design": record["design"], "optimiser": optimiser}
             sweep, final = (store.get(kind="stack", phase=p, **key) for p in ("sweep", "final"))

@@ -35,6 +35,7 @@ def run(tasks: Sequence[Task], seeds: int, store: Store) -> None:
     for task in tasks:
         analysis = analyse(task)
         designs = choose(analysis)
+        _withdraw(task, designs, store)
         for design in designs:
             store.add(_describe(task, analysis, design))
         queues.append([(task, analysis, design) for design in designs])
@@ -42,6 +43,14 @@ def run(tasks: Sequence[Task], seeds: int, store: Store) -> None:
         for job in filter(None, turn):
             for optimiser in OPTIMISERS:
                 _measure(*job, optimiser, seeds, store)
+
+
+def _withdraw(task: Task, designs: Sequence[Design], store: Store) -> None:
+    """Designs that nobody chooses any more (the planner has changed) lose their labels."""
+    keys = {design.key for design in designs}
+    for record in store.of("design"):
+        if record["task"] == task.name and record["design"] not in keys:
+            store.add(record | {"labels": []})
 
 
 def _describe(task: Task, analysis: Analysis, design: Design) -> Record:

@@ -283,6 +283,9 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(
     ]
     study.run([TINY], 4, Store(path))  # more seeds: the reported runs alone
     assert len(calls) == 13
+    monkeypatch.setattr(study, "choose", lambda analysis: two(analysis)[:1])
+    study.run([TINY], 4, Store(path))
+    assert [r["labels"] for r in Store(path).of("design")] == [["baseline"], []]
 
 
 def timeless(found: dict[str, Any]) -> dict[str, Any]:
