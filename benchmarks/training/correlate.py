@@ -60,10 +60,10 @@ def within_baselines(
         draws: bootstrap resamples.
 
     Returns:
-        per predictor; and per pair of measures, under ``"a - b"``, the difference.
+        per predictor; and per pair of them, under ``"a - b"``, the difference.
     """
     table = {name: predictor(entries, name) for name in names}
-    pairs = [(a, b) for i, a in enumerate(MEASURES) for b in MEASURES[i + 1 :]]
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
 
     def statistic(index: Array, label: Array, y: Array) -> list[float]:
         groups = [label == value for value in np.unique(label)]

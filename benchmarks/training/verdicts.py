@@ -35,7 +35,7 @@ def verdicts(entries: Sequence[Entry], answers: Answers) -> list[str]:
         *_order(answers),
         _given_width(answers),
         _choices(entries),
-        _default(entries),
+        *_default(entries, answers),
     ]
     return [line for text in texts for line in _bullet(text)]
 
@@ -137,11 +137,12 @@ def _steadier(entries: Sequence[Entry]) -> str:
 def _dual(entries: Sequence[Entry]) -> str:
     steps, loss = (_by_optimiser(entries, DUAL, outcome) for outcome in ("steps", "loss"))
     left = parameter_share(pairs(entries, DUAL))
-    answer = word([i.side() for i in (*steps.values(), *loss.values())], "easier", "harder")
+    sides = [interval.side() for interval in (*steps.values(), *loss.values())]
+    answer = "In part harder" if max(sides) > 0 else "Not shown to be harder"
     return (
-        f"**Fewer parameters at the same {DEFAULT}: as easy to train?** Against the whole baseline "
-        f"({answer[0].lower() + answer[1:]} to train): steps {_ratios(steps)}; final loss "
-        f"{_ratios(loss)}; parameters {left:.2f} of the baseline's (geometric mean over tasks)."
+        f"**Fewer parameters at the same {DEFAULT}: as easy to train? {answer}.** With "
+        f"{left:.2f} of the baseline's parameters (geometric mean over tasks), against the whole "
+        f"baseline: steps {_ratios(steps)}; final loss {_ratios(loss)}."
     )
 
 
@@ -158,17 +159,27 @@ def _order(answers: Answers) -> list[str]:
 
 
 def _separated(answers: Answers) -> str:
-    """Which measures differ in correlation by more than the interval."""
-    found = []
-    for (optimiser, outcome), row in answers.inside.items():
-        for name, interval in row.items():
-            first, dash, second = name.partition(" - ")
-            if dash and interval.side():
-                ahead, behind = (first, second) if interval.side() > 0 else (second, first)
-                found.append(f"{ahead} above {behind} ({TITLES[outcome]}, {NAMES[optimiser]})")
+    """Which predictors differ in correlation by more than the interval."""
+    names, found = (*MEASURES, WIDTH), []
+    for first in names:
+        for second in names:
+            cases = _ahead(answers, first, second)
+            if cases:
+                found.append(f"{first} above {second} in {', '.join(cases)}")
     if not found:
-        return "No measure's correlation is separated from another's."
-    return f"Separated by their intervals: {', '.join(found)}."
+        return "No two predictors are separated by the interval of their difference."
+    return f"Separated by the interval of their difference: {'; '.join(found)}."
+
+
+def _ahead(answers: Answers, first: str, second: str) -> list[str]:
+    """Where ``first`` orders designs better than ``second``."""
+    cases = []
+    for (optimiser, outcome), row in answers.inside.items():
+        sign = 1 if f"{first} - {second}" in row else -1
+        name = f"{first} - {second}" if sign > 0 else f"{second} - {first}"
+        if first != second and row[name].side() == sign:
+            cases.append(f"{TITLES[outcome]} ({NAMES[optimiser]})")
+    return cases
 
 
 def _given_width(answers: Answers) -> str:
@@ -196,23 +207,41 @@ def _choices(entries: Sequence[Entry]) -> str:
     )
 
 
-def _default(entries: Sequence[Entry]) -> str:
-    """Whether any other measure's choices train better than the default's."""
-    others = [f"primal {name}" for name in MEASURES if name != DEFAULT]
-    lost, won = [], []
-    for other in others:
-        for outcome in OUTCOMES:
-            for optimiser, interval in _by_optimiser(entries, MAIN, outcome, other).items():
-                case = f"{CHOICES[other]} ({TITLES[outcome]}, {NAMES[optimiser]})"
-                if interval.side() > 0:
-                    lost.append(case)
-                if interval.side() < 0:
-                    won.append(case)
-    answer = "Not by this study" if lost else ("Yes" if won else "It does no harm")
-    ahead = f"its choices train better than those of {', '.join(won)}" if won else (
-        "its choices are not shown to train better than another measure's"
-    )  # fmt: skip
-    behind = f"worse than those of {', '.join(lost)}" if lost else (
-        "no other measure's choices are shown to train better than its"
-    )  # fmt: skip
-    return f"**Is {DEFAULT} justified as the default? {answer}:** {ahead}; {behind}."
+def _default(entries: Sequence[Entry], answers: Answers) -> list[str]:
+    """Whether the default's choices, and its order of designs, are better than the others'."""
+    lines, signs = [], []
+    for other in (*(name for name in MEASURES if name != DEFAULT), WIDTH):
+        won, lost = _ahead(answers, DEFAULT, other), _ahead(answers, other, DEFAULT)
+        order = _said("it orders designs", won, lost)
+        picks = ""
+        if other in MEASURES:
+            sides = {
+                f"{TITLES[outcome]} ({NAMES[optimiser]})": interval.side()
+                for outcome in OUTCOMES
+                for optimiser, interval in _by_optimiser(
+                    entries, MAIN, outcome, f"primal {other}"
+                ).items()
+            }
+            good, bad = ([c for c, side in sides.items() if side == s] for s in (-1, 1))
+            picks = _said("its choices train", good, bad) + "; "
+            won, lost = won + good, lost + bad
+        lines.append(f"\tagainst {other}: {picks}{order}.")
+        signs.append((bool(won), bool(lost)))
+    return [f"**Is {DEFAULT} justified as the default? {_answer(signs)}**", *lines]
+
+
+def _said(verb: str, good: Sequence[str], bad: Sequence[str]) -> str:
+    """Where something is better and where worse, by intervals."""
+    cases = (("better", good), ("worse", bad))
+    parts = [f"{side} in {', '.join(where)}" for side, where in cases if where]
+    return f"{verb} {' and '.join(parts) or 'neither better nor worse, by the intervals'}"
+
+
+def _answer(signs: Sequence[tuple[bool, bool]]) -> str:
+    """One sentence from (ahead, behind) of each rival."""
+    ahead, behind = any(a for a, _ in signs), any(b for _, b in signs)
+    if ahead and behind:
+        return "Against some rivals, not against others."
+    if behind:
+        return "Not by this study."
+    return "Yes, as far as its rivals go." if ahead else "This study does not tell."
