@@ -169,10 +169,25 @@ class Pick(Passing):
             return found  # one of several outputs, each with the same channel axis
         touched = _touched(op, len(value.op.shape))
         if touched is None or found.axis in touched:
-            bound(op, value, widths, "picks out or repeats channels")
+            _refuse(op, value, widths)
             return None
         moved = sum(axis < found.axis for axis in touched) if op.target in _REMOVING else 0
         return replace(found, axis=found.axis - moved)
+
+
+def _refuse(op: Op, value: Value, widths: WidthBuilder) -> None:
+    """Pin a class whose channels are divided, picked out or repeated."""
+    assert value.channels is not None
+    if op.target not in ("chunk", "split", "split_with_sizes", "tensor_split"):
+        bound(op, value, widths, "picks out or repeats channels")
+        return
+    widths.pin(
+        value.channels.width,
+        op.module or op.name,
+        "channel-split",
+        f"'{op.target}' divides its channels between branches, across the members",
+        "let one layer per branch write its channels, instead of one layer for all",
+    )
 
 
 def _touched(op: Op, rank: int) -> set[int] | None:
