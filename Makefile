@@ -8,6 +8,7 @@ DEMO := build/demo
 
 TORCHVISION := $(VENV)/.torchvision
 TIMM := $(VENV)/.timm
+EXTRAS := $(VENV)/.extras
 
 .PHONY: help demo test test-slow figures zoo clean
 
@@ -41,7 +42,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
-test-slow: $(TORCHVISION)
+# a second engine and the example server: their tests are skipped where these are missing
+$(EXTRAS): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[engines,serve]'
+	@touch $@
+
+test-slow: $(TORCHVISION) $(EXTRAS)
 	$(BIN)/python -m pytest -q -m slow
 
 figures: $(TORCHVISION)

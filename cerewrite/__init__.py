@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cerewrite.loader import build
     from cerewrite.pipeline import analyze, apply, export_onnx, plan, revert, verify
     from cerewrite.saving import load, save
+    from cerewrite.serving import export_triton
     from cerewrite.speed import bench
 
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ __all__ = [
     "build",
     "convert",
     "export_onnx",
+    "export_triton",
     "load",
     "plan",
     "revert",
@@ -81,6 +83,7 @@ _HOMES = {
     "bench": "speed",
     "build": "loader",
     "convert": "conversion",
+    "export_triton": "serving",
     "load": "saving",
     "save": "saving",
 }

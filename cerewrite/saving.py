@@ -82,7 +82,7 @@ def save(
         if onnx is not False:
             given = {} if onnx is True else onnx
             with clock("export"):
-                options = {**given, "opset": opset, "metadata": origin_of(plan, source)}
+                options = {"opset": opset, **given, "metadata": origin_of(plan, source)}
                 export = _export(draft, model, example_inputs, options)
         with clock("save"):
             shapes = None if example_inputs is None else describe_inputs(example_inputs)

@@ -30,7 +30,7 @@ LEVELS = (
     ("bencher",),
     ("saving", "pipeline"),
     ("speed",),
-    ("conversion",),
+    ("conversion", "serving"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

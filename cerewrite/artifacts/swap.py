@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cerewrite.artifacts.names import PLAN
-
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 YOUNG = 60.0
@@ -66,7 +64,7 @@ def recover(target: Path) -> None:
     if target.exists():
         return
     left = [folder for folder in target.parent.glob(f".{target.name}.old-*") if folder.is_dir()]
-    whole = [folder for folder in left if (folder / PLAN).is_file()]
+    whole = [folder for folder in left if any(folder.iterdir())]
     if whole:
         with contextlib.suppress(OSError):
             os.rename(max(whole, key=lambda folder: folder.stat().st_mtime), target)

@@ -10,6 +10,7 @@ import cerewrite
 from cerewrite import artifacts, ir
 from cerewrite.budgets import needs_times
 from cerewrite.cli import options as opt
+from cerewrite.cli.exporting import TRITON, Repository, export, onnx_options, onnx_request
 from cerewrite.cli.group import Group
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import VerificationError
@@ -78,7 +79,8 @@ def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
 @opt.DRAWING
 @opt.CALIBRATION
 @opt.folder_option(required=False)
-@opt.onnx_options(switch=True)
+@onnx_options(switch=True)
+@TRITON
 @opt.bench_options(switch=True)
 @click.option("--dry-run", is_flag=True, help="Plan only; change and write nothing.")
 @opt.FORCE
@@ -87,6 +89,8 @@ def convert(
     model: str,
     out: str | None,
     onnx: bool,
+    triton: str | None,
+    name: str | None,
     bench: bool,
     dry_run: bool,
     force: bool,
@@ -102,7 +106,7 @@ def convert(
     session = Session.start(options)
     if out is not None:
         artifacts.check_target(out, folder=True, overwrite=force)
-    opset = options.pop("opset")
+    request = onnx_request(options)
     asked = {name: options.pop(name) for name in opt.BENCH_NAMES}
     if dry_run:
         del options["calibration"]
@@ -111,13 +115,13 @@ def convert(
         return
     opt.check_budget(options["budget"])
     loaded, inputs = session.load(model)
+    repository = Repository.of(triton, name, loaded.module, force=force)
     result = cerewrite.convert(
         loaded.module,
         inputs,
         out=out,
         overwrite=force,
-        onnx=onnx,
-        opset=opset,
+        onnx=request if onnx else False,
         source=loaded.spec,
         clock=session.clock,
         progress=session.progress,
@@ -125,7 +129,10 @@ def convert(
         **options,
     )
     _print(session, result.report)
-    session.say(f"\nwritten to {out}" if out else "\nnothing was written: no --out was given")
+    if repository is not None:
+        repository.write(session, result.model, inputs, **request)
+    if out or repository is None:
+        session.say(f"\nwritten to {out}" if out else "\nnothing was written: no --out was given")
 
 
 @main.command()
@@ -134,12 +141,10 @@ def convert(
 @opt.INPUT
 @opt.CALIBRATION
 @opt.folder_option(required=True)
-@opt.onnx_options(switch=True)
+@onnx_options(switch=True)
 @opt.FORCE
 @opt.RUN
-def apply(
-    plan: str, model: str, out: str, onnx: bool, opset: int, force: bool, **options: Any
-) -> None:
+def apply(plan: str, model: str, out: str, onnx: bool, force: bool, **options: Any) -> None:
     """Apply a plan file to its model.
 
     The plan may have been edited. The result is verified and saved as by convert.
@@ -147,6 +152,7 @@ def apply(
     from pathlib import Path
 
     session = Session.start(options)
+    request = onnx_request(options)
     artifacts.check_target(out, folder=True, overwrite=force)
     made = artifacts.read_record(ir.Plan, Path(plan))
     loaded, inputs = session.load(model)
@@ -156,8 +162,7 @@ def apply(
         plan=made,
         out=out,
         overwrite=force,
-        onnx=onnx,
-        opset=opset,
+        onnx=request if onnx else False,
         calibration=options["calibration"],
         source=loaded.spec,
         clock=session.clock,
@@ -166,28 +171,7 @@ def apply(
     session.say(f"\nwritten to {out}")
 
 
-@main.command()
-@click.argument("target")
-@opt.INPUT
-@opt.file_option("--out", "ONNX file to write.", required=True)
-@opt.onnx_options(switch=False)
-@opt.FORCE
-@opt.RUN
-def export(target: str, out: str, opset: int, force: bool, **options: Any) -> None:
-    """Export to ONNX and prove the file.
-
-    TARGET is a folder that convert wrote, or any MODEL. The file is compared with PyTorch in
-    ONNX Runtime at several batch sizes.
-    """
-    from cerewrite.cli.text import export_lines
-
-    session = Session.start(options)
-    check_file(out, force=force)
-    _, model, inputs = session.load_target(target)
-    with session.clock("export"):
-        export = cerewrite.export_onnx(model, out, inputs, opset=opset, seed=session.seed)
-    for line in export_lines(export):
-        session.say(line)
+main.add_command(export)
 
 
 @main.command()

@@ -232,15 +232,6 @@ def file_option(flag: str, description: str, *, required: bool = False) -> Decor
     )
 
 
-def onnx_options(*, switch: bool) -> Decorator:
-    """``--opset``, and ``--onnx`` where an ONNX file is optional."""
-    opset = click.option(
-        "--opset", type=click.IntRange(1), default=20, show_default=True, help="ONNX operator set."
-    )
-    flag = click.option("--onnx", is_flag=True, help="Write and prove model.onnx as well.")
-    return _all([flag, opset]) if switch else opset
-
-
 def bench_options(*, switch: bool) -> Decorator:
     """What is timed; ``--bench`` where timing is optional."""
     options = [

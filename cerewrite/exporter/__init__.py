@@ -7,5 +7,6 @@ from cerewrite.exporter.export import export_onnx
 from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.parity import check_parity
 from cerewrite.exporter.runner import Runner
+from cerewrite.exporter.triton import triton_config
 
-__all__ = ["ExampleInputs", "Runner", "check_parity", "export_onnx"]
+__all__ = ["ExampleInputs", "Runner", "check_parity", "export_onnx", "triton_config"]

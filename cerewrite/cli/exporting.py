@@ -1,0 +1,161 @@
+"""What an export is asked for, the export command, and model repositories for inference servers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import cerewrite
+from cerewrite import ir, loader, saving, serving
+from cerewrite.cli import options as opt
+from cerewrite.cli.options import Decorator, _all
+from cerewrite.cli.session import Session, check_file
+from cerewrite.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _axes(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, dict[int, str]]:
+    """``NAME:AXIS`` and ``NAME:AXIS=SYMBOL`` as axes and their symbols, by input."""
+    found: dict[str, dict[int, str]] = {}
+    for value in values:
+        match = re.fullmatch(r"(\w+):(-?\d+)(?:=([A-Za-z_]\w*))?", value)
+        if match is None:
+            raise click.BadParameter(
+                f"'{value}' is not NAME:AXIS, such as image:2 or image:2=height"
+            )
+        name, axis, symbol = match.groups()
+        found.setdefault(name, {})[int(axis)] = symbol or ""
+    return found
+
+
+def onnx_options(*, switch: bool) -> Decorator:
+    """What an ONNX file is to be; ``--onnx`` where one is optional."""
+    options = [
+        click.option(
+            "--opset",
+            type=click.IntRange(1),
+            default=20,
+            show_default=True,
+            help="ONNX operator set.",
+        ),
+        click.option(
+            "--dynamic",
+            "dynamic_axes",
+            multiple=True,
+            metavar="NAME:AXIS",
+            callback=_axes,
+            help="A further axis that may vary: image:2, or image:2=height. Repeatable.",
+        ),
+        click.option("--float16", is_flag=True, help="Export in half precision."),
+        click.option(
+            "--external-data", is_flag=True, help="Weights in a file of their own, however small."
+        ),
+    ]
+    flag = click.option("--onnx", is_flag=True, help="Write and prove model.onnx as well.")
+    return _all([flag, *options] if switch else options)
+
+
+def onnx_request(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what `onnx_options` gave out of ``options``, as options of the exporter."""
+    request = {name: options.pop(name) for name in ("opset", "dynamic_axes", "float16")}
+    return {**request, "external_data": options.pop("external_data") or None}
+
+
+TRITON = _all(
+    [
+        click.option(
+            "--triton",
+            type=click.Path(),
+            metavar="DIR",
+            help="Write NAME/1/model.onnx and NAME/config.pbtxt to this model repository.",
+        ),
+        click.option("--name", help="NAME in the repository.  [default: the model's class]"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A model repository that was asked for, and has been found fit to be written."""
+
+    path: str
+    name: str
+    force: bool
+
+    @classmethod
+    def of(
+        cls, path: str | None, name: str | None, model: nn.Module, *, force: bool
+    ) -> Repository | None:
+        """None if none was asked for.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        if path is None:
+            return None
+        name = name or serving.default_name(type(model).__name__)
+        serving.check_repository(path, name, overwrite=force)
+        return cls(path, name, force)
+
+    def write(
+        self, session: Session, model: nn.Module, inputs: loader.Inputs, **request: Any
+    ) -> ir.Export:
+        """Export the model into it, and say so."""
+        with session.clock("export"):
+            export = serving.export_triton(
+                model, self.path, inputs, name=self.name, overwrite=self.force, **request
+            )
+        session.say(f"\nwritten to {Path(self.path) / self.name} (Triton model repository)")
+        return export
+
+
+@click.command()
+@click.argument("target")
+@opt.INPUT
+@opt.file_option("--out", "ONNX file to write.")
+@onnx_options(switch=False)
+@TRITON
+@opt.FORCE
+@opt.RUN
+def export(
+    target: str,
+    out: str | None,
+    triton: str | None,
+    name: str | None,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Export to ONNX and prove the file.
+
+    TARGET is a folder that convert wrote, or any MODEL. The file is compared with PyTorch in
+    ONNX Runtime at several batch sizes; --triton writes it as a model repository.
+    """
+    from cerewrite.cli.text import export_lines
+
+    if out is None and triton is None:
+        raise UsageError("nothing to write", advice="pass --out FILE, --triton DIR or both")
+    session = Session.start(options)
+    request = onnx_request(options)
+    check_file(out, force=force)
+    folder = Path(target)
+    _, model, inputs = session.load_target(target)
+    repository = Repository.of(triton, name, model, force=force)
+    plan = saving.read_plan(folder) if folder.is_dir() else None
+    request["metadata"] = {"source": target} if plan is None else saving.origin_of(plan, None)
+    if out is not None:
+        with session.clock("export"):
+            record = cerewrite.export_onnx(model, out, inputs, seed=session.seed, **request)
+        for line in export_lines(record):
+            session.say(line)
+    if repository is not None:
+        record = repository.write(session, model, inputs, seed=session.seed, **request)
+        for line in export_lines(record) if out is None else ():
+            session.say(line)
