@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import onnx
-import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from cerewrite import ir
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.quiet import reason
 from cerewrite.exporter.translate import read_ends
-from cerewrite.rewriter.record import copy_sharing_record
 
 
 def require_values(model: nn.Module) -> None:
@@ -76,28 +72,3 @@ def describe(draft: Path, target: Path, parity: tuple[ir.Parity, ...]) -> ir.Exp
         inputs=read_ends(proto.graph.input),
         outputs=read_ends(proto.graph.output),
     )
-
-
-def halved(model: nn.Module, inputs: Any) -> tuple[nn.Module, Any]:
-    """A copy of a model in half precision, and its inputs so.
-
-    Raises:
-        ExportError: if the model cannot be copied.
-    """
-
-    def half(tensor: Tensor) -> Tensor:
-        return tensor.detach().half() if tensor.is_floating_point() else tensor
-
-    stand_ins: dict[int, Any] = {
-        id(p): nn.Parameter(half(p), requires_grad=p.is_floating_point())
-        for p in model.parameters()
-    }
-    stand_ins.update({id(buffer): half(buffer).clone() for buffer in model.buffers()})
-    try:
-        copy = copy_sharing_record(model, stand_ins)
-    except Exception as error:
-        raise ExportError(
-            f"{type(model).__name__} cannot be copied to half precision: {reason(error)}",
-            advice="give the model itself in half precision (model.half())",
-        ) from error
-    return copy, pytree.tree_map_only(torch.Tensor, half, inputs)

@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from cerewrite import ir
 from cerewrite.errors import ExportError
 from cerewrite.exporter.blind import blind_spots, perturbed, silent_outputs
-from cerewrite.exporter.checks import describe, halved, require_sound, require_values
+from cerewrite.exporter.checks import describe, require_sound, require_values
 from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.locate import first_difference
 from cerewrite.exporter.parity import compare, default_limit
 from cerewrite.exporter.placing import publish, staging
+from cerewrite.exporter.precision import cast, cast_inputs
 from cerewrite.exporter.quiet import evaluating, reason
 from cerewrite.exporter.translate import write_onnx
 
@@ -84,7 +86,8 @@ def export_onnx(
     target = Path(path)
     require_values(model)
     if float16:
-        model, example_inputs = halved(model, example_inputs)
+        model = cast(model, torch.float16)
+        example_inputs = cast_inputs(example_inputs, torch.float16)
     limit = default_limit(model) if limit is None else limit
     example = ExampleInputs.of(model, example_inputs, dynamic_axes)
     with staging(target) as draft:
