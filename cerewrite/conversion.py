@@ -116,11 +116,14 @@ def convert(
         >>> result.verification.passed, result.plan.planned.nu < result.plan.baseline.nu
         (True, True)
     """
+    from cerewrite.unwrapping import unwrap
+
     if onnx is not False and out is None:
         raise UsageError("ONNX was asked for without a folder to write to", advice="give out")
     if out is not None:
         artifacts.check_target(out, folder=True, overwrite=overwrite)
     clock = clock or Clock()
+    model = unwrap(model)
     inputs = as_arguments(example_inputs)
     ours, theirs = _divide(options)
     if latency_batch is None and plan is None and needs_times(theirs.get("budget", "params")):

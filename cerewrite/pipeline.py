@@ -67,7 +67,8 @@ def analyze(
     """Trace a model and compute the finite-width correction of every layer.
 
     Args:
-        model: any module; its parameters may be on the meta device.
+        model: any module; its parameters may be on the meta device. `DataParallel`,
+            `DistributedDataParallel` and ``torch.compile`` are taken off first.
         example_inputs: a tensor, a tuple of positional inputs or a dict of keyword inputs, batch
             first.
         clock: times the stages.
@@ -91,8 +92,10 @@ def analyze(
         [(64, 64, 64)]
     """
     from cerewrite import analysis, tracer
+    from cerewrite.unwrapping import unwrap
 
     clock = clock or Clock()
+    model = unwrap(model)
     inputs = as_arguments(example_inputs)
     with clock("trace"):
         traced = tracer.trace(model, inputs)
@@ -155,7 +158,8 @@ def apply(
 
     Args:
         plan: what to do.
-        model: the model it was made for; left as it is unless ``inplace``.
+        model: the model it was made for; left as it is unless ``inplace``. The result of a
+            wrapped one is bare: wrap it again.
         inplace: whether to change the model itself; after a failure it is as it was.
         init: an initialiser, or a function ``f(weight)`` that fills the weight
             ``[out, in / groups, *kernel]`` of one member's layer in place, such as those of
@@ -193,8 +197,9 @@ def revert(model: nn.Module) -> nn.Module:
         RewriteError: if the model is not a rewritten one.
     """
     from cerewrite import rewriter
+    from cerewrite.unwrapping import unwrap
 
-    return rewriter.revert(model)
+    return rewriter.revert(unwrap(model))
 
 
 def verify(
@@ -209,8 +214,10 @@ def verify(
         example_inputs: as for `analyze`.
     """
     from cerewrite import verifier
+    from cerewrite.unwrapping import unwrap
 
-    return verifier.verify(original, rewritten, plan, as_arguments(example_inputs))
+    inputs = as_arguments(example_inputs)
+    return verifier.verify(unwrap(original), unwrap(rewritten), plan, inputs)
 
 
 def export_onnx(
@@ -229,8 +236,11 @@ def export_onnx(
         ExportError: if the file cannot be written, read back or matched.
     """
     from cerewrite import exporter
+    from cerewrite.unwrapping import unwrap
 
-    return exporter.export_onnx(model, path, as_arguments(example_inputs), opset=opset, **options)
+    return exporter.export_onnx(
+        unwrap(model), path, as_arguments(example_inputs), opset=opset, **options
+    )
 
 
 def as_arguments(example_inputs: Any) -> Any:

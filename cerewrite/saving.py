@@ -75,8 +75,10 @@ def save(
         ExportError: if the ONNX file cannot be made.
     """
     from cerewrite import rewriter
+    from cerewrite.unwrapping import unwrap
 
     clock = clock or Clock()
+    model = unwrap(model)
     with artifacts.staged_folder(path, overwrite=overwrite) as draft:
         export = None
         if onnx is not False:

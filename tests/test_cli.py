@@ -217,7 +217,9 @@ UNTRACEABLE = """
             self.fc = nn.Linear(16, 16)
 
         def forward(self, x):
-            return self.fc(x) if float(x.sum()) > 0 else [int(v) for v in x.flatten()]
+            if torch._C._len_torch_function_stack():
+                raise RuntimeError("watched")
+            return self.fc(x) if float(x.sum()) > 0 else x
 
     def example_inputs():
         return torch.ones(2, 16)
@@ -246,7 +248,11 @@ BAD = {
         (["no_inputs.py"], 2, ["no example inputs", "--input"]),
         (["model.py", "--input", "2,17"], 4, ["(2, 17)", "16", "--input"]),
         (["model.py", "--input", "2,17x"], 2, ["not a shape", "1,3,224,224"]),
-        (["untraceable.py"], 4, ["no tracer can follow", "export:", "symbolic_trace:"]),
+        (
+            ["untraceable.py"],
+            4,
+            ["no tracer can follow", "export:", "recorder: RuntimeError: watched"],
+        ),
         (["model.py", "--budget", "params=0.001x"], 6, ["params", "->"]),
         (["model.py", "--budget", "params=lots"], 2, ["'params=lots'", "params=0.5x"]),
         (["model.py", "--budget", "parms=1"], 2, ["unknown budget 'parms'", "did you mean"]),

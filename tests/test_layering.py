@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 LEVELS = (
     ("errors",),
-    ("registry",),
+    ("registry", "trees", "unwrapping"),
     ("ir", "fingerprint", "clock"),
     ("nn", "budgets", "measures", "initialisers"),
     ("surgery",),

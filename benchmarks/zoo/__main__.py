@@ -7,6 +7,7 @@ import fnmatch
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     part = "onnx" if options.onnx else "models"
     if options.onnx:
         entries = _converted(entries, store)
+    entries = stratified(entries, len(entries))  # a run that is stopped has seen every family
     left = [e for e in entries if not store.has(part, e.name, any_code=options.any_code)]
     if options.table:
         left = []
@@ -56,7 +58,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default="*", help="glob of names, such as timm/resnet*")
     parser.add_argument("--onnx", action="store_true", help=f"export {PARITY} converted models")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    parser.add_argument("--limit", type=float, default=90, help="seconds for one model")
+    parser.add_argument("--limit", type=float, default=90, help="processor seconds for one model")
     parser.add_argument("--memory", type=float, default=10, help="GB of address space for one")
     parser.add_argument("--any-code", action="store_true", help="keep records of other code")
     parser.add_argument("--table", action="store_true", help="write the table, run nothing")
@@ -81,28 +83,30 @@ def _work(entry: Entry, options: argparse.Namespace) -> Record:
     start = time.perf_counter()
     try:
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=limit, check=False,
+            command, cwd=ROOT, capture_output=True, text=True, timeout=10 * limit, check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            preexec_fn=lambda: _limit(options.memory),
+            preexec_fn=lambda: _limit(options.memory, limit),
         )  # fmt: skip
+        code, lines = done.returncode, ["", *done.stderr.strip().splitlines()]
     except subprocess.TimeoutExpired as error:
-        stage = _stage((error.stderr or b"").decode(errors="replace").splitlines())
-        return record | {"outcome": "out of time", "stage": stage,
-                         "error": f"not done after {limit:g} s", "seconds": {}}  # fmt: skip
-    try:
+        code, lines = -signal.SIGXCPU, (error.stderr or b"").decode(errors="replace").splitlines()
+    if code == 0:
         record = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        lines = ["", *done.stderr.strip().splitlines()]
-        error = f"exit {done.returncode}: {lines[-1]}"[:300]
-        record |= {"outcome": "crashed", "stage": _stage(lines), "seconds": {}, "error": error}
+    elif code == -signal.SIGXCPU:
+        record |= {"outcome": "out of time", "error": f"not done after {limit:g} s"}
+    else:
+        record |= {"outcome": "crashed", "error": f"exit {code}: {lines[-1]}"[:300]}
+    if code:
+        record |= {"stage": _stage(lines), "seconds": {}}
     if any(text in record.get("error", "") for text in ("allocate memory", "MemoryError")):
         record["outcome"] = "out of memory"
     return record | {"wall": round(time.perf_counter() - start, 1)}
 
 
-def _limit(gigabytes: float) -> None:
-    size = int(gigabytes * 1e9)
+def _limit(gigabytes: float, seconds: float) -> None:
+    size, processor = int(gigabytes * 1e9), int(seconds)
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CPU, (processor, processor + 5))
 
 
 def _stage(lines: Sequence[str]) -> str:

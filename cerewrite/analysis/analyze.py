@@ -58,8 +58,11 @@ def analyze(
         AnalysisError: if the estimator cannot make its estimate.
     """
     if not traced.layers:
+        why = next((r for r in traced.rejections if r.code != "earlier-rung"), None)
         raise AnalysisError(
-            "the model has no linear or convolution layer", advice="there is nothing to analyse"
+            "the model has no linear or convolution layer"
+            + (f" that could be drawn anew: '{why.where}': {why.reason}" if why else ""),
+            advice=why.advice if why else "there is nothing to analyse",
         )
     assumption = replace(_assumption(parametrization, gain), **measuring)
     if scope not in (*SCOPES, AUTO):

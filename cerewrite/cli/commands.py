@@ -240,10 +240,10 @@ def explain(model: str, layer: str, **options: Any) -> None:
 
     Prints its correction, its region and why its width was refused, if it was.
     """
-    from cerewrite.cli.text import explain_lines
+    from cerewrite.cli.explaining import explained
 
     session = Session.start(options)
-    for line in explain_lines(_analysis(session, model, options), layer):
+    for line in explained(session, model, layer, options):
         session.say(line)
 
 

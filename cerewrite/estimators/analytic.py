@@ -148,13 +148,13 @@ def _ancestors(ops: dict[str, Op], name: str, weights: frozenset[str]) -> set[st
 
 
 def _signals(ops: dict[str, Op], op: Op, weights: frozenset[str]) -> list[str]:
-    """What an operator reads, less its own module's parameters and attention's weights."""
+    """What an operator reads, less the weights of a layer or norm, and attention's weights."""
     rule = rule_for(op)
     if isinstance(rule, MatMul):
         return [name for name in op.inputs if name not in weights] or list(op.inputs)
     if not isinstance(rule, LayerRule | ModuleRule):
         return list(op.inputs)
-    return [name for name in op.inputs if ops[name].target not in ("parameter", "constant")]
+    return list(op.inputs[:1])
 
 
 def _step(op: Op, inputs: list[Moments], context: MomentContext) -> Moments:

@@ -58,6 +58,16 @@ class Fluctuation:
     norm: Tensor | None = None
 
 
+class _Layers(dict[str, Layer]):
+    """Sampled layers by operator; one that has no weight of its own has no closed form."""
+
+    def __missing__(self, node: str) -> Layer:
+        raise AnalysisError(
+            f"'{node}' has no weight of its own: it is computed in the forward, or empty",
+            advice="use --estimator monte-carlo, or keep the weight in a layer of its own",
+        )
+
+
 class MomentContext:
     """What moment rules may ask: layers, weight scales, and where fluctuations are read.
 
@@ -83,7 +93,7 @@ class MomentContext:
         standard: bool = False,
         gain: float | None = None,
     ) -> None:
-        self.layers = {layer.node: layer for layer in traced.layers}
+        self.layers = _Layers({layer.node: layer for layer in traced.layers})
         self.fluctuations: dict[str, Fluctuation] = {}
         self._norms: dict[str, tuple[float, Tensor]] = {}
         self._model = model

@@ -14,6 +14,7 @@ from cerewrite.ir import Plan
 from cerewrite.rewriter.engine import Pass, PassResult, default_passes, run
 from cerewrite.rewriter.record import attach, get_record, is_rewritten, restore
 from cerewrite.rewriter.session import Session, renames
+from cerewrite.unwrapping import refuse_wrapped, unwrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,12 @@ def rewrite(
 
     Raises:
         StalePlanError: if the plan was made for another model or one has been applied already.
-        RewriteError: if a pass fails or the model cannot be copied.
+        RewriteError: if a pass fails, the model cannot be copied, or it is wrapped and should be
+            changed in place.
     """
+    if inplace:
+        refuse_wrapped(model)
+    model = unwrap(model)
     found = _check(plan, model)
     target = model if inplace else _copy(model)
     session = Session(target, plan)

@@ -15,8 +15,9 @@ def gain_of(weight: Tensor, geometry: Geometry) -> float:
     """``fan_in * E[W^2]``, read from the weights or, on meta, from the stock initialisation."""
     if weight.is_meta:
         return _DEFAULT_GAIN
-    with torch.no_grad():
-        norm = float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float32))
+    weight = weight.detach().abs() if weight.is_complex() else weight.detach()
+    precise = torch.promote_types(weight.dtype, torch.float32)
+    norm = float(torch.linalg.vector_norm(weight, dtype=precise))
     fan_in = geometry.in_channels * geometry.kernel // geometry.groups
     return fan_in * norm * norm / weight.numel()
 
@@ -27,4 +28,4 @@ def bias_variance_of(bias: Tensor | None, geometry: Geometry) -> float:
         return 0.0
     if bias.is_meta:
         return _DEFAULT_GAIN * geometry.groups / (geometry.in_channels * geometry.kernel)
-    return float(bias.detach().double().pow(2).mean())
+    return float(bias.detach().abs().double().pow(2).mean())

@@ -1,24 +1,23 @@
-"""The ladder of tracers: export first, then symbolic tracing; each failure keeps its reason."""
+"""The ladder of tracers: export, symbolic tracing, a recorder; each failure keeps its reason."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from cerewrite.errors import TraceError
 from cerewrite.fingerprint import fingerprint
 from cerewrite.ir import Op, TracedModel
 from cerewrite.tracer.export_rung import export_ops
+from cerewrite.tracer.recorder_rung import recorded_ops
+from cerewrite.tracer.subject import check_ready, evaluating, silenced
 from cerewrite.tracer.symbolic_rung import symbolic_ops
 from cerewrite.tracer.whole import take_whole
 from cerewrite.tracer.widths import build_widths
+from cerewrite.trees import tensors
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 Rung = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], list[Op]]
@@ -26,6 +25,7 @@ Rung = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], list[Op]]
 LADDER: tuple[tuple[str, Rung], ...] = (
     ("export", export_ops),
     ("symbolic_trace", symbolic_ops),
+    ("recorder", recorded_ops),
 )
 
 
@@ -53,13 +53,16 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
         >>> [layer.name for layer in traced.layers], traced.rung
         (['0', '2', '3'], 'export')
     """
+    check_ready(model)
     args, kwargs = normalise_inputs(example_inputs)
     batch = _batch(args, kwargs)
     reasons: list[str] = []
     for name, rung in LADDER:
         try:
-            with _evaluating(model), _silenced():
+            with evaluating(model), silenced():
                 ops = take_whole(rung(model, args, kwargs), model)
+        except TraceError:
+            raise
         except Exception as error:  # a tracer may fail in any way on a user's forward
             reasons.append(f"{name}: {_first_line(error)}")
             continue
@@ -93,40 +96,15 @@ def normalise_inputs(example_inputs: Any) -> Inputs:
 
 
 def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    leaves = tensors((args, kwargs))
     if not leaves or leaves[0].dim() == 0:
         raise TraceError(
             "the example inputs hold no tensor with a batch axis",
             advice="give at least one tensor whose first axis is the batch",
         )
+    if not leaves[0].shape[0]:
+        raise TraceError("the batch is empty", advice="give at least one example, better two")
     return int(leaves[0].shape[0])
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for the time of a trace; every module's own flag comes back."""
-    flags = [(module, module.training) for module in model.modules()]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        model.eval()
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        for module, flag in flags:
-            module.training = flag
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """A failing export prints its whole graph; keep the screen for what matters."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)
 
 
 def _first_line(error: Exception) -> str:
@@ -138,15 +116,17 @@ def _failure(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: list[str]
 ) -> TraceError:
     """Tell a model that raises on these inputs from one that no tracer can follow."""
-    leaves = pytree.tree_leaves((args, kwargs))
-    shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves if isinstance(leaf, Tensor))
+    shapes = ", ".join(str(tuple(leaf.shape)) for leaf in tensors((args, kwargs)))
     try:
-        with _evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
             model(*args, **kwargs)
     except Exception as error:  # whatever the user's forward raises is the reason
+        advice = "give inputs that the model accepts (--input SHAPE, or example_inputs())"
+        if any(word in str(error) for word in ("CUDA", "cuda", "same device")):
+            advice = "move the model and its inputs to the device that its forward needs"
         return TraceError(
             f"the model raises on example inputs of shape {shapes}: {_first_line(error)}",
-            advice="give inputs that the model accepts (--input SHAPE, or example_inputs())",
+            advice=advice,
         )
     return TraceError(
         "no tracer can follow the model: " + "; ".join(reasons),

@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from cerewrite.ir import Op, Rejection
 from cerewrite.surgery.keeping import unlike
+
+_COMPUTED_FROM = ("weight_g", "weight_orig")
+"""What weight norm, and spectral norm or pruning, of the kind that uses hooks leave on a module."""
+
+_QUANTISED = ("torch.ao.nn", "torch.nn.quantized", "torch.nn.qat", "torch.nn.intrinsic")
+
+
+def quantised(name: str, module: nn.Module) -> Rejection:
+    """A layer in low precision has no weights that could be drawn."""
+    return Rejection(
+        name,
+        "quantised",
+        f"{type(module).__qualname__} keeps its weight in low precision",
+        "convert the model in floating point, then quantise the result",
+    )
 
 
 class ModuleTable:
@@ -35,6 +50,8 @@ class ModuleTable:
         reads = Counter(name for op in ops for name in op.inputs)
         self._reads = {op.name: reads[op.name] for op in ops if op.target == "parameter"}
         self._parameters = {op.name: op.module for op in ops if op.target == "parameter"}
+        self._buffers = {op.name: op.module for op in ops if op.target == "constant"}
+        self._shapes = {op.name: op.shape for op in ops}
         self._calls: Counter[str] = Counter(
             op.module for op in ops if op.target not in ("parameter", "constant")
         )
@@ -42,6 +59,15 @@ class ModuleTable:
     def module(self, name: str) -> nn.Module | None:
         """The module of a qualified name; None for the model itself."""
         return self._model.get_submodule(name) if name else None
+
+    def unknown(self, op: Op) -> Rejection:
+        """Why an operator without a rule bounds what it reads."""
+        where = op.module or op.name
+        module = self.module(op.module)
+        if module is not None and type(module).__module__.startswith(_QUANTISED):
+            return quantised(where, module)
+        reason = f"no rule knows the operator '{op.target}'"
+        return Rejection(where, "unknown-operator", reason, "register a rule for it")
 
     def parameter(self, node: str) -> nn.Parameter:
         """The parameter behind a ``parameter`` operator."""
@@ -64,6 +90,39 @@ class ModuleTable:
             and self._names[id(owner)] == 1
             and self._reads[node] == 1
         )
+
+    def weight(self, op: Op) -> Tensor | None:
+        """The weight that a layer reads; None if it is computed from no module's own."""
+        module = self.module(op.module)
+        own = getattr(module, "weight", None)
+        if len(op.inputs) < 2:
+            return own if isinstance(own, Tensor) else None
+        read = self._tensor(op.inputs[1])
+        if read is not None:
+            return read
+        alike = isinstance(own, Tensor) and own.shape == self._shapes[op.inputs[1]]
+        return own if alike else None
+
+    def bias(self, op: Op) -> Tensor | None:
+        """The bias that a layer reads, if any."""
+        if len(op.inputs) == 2:
+            return None
+        if len(op.inputs) > 2:
+            return self._tensor(op.inputs[2])
+        bias = getattr(self.module(op.module), "bias", None)
+        return bias if isinstance(bias, Tensor) else None
+
+    def _tensor(self, node: str) -> Tensor | None:
+        """A parameter or buffer; None for what is computed, and for constants of a trace."""
+        if node in self._parameters:
+            return self.parameter(node)
+        name = self._buffers.get(node)
+        if not name:
+            return None
+        try:
+            return self._model.get_buffer(name)
+        except AttributeError:
+            return None
 
     def refusal(
         self, op: Op, types: Sequence[type[nn.Module]], *, once: bool = True
@@ -103,7 +162,9 @@ class ModuleTable:
             return Rejection(
                 name, "lazy", "its shapes are not known yet", "run the model once first"
             )
-        if parametrize.is_parametrized(module) or hasattr(module, "weight_g"):
+        if type(module).__module__.startswith(_QUANTISED):
+            return quantised(name, module)
+        if parametrize.is_parametrized(module) or any(hasattr(module, n) for n in _COMPUTED_FROM):
             return Rejection(
                 name,
                 "parametrised",
@@ -117,6 +178,10 @@ class ModuleTable:
                 "custom-module",
                 f"{type(module).__qualname__} {why}",
                 f"use the stock {types[0].__name__}, or register a rule for this module",
+            )
+        if any(parameter.is_complex() for parameter in module.parameters(recurse=False)):
+            return Rejection(
+                name, "complex", "its weights are complex", "split real and imaginary parts"
             )
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             return Rejection(

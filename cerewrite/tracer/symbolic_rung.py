@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -67,6 +68,9 @@ def symbolic_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         Exception: whatever symbolic tracing raises on a model that it cannot follow.
     """
     graph = fx.symbolic_trace(model)
+    for node in graph.graph.nodes:
+        if dataclasses.is_dataclass(node.target):
+            raise TypeError(f"the output is a {node.target}, which a graph takes for an operator")
     placeholders = [n.target for n in graph.graph.nodes if n.op == "placeholder"]
     missing = placeholders[len(args) :]
     positional = (*args, *(kwargs[name] for name in missing if name in kwargs))

@@ -11,6 +11,7 @@ from cerewrite.ir import Layer, Op, PerChannel, Rejection, TracedModel, WidthCla
 from cerewrite.oprules import rule_for
 from cerewrite.oprules.base import Channels, Geometry, ModuleRule, SampledRule, Value
 from cerewrite.tracer.classes import Classes
+from cerewrite.tracer.decisions import undecided
 from cerewrite.tracer.free import free_parameter
 from cerewrite.tracer.initial import bias_variance_of, gain_of
 from cerewrite.tracer.modules import ModuleTable
@@ -53,6 +54,13 @@ class Builder:
         """Refuse to split a class."""
         self.classes.pin(width, Rejection(where, code, reason, advice))
 
+    def unknown(self, op: Op) -> Rejection:
+        """Why an operator without a rule bounds what it reads; noted if no layer may show it."""
+        refusal = self._table.unknown(op)
+        if refusal.code != "unknown-operator":
+            self.rejections.append(refusal)
+        return refusal
+
     def module(self, op: Op) -> nn.Module | None:
         """The module that ran an operator."""
         return self._table.module(op.module)
@@ -76,10 +84,16 @@ class Builder:
     def layer(self, op: Op, rule: SampledRule, x: Value, *, same_width: bool = False) -> int | None:
         """Note a sampled layer; returns the class that it writes."""
         refusal = self._table.refusal(op, rule.modules)
-        weight, bias = self._tensors(op)
-        assert weight is not None, op
-        shape = tuple(weight.shape)
-        geometry = rule.geometry(op, x, shape)
+        weight, bias = self._table.weight(op), self._table.bias(op)
+        if weight is None:
+            why = "is computed in the forward, not kept as a parameter"
+            advice = "keep the weight in a layer of its own"
+            self._unweighed(op, x, "computed-weight", why, advice)
+            return None
+        if not weight.numel():
+            self._unweighed(op, x, "no-channels", "is empty", "remove the layer")
+            return None
+        geometry = rule.geometry(op, x, tuple(weight.shape))
         name = self._layer_name(op)
         source = None if x.channels is None else x.channels.width
         for width in () if source is None else self.classes.resolve(source):
@@ -111,6 +125,15 @@ class Builder:
         )
         self.found.append(_Found(layer, source, target))
         return target
+
+    def _unweighed(self, op: Op, x: Value, code: str, reason: str, advice: str) -> None:
+        """A layer without weights that could be drawn: it bounds what it reads."""
+        refusal = Rejection(
+            op.module or op.name, code, f"the weight of '{op.name}' {reason}", advice
+        )
+        self.rejections.append(refusal)
+        if x.channels is not None:
+            self.classes.pin(x.channels.width, refusal)
 
     def per_channel(
         self,
@@ -165,15 +188,6 @@ class Builder:
         call = op.call or sum(n == name or n.startswith(f"{name}@") for n in taken)
         return f"{name}@{call}"
 
-    def _tensors(self, op: Op) -> tuple[Tensor | None, Tensor | None]:
-        """Weight and bias that an operator reads."""
-        nodes = [node for node in op.inputs if self._table.parameter_name(node)]
-        if nodes:
-            found = [self._table.parameter(node) for node in nodes]
-            return found[0], found[1] if len(found) > 1 else None
-        module = self.module(op)
-        return getattr(module, "weight", None), getattr(module, "bias", None)
-
 
 def _apart(where: str, name: str) -> Rejection:
     return Rejection(
@@ -208,6 +222,8 @@ def build_widths(
     for op in ops:
         inputs = [values[name] for name in op.inputs]
         values[op.name] = Value(op, _channels(op, inputs, builder))
+    for width, refusal in undecided(ops, values, builder.classes.resolve):
+        builder.classes.pin(width, refusal)
     widths, names = _finish(builder)
     layers = tuple(_named(found, names, builder) for found in builder.found)
     skipped = tuple(
@@ -229,25 +245,19 @@ def build_widths(
 
 def _channels(op: Op, inputs: list[Value], builder: Builder) -> Channels | None:
     """Ask the rule; an operator without one bounds what it reads."""
-    if op.target in ("input", "parameter", "constant"):
+    if op.target in ("input", "parameter", "constant", "look"):
         return None
     rule = rule_for(op)
     if rule is not None and (inputs or op.target == "output"):
         return rule.channels(op, inputs, builder)
+    if op.target == "output":
+        code, what, advice = "model-output", "it is an output of the model", "keep this width"
+        refusal = Rejection(op.module or op.name, code, what, advice)
+    else:
+        refusal = builder.unknown(op)
     for value in inputs:
         if value.channels is not None:
-            code, what = (
-                ("model-output", "it is an output of the model")
-                if op.target == "output"
-                else ("unknown-operator", f"no rule knows the operator '{op.target}'")
-            )
-            builder.pin(
-                value.channels.width,
-                op.module or op.name,
-                code,
-                what,
-                "keep this width" if op.target == "output" else "register a rule for it",
-            )
+            builder.classes.pin(value.channels.width, refusal)
     return None
 
 

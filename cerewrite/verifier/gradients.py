@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
+from cerewrite.trees import tensors
 from cerewrite.verifier.perturb import ATTEMPTS, perturb, revive
 from cerewrite.verifier.running import (
     Inputs,
@@ -13,7 +14,6 @@ from cerewrite.verifier.running import (
     call,
     fresh_copy,
     on_meta,
-    tensors,
 )
 from cerewrite.verifier.shapes import smaller
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from cerewrite.rewriter.record import copy_sharing_record
+from cerewrite.trees import tensors
 
 Inputs = tuple[Any, ...] | Mapping[str, Any]
 """Example inputs: positional arguments, or keyword arguments."""
@@ -23,10 +26,11 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
     """The model's output on a copy of the inputs, from a fixed random state.
 
     The copy protects the user's tensors from models that work in place; the caller's random
-    state is kept.
+    state is kept, what the model prints is dropped, and compiled parts run as they are written.
     """
     own = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
-    with torch.random.fork_rng():
+    quiet, eager = redirect_stdout(io.StringIO()), torch.compiler.set_stance("force_eager")
+    with torch.random.fork_rng(), quiet, eager:
         torch.manual_seed(_SEED)
         return model(**own) if isinstance(own, Mapping) else model(*own)
 
@@ -41,11 +45,6 @@ def on_meta(model: nn.Module) -> bool:
     return any(parameter.is_meta for parameter in model.parameters())
 
 
-def tensors(tree: Any) -> list[Tensor]:
-    """The tensors in nested outputs, data classes of models included where torch knows them."""
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
 def batch_size(inputs: Inputs) -> int:
     """Examples in the inputs: the first axis of the first tensor that has one."""
     return next((tensor.shape[0] for tensor in tensors(inputs) if tensor.dim()), 1)
@@ -53,13 +52,30 @@ def batch_size(inputs: Inputs) -> int:
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Tensors that a model creates by itself are float64 here too."""
+    """Tensors that a model creates by itself, or casts, are float64 here too."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        yield
+        with _Doubling():
+            yield
     finally:
         torch.set_default_dtype(before)
+
+
+class _Doubling(TorchFunctionMode):
+    """Turns every cast to a floating-point type into one to float64."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.half, Tensor.bfloat16, Tensor.float):
+            func = Tensor.double
+        args, kwargs = pytree.tree_map_only(torch.dtype, _widest, (args, dict(kwargs or {})))
+        return func(*args, **kwargs)
+
+
+def _widest(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype.is_floating_point else dtype
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.rewriter.record import copy_sharing_record
-from cerewrite.verifier.running import Inputs, call, fresh_copy, tensors
+from cerewrite.trees import tensors
+from cerewrite.verifier.running import Inputs, call, fresh_copy
 
 _SIDE = {False: 32, True: 64}
 """Positions a side that a crop keeps, by training mode; a batch norm there needs a few more."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.ir import Check, Plan
+from cerewrite.trees import tensors
 from cerewrite.verifier.running import Inputs, as_sentence
 from cerewrite.verifier.shapes import run_for_shapes
 
@@ -43,15 +46,18 @@ def check_signature(
 def _describe(model: nn.Module, inputs: Inputs, training: bool) -> str:
     output = run_for_shapes(model, inputs, training=training)
     leaves, structure = pytree.tree_flatten(output)
-    described = [
-        f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
-        if isinstance(leaf, Tensor)
-        else type(leaf).__name__
-        for leaf in leaves
-    ]
+    described = [_leaf(leaf) for leaf in leaves]
     if isinstance(output, Tensor):
         return described[0]
     return f"{type(output).__name__}[{', '.join(described)}] of {structure.num_nodes} nodes"
+
+
+def _leaf(leaf: Any) -> str:
+    """A tensor's shape and dtype; another leaf's type, with the tensors inside it."""
+    if isinstance(leaf, Tensor):
+        return f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
+    inside = ", ".join(map(_leaf, tensors(leaf)))
+    return f"{type(leaf).__name__}({inside})" if inside else type(leaf).__name__
 
 
 def _check(passed: bool, detail: str) -> Check:

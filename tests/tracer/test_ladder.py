@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cerewrite.analysis import analyze
 from cerewrite.errors import TraceError
 from cerewrite.ir import TracedModel
 from cerewrite.tracer import trace
+from cerewrite.tracer.ladder import Rung
+from cerewrite.tracer.recorder_rung import recorded_ops
 from cerewrite.tracer.symbolic_rung import symbolic_ops
 from cerewrite.tracer.widths import build_widths
 from tests.models import ResidualNet, chain, plain_cnn
@@ -32,15 +35,26 @@ def structure(traced: TracedModel) -> object:
     return layers, widths
 
 
+@pytest.mark.parametrize("rung", [symbolic_ops, recorded_ops])
 @pytest.mark.parametrize("name", MODELS)
-def test_both_rungs_see_the_same_layers_and_widths(name: str) -> None:
+def test_rungs_see_the_same_layers_and_widths(name: str, rung: Rung) -> None:
     factory, x = MODELS[name]
     model = factory()
     first = trace(model, x)
     assert first.rung == "export"
-    ops = symbolic_ops(model.eval(), (x,), {})
-    second = build_widths(ops, model, rung="symbolic_trace", batch=2, fingerprint="")
+    second = build_widths(rung(model.eval(), (x,), {}), model, rung="", batch=2, fingerprint="")
     assert structure(second) == structure(first)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rungs_give_the_same_closed_form(name: str) -> None:
+    factory, x = MODELS[name]
+    torch.manual_seed(0)
+    model = factory()
+    first = trace(model, x)
+    ops = recorded_ops(model.eval(), (x,), {})
+    second = build_widths(ops, model, rung="", batch=2, fingerprint="")
+    assert analyze(second, model).nu.value == pytest.approx(analyze(first, model).nu.value)
 
 
 def test_model_is_untouched() -> None:
@@ -87,7 +101,7 @@ def test_export_failure_falls_to_the_next_rung() -> None:
     assert "planted" in traced.rejections[0].reason
 
 
-def test_untraceable_model_names_every_rung(capsys: pytest.CaptureFixture[str]) -> None:
+def test_recorder_says_why_the_earlier_rungs_failed(capsys: pytest.CaptureFixture[str]) -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -96,9 +110,22 @@ def test_untraceable_model_names_every_rung(capsys: pytest.CaptureFixture[str]) 
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(x) if float(x.sum()) > 0 else x
 
-    with pytest.raises(TraceError, match=r"export: .*symbolic_trace: "):
-        trace(Branching(), torch.ones(2, 4))
+    traced = trace(Branching(), torch.ones(2, 4))
+    assert traced.rung == "recorder"
+    earlier = [r.reason.partition(":")[0] for r in traced.rejections if r.code == "earlier-rung"]
+    assert earlier == ["export", "symbolic_trace"]
     assert capsys.readouterr() == ("", "")
+
+
+def test_untraceable_model_names_every_rung() -> None:
+    class Watchful(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if torch._C._len_torch_function_stack():
+                raise RuntimeError("watched")
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(TraceError, match=r"export: .*symbolic_trace: .*recorder: .*watched"):
+        trace(Watchful(), torch.ones(2, 4))
 
 
 def test_wrong_input_shape_is_the_models_own_error() -> None:
