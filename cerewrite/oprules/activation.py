@@ -26,7 +26,7 @@ _ORDERS = 48
 
 
 @lru_cache(maxsize=1)
-def _grid() -> tuple[Array, Array, Array]:
+def gaussian_grid() -> tuple[Array, Array, Array]:
     """Nodes, Gaussian weights and normalised Hermite polynomials ``[orders, nodes]``."""
     step = 2 * _REACH / _NODES
     nodes: Array = np.linspace(-_REACH + step / 2, _REACH - step / 2, _NODES)
@@ -95,31 +95,6 @@ class EnergyMoments:
             v_ab -= ab[order] * moved
         return float(v_aa), float(v_bb), float(v_ab)
 
-    def cross(
-        self, other: EnergyMoments, fresh: float, fixed: tuple[int, ...] = ()
-    ) -> tuple[float, float, float, float]:
-        """Relative covariances between two readings of the same units.
-
-        The forward energies share the units' fluctuation; the backward signals of two readers
-        are independent, so that only their slopes covary.
-
-        Args:
-            other: the second reading's moments.
-            fresh: share of the variance of z that the layer's own weights made.
-            fixed: Hermite orders that a norm holds still.
-
-        Returns:
-            The covariances aa, bb, ab (this one's forward with the other's backward) and ba.
-        """
-        moved = 1.0 - (1.0 - fresh) ** np.arange(_ORDERS)
-        moved[list(fixed)] = 0.0
-        return (
-            float((self.alpha * other.alpha) @ moved),
-            float((self.beta * other.beta) @ moved),
-            float((self.alpha * other.beta) @ moved),
-            float((self.beta * other.alpha) @ moved),
-        )
-
 
 def energy_moments(function: Callable[[Any], Any] | None, q: float) -> EnergyMoments:
     """Moments of ``function`` under ``z ~ N(0, q)``; None stands for the identity.
@@ -135,8 +110,8 @@ def energy_moments(function: Callable[[Any], Any] | None, q: float) -> EnergyMom
         >>> round(energy_moments(torch.relu, 2.0).forward, 6)
         1.0
     """
-    nodes, weights, hermite = _grid()
-    value, slope = _evaluate(function, math.sqrt(q) * nodes)
+    nodes, weights, hermite = gaussian_grid()
+    value, slope = evaluate(function, math.sqrt(q) * nodes)
     a, b = value**2, slope**2
     forward, backward = float(weights @ a), float(weights @ b)
     score = (nodes**2 - 1) / (2 * q)
@@ -158,7 +133,7 @@ def energy_moments(function: Callable[[Any], Any] | None, q: float) -> EnergyMom
     )
 
 
-def _evaluate(function: Callable[[Any], Any] | None, z: Array) -> tuple[Array, Array]:
+def evaluate(function: Callable[[Any], Any] | None, z: Array) -> tuple[Array, Array]:
     """A function and its derivative on an array of points."""
     if function is None:
         return z, np.ones_like(z)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from typing_extensions import override
 
 from cerewrite.ir import Op
@@ -76,8 +77,8 @@ class Add(OpRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         if len(inputs) == 1:
-            return context.settle(op, inputs[0])
-        return context.settle(op, algebra.add(inputs[0], inputs[1]))
+            return inputs[0]
+        return algebra.add(inputs[0], inputs[1])
 
 
 @register
@@ -94,9 +95,26 @@ class Multiply(OpRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         if len(inputs) == 1:
-            return context.settle(op, inputs[0])
+            return inputs[0]
         for scale, x, name in zip(inputs, reversed(inputs), op.inputs, strict=True):
             if context.is_free(name):
-                return context.settle(op, context.rescale(x, scale))
-        first, second = (context.read(x) for x in inputs)
-        return context.settle(op, algebra.multiply(first, second))
+                return context.rescale(x, scale)
+        return algebra.multiply(inputs[0], inputs[1])
+
+
+@register
+class GatedLinearUnit(OpRule):
+    """GLU: the first half of the channels, gated by the sigmoid of the second."""
+
+    name = "glu"
+    targets = frozenset({"glu"})
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        bound(op, inputs[0], widths, "gates one half of the channels by the other")
+        return None
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        value, gate = (algebra.pick(inputs[0], 0.5) for _ in range(2))
+        return algebra.multiply(value, context.apply(torch.sigmoid, "sigmoid", gate))

@@ -16,7 +16,7 @@ from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
 from cerewrite.oprules.moments import MomentContext
-from cerewrite.oprules.values import Moments
+from cerewrite.oprules.values import Moments, opaque
 
 
 class _Mixing(OpRule):
@@ -38,7 +38,7 @@ class ScaledDotProductAttention(_Mixing):
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        return context.read(inputs[2])
+        return inputs[2]
 
 
 @register
@@ -50,7 +50,7 @@ class Softmax(_Mixing):
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        return context.read(inputs[0])
+        return inputs[0]
 
 
 @register
@@ -66,10 +66,11 @@ class MatMul(_Mixing):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         if len(inputs) == 1:
-            return context.read(inputs[0])
+            return inputs[0]
         if len(inputs) == 2 and op.target != "einsum":
             first, second = (context.read(x) for x in inputs)
-            return Moments(first.q * second.q, first.kernel * second.q + first.q * second.kernel)
+            kernel = first.kernel * second.square + first.square * second.kernel
+            return opaque(first.square * second.square, kernel)
         raise AnalysisError(
             f"no closed form for '{op.target}' in '{op.module or op.name}'",
             advice="use --estimator monte-carlo, or register a rule for the operator",

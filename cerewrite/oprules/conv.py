@@ -65,7 +65,7 @@ class Conv(LayerRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         x = context.read(inputs[0])
-        return context.settle(op, context.weigh(context.layers[op.name], x))
+        return context.weigh(context.layers[op.name], x)
 
     @override
     def split(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from cerewrite.ir import Op, RegionLayer
 from cerewrite.oprules.base import Channels, Geometry, LayerRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
 from cerewrite.oprules.moments import MomentContext
-from cerewrite.oprules.values import Moments
+from cerewrite.oprules.values import Moments, Signal
 from cerewrite.surgery import conv_transpose as surgery
 
 
@@ -54,8 +53,8 @@ class ConvTranspose(LayerRule):
         layer = context.layers[op.name]
         x = context.read(inputs[0])
         share = layer.positions / prod(op.shape[2:])
-        thinned = replace(x, q=share * x.q, kernel=share * x.kernel)
-        return context.settle(op, context.weigh(layer, thinned))
+        thinned = Signal(share * x.q, share * x.kernel, share * x.common)
+        return context.weigh(layer, thinned)
 
     @override
     def split(

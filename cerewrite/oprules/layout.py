@@ -10,7 +10,7 @@ from typing_extensions import override
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.moments import MomentContext
-from cerewrite.oprules.values import Moments
+from cerewrite.oprules.values import Moments, pick
 
 
 class Passing(OpRule):
@@ -18,7 +18,7 @@ class Passing(OpRule):
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        return context.settle(op, inputs[0])
+        return inputs[0]
 
 
 def bound(op: Op, value: Value, widths: WidthBuilder, what: str) -> None:
@@ -146,6 +146,11 @@ def axis_order(op: Op, rank: int) -> list[int] | None:
     return order[::-1] if op.target in ("t", "numpy_T") and rank <= 2 else None
 
 
+_CUTS = frozenset(
+    {"chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split", "tensor_split"}
+)
+
+
 @register
 class Pick(Passing):
     """Slices, chunks, splits, expansions: followed off the channel axis, refused on it."""
@@ -173,6 +178,18 @@ class Pick(Passing):
             return None
         moved = sum(axis < found.axis for axis in touched) if op.target in _REMOVING else 0
         return replace(found, axis=found.axis - moved)
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        """Pieces along the channels are other units; all else passes."""
+        source = context.operand(op)
+        if op.target != "getitem" or source.target not in _CUTS:
+            return inputs[0]
+        whole = context.operand(source).shape
+        channels = len(whole) - 1 if len(whole) <= 3 else 1
+        if len(op.shape) != len(whole) or op.shape[channels] == whole[channels]:
+            return inputs[0]
+        return pick(inputs[0], op.shape[channels] / whole[channels])
 
 
 def _refuse(op: Op, value: Value, widths: WidthBuilder) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import AnalysisError
 from cerewrite.ir import Layer, Op, TracedModel
-from cerewrite.oprules.activation import EnergyMoments, energy_moments
-from cerewrite.oprules.values import Fresh, Moments, scalar
+from cerewrite.oprules import values as algebra
+from cerewrite.oprules.growth import changes, grow, now, stacked
+from cerewrite.oprules.integrals import Sampler
+from cerewrite.oprules.units import Leaf, Norm, Unit, make_unit, steady
+from cerewrite.oprules.values import Moments, Part, Signal, opaque, scalar
+from cerewrite.oprules.weights import Layers, Weights
+
+_ROUNDING = 1e-9
+
+Noise = Callable[[bool], Tensor]
+"""Makes the next slot of noise: a relative change of an energy, or (True) a shift of a mean."""
 
 VIEWS = frozenset(
     {"view", "reshape", "unsqueeze", "squeeze", "_unsafe_view", "contiguous", "alias", "detach"}
@@ -24,65 +33,47 @@ VIEWS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One place where a layer's fluctuation is read.
+class Read:
+    """One kind of units as one layer reads it.
 
     Attributes:
-        moments: what the nonlinearity there does to unit energies.
-        fresh: share of the units' variance that is fresh, all layers together.
-        part: this layer's part of that share.
-        fixed: Hermite orders that a norm holds still.
-        forward, backward: the perturbations of q and T there; zeros that ask for a gradient.
+        unit: one of them.
+        kernel: the kernel read here, nominal.
+        forward: slot of the noise of its mean square, or of its variance.
+        signal: slot of the noise of its kernel: of the signal that the layer sends back.
+        cross: slot of the noise of the kernels behind it, here and at later readers: of the
+            products of those signals.
+        common: slot of the noise of its squared mean, where the two are told apart because a
+            batch norm takes the mean away; -1 elsewhere.
     """
 
-    moments: EnergyMoments
-    fresh: float
-    part: float
-    fixed: tuple[int, ...]
-    forward: Tensor
-    backward: Tensor
+    unit: Unit
+    kernel: float
+    forward: int
+    signal: int
+    cross: int
+    common: int
 
 
-@dataclass(slots=True)
-class Fluctuation:
-    """Where one sampled layer's finite width is read, and what a norm divides out of it.
-
-    Attributes:
-        readings: in execution order; several where a concatenation is read more than once.
-        v_norm: relative variance per unit of the energy that a norm divides out, 0 without.
-        norm: its perturbation of q, in front of the norm.
-    """
-
-    readings: list[Reading]
-    v_norm: float = 0.0
-    norm: Tensor | None = None
-
-
-class _Layers(dict[str, Layer]):
-    """Sampled layers by operator; one that has no weight of its own has no closed form."""
-
-    def __missing__(self, node: str) -> Layer:
-        raise AnalysisError(
-            f"'{node}' has no weight of its own: it is computed in the forward, or empty",
-            advice="use --estimator monte-carlo, or keep the weight in a layer of its own",
-        )
-
-
-class MomentContext:
-    """What moment rules may ask: layers, weight scales, and where fluctuations are read.
+class MomentContext(Weights):
+    """What moment rules may ask: layers, weight scales, and what is read where.
 
     Args:
         model: the module, asked for the values of its norms' scales and free parameters.
         traced: its trace.
         standard: standard instead of NTK parametrisation.
         gain: the ``fan_in * Var[W]`` to assume for every layer, biases zero; None for as built.
+        sampler: integrals over units, where they have been taken before.
+        noise: makes the noise of each slot; None for zeros that ask for a gradient.
 
     Attributes:
         layers: sampled layers by the name of their operator.
-        fluctuations: where each layer's fluctuation was read, filled on the way.
-        readers: how many operators on the way to the output read each value.
-        joined: values that a concatenation reads; their fluctuations stay pending, to be read
-            by the nonlinearities behind it.
+        sampler: integrals over units.
+        slots: the noise of every average over units, in execution order.
+        shifts: which of them are shifts of a mean instead of factors of an energy.
+        reads, norms: what layers read, and the norms that divide by an example's own energy.
+        batched: layers (by operator) whose output a batch norm reads, and whether nothing else
+            does.
     """
 
     def __init__(
@@ -92,190 +83,221 @@ class MomentContext:
         *,
         standard: bool = False,
         gain: float | None = None,
+        sampler: Sampler | None = None,
+        noise: Noise | None = None,
     ) -> None:
-        self.layers = _Layers({layer.node: layer for layer in traced.layers})
-        self.fluctuations: dict[str, Fluctuation] = {}
-        self._norms: dict[str, tuple[float, Tensor]] = {}
-        self._model = model
-        self._shapes = {op.name: op for op in traced.ops}
-        self._standard = standard
+        super().__init__(model, standard=standard)
+        self.layers = Layers({layer.node: layer for layer in traced.layers})
+        self.sampler = sampler or Sampler(_points(len(traced.layers)))
+        self.slots: list[Tensor] = []
+        self.shifts: list[bool] = []
+        self.reads: list[Read] = []
+        self.norms: list[Norm] = []
+        self._crossed: dict[Leaf, Tensor] = {}
+        self.batched: dict[str, bool] = {}
+        self._ops = {op.name: op for op in traced.ops}
         self._gain = gain
-        self.readers: Counter[str] = Counter()
-        self.joined: frozenset[str] = frozenset()
-        self._cache: dict[tuple[Any, float], EnergyMoments] = {}
-        self._plain = energy_moments(None, 1.0)
-
-    def parameter(self, op: Op) -> Moments:
-        """A free parameter or a constant: its mean square, and 1 per unit if it is trained.
-
-        On the meta device, where there is nothing to read, the mean square is taken as 1.
-        """
-        tensor = _tensor(self._model, op.module)
-        square = 1.0 if tensor is None or tensor.is_meta else _mean_square(tensor)
-        trained = self._standard and op.target == "parameter"
-        return Moments(scalar(square), scalar(float(trained)))
+        self._noise = noise if noise is not None else _zero
 
     def is_free(self, name: str) -> bool:
         """Whether a value is a free parameter, perhaps seen under another shape."""
-        op = self._shapes[name]
+        op = self._ops[name]
         while op.target in VIEWS and op.inputs:
-            op = self._shapes[op.inputs[0]]
+            op = self._ops[op.inputs[0]]
         return op.target == "parameter"
 
     def rescale(self, x: Moments, scale: Moments) -> Moments:
-        """A value times a free parameter; fluctuations stay pending, for it reads no units.
+        """A value times a free parameter.
 
         Under a gain that is not the model's own, scales are 1: what counts then is the
         architecture, not how its branches start.
         """
-        square = scale.q if self._gain is None else scalar(1.0)
-        return replace(x, q=x.q * square, kernel=x.kernel * square + x.q * scale.kernel)
+        if self._gain is not None:
+            own = torch.stack([part.unit.leaves[0].kernel for part in scale.parts]).sum(0)
+            scale = opaque(scalar(1.0), own, constant=True)
+        return algebra.multiply(x, scale)
 
-    def affine(self, op: Op) -> tuple[float, float, float]:
-        """Mean square of a norm's scale and shift, and their own share of the kernel."""
-        module = self._model.get_submodule(op.module)
-        tensors = [getattr(module, name, None) for name in ("weight", "bias")]
-        found = [t for t in tensors if isinstance(t, nn.Parameter)]
-        scale, shift = (
-            default if t is None or t.is_meta else _mean_square(t)
-            for t, default in zip(tensors, (1.0, 0.0), strict=True)
-        )
-        return scale, shift, float(len(found)) if self._standard else 0.0
-
-    def module(self, op: Op) -> nn.Module:
-        """The module that ran an operator."""
-        return self._model.get_submodule(op.module)
-
-    def slope(self, op: Op) -> float:
-        """Root mean square of a PReLU's slopes."""
-        weight = getattr(self._model.get_submodule(op.module), "weight", None)
-        return 0.25 if weight is None or weight.is_meta else math.sqrt(_mean_square(weight))
-
-    def table(self, op: Op) -> Moments:
-        """An embedding's rows: standard normal at its own initialisation."""
-        weight = getattr(self._model.get_submodule(op.module), "weight", None)
-        square = 1.0 if weight is None or weight.is_meta else _mean_square(weight)
-        return Moments(scalar(square), scalar(1.0 if self._standard else square))
+    def scale(self, x: Moments, square: float) -> Moments:
+        """A value times constants of a known mean square, which get no kernel of their own."""
+        return algebra.multiply(x, opaque(scalar(square), scalar(0.0), constant=True))
 
     def sizes(self, op: Op) -> list[int]:
         """Elements of each operand."""
-        return [self._shapes[name].numel for name in op.inputs]
+        return [self._ops[name].numel for name in op.inputs]
 
-    def weigh(self, layer: Layer, x: Moments) -> Moments:
-        """A linear or convolution layer: ``q = s q + b`` and ``T = L q + l + s T``."""
+    def operand(self, op: Op) -> Op:
+        """The operator that makes the first operand."""
+        return self._ops[op.inputs[0]]
+
+    def weigh(self, layer: Layer, x: Signal) -> Moments:
+        """A linear or convolution layer: ``q = s q + b`` and ``T = L q + l + s T``.
+
+        In front of a batch norm, what all examples have in common is a leaf of its own, or is
+        left out where nothing else reads it.
+        """
         gain = layer.gain if self._gain is None else self._gain
         bias = layer.bias_variance if self._gain is None else 0.0
-        scale = float(layer.fan_in) if self._standard else gain
-        bias_scale = float(layer.bias) if self._standard else 0.0
-        return Moments(
-            q=gain * x.q + bias,
-            kernel=scale * x.q + bias_scale + gain * x.kernel,
-            fresh=(Fresh(layer.name, 1.0),),
-        )
+        scale = float(layer.fan_in) if self.standard else gain
+        bias_scale = float(layer.bias) if self.standard else 0.0
+        if layer.node not in self.batched:
+            kernel = scale * x.square + bias_scale + gain * x.kernel
+            leaf = _leaf(layer, gain * x.square + bias, kernel)
+            return Moments((Part(make_unit("leaf", leaf=leaf), 1.0),))
+        own = _leaf(layer, gain * x.q, scale * x.q + gain * x.kernel)
+        unit = make_unit("leaf", leaf=own)
+        if not self.batched[layer.node] and now(x.common) * gain + bias > 0:
+            kernel = scale * x.common + bias_scale
+            common = _leaf(layer, gain * x.common + bias, kernel, common=True)
+            unit = make_unit("add", unit, make_unit("leaf", leaf=common))
+        return Moments((Part(unit, 1.0),))
 
     def apply(self, function: Callable[..., Any] | None, key: Any, x: Moments) -> Moments:
-        """A pointwise function: moments through it, and pending fluctuations read behind it.
+        """A pointwise function, unit by unit."""
+        parts = []
+        for part in x.parts:
+            largest = max(max(abs(leaf.mean), leaf.deviation) for leaf in part.unit.leaves)
+            if not 0 < largest < math.inf:
+                raise _lost(largest**2, key)
+            unit = make_unit("apply", part.unit, function=function, key=key)
+            parts.append(Part(unit, part.weight))
+        return Moments(tuple(parts), constant=x.constant)
 
-        Behind a batch norm one example's energy passes in proportion, as through a homogeneous
-        function: the slope at the batch's scale would compound over layers, which Monte-Carlo
-        does not show.
-        """
-        q = float(x.q.detach())
-        moments = self._energy(function, key, q)
-        up, down = moments.forward_slope, moments.backward_slope
-        if x.pooled:
-            up, down = moments.forward / q, 0.0
-        shift = x.q - q
-        out = replace(
-            x,
-            q=moments.forward + up * shift,
-            kernel=(moments.backward + down * shift) * x.kernel,
-        )
-        return self._read(out, moments)
-
-    def normalise(self, op: Op, x: Moments, *, fixed: tuple[int, ...], own_energy: bool) -> Moments:
-        """A norm: ``q = gamma^2 + beta^2``, ``T = gamma^2 T / q`` (THEORY 5).
+    def normalise(self, op: Op, x: Moments, *, centred: bool) -> Moments:
+        """A norm over an example's units: ``q = gamma^2 + beta^2``, ``T = gamma^2 T / q``.
 
         Args:
             op: the norm.
             x: what it reads.
-            fixed: Hermite orders of the units that it holds still (2: their energy, 1: their
-                mean), so that only the others still scatter behind it.
-            own_energy: whether it divides by the example's own energy (layer, group, RMS norm)
-                or by that of a large, varied batch, in which one example's fluctuation passes.
+            centred: whether it subtracts the mean over units.
         """
-        gain, shift, own = self.affine(op)
-        q = x.q
-        if own_energy:
-            for fresh in x.fresh:
-                spread = 2 * (1 - (1 - fresh.share) ** 2)
-                _, norm = self._norms.setdefault(fresh.layer, (spread, _perturbation()))
-                q = q * (1 + fresh.units[0] * norm)
-        scale = q if own_energy else q.detach()
-        held = tuple(replace(fresh, fixed=(*fresh.fixed, *fixed)) for fresh in x.fresh)
-        return Moments(
-            q=gain * q / scale + shift,
-            kernel=gain * x.kernel / scale + own,
-            fresh=held,
-            pooled=not own_energy,
+        gain = self.affine(op)[0]
+        squares = [part.weight * self._square(part.unit) for part in x.parts]
+        senses = [self.sampler.sense(part.unit) for part in x.parts]
+        mean, shift = 0.0, scalar(0.0)
+        for part, sense in zip(x.parts if centred else (), senses, strict=False):
+            mean += part.weight * sense.mean
+            moved = torch.from_numpy(sense.by_mean) @ changes(part.unit)
+            shift = shift + part.weight * moved
+        energy = sum(now(square) for square in squares) - mean**2
+        if not 0 < energy < math.inf:
+            raise _lost(energy, op.target)
+        root, slots = math.sqrt(energy), []
+        total = -2 * mean * shift - mean**2
+        for part, sense, square in zip(x.parts, senses, squares, strict=True):
+            slots.append(len(self.slots))
+            own = part.weight * (sense.square - 2 * mean * sense.mean + mean**2)
+            total = total + square + own * self._slot()
+        shift = shift / root
+        for part in x.parts if centred else ():
+            shift = shift + part.weight * self._slot(shift=True)
+        norm = Norm(
+            mean=mean,
+            scale=math.sqrt(gain) / root,
+            energy=total / energy - 1,
+            shift=shift,
+            read=tuple((p.unit, p.weight, slot) for p, slot in zip(x.parts, slots, strict=True)),
+            centred=centred,
+            deviation=root,
         )
+        self.norms.append(norm)
+        parts = [Part(make_unit("norm", p.unit, norm=norm), p.weight) for p in x.parts]
+        return self._shifted(op, Moments(tuple(parts)))
 
-    def settle(self, op: Op, x: Moments) -> Moments:
-        """Read pending fluctuations of a value that several operators use, as they stand."""
-        if x.fresh and self.readers[op.name] > 1 and op.name not in self.joined:
-            return self.read(x)
-        return x
+    def normalise_batch(self, op: Op, x: Moments) -> Moments:
+        """A batch norm: each unit's mean and energy over a large, varied batch.
 
-    def read(self, x: Moments) -> Moments:
-        """Read pending fluctuations of a value as they stand: the identity as nonlinearity."""
-        return self._read(x, self._plain) if x.fresh else x
+        One example's own fluctuation passes. What all examples have in common is taken away.
+        """
+        gain, parts = self.affine(op)[0], []
+        for part in x.parts:
+            unit = steady(part.unit)
+            sense = self.sampler.sense(unit)
+            energy = sense.square - sense.mean**2
+            if not 0 < energy < math.inf:
+                raise _lost(energy, op.target)
+            zero, root = scalar(0.0), math.sqrt(energy)
+            norm = Norm(sense.mean, math.sqrt(gain) / root, zero, zero, (), True, root)
+            parts.append(Part(make_unit("norm", unit, norm=norm), part.weight))
+        return self._shifted(op, Moments(tuple(parts)))
 
-    def _energy(self, function: Callable[..., Any] | None, key: Any, q: float) -> EnergyMoments:
-        if not q > 0 or q == float("inf"):
-            raise AnalysisError(
-                f"the mean square reaches {q:g} before {key or 'a layer'}",
-                advice="the signal dies or explodes at this initialisation: try --gain he",
-            )
-        if (key, q) not in self._cache:
-            self._cache[key, q] = energy_moments(function, q)
-        return self._cache[key, q]
+    def _shifted(self, op: Op, x: Moments) -> Moments:
+        """A norm's shift, and its own parameters' kernel."""
+        _, shift, own = self.affine(op)
+        return algebra.add(x, opaque(scalar(shift), scalar(own))) if shift or own else x
 
-    def _read(self, x: Moments, moments: EnergyMoments) -> Moments:
-        shared = sum(fresh.share for fresh in x.fresh if fresh.beside is None)
-        q, kernel = x.q, x.kernel
-        for fresh in x.fresh:
-            total = shared if fresh.beside is None else fresh.beside
-            if total <= 0:
-                continue
-            at = Reading(
-                moments,
-                min(total, 1.0),
-                fresh.share / total,
-                fresh.fixed,
-                _perturbation(),
-                _perturbation(),
-            )
-            seen = self.fluctuations.setdefault(fresh.layer, Fluctuation([]))
-            seen.readings.append(at)
-            seen.v_norm, seen.norm = self._norms.get(fresh.layer, (0.0, None))
-            q = q * (1 + fresh.units[0] * at.forward)
-            kernel = kernel * (1 + fresh.units[1] * at.backward)
-        return replace(x, q=q, kernel=kernel, fresh=())
+    def read(self, x: Moments) -> Signal:
+        """What a layer reads of a value: its mean square and kernel, with the units' noise."""
+        squares, commons, kernels = [], [scalar(0.0)], []
+        for part in x.parts:
+            square, slot, first = self._square(part.unit), -1, len(self.slots)
+            common = self._common(part.unit, now(square)) if self.batched else scalar(0.0)
+            squares.append(part.weight * (square - common) * (1 + self._slot()))
+            crossed = 1 + self._slot()
+            for leaf in part.unit.leaves:
+                self._crossed[leaf] = self._crossed.get(leaf, 1.0) * crossed
+            kernel = self._kernel(part.unit)
+            kernels.append(part.weight * kernel * (1 + self._slot()))
+            if now(common) > 0:
+                slot = len(self.slots)
+                commons.append(part.weight * common * (1 + self._slot()))
+            read = Read(part.unit, now(kernel), first, first + 2, first + 1, slot)
+            self.reads.append(read)
+        q, common_q = (sum(terms[1:], terms[0]) for terms in (squares, commons))
+        total = now(q) + now(common_q)
+        if not math.isfinite(total) or (total == 0 and any(p.unit.inputs for p in x.parts)):
+            raise _lost(total, "a layer")
+        return Signal(q, sum(kernels[1:], kernels[0]), common_q)
+
+    def _common(self, unit: Unit, square: float) -> Tensor:
+        """What a batch's mean takes from E[x^2]; an example's own noise does not move that mean."""
+        varying = self.sampler.sense(steady(unit))
+        rest = max(square - varying.square, 0.0)
+        if rest + varying.mean**2 < _ROUNDING * square:
+            return scalar(0.0)
+        moved = torch.from_numpy(varying.by_mean) @ changes(steady(unit))
+        return rest + varying.mean * (varying.mean + 2 * moved)
+
+    def output(self, x: Moments) -> Tensor:
+        """The tangent kernel of the model's output, per unit."""
+        kernels = [p.weight * self._kernel(p.unit) for p in x.parts]
+        return sum(kernels[1:], kernels[0])
+
+    def _slot(self, *, shift: bool = False) -> Tensor:
+        self.slots.append(self._noise(shift))
+        self.shifts.append(shift)
+        return self.slots[-1]
+
+    def _square(self, unit: Unit) -> Tensor:
+        """E[x^2] over units."""
+        sense = self.sampler.sense(unit)
+        base, bend = np.array([sense.square]), np.array([sense.bend_square])
+        return grow(base, sense.by_square[:, None], bend, changes(unit), unit)[0]
+
+    def _kernel(self, unit: Unit) -> Tensor:
+        """The tangent kernel of a unit: the leaves' kernels by its squared slopes."""
+        sense = self.sampler.sense(unit)
+        slopes = grow(sense.slopes, sense.by_slopes, sense.bend_slopes, changes(unit), unit)
+        kernels = stacked([leaf.rate * self._crossed.get(leaf, 1.0) for leaf in unit.leaves])
+        return (slopes * kernels).sum(0)
 
 
-def _perturbation() -> Tensor:
-    return torch.zeros((), dtype=torch.float64, requires_grad=True)
+def _leaf(layer: Layer, q: Tensor, kernel: Tensor, *, common: bool = False) -> Leaf:
+    deviation = math.sqrt(max(now(q), 0.0))
+    return Leaf(layer.name, 0.0, deviation, layer.out_channels, 1.0, q, kernel, common)
 
 
-def _mean_square(tensor: Tensor) -> float:
-    return float(tensor.detach().double().pow(2).mean())
+def _points(layers: int) -> int:
+    """Low-discrepancy points, fewer for models with more layers."""
+    return 8192 if layers <= 32 else 4096 if layers <= 128 else 2048
 
 
-def _tensor(model: nn.Module, name: str) -> Tensor | None:
-    """A parameter or buffer by its qualified name; None for constants of the trace itself."""
-    owner, _, leaf = name.rpartition(".")
-    try:
-        found = getattr(model.get_submodule(owner), leaf, None)
-    except AttributeError:
-        return None
-    return found if isinstance(found, Tensor) else None
+def _lost(value: float, where: Any) -> AnalysisError:
+    return AnalysisError(
+        f"the mean square reaches {value:g} before {where or 'a layer'}",
+        advice="the signal dies or explodes at this initialisation: try --gain he",
+    )
+
+
+def _zero(shift: bool) -> Tensor:
+    """No noise, but its derivative."""
+    return torch.zeros(1, dtype=torch.float64, requires_grad=True)

@@ -21,17 +21,14 @@ class _Norm(ModuleRule):
     """``q = gamma^2 + beta^2`` and ``T = gamma^2 T / q``: the input's scale is divided out.
 
     Attributes:
-        fixed: Hermite orders of the units that the norm holds still in each example.
-        own_energy: whether it divides by the example's own energy.
+        centred: whether it subtracts the mean over units.
     """
 
-    fixed: ClassVar[tuple[int, ...]] = ()
-    own_energy: ClassVar[bool] = True
+    centred: ClassVar[bool] = True
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        normed = context.normalise(op, inputs[0], fixed=self.fixed, own_energy=self.own_energy)
-        return context.settle(op, normed)
+        return context.normalise(op, inputs[0], centred=self.centred)
 
 
 @register
@@ -39,7 +36,6 @@ class BatchNorm(_Norm):
     """Batch and instance norms: one mean, variance, scale and shift per channel."""
 
     name = "batch_norm"
-    own_energy = False
     modules = (
         nn.BatchNorm1d,
         nn.BatchNorm2d,
@@ -64,6 +60,10 @@ class BatchNorm(_Norm):
         return value.channels
 
     @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return context.normalise_batch(op, inputs[0])
+
+    @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
         return surgery.resize_batch_norm(module, multiplicity, width)
 
@@ -77,7 +77,6 @@ class GroupNorm(_Norm):
     """Group norm: every member gets whole groups of its own."""
 
     name = "group_norm"
-    fixed = (1, 2)
     least = 2
     mixes = True
     modules = (nn.GroupNorm,)
@@ -132,7 +131,6 @@ class LayerNorm(_LastAxisNorm):
     """Layer norm over the channels: one norm per member in an ensemble."""
 
     name = "layer_norm"
-    fixed = (1, 2)
     modules = (nn.LayerNorm,)
     targets = frozenset({"layer_norm", "native_layer_norm"})
 
@@ -186,7 +184,7 @@ class RMSNorm(_LastAxisNorm):
     """RMS norm over the channels: one norm per member in an ensemble."""
 
     name = "rms_norm"
-    fixed = (2,)
+    centred = False
     modules = (nn.RMSNorm,)
     targets = frozenset({"rms_norm"})
 
@@ -226,7 +224,7 @@ class PReLU(ModuleRule):
         def function(z: Tensor) -> Tensor:
             return nn.functional.leaky_relu(z, slope)
 
-        return context.settle(op, context.apply(function, ("prelu", slope), inputs[0]))
+        return context.apply(function, ("prelu", slope), inputs[0])
 
     @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:

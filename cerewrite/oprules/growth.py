@@ -1,0 +1,87 @@
+"""How expectations over a unit follow finite changes of the Gaussians and norms behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cerewrite.oprules.units import Array, Unit
+
+_LEAST = 1e-6
+
+
+def grow(base: Array, rates: Array, bend: Array, change: Tensor, unit: Unit) -> Tensor:
+    """Expectations after a change of their parameters, exact to first order.
+
+    Mean squares are homogeneous in the leaves' variances where functions are: with the degree s,
+    the sum of their relative rates, they follow ``(1 + sum_k rate_k change_k / s)^s``, which is
+    exact for sums, for gates whose branches change alike, and for every homogeneous function;
+    other functions bend. A norm's energy is a power of its own.
+
+    Args:
+        base: expectations, ``[n]``, at least 0.
+        rates: their derivatives by the parameters (see `Sense`), ``[parameters, n]``.
+        bend: second derivatives of their logarithms by that of all variances, ``[n]``.
+        change: relative changes of the parameters, ``[parameters, draws]``.
+        unit: whose leaves and norms the parameters are.
+
+    Returns:
+        ``[n, draws]``.
+    """
+    safe = np.where(base > 0, base, 1.0)
+    relative = torch.from_numpy(np.where(base > 0, rates / safe, 0.0).T.copy())
+    leaves = len(unit.leaves)
+    start = torch.from_numpy(base)[:, None]
+    if not bool(relative.abs().gt(1e-12).any()):
+        return start.expand(-1, change.shape[1])
+    result = start * _homogeneous(relative[:, :leaves], bend, change[:leaves])
+    if unit.norms:
+        energies = (1 + change[leaves::2]).clamp_min(_LEAST).log()
+        shifts = change[leaves + 1 :: 2]
+        result = result * (relative[:, leaves::2] @ energies).exp()
+        result = result * (relative[:, leaves + 1 :: 2] @ shifts).exp()
+    return result
+
+
+def _homogeneous(powers: Tensor, bend: Array, moves: Tensor) -> Tensor:
+    """Factors by the leaves' changes, ``[n, draws]``."""
+    degree = powers.sum(1, keepdim=True)
+    alike = ((powers >= -1e-6).all(1) | (powers <= 1e-6).all(1)) & (degree[:, 0].abs() > 1e-9)
+    if not bool(alike.all()):
+        mixed = (powers @ (1 + moves).clamp_min(_LEAST).log()).exp()
+        if not bool(alike.any()):
+            return mixed
+    else:
+        mixed = None
+    even = degree.where(alike[:, None], torch.ones(()))
+    inner = 1 + (powers / even) @ moves
+    if mixed is None and bool(((even - 1).abs() < 1e-9).all()) and not bend.any():
+        return inner
+    steps = inner.clamp_min(_LEAST).log()
+    factor = (even * steps + torch.from_numpy(bend)[:, None] / 2 * steps**2).exp()
+    return factor if mixed is None else factor.where(alike[:, None], mixed)
+
+
+def changes(unit: Unit) -> Tensor:
+    """Relative changes of the parameters behind a unit, ``[parameters, draws]``."""
+    found = []
+    for leaf in unit.leaves:
+        nominal = now(leaf.q)
+        found.append(leaf.q / nominal - 1 if nominal > 0 else torch.zeros_like(leaf.q))
+    for norm in unit.norms:
+        found += [norm.energy, norm.shift]
+    return stacked(found)
+
+
+def stacked(values: Sequence[Tensor]) -> Tensor:
+    """Vectors of one element or of one per draw, as rows."""
+    draws = max(len(value) for value in values)
+    return torch.stack([value.expand(draws) for value in values])
+
+
+def now(value: Tensor) -> float:
+    """The nominal number behind a differentiable one: without noise, in front of all draws."""
+    return float(value.detach().flatten()[0])
