@@ -25,6 +25,7 @@ from cerewrite.errors import (
     RewriteError,
     StalePlanError,
     TraceError,
+    TrainingError,
     UsageError,
     VerificationError,
 )
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from cerewrite.saving import load, save
     from cerewrite.serving import export_triton
     from cerewrite.speed import bench
+    from cerewrite.training import distill
 
 __version__ = "0.1.0"
 
@@ -57,6 +59,7 @@ __all__ = [
     "RewriteError",
     "StalePlanError",
     "TraceError",
+    "TrainingError",
     "UsageError",
     "VerificationError",
     "__version__",
@@ -65,6 +68,7 @@ __all__ = [
     "bench",
     "build",
     "convert",
+    "distill",
     "export_onnx",
     "export_triton",
     "load",
@@ -83,6 +87,7 @@ _HOMES = {
     "bench": "speed",
     "build": "loader",
     "convert": "conversion",
+    "distill": "training",
     "export_triton": "serving",
     "load": "saving",
     "save": "saving",

@@ -95,3 +95,9 @@ class OutputError(CerewriteError):
     """The output folder exists, cannot be written, or holds foreign or damaged files."""
 
     exit_code = 10
+
+
+class TrainingError(CerewriteError):
+    """A training run cannot begin, go on or be resumed."""
+
+    exit_code = 11

@@ -28,7 +28,7 @@ LEVELS = (
     ("rewriter",),
     ("reporter", "exporter", "verifier", "passes", "artifacts"),
     ("bencher",),
-    ("saving", "pipeline"),
+    ("saving", "pipeline", "training", "callbacks"),
     ("speed",),
     ("conversion", "serving"),
     ("cli",),
@@ -42,8 +42,8 @@ HOMES = {
     "onnxruntime": ("exporter", "verifier"),
     "onnxscript": ("exporter",),
     "click": ("cli",),
-    "rich": ("cli", "reporter"),
-    "safetensors": ("artifacts",),
+    "rich": ("cli", "reporter", "training"),
+    "safetensors": ("artifacts", "training"),
 }
 
 
