@@ -127,7 +127,7 @@ class TransferWeights(Pass):
         return PassResult(self.name, bool(parts), details)
 
 
-_KNOWN = ("linear", "conv")
+_KNOWN = ("linear", "conv", "conv_transpose")
 
 
 def _look(session: Session, inputs: Any) -> _Seen:
@@ -140,7 +140,7 @@ def _look(session: Session, inputs: Any) -> _Seen:
             generator = layer_generator(session.plan.seed, f"rows of {name}")
             seen.rows[name] = Rows.choose(positions(module, output), generator)
             seen.targets[name] = written_rows(module, output, seen.rows[name]).double()
-            axis = 1 if layers[name].op == "conv" else -1
+            axis = -1 if layers[name].op == "linear" else 1
             channels = input.movedim(axis, 0).reshape(layers[name].in_channels, -1)
             seen.energies[name] = channels.double().square().mean(1)
             seen.order.append(name)

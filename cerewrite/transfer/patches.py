@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cerewrite.surgery.conv_transpose import KINDS, ConvTranspose
+
 MOST_ROWS = 4096
 
 
@@ -31,7 +33,7 @@ class Rows:
 
 def positions(module: nn.Module, output: Tensor) -> int:
     """Output positions of a layer, all examples together."""
-    channels = module.get_parameter("weight").shape[0] if _is_conv(module) else output.shape[-1]
+    channels = output.shape[1] if _is_conv(module) else output.shape[-1]
     return output.numel() // channels
 
 
@@ -51,9 +53,12 @@ def read_rows(module: nn.Module, input: Tensor, channels: int, rows: Rows) -> Te
         rows: which outputs.
     """
     picked = rows.picked.to(input.device)
-    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    if isinstance(module, KINDS):
+        view = _scattered(module, input)
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        view = _windows(module, input)
+    else:
         return input.reshape(-1, input.shape[-1])[picked].reshape(len(picked), channels, -1)
-    view = _windows(module, input)
     dims = len(module.kernel_size)
     view = view.movedim(1, 1 + dims)
     where = torch.unravel_index(picked, view.shape[: 1 + dims])
@@ -61,7 +66,7 @@ def read_rows(module: nn.Module, input: Tensor, channels: int, rows: Rows) -> Te
 
 
 def _is_conv(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS))
 
 
 def _windows(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, input: Tensor) -> Tensor:
@@ -71,4 +76,24 @@ def _windows(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, input: Tensor) -> Tensor:
     settings = zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
     for axis, (size, stride, dilation) in enumerate(settings):
         view = view.unfold(2 + axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    return view
+
+
+def _scattered(conv: ConvTranspose, input: Tensor) -> Tensor:
+    """The windows of a transposed convolution: those of a plain one over spread-out inputs."""
+    settings = zip(
+        conv.kernel_size, conv.stride, conv.dilation, conv.padding, conv.output_padding, strict=True
+    )
+    view = input
+    for axis, (size, stride, dilation, padding, extra) in enumerate(settings):
+        assert isinstance(padding, int)
+        place = 2 + axis
+        spread = view.new_zeros(
+            *view.shape[:place], (view.shape[place] - 1) * stride + 1, *view.shape[place + 1 :]
+        )
+        spread[(slice(None),) * place + (slice(None, None, stride),)] = view
+        reach = dilation * (size - 1)
+        edges = [0, 0] * (view.dim() - place - 1) + [reach - padding, reach - padding + extra]
+        windows = F.pad(spread, edges).unfold(place, reach + 1, 1)[..., ::dilation]
+        view = windows.flip(-1)
     return view

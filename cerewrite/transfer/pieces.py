@@ -14,9 +14,12 @@ def dense_weight(module: nn.Module, layer: RegionLayer) -> Tensor:
     """A layer's weight without its groups: ``[out, in, kernel elements]``, zeros between groups."""
     weight = module.get_parameter("weight").detach()
     groups = int(getattr(module, "groups", 1))
-    if groups == 1:
+    if groups == 1 and not getattr(module, "transposed", False):
         return weight.reshape(layer.out_channels, layer.in_channels, layer.kernel)
-    own = weight.reshape(groups, layer.out_channels // groups, -1, layer.kernel)
+    if getattr(module, "transposed", False):
+        own = weight.reshape(groups, -1, layer.out_channels // groups, layer.kernel).transpose(1, 2)
+    else:
+        own = weight.reshape(groups, layer.out_channels // groups, -1, layer.kernel)
     dense = own.new_zeros(groups, own.shape[1], groups, own.shape[2], layer.kernel)
     for g in range(groups):
         dense[g, :, g] = own[g]

@@ -64,6 +64,9 @@ LAYERS = {
         _case("conv2d", _dense(nn.Conv2d, 2), 4, 4),
         _case("conv3d", _dense(nn.Conv3d, 1), 2, 2, 2),
         _case("depthwise_conv", _depthwise, 6, 6),
+        _case("conv_transpose1d", _dense(nn.ConvTranspose1d, 2), 4),
+        _case("conv_transpose2d", _dense(nn.ConvTranspose2d, 2), 3, 3),
+        _case("conv_transpose3d", _dense(nn.ConvTranspose3d, 1), 2, 2, 2),
     )
 }
 

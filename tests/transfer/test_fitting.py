@@ -60,6 +60,9 @@ def test_rows_of_convolutions_are_what_they_multiply() -> None:
         (nn.Conv2d(3, 5, (2, 3), dilation=2, padding="same"), (2, 3, 6, 7)),
         (nn.Conv2d(4, 6, 3, groups=2, padding=1, padding_mode="circular"), (2, 4, 5, 5)),
         (nn.Conv3d(2, 3, (1, 2, 2), stride=(1, 2, 1)), (2, 2, 3, 4, 5)),
+        (nn.ConvTranspose1d(4, 6, 3, 2, groups=2, dilation=2), (2, 4, 5)),
+        (nn.ConvTranspose2d(3, 4, 3, 2, 1, output_padding=1), (2, 3, 4, 5)),
+        (nn.ConvTranspose3d(2, 3, (1, 2, 3), padding=(0, 1, 2)), (2, 2, 3, 4, 5)),
     )
     for conv, shape in convs:
         conv = conv.double()
