@@ -6,7 +6,7 @@ Stages are imported when a verb needs them, so that a plan costs no torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from cerewrite import ir
@@ -50,6 +50,8 @@ class PlanOptions(TypedDict, total=False):
     max_multiplicity: int | None
     channel_multiple: int
     uniform: bool
+    fixed: Mapping[str, str | tuple[int, Sequence[int]]]
+    keep_groups: bool
     seed: int
     init: str | Callable[..., Any]
     exit_scale: str
@@ -122,7 +124,8 @@ def plan(
             ``objective`` ("primal": least measure within the budget; "dual": least cost at an
             equal one), ``measure`` ("log-variance", "nu", "leading-order"),
             ``include`` and ``exclude`` (rules), ``min_width``, ``max_multiplicity``,
-            ``channel_multiple``, ``uniform``, ``seed``, ``init`` (how weights are drawn),
+            ``channel_multiple``, ``uniform``, ``fixed`` (designs by hand, by region),
+            ``keep_groups``, ``seed``, ``init`` (how weights are drawn),
             ``exit_scale`` ("folded", "explicit"),
             ``weights`` ("reinitialise", "transfer").
 

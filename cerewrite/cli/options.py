@@ -26,6 +26,21 @@ def _initialiser(ctx: click.Context, parameter: click.Parameter, value: str) -> 
     return INITIALISERS[value].name
 
 
+def _designs(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Designs by region; the last ``=`` divides, because names of modules may hold one."""
+    held: dict[str, str] = {}
+    for value in values:
+        region, separator, design = value.rpartition("=")
+        if not separator or not region:
+            raise click.BadParameter(f"'{value}' is not REGION=MxW[,W...]")
+        if region in held:
+            raise click.BadParameter(f"region '{region}' is fixed twice")
+        held[region] = design
+    return held
+
+
 def _all(decorators: Sequence[Decorator]) -> Decorator:
     def decorate(command: Command) -> Command:
         for decorator in reversed(decorators):
@@ -178,6 +193,15 @@ PLAN = _all(
         click.option(
             "--uniform", is_flag=True, help="One multiplicity and one scale for all regions."
         ),
+        click.option(
+            "--fix",
+            "fixed",
+            multiple=True,
+            metavar="REGION=MxW[,W...]",
+            callback=_designs,
+            help="Hold one region's design: layer1.0=4x16, 0=8x12,24. Repeatable.",
+        ),
+        click.option("--keep-groups", is_flag=True, help="Leave regions that are grouped already."),
     ]
 )
 

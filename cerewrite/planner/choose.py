@@ -98,6 +98,7 @@ def _key(problem: Problem, cap: FloatArray) -> object:
             (s.width, s.f_up, s.f_dn, s.v_aa, s.v_bb, s.v_ab, s.rho, s.c_norm) for s in region.sites
         ),
         region.profile,
+        problem.held,
         tuple(cap),
     )
 
@@ -131,7 +132,13 @@ def _dual(fronts: Sequence[Front], problems: Sequence[Problem], room: Room) -> A
     if found is None:
         least = allocate(values, [load[:, :1] for load in loads], limits[:1])
         budget, (cost, _, largest) = room.budgets[0], room.feasible[0]
-        assert least is not None
+        if least is None:
+            assert any(problem.held for problem in problems)
+            raise InfeasibleBudgetError(
+                "with the designs that are held, nothing within the budgets reaches the baseline's "
+                + problems[0].measure.title,
+                advice="hold wider designs, raise the budget, or drop --fix",
+            )
         raise infeasible(
             budget, cost, float(room.fixed[0]) + least.value, largest, " at the baseline's nu"
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from functools import partial
+from types import MappingProxyType
 
 from cerewrite.budgets import Design, joint_costs, parse_budgets, share_layers
 from cerewrite.errors import PlanError, UsageError
@@ -22,6 +23,7 @@ from cerewrite.ir import (
 )
 from cerewrite.measures import DEFAULT, MEASURES, model_measures, region_measures
 from cerewrite.planner.choose import Choice, Objective, choose_designs
+from cerewrite.planner.fixing import held_designs
 from cerewrite.planner.limits import check_limits, find_room
 from cerewrite.planner.problem import Constraints, Problem, build_problem
 from cerewrite.planner.rules import select_regions
@@ -42,6 +44,8 @@ def make_plan(
     max_multiplicity: int | None = None,
     channel_multiple: int = 1,
     uniform: bool = False,
+    fixed: Mapping[str, str | tuple[int, Sequence[int]]] = MappingProxyType({}),
+    keep_groups: bool = False,
     seed: int = 0,
     init: str | Custom = "gain",
     exit_scale: str = "folded",
@@ -63,6 +67,9 @@ def make_plan(
         max_multiplicity: most members of a region.
         channel_multiple: every member's width is a multiple of it.
         uniform: one multiplicity and one scale for all regions.
+        fixed: designs by hand, by region: ``"4x16"``, ``"8x12,24"`` or ``(8, (12, 24))``; one
+            width stands for all classes. The other regions are planned around them.
+        keep_groups: leave regions that already have several members as they are.
         seed: recorded for the new members' initialisation; the search itself is deterministic.
         init: how the new members' weights are drawn: a registered initialiser, or a function
             that fills a weight in place; a function's name alone is recorded.
@@ -94,12 +101,19 @@ def make_plan(
     built = [build_problem(region, names, minimised, constraints) for region in regions]
     problems = [item for item in built if isinstance(item, Problem)]
     refused = [item for item in built if isinstance(item, Rejection)]
+    held = held_designs([item.region for item in problems], fixed, keep_groups=keep_groups)
+    problems = [replace(item, held=held.get(item.region.name)) for item in problems]
     _require_problems(problems, (*filtered, *refused))
     room = find_room(analysis, budgets, problems)
     shared = share_layers([problem.region for problem in problems])
     if shared:
         room = replace(room, together=least_together(problems, room))
     check_limits(room)
+    if held and (shared or uniform):
+        raise UsageError(
+            "designs cannot be held where regions share layers or one scale",
+            advice="drop --fix and --keep-groups, or --uniform and the wider scope",
+        )
     if shared:
         rounds = choose_uniform if uniform else partial(choose_designs, detail=COARSE)
         choice = choose_shared(problems, room, objective, rounds)
@@ -162,6 +176,16 @@ def _record(
         region = problem.region
         if (members, widths) == (region.multiplicity, region.widths):
             title = problem.measure.title
+            if problem.held is not None:
+                kept.append(
+                    Rejection(
+                        region.name,
+                        "held",
+                        "its design is held as it is",
+                        "drop --fix or --keep-groups to have it planned",
+                    )
+                )
+                continue
             goal = f"a smaller {title}" if objective == "primal" else "a smaller cost"
             kept.append(
                 Rejection(

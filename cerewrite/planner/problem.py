@@ -81,6 +81,7 @@ class Problem:
         measure: what is minimised.
         most: most members; 1 without interior layers, where m members of width n and one of
             width m * n are the same network (THEORY 2).
+        held: the one design that is allowed, where the user holds it; None for a free search.
     """
 
     region: Region
@@ -90,6 +91,7 @@ class Problem:
     costs: tuple[RegionCost, ...]
     measure: Measure
     most: int
+    held: tuple[int, tuple[int, ...]] | None = None
 
     def expand(self, rows: IntArray) -> IntArray:
         """Widths per class, ``[designs, classes]``, from widths per group."""
@@ -110,8 +112,12 @@ class Problem:
 
     def original(self) -> tuple[FloatArray, float]:
         """Costs ``[costs]`` and score of the original design."""
-        widths = np.asarray([self.region.widths], dtype=np.int64)
-        members = np.asarray([self.region.multiplicity], dtype=np.int64)
+        return self.figures(self.region.multiplicity, self.region.widths)
+
+    def figures(self, multiplicity: int, member: Sequence[int]) -> tuple[FloatArray, float]:
+        """Costs ``[costs]`` and score of one design."""
+        widths = np.asarray([member], dtype=np.int64)
+        members = np.asarray([multiplicity], dtype=np.int64)
         score = self.measure.score(self.member(widths), members.astype(np.float64))
         return self.table(members, widths)[0, 0], float(score[0])
 

@@ -63,6 +63,8 @@ def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
     Returns:
         The front. The original design is a candidate, and of equal designs the one that is kept.
     """
+    if problem.held is not None:
+        return _held_front(problem, *problem.held)
     rows, considered = member_front(problem, detail)
     own_costs, own_score = problem.original()
     cap = np.minimum(cap, GROWTH * np.maximum(own_costs, 1.0))
@@ -81,6 +83,19 @@ def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
         costs=costs[keep],
         score=score[keep],
         considered=considered + len(score),
+    )
+
+
+def _held_front(problem: Problem, members: int, widths: tuple[int, ...]) -> Front:
+    """The front of a region whose design the user holds: that design."""
+    costs, score = problem.figures(members, widths)
+    return Front(
+        rows=np.asarray([widths], dtype=np.int64),
+        row=np.zeros(1, dtype=np.int64),
+        multiplicity=np.asarray([members], dtype=np.int64),
+        costs=costs[None, :],
+        score=np.asarray([score]),
+        considered=1,
     )
 
 

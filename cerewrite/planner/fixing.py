@@ -1,0 +1,85 @@
+"""Regions whose design the user holds: given by hand, or kept because they are grouped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from cerewrite.errors import UsageError
+from cerewrite.ir import Region
+
+Held = tuple[int, tuple[int, ...]]
+"""Members, and the width of one member per class."""
+
+_DESIGN = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*(?:,[1-9][0-9]*)*)")
+
+
+def parse_design(text: str) -> Held:
+    """A design as users write it: ``MxW`` with one width for all classes, or ``MxW,W,...``.
+
+    Raises:
+        UsageError: if it cannot be read.
+
+    Example:
+        >>> parse_design("4x16"), parse_design("8x12,24")
+        ((4, (16,)), (8, (12, 24)))
+    """
+    match = _DESIGN.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(
+            f"design '{text}' cannot be read", advice="write members x widths: 4x16 or 8x12,24"
+        )
+    return int(match[1]), tuple(int(width) for width in match[2].split(","))
+
+
+def held_designs(
+    regions: Sequence[Region],
+    fixed: Mapping[str, str | tuple[int, Sequence[int]]],
+    *,
+    keep_groups: bool,
+) -> dict[str, Held]:
+    """The designs that the search may not change, by region.
+
+    Args:
+        regions: the regions that the plan may touch.
+        fixed: designs by hand; one width stands for all classes of a region.
+        keep_groups: hold every region that already has several members as it is.
+
+    Raises:
+        UsageError: if a region is unknown or left out, or a design breaks one of its rules.
+    """
+    held: dict[str, Held] = {}
+    if keep_groups:
+        held = {y.name: (y.multiplicity, y.widths) for y in regions if y.multiplicity > 1}
+    known = {region.name: region for region in regions}
+    for name, design in fixed.items():
+        if name not in known:
+            listed = ", ".join(list(known)[:8]) or "none"
+            raise UsageError(
+                f"fixed design of '{name}': no such region is planned",
+                advice=f"regions are: {listed}",
+            )
+        members, widths = parse_design(design) if isinstance(design, str) else design
+        widths = tuple(widths)
+        if len(widths) == 1:
+            widths *= len(known[name].classes)
+        _check(known[name], members, widths)
+        held[name] = (members, widths)
+    return held
+
+
+def _check(region: Region, members: int, widths: tuple[int, ...]) -> None:
+    where = f"fixed design of '{region.name}'"
+    if members < 1 or len(widths) != len(region.classes):
+        raise UsageError(
+            f"{where}: {members} members of {len(widths)} widths",
+            advice=f"give at least one member and {len(region.classes)} widths, one per class",
+        )
+    for name, width, least, step in zip(
+        region.classes, widths, region.least, region.steps, strict=True
+    ):
+        if width < max(least, 1) or width % step:
+            raise UsageError(
+                f"{where}: width {width} of '{name}'",
+                advice=f"give a multiple of {step} that is at least {max(least, 1)}",
+            )
