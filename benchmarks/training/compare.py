@@ -18,6 +18,7 @@ CHOICES = {
     "by hand 8": "by hand, 8 members",
     "by hand 32": "by hand, 32 members",
     "dual log-variance": "dual, same log-variance",
+    "narrow": "one member, the dual's parameters",
 }
 """Labels of the designs that are compared, with their titles."""
 

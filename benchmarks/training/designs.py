@@ -55,12 +55,15 @@ def analyse(task: Task) -> Analysis:
 def choose(analysis: Analysis) -> list[Design]:
     """Every design of a task, the baseline first, each shape once."""
     found: dict[tuple[Shape, ...], list[str]] = {(): ["baseline"]}
+    dual = _planned(analysis, "log-variance", objective="dual")
+    narrow = widest(analysis, 1, _params(analysis, dual))
     for label, shapes in (
         ("primal log-variance", _planned(analysis, "log-variance")),
         ("primal nu", _planned(analysis, "nu")),
         *_by_hand(analysis, 8),
         ("primal leading-order", _planned(analysis, "leading-order", min_width=NARROWEST)),
-        ("dual log-variance", _planned(analysis, "log-variance", objective="dual")),
+        ("dual log-variance", dual),
+        *([] if narrow is None else [("narrow", narrow)]),
         *_by_hand(analysis, 32),
         *_by_hand(analysis, 2),
     ):
@@ -78,16 +81,17 @@ def _shapes(plan: Plan) -> tuple[Shape, ...]:
 
 
 def _by_hand(analysis: Analysis, members: int) -> list[tuple[str, tuple[Shape, ...]]]:
-    shapes = widest(analysis, members)
+    shapes = widest(analysis, members, analysis.params)
     return [] if shapes is None else [(f"by hand {members}", shapes)]
 
 
-def widest(analysis: Analysis, members: int) -> tuple[Shape, ...] | None:
+def widest(analysis: Analysis, members: int, most: int) -> tuple[Shape, ...] | None:
     """Every region as ``members`` of its own proportions, the widest that the parameters allow.
 
     Args:
         analysis: the baseline's.
         members: multiplicity of every region.
+        most: parameters allowed.
 
     Returns:
         The shapes, or None if the narrowest member is too dear.
@@ -96,7 +100,7 @@ def widest(analysis: Analysis, members: int) -> tuple[Shape, ...] | None:
     largest = max(max(region.widths) for region in regions)
     for width in range(largest, LEAST - 1, -1):
         shapes = tuple(_scaled(region, members, width / largest) for region in regions)
-        if _params(analysis, shapes) <= analysis.params:
+        if _params(analysis, shapes) <= most:
             return shapes
     return None
 

@@ -101,7 +101,7 @@ class Entry:
     @property
     def equal_budget(self) -> bool:
         """Whether it spends the baseline's parameters, or the most that fit under them."""
-        return any(not label.startswith("dual") for label in self.labels)
+        return any(not label.startswith(("dual", "narrow")) for label in self.labels)
 
 
 def _known(values: Iterable[float | None]) -> Array:

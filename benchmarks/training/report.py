@@ -115,7 +115,8 @@ def _setting(entries: Sequence[Entry]) -> list[str]:
         "Nu, log-variance and leading order are cerewrite's closed form (`--gain he`), which takes",
         "maps as spatially constant: for the CNNs they rank designs of one baseline, and their",
         "values are upper bounds. By hand: that many members (8 and 32 are ResNeXt's style), the",
-        "widest that fit the baseline's parameters, all widths equal, at least 4. A larger study:",
+        "widest that fit the baseline's parameters, all widths equal, at least 4. A task's designs",
+        "may be fewer: the study was stopped before the last of them were trained. A larger one:",
         "`python -m benchmarks.training run --seeds 20`, then `report`; it goes on where it was",
         "stopped, repeats what has fewer seeds, and `--tasks 'mlp*'` picks tasks.",
         "",
@@ -130,8 +131,9 @@ def _overall(entries: Sequence[Entry]) -> list[str]:
         "Geometric means over tasks of the ratio to the baseline, and the mean gain of accuracy",
         "in points (classifications only); Student's intervals with the tasks as the sample.",
         "",
-        "| design | parameters | optimiser | steps to target | final loss | accuracy, points |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| design | tasks | parameters | optimiser | steps to target | final loss "
+        "| accuracy, points |",
+        "| --- " * 7 + "|",
     ]
     for label, title in CHOICES.items():
         for optimiser in OPTIMISERS:
@@ -142,6 +144,7 @@ def _overall(entries: Sequence[Entry]) -> list[str]:
             gain = error and Interval(-error.value, -error.high, -error.low)
             cells = [
                 title,
+                str(len(found)),
                 f"{parameter_share(found):.2f}",
                 NAMES[optimiser],
                 ratio(over_tasks(found, "steps")),
@@ -163,15 +166,15 @@ def _steadiness(entries: Sequence[Entry]) -> list[str]:
         "tasks of the ratio, to the baseline's, of the standard deviation over seeds of log final",
         "loss.",
         "",
-        "| design | optimiser | failed, reported | failed, sweep | spread ratio |",
-        "| --- | --- | --- | --- | --- |",
+        "| design | tasks | optimiser | failed, reported | failed, sweep | spread ratio |",
+        "| --- " * 6 + "|",
     ]
     for label, title in {"baseline": "baseline", **CHOICES}.items():
         for optimiser in OPTIMISERS:
             found = pairs(entries, label, optimiser=optimiser)
             if not found:
                 continue
-            cells = [title, NAMES[optimiser]]
+            cells = [title, str(len(found)), NAMES[optimiser]]
             for phase in ("final", "sweep"):
                 counts = [pair.entry.failed(phase) for pair in found]
                 total = share(sum(c[0] for c in counts), sum(c[1] for c in counts))

@@ -137,12 +137,14 @@ def _steadier(entries: Sequence[Entry]) -> str:
 def _dual(entries: Sequence[Entry]) -> str:
     steps, loss = (_by_optimiser(entries, DUAL, outcome) for outcome in ("steps", "loss"))
     left = parameter_share(pairs(entries, DUAL))
+    narrow = [_by_optimiser(entries, DUAL, outcome, "narrow") for outcome in ("steps", "loss")]
     sides = [interval.side() for interval in (*steps.values(), *loss.values())]
     answer = "In part harder" if max(sides) > 0 else "Not shown to be harder"
     return (
         f"**Fewer parameters at the same {DEFAULT}: as easy to train? {answer}.** With "
         f"{left:.2f} of the baseline's parameters (geometric mean over tasks), against the whole "
-        f"baseline: steps {_ratios(steps)}; final loss {_ratios(loss)}."
+        f"baseline: steps {_ratios(steps)}; final loss {_ratios(loss)}. Against one narrow member "
+        f"of the same parameters: steps {_ratios(narrow[0])}; final loss {_ratios(narrow[1])}."
     )
 
 

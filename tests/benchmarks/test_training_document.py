@@ -10,6 +10,7 @@ import pytest
 from benchmarks.training.__main__ import DOCUMENT, RESULTS
 from benchmarks.training.compare import over_tasks, pairs, tally
 from benchmarks.training.correlate import MEASURES, partial_within, within_baselines
+from benchmarks.training.designs import Design, analyse, figures
 from benchmarks.training.evidence import Entry, gather
 from benchmarks.training.report import document
 from benchmarks.training.store import Store
@@ -111,6 +112,16 @@ def test_the_document_is_that_of_the_results() -> None:
 @pytest.mark.slow
 def test_the_document_is_that_of_the_results_with_its_bootstrap() -> None:
     assert DOCUMENT.read_text() == document(Store(RESULTS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp4x128", "mlp16x48", "res4x16"])
+def test_the_measures_in_the_results_are_the_products(name: str) -> None:
+    analysis = analyse(TASKS[name])
+    for record in (r for r in Store(RESULTS).of("design") if r["task"] == name and r["labels"]):
+        shapes = tuple((region, m, tuple(widths)) for region, m, widths in record["shapes"])
+        found = figures(analysis, Design((), shapes))
+        assert record["figures"] == pytest.approx(found, rel=1e-3)
 
 
 def test_the_results_are_as_many_as_the_study_promises() -> None:
