@@ -96,7 +96,9 @@ def ratio(interval: Interval | None, digits: int = 2) -> str:
 
 
 def written(interval: Interval, digits: int = 2, unit: float = 1.0, sign: str = "") -> str:
-    """``value [low, high]``."""
+    """``value [low, high]``; "n/a" without an interval."""
+    if interval.low != interval.low:
+        return "n/a"
     numbers = (interval.value * unit, interval.low * unit, interval.high * unit)
     value, low, high = (f"{number:{sign}.{digits}f}" for number in numbers)
     return f"{value} [{low}, {high}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -42,6 +43,12 @@ def _groups(entries: Sequence[Entry]) -> Array:
     return np.array([entry.task.name for entry in entries])
 
 
+def complete(entries: Sequence[Entry], least: int) -> list[Entry]:
+    """The entries of baselines with at least so many designs per optimiser."""
+    counts = Counter((entry.task.name, entry.optimiser) for entry in entries)
+    return [entry for entry in entries if counts[entry.task.name, entry.optimiser] >= least]
+
+
 def _mean(values: Sequence[float]) -> float:
     """Mean of those that are numbers; NaN if none is."""
     known = [value for value in values if value == value]
@@ -66,13 +73,14 @@ def within_baselines(
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
 
     def statistic(index: Array, label: Array, y: Array) -> list[float]:
-        groups = [label == value for value in np.unique(label)]
+        each = [label == value for value in np.unique(label)]
         found = {
-            name: _mean([spearman(x[index][g], y[g]) for g in groups]) for name, x in table.items()
+            name: _mean([spearman(x[index][g], y[g]) for g in each]) for name, x in table.items()
         }
         return [*found.values(), *(found[a] - found[b] for a, b in pairs)]
 
-    result = bootstrap(statistic, _groups(entries), _outcomes(entries, outcome), draws=draws)
+    groups, outcomes = _groups(entries), _outcomes(entries, outcome)
+    result = bootstrap(statistic, groups, outcomes, draws=draws, designs=False)
     return dict(zip([*names, *(f"{a} - {b}" for a, b in pairs)], result, strict=True))
 
 
@@ -85,7 +93,8 @@ def pooled(
     def statistic(index: Array, label: Array, y: Array) -> list[float]:
         return [spearman(x[index], y) for x in table.values()]
 
-    result = bootstrap(statistic, _groups(entries), _outcomes(entries, outcome), draws=draws)
+    groups, outcomes = _groups(entries), _outcomes(entries, outcome)
+    result = bootstrap(statistic, groups, outcomes, draws=draws, clusters=False)
     return dict(zip(names, result, strict=True))
 
 
@@ -98,7 +107,8 @@ def partial(entries: Sequence[Entry], outcome: str, draws: int) -> dict[str, Int
         known = [c[index] for c in controls]
         return [partial_spearman(x[index], y, known) for x in table.values()]
 
-    result = bootstrap(statistic, _groups(entries), _outcomes(entries, outcome), draws=draws)
+    groups, outcomes = _groups(entries), _outcomes(entries, outcome)
+    result = bootstrap(statistic, groups, outcomes, draws=draws, clusters=False)
     return dict(zip(MEASURES, result, strict=True))
 
 
@@ -115,7 +125,8 @@ def partial_within(entries: Sequence[Entry], outcome: str, draws: int) -> dict[s
             for x in (within(values[index], label) for values in table.values())
         ]
 
-    result = bootstrap(statistic, _groups(entries), _outcomes(entries, outcome), draws=draws)
+    groups, outcomes = _groups(entries), _outcomes(entries, outcome)
+    result = bootstrap(statistic, groups, outcomes, draws=draws, designs=False)
     return dict(zip(MEASURES, result, strict=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from benchmarks.training.correlate import (
     CONTROLS,
     MEASURES,
     collinearity,
+    complete,
     partial,
     partial_within,
     pooled,
@@ -25,6 +27,9 @@ Key = tuple[str, str]
 
 NAMES = {"sgd": "SGD", "adam": "Adam"}
 WIDTH = "1 / total width"
+
+FEWEST = 4
+"""Baselines with fewer designs of equal parameters are left out of correlations inside them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Answers:
 
 def correlations(entries: Sequence[Entry], draws: int) -> tuple[list[str], Answers]:
     """The section's lines, and the figures that verdicts rest on."""
-    equal = [entry for entry in entries if entry.equal_budget]
+    equal = complete([entry for entry in entries if entry.equal_budget], FEWEST)
     inside = _every(equal, lambda part, out: within_baselines(part, (*MEASURES, WIDTH), out, draws))
     given = _every(equal, lambda part, out: partial_within(part, out, draws))
     one = [entry for entry in equal if entry.optimiser == OPTIMISERS[0]]
@@ -56,11 +61,13 @@ def correlations(entries: Sequence[Entry], draws: int) -> tuple[list[str], Answe
         "",
         f"### Inside baselines, at equal parameters ({len(one)} designs)",
         "",
-        "Mean over baselines of the correlation over a baseline's designs; bootstrap over",
-        "baselines, designs and seeds. At equal parameters designs differ in little but the number",
-        "of members, so predictors share much of their order: mean rank correlation with",
-        f"`1 / total width`: {alike}. Resampled designs make ties, which pulls the intervals",
-        "towards zero: a value may lie near the far end of its own.",
+        *textwrap.wrap(
+            f"Mean over the {len({e.task.name for e in one})} baselines with at least {FEWEST} "
+            "designs of the correlation over a baseline's designs; bootstrap over baselines and "
+            "seeds. At equal parameters designs differ in little but the number of members, so "
+            f"predictors share much of their order: mean rank correlation with `{WIDTH}`: {alike}.",
+            98,
+        ),
         "",
         *_table((*MEASURES, WIDTH), inside),
         "Partial correlations given total width (ranks inside baselines):",

@@ -151,8 +151,11 @@ def bootstrap(
     draws: int = 1000,
     seed: int = 0,
     clusters: bool = True,
+    designs: bool = True,
 ) -> list[Interval]:
     """Percentile intervals by resampling groups, designs within them, runs within designs.
+
+    Resampled designs make ties, which pull rank correlations of few designs towards zero.
 
     Args:
         statistic: from indices of designs, the groups they count as (two copies of a group are
@@ -161,7 +164,8 @@ def bootstrap(
         outcomes: ``[designs, runs]``.
         draws: resamples.
         seed: of the resampling.
-        clusters: whether groups are resampled too, or only what is in them.
+        clusters: whether groups are resampled.
+        designs: whether designs are.
     """
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(groups == group) for group in dict.fromkeys(groups.tolist())]
@@ -177,7 +181,8 @@ def bootstrap(
         several = members
         if clusters:
             several = [members[i] for i in rng.integers(len(members), size=len(members))]
-        several = [m[rng.integers(len(m), size=len(m))] for m in several]
+        if designs:
+            several = [m[rng.integers(len(m), size=len(m))] for m in several]
         count = sum(len(m) for m in several)
         found.append(at(several, rng.integers(outcomes.shape[1], size=(count, outcomes.shape[1]))))
     bounds = _quantiles(np.array(found))
