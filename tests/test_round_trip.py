@@ -6,17 +6,19 @@ import pytest
 
 from benchmarks import round_trip
 
+HALF = ("mlp_digits",)
+"""Where float16 reaches its limit; deep convolutional networks do not (docs/DEPLOYMENT.md)."""
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", round_trip.NAMES)
+@pytest.mark.parametrize("name", round_trip.EXAMPLES)
 def test_the_same_outputs_everywhere(name: str) -> None:
     pytest.importorskip("openvino", reason="the extra `engines` is not installed")
-    if name in round_trip.PIXELS:
-        pytest.importorskip("torchvision", reason="torchvision is not installed")
     rows = round_trip.round_trip(name)
     assert [row["precision"] for row in rows] == ["float32", "float16"]
-    for row in rows:
-        assert round_trip.passed(row), row
+    assert round_trip.passed(rows[0]), rows[0]
+    if name in HALF:
+        assert round_trip.passed(rows[1]), rows[1]
 
 
 def test_a_figure_beyond_its_limit_is_seen() -> None:
