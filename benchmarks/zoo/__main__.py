@@ -27,10 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is left to do, write the table; the exit code says whether anything is wrong."""
     options = _options(arguments)
     store = Store(options.json, code_version())
+    everything = catalogue()
     entries = [
         entry
-        for entry in catalogue(options.source or ("torchvision", "timm"))
+        for entry in everything
         if fnmatch.fnmatch(entry.name, options.only)
+        and entry.source in (options.source or (entry.source,))
     ]
     part = "onnx" if options.onnx else "models"
     if options.onnx:
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             record = future.result()
             store.put(part, record)
             print(f"{done:4}/{len(left)} {_row(record)}", flush=True)
-    options.table_file.write_text(render(store.parts), encoding="utf-8")
+    options.table_file.write_text(render(store.parts, len(everything)), encoding="utf-8")
     wrong = [r["name"] for r in store.parts[part].values() if r["outcome"] in ("crashed", "failed")]
     print(f"{options.table_file} written; {len(wrong)} crashed or failed: {' '.join(wrong)}")
     return int(bool(wrong))

@@ -33,14 +33,31 @@ its function.
 """
 
 
-def render(parts: Mapping[str, Mapping[str, Record]]) -> str:
-    """The whole page."""
+def render(parts: Mapping[str, Mapping[str, Record]], total: int | None = None) -> str:
+    """The whole page.
+
+    Args:
+        parts: records by part and name.
+        total: models of the whole zoo, if known.
+    """
     models, exported = list(parts["models"].values()), parts["onnx"]
-    lines = [INTRODUCTION]
+    lines = [INTRODUCTION, *_state(models, total)]
     for section in (_totals(models, exported), _refusals(models), _families(models),
                     _parity(exported), _models(models, exported)):  # fmt: skip
         lines += [*section, ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _state(models: Sequence[Record], total: int | None) -> Iterator[str]:
+    """How far the zoo is, and whether all records are of one version of the code."""
+    if total is not None and len(models) < total:
+        yield f"**{len(models)} of {total} models so far**: `make zoo` goes on from here."
+        yield ""
+    codes = Counter(r["code"] for r in models)
+    if len(codes) > 1:
+        counts = ", ".join(f"{code} ({count} models)" for code, count in codes.most_common())
+        yield f"Records of several versions of the code: {counts}; `make zoo` makes old ones anew."
+        yield ""
 
 
 def _totals(models: Sequence[Record], exported: Mapping[str, Record]) -> Iterator[str]:

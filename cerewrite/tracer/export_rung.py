@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,7 +34,23 @@ def export_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     }
     nodes = list(program.graph_module.graph.nodes)
     combine = {node.name: _combine(node) for node in nodes if _joins(node)}
-    return fuse([_convert(node, names, constants) for node in nodes], combine)
+    ops = _placed([_convert(node, names, constants) for node in nodes], model)
+    return fuse(ops, combine)
+
+
+def _placed(ops: list[Op], model: nn.Module) -> list[Op]:
+    """Operators whose module the stack calls by no name of its own: ``layers[:2]`` makes one."""
+    known = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    owners = {op.name: op.module.rpartition(".")[0] for op in ops if op.target == "parameter"}
+    found = []
+    for op in ops:
+        if op.module not in known and op.target not in ("parameter", "constant"):
+            name = next((owners[read] for read in op.inputs if read in owners), op.module)
+            while name not in known:
+                name = name.rpartition(".")[0]
+            op = replace(op, module=name)
+        found.append(op)
+    return found
 
 
 def _convert(node: fx.Node, parameters: dict[str, str], constants: dict[str, str]) -> Op:

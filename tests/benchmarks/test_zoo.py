@@ -64,7 +64,8 @@ def test_records_fill_the_table(record: Callable[[str], dict[str, Any]], tmp_pat
         assert found["outcome"] == outcome, found
         assert found["outcome"] in OUTCOMES
         store.put("models", found)
-    page = render(store.parts)
+    page = render(store.parts, 5)
+    assert "**3 of 5 models so far**" in page
     assert "| converted | 1 |" in page
     assert "| one-hidden-layer | 1 | 1 |" in page
     assert "RuntimeError: planted" in page
