@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -318,3 +319,17 @@ def test_a_wrapped_model_is_not_changed_in_place() -> None:
     assert type(new) is nn.Sequential
     assert cerewrite.verify(wrapped, torch.compile(new, backend="eager"), plan, (x(),)).passed
     assert cerewrite.revert(nn.DataParallel(new)) is new
+
+
+def test_distributed_wrappers_are_taken_off(tmp_path: Path) -> None:
+    from torch import distributed
+
+    store = distributed.FileStore(str(tmp_path / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        torch.manual_seed(0)
+        wrapped = nn.parallel.DistributedDataParallel(body())
+        result = cerewrite.convert(wrapped, (x(),), budget="params")
+    finally:
+        distributed.destroy_process_group()
+    assert type(result.model) is nn.Sequential and result.verification.passed
