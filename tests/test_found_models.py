@@ -286,7 +286,7 @@ ERRORS: dict[str, tuple[Callable[[], Found], type[cerewrite.CerewriteError], str
     ),
     "not a number": (
         lambda: (normed(lambda m: m.weight.data.fill_(torch.nan)), (x(),)),
-        cerewrite.AnalysisError, "nan", "",
+        cerewrite.AnalysisError, "'2' are not finite", "he",
     ),
     "layers in a list": (
         lambda: (Around(lambda self, x: self.layers(x)), (x(),)),

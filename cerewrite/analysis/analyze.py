@@ -65,6 +65,7 @@ def analyze(
             advice=why.advice if why else "there is nothing to analyse",
         )
     assumption = replace(_assumption(parametrization, gain), **measuring)
+    _check_weights(traced, assumption)
     if scope not in (*SCOPES, AUTO):
         raise UsageError(
             f"unknown scope '{scope}'", advice=f"choose from: {', '.join((*SCOPES, AUTO))}"
@@ -117,6 +118,16 @@ def _at_scope(
         regions=tuple(_estimate(region) for region in regions),
         rejections=traced.rejections + rejections,
     )
+
+
+def _check_weights(traced: TracedModel, assumption: Assumption) -> None:
+    """Refuse gains that would be read from weights which are no numbers."""
+    wrong = next((x.name for x in traced.layers if not math.isfinite(x.gain)), None)
+    if assumption.gain is None and wrong is not None:
+        raise AnalysisError(
+            f"the weights of '{wrong}' are not finite",
+            advice="build the model anew, or analyse the architecture alone: --gain he",
+        )
 
 
 def _assumption(parametrization: str, gain: str | float) -> Assumption:
