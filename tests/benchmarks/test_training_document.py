@@ -115,7 +115,7 @@ def test_the_document_is_that_of_the_results_with_its_bootstrap() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mlp4x128", "mlp16x48", "res4x16"])
+@pytest.mark.parametrize("name", ["mlp4x128", "mlp16x48", "cnn6x24"])
 def test_the_measures_in_the_results_are_the_products(name: str) -> None:
     analysis = analyse(TASKS[name])
     for record in (r for r in Store(RESULTS).of("design") if r["task"] == name and r["labels"]):
