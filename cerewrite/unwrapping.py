@@ -22,6 +22,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         TraceError: if the wrapper has changed the model's parameters (FSDP).
 
     Example:
+        >>> import torch
         >>> net = nn.Linear(2, 2)
         >>> unwrap(DataParallel(torch.compile(net))) is net
         True
