@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import artifacts, ir
-from cerewrite.budgets import BUDGETS, needs_times
+from cerewrite.budgets import BUDGETS, TRAINING_BATCH, needs_kept, needs_times
 from cerewrite.clock import Clock
 from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
 from cerewrite.loader import read_inputs
@@ -80,6 +80,7 @@ def convert(
     clock: Clock | None = None,
     bench: bool | Mapping[str, Any] = False,
     latency_batch: int | None = None,
+    memory_batch: int | None = None,
     calibration: Any = None,
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
@@ -100,6 +101,7 @@ def convert(
             plan's as well; a mapping gives options of `cerewrite.bench`.
         latency_batch: batch size of a latency budget, 1 if there is one. The built model is
             timed, and planned anew with a tighter limit where it is slower than was asked for.
+        memory_batch: training batch of a memory budget, 32 if there is one.
         calibration: with ``weights="transfer"``, one batch of inputs as the model takes them, or
             a ``.npy`` or ``.npz`` file of them: members are fitted on three quarters, and the
             output error is measured on the last one (on ``example_inputs`` without any).
@@ -128,7 +130,10 @@ def convert(
     ours, theirs = _divide(options)
     if latency_batch is None and plan is None and needs_times(theirs.get("budget", "params")):
         latency_batch = 1
-    found = analyze(model, inputs, clock=clock, latency_batch=latency_batch, **ours)
+    if memory_batch is None and plan is None and needs_kept(theirs.get("budget", "params")):
+        memory_batch = TRAINING_BATCH
+    batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
+    found = analyze(model, inputs, clock=clock, **batches, **ours)
     if plan is None:
         with clock("plan"):
             plan = make_plan(found, **theirs)

@@ -64,6 +64,7 @@ def analyze(
     *,
     clock: Clock | None = None,
     latency_batch: int | None = None,
+    memory_batch: int | None = None,
     **options: Unpack[AnalysisOptions],
 ) -> ir.Analysis:
     """Trace a model and compute the finite-width correction of every layer.
@@ -76,6 +77,8 @@ def analyze(
         clock: times the stages.
         latency_batch: time the model and its layers at this batch size on this machine, which a
             latency budget needs; see `cerewrite.latency.profile`.
+        memory_batch: count what a training step at this batch size holds, which a memory budget
+            needs; see `cerewrite.analysis.keep`.
         options: ``estimator`` (a registered one, "analytic"), ``parametrization`` ("ntk" or
             "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage",
             "network" or "auto"; see `cerewrite.analysis.find_regions`); and for estimators that
@@ -103,6 +106,8 @@ def analyze(
         traced = tracer.trace(model, inputs)
     with clock("analyse"):
         found = analysis.analyze(traced, model, inputs, **options)
+    if memory_batch is not None:
+        found = analysis.keep(found, traced, model, batch=memory_batch)
     if latency_batch is None:
         return found
     from cerewrite import latency

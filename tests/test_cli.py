@@ -442,6 +442,15 @@ def test_initialisation_is_recorded_and_applied_again(model: Path) -> None:
     assert edited.exit_code == 6 and "no initialiser" in edited.stderr
 
 
+def test_memory_budget(model: Path) -> None:
+    result = run("plan", "model.py", "--budget", "memory=0.8x", "--memory-batch", 64)
+    assert result.exit_code == 0, result.output
+    assert "memory at most" in result.output and "batch 64" in result.output
+    assert "memory=0.8x" in result.output and "reachable" in result.output
+    assert run("plan", "model.py", "--budget", "memory=1kB").exit_code == 6
+    assert run("plan", "model.py", "--budget", "memory=3bits").exit_code == 2
+
+
 def test_latency_budget(model: Path) -> None:
     budget = ("--budget", "params", "--budget", "latency=2.0x", "--latency-batch", 4)
     result = run("plan", "model.py", *budget, "--gain", "he")

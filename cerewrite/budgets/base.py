@@ -44,12 +44,14 @@ class Cost(ABC):
         unit: what one of it is, for messages.
         units: further suffixes of an amount, beside k, M, G and T.
         timed: whether it needs times measured on this machine (`Region.profile`).
+        keeps: whether it needs what training keeps (`Region.kept`).
     """
 
     name: ClassVar[str]
     unit: ClassVar[str]
     units: ClassVar[Mapping[str, float]] = {}
     timed: ClassVar[bool] = False
+    keeps: ClassVar[bool] = False
 
     @abstractmethod
     def baseline(self, analysis: Analysis) -> int:
@@ -99,7 +101,7 @@ def region_cost(name: str, region: Region, multiplicity: int, widths: Sequence[i
 
 @dataclass(frozen=True, slots=True)
 class Polynomial:
-    """``constant + m * (linear . n + sum over pairs of c * n_s * n_t / g)``: exact in int64.
+    """``constant + m * (member + linear . n + sum over pairs of c n_s n_t / g)``: exact in int64.
 
     Attributes:
         constant: what no split changes (the biases of exits).
@@ -108,6 +110,7 @@ class Polynomial:
         targets: class that it writes, ``[pairs]``.
         pairs: cost per pair of units, ``[pairs]``.
         groups: groups g inside a member, which divide its widths, ``[pairs]``.
+        member: cost per member, whatever its widths.
     """
 
     constant: int
@@ -116,11 +119,12 @@ class Polynomial:
     targets: IntArray
     pairs: IntArray
     groups: IntArray
+    member: int = 0
 
     def table(self, multiplicities: IntArray, widths: IntArray) -> IntArray:
         """See `RegionCost.table`."""
         widths = np.asarray(widths, dtype=np.int64)
-        member = widths @ self.linear
+        member = widths @ self.linear + self.member
         if len(self.pairs):
             read = widths[:, self.sources] // self.groups
             member = member + (read * widths[:, self.targets]) @ self.pairs

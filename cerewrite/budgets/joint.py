@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cerewrite.budgets.base import region_cost
-from cerewrite.ir import Region, RegionLayer
+from cerewrite.ir import Budget, Plan, Region, RegionLayer
 
 Design = tuple[int, tuple[int, ...]]
 """Members, and the width of one member per class."""
@@ -85,3 +85,16 @@ def joint_costs(
         found.append((before, region_cost(name, seen, *design)))
         ends |= ends_of(region, design)
     return found
+
+
+def planned_cost(plan: Plan, budget: Budget) -> int:
+    """The whole model's cost under a plan, from `Budget.before` and what the splits change.
+
+    Args:
+        plan: the plan; splits of unknown regions are not counted.
+        budget: one of its budgets, with ``before``.
+    """
+    designs = {split.region: (split.multiplicity, split.widths) for split in plan.splits}
+    regions = [region for region in plan.regions if region.name in designs]
+    changes = joint_costs(budget.cost, regions, [designs[region.name] for region in regions])
+    return budget.before + sum(after - before for before, after in changes)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 
 from cerewrite.budgets.base import BUDGETS, Cost
 from cerewrite.errors import UsageError
-from cerewrite.ir import Analysis, Budget
+from cerewrite.ir import Analysis, Budget, Figures
+
+TRAINING_BATCH = 32
+"""Examples per step of a memory budget where nobody says."""
 
 SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _AMOUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)((?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)")
@@ -57,23 +61,39 @@ def needs_times(request: str | Sequence[str]) -> bool:
         >>> needs_times("params=0.5x"), needs_times(["params", "latency=1.0x"])
         (False, True)
     """
+    return any(cost.timed for cost in _costs(request))
+
+
+def needs_kept(request: str | Sequence[str]) -> bool:
+    """Whether a request names a cost that needs what training keeps of the forward pass.
+
+    Example:
+        >>> needs_kept("params=0.5x"), needs_kept(["params", "memory=2GB"])
+        (False, True)
+    """
+    return any(cost.keeps for cost in _costs(request))
+
+
+def _costs(request: str | Sequence[str]) -> list[Cost]:
     texts = [request] if isinstance(request, str) else list(request)
     names = {part.partition("=")[0].strip() for text in texts for part in text.split(",")}
-    return any(name in BUDGETS and BUDGETS[name].timed for name in names)
+    return [BUDGETS[name] for name in sorted(names) if name in BUDGETS]
 
 
 def _parse(text: str, analysis: Analysis) -> Budget:
     name, separator, amount = (piece.strip() for piece in text.partition("="))
     cost = BUDGETS[name]
     baseline = cost.baseline(analysis)
+    stated = cost.timed or name in {field.name for field in fields(Figures)}
+    before = 0 if stated else baseline
     if not separator or amount == "equal":
-        return Budget(name, float(baseline), text)
+        return Budget(name, float(baseline), text, before)
     number, unit = _read_amount(amount, text, cost)
     known = {**SUFFIXES, **cost.units}
     limit = number * (baseline if unit == "x" else known[unit])
     if not math.isfinite(limit):
         raise UsageError(f"budget '{text}' is not finite", advice=_ADVICE)
-    return Budget(name, float(round(limit)) if unit != "x" else limit, text)
+    return Budget(name, float(round(limit)) if unit != "x" else limit, text, before)
 
 
 def _read_amount(amount: str, text: str, cost: Cost) -> tuple[float, str]:

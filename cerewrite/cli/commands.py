@@ -8,10 +8,10 @@ import click
 
 import cerewrite
 from cerewrite import artifacts, ir
-from cerewrite.budgets import needs_times
 from cerewrite.cli import options as opt
 from cerewrite.cli.exporting import TRITON, Repository, export, onnx_options, onnx_request
 from cerewrite.cli.group import Group
+from cerewrite.cli.requests import check_budget, take_batches
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import VerificationError
 
@@ -113,7 +113,7 @@ def convert(
         _print(session, _plan(session, model, options))
         session.say("\ndry run: nothing was changed or written")
         return
-    opt.check_budget(options["budget"])
+    check_budget(options["budget"])
     loaded, inputs = session.load(model)
     repository = Repository.of(triton, name, loaded.module, force=force)
     result = cerewrite.convert(
@@ -264,10 +264,9 @@ def _analysis(session: Session, model: str, options: dict[str, Any]) -> ir.Analy
 
 
 def _plan(session: Session, model: str, options: dict[str, Any]) -> ir.Plan:
-    opt.check_budget(options["budget"])
+    check_budget(options["budget"])
     ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
-    batch = options.pop("latency_batch") or (1 if needs_times(options["budget"]) else None)
-    ours |= {"seed": options["seed"], "latency_batch": batch}
+    ours |= {"seed": options["seed"], **take_batches(options)}
     analysis = _analysis(session, model, ours)
     with session.clock("plan"):
         return cerewrite.plan(analysis, **options)

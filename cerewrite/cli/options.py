@@ -141,13 +141,18 @@ PLAN = _all(
             default=("params",),
             show_default=True,
             metavar="BUDGET",
-            help="params, params=0.5x, params=10M, flops=1.2G, latency=5ms. Repeatable; all "
-            "must hold.",
+            help="params, params=0.5x, params=10M, flops=1.2G, latency=5ms, memory=2GB. "
+            "Repeatable; all must hold.",
         ),
         click.option(
             "--latency-batch",
             type=click.IntRange(1),
             help="Examples per call of a latency budget.  [default: 1]",
+        ),
+        click.option(
+            "--memory-batch",
+            type=click.IntRange(1),
+            help="Training batch of a memory budget.  [default: 32]",
         ),
         click.option(
             "--objective",
@@ -292,19 +297,3 @@ def bench_options(*, switch: bool) -> Decorator:
 BENCH_NAMES = ("engines", "batches", "runs")
 
 FORCE = click.option("--force", is_flag=True, help="Replace what an earlier run wrote.")
-
-
-def check_budget(texts: Sequence[str]) -> None:
-    """Refuse a budget that cannot be read, before the model is loaded and traced.
-
-    Raises:
-        UsageError: see `cerewrite.budgets.parse_budgets`.
-    """
-    from cerewrite.budgets import parse_budgets
-    from cerewrite.ir import Analysis, Estimate
-
-    nothing = Estimate(0.0, None, 0, "", "")
-    measured = (nothing, nothing, nothing)
-    parse_budgets(
-        texts, Analysis("", "", "", "", "", "", *measured, (), (), (), 1, 1, "", (), latency=1)
-    )

@@ -4,7 +4,7 @@ from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
-from cerewrite.ir.profile import BlockTimes, Profile
+from cerewrite.ir.profile import BlockTimes, Kept, Profile
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
     EXIT_SCALES,
@@ -36,6 +36,7 @@ __all__ = [
     "Export",
     "Figures",
     "Forecast",
+    "Kept",
     "Layer",
     "LayerEstimate",
     "Measures",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -171,6 +171,8 @@ class TracedModel:
         rung: the tracer that produced the graph.
         name: class name of the model.
         batch: batch size of the traced example.
+        carried: by operator, the width classes on the channel axis of its output, in order; an
+            operator whose output has no such axis is left out.
     """
 
     ops: tuple[Op, ...]
@@ -182,6 +184,7 @@ class TracedModel:
     rung: str
     name: str
     batch: int
+    carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def flops(self) -> int:

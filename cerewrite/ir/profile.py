@@ -1,4 +1,4 @@
-"""How long a region's layers take, as measured: numbers that a plan can be made with."""
+"""What a region takes in time and memory: numbers that a plan can be made with."""
 
 from __future__ import annotations
 
@@ -41,3 +41,20 @@ class Profile:
     constant: float
     linear: tuple[float, ...]
     blocks: tuple[BlockTimes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a region keeps of its forward pass until the backward pass.
+
+    Attributes:
+        batch: examples per training step.
+        item: bytes of one element, of parameters and activations alike.
+        per_channel: bytes per example and channel, per class of the region.
+        per_member: bytes per example and member: statistics of norms over the channels.
+    """
+
+    batch: int
+    item: int
+    per_channel: tuple[int, ...]
+    per_member: int = 0

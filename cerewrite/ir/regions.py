@@ -8,7 +8,7 @@ from math import lcm
 from typing import Literal
 
 from cerewrite.ir.graph import PerChannel
-from cerewrite.ir.profile import Profile
+from cerewrite.ir.profile import Kept, Profile
 
 Role = Literal["entry", "interior", "exit"]
 
@@ -100,6 +100,7 @@ class Region:
         modules: the per-channel modules, each with the classes it acts on.
         sites: where finite width enters, in execution order; empty before an analysis.
         profile: measured times of its layers, where a latency budget asked for them.
+        kept: what training keeps of its values, where a memory budget asked for it.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Region:
     modules: tuple[PerChannel, ...]
     sites: tuple[Site, ...] = ()
     profile: Profile | None = None
+    kept: Kept | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:

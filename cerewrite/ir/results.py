@@ -62,6 +62,7 @@ class Analysis:
         schema: version of this record.
         latency: nanoseconds per forward call as measured; 0 where nobody asked.
         scopes: for ``auto``, what was found at every scope.
+        memory: bytes of training, see `cerewrite.budgets.memory`; 0 where nobody asked.
     """
 
     model: str
@@ -83,6 +84,7 @@ class Analysis:
     schema: int = SCHEMA
     latency: int = 0
     scopes: tuple[ScopeFindings, ...] = ()
+    memory: int = 0
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -109,11 +111,14 @@ class Budget:
         cost: registered budget (``params``, ``flops``).
         limit: the limit, in the cost's own unit.
         text: the request as the user wrote it.
+        before: the original model's cost, where neither `Figures` states it nor the built model
+            is timed; 0 otherwise.
     """
 
     cost: str
     limit: float
     text: str
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True)

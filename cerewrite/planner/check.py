@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, fields, replace
 
-from cerewrite.budgets import BUDGETS, joint_costs
+from cerewrite.budgets import BUDGETS, joint_costs, planned_cost
 from cerewrite.errors import PlanError
 from cerewrite.initialisers import INITIALISERS
 from cerewrite.ir import (
@@ -255,7 +255,8 @@ def follow_splits(plan: Plan, regions: dict[str, Region]) -> Figures:
 def _check_budgets(plan: Plan) -> None:
     for budget in plan.budgets:
         BUDGETS[budget.cost]
-        reached = getattr(plan.planned, budget.cost, None)
+        stated = getattr(plan.planned, budget.cost, None)
+        reached = planned_cost(plan, budget) if budget.before else stated
         if reached is not None and reached > budget.limit:
             raise PlanError(
                 f"the plan has {reached:,} {budget.cost}, more than its budget '{budget.text}' "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from cerewrite import ir
+from cerewrite.budgets import planned_cost
 from cerewrite.reporter.figures import count, members, number, percent, plural, ratio, scaled
 from cerewrite.reporter.measured import (
     TITLES,
@@ -33,6 +34,7 @@ def request(plan: ir.Plan) -> Section:
         facts.append(("budget", limit if budget.text == "" else f"{limit} ({budget.text})"))
     for cost, least, largest in plan.feasible:
         facts.append(("reachable", f"{cost} from {count(least)} to {count(largest)}"))
+    facts += _training(plan)
     facts.append(
         ("search", f"{count(plan.considered)} designs at scope {plan.scope}, {_gap(plan)}")
     )
@@ -42,6 +44,14 @@ def request(plan: ir.Plan) -> Section:
         facts=tuple(facts),
         lines=(plan.note,) if plan.note else (),
     )
+
+
+def _training(plan: ir.Plan) -> list[tuple[str, str]]:
+    """The training step that a memory budget speaks of."""
+    kept = next((region.kept for region in plan.regions if region.kept is not None), None)
+    if kept is None:
+        return []
+    return [("training step", f"batch {kept.batch}, {kept.item} bytes per element")]
 
 
 def _gap(plan: ir.Plan) -> str:
@@ -117,6 +127,7 @@ def before_and_after(plan: ir.Plan) -> Section:
     rows = (
         ("params", count(old.params), count(new.params), ratio(new.params, old.params)),
         ("FLOPs", scaled(old.flops), scaled(new.flops), ratio(new.flops, old.flops)),
+        *_limited(plan),
         *(
             (name, number(before), number(after), ratio(after, before))
             for name, before, after in zip(TITLES, triple(old), triple(new), strict=True)
@@ -130,6 +141,17 @@ def before_and_after(plan: ir.Plan) -> Section:
         if plan.splits
         else (claim(plan),),
     )
+
+
+def _limited(plan: ir.Plan) -> list[tuple[str, str, str, str]]:
+    """Budgeted costs that the figures do not hold, counted before and after."""
+    rows = []
+    for budget in plan.budgets:
+        if budget.before:
+            after, unit = planned_cost(plan, budget), "B" if budget.cost == "memory" else ""
+            shown = (scaled(budget.before, unit), scaled(after, unit))
+            rows.append((budget.cost, *shown, ratio(after, budget.before)))
+    return rows
 
 
 DEARER = 1.5

@@ -240,6 +240,11 @@ def build_widths(
         rung=rung,
         name=type(model).__name__,
         batch=batch,
+        carried={
+            name: tuple(names[width] for width in builder.classes.resolve(value.channels.width))
+            for name, value in values.items()
+            if value.channels is not None
+        },
     )
 
 

@@ -1,0 +1,35 @@
+"""What a request for a plan asks of the analysis before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cerewrite.budgets import TRAINING_BATCH, needs_kept, needs_times
+
+
+def check_budget(texts: Sequence[str]) -> None:
+    """Refuse a budget that cannot be read, before the model is loaded and traced.
+
+    Raises:
+        UsageError: see `cerewrite.budgets.parse_budgets`.
+    """
+    from cerewrite.budgets import parse_budgets
+    from cerewrite.ir import Analysis, Estimate
+
+    nothing = Estimate(0.0, None, 0, "", "")
+    measured = (nothing, nothing, nothing)
+    parse_budgets(
+        texts,
+        Analysis("", "", "", "", "", "", *measured, (), (), (), 1, 1, "", (), latency=1, memory=1),
+    )
+
+
+def take_batches(options: dict[str, Any]) -> dict[str, int | None]:
+    """The batches that latency and memory budgets need; taken out of the options."""
+    budget, latency = options["budget"], options.pop("latency_batch")
+    memory = options.pop("memory_batch")
+    return {
+        "latency_batch": latency or (1 if needs_times(budget) else None),
+        "memory_batch": memory or (TRAINING_BATCH if needs_kept(budget) else None),
+    }
