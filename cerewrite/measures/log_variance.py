@@ -35,6 +35,11 @@ CROSSOVER = 3.0
 """Members, per unit of log-variance, from which on the second moment is what counts."""
 
 
+LARGEST = 8.0
+"""Relative variance of a layer's energies beyond which nothing is known of its logarithm: more
+than one ReLU unit has; the tail stays what it is there."""
+
+
 def trigamma(x: FloatArray) -> FloatArray:
     """The second derivative of log Gamma, to 1e-5 relative; positive arguments.
 
@@ -63,7 +68,8 @@ def tail_factor(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatAr
         share = min(abs(site.f_up + site.f_dn), 1.0) ** 2
         spread = site.coefficient + share * max(unit - site.coefficient, 0.0)
         if spread > 0.0:
-            x, weight = spread * inverse[site.width], site.coefficient / spread
+            x = np.minimum(spread * inverse[site.width], LARGEST)
+            weight = site.coefficient / spread
             logs += weight * trigamma(1.0 / x)
             seconds += weight * np.log1p(x)
     return np.maximum(np.divide(logs, seconds, out=np.ones_like(logs), where=seconds > 0.0), 1.0)

@@ -68,6 +68,22 @@ def by_region(plan: ir.Plan, analysis: ir.Analysis | None, *, full: bool) -> lis
     ]
 
 
+BEYOND = 1.0
+"""Sum of kappas above which the closed form is an order of magnitude at best."""
+
+
+def beyond_range(plan: ir.Plan) -> tuple[str, ...]:
+    """A warning where corrections are too large for an expansion in them."""
+    worst = max(plan.baseline.leading_order, plan.planned.leading_order)
+    if not worst > BEYOND:
+        return ()
+    return (
+        f"Out of range: corrections add up to {number(worst)}, and an expansion in them is an "
+        f"order of magnitude at best above {BEYOND:g}. Measure before and after with "
+        "--estimator monte-carlo before believing the gain.",
+    )
+
+
 def rare_draws(plan: ir.Plan) -> tuple[str, ...]:
     """A warning where one member's own nu is so large that rare draws rule it."""
     regions = {region.name: region for region in plan.regions}

@@ -10,6 +10,7 @@ from cerewrite.reporter.figures import count, members, number, percent, plural, 
 from cerewrite.reporter.measured import (
     TITLES,
     before_of,
+    beyond_range,
     figure,
     rare_draws,
     title,
@@ -137,7 +138,7 @@ def before_and_after(plan: ir.Plan) -> Section:
         title="Before and after",
         columns=("", ">before", ">after", ">ratio"),
         rows=rows,
-        lines=(claim(plan), *rare_draws(plan), *_warning(plan), NOT_EQUIVALENT)
+        lines=(claim(plan), *beyond_range(plan), *rare_draws(plan), *_warning(plan), NOT_EQUIVALENT)
         if plan.splits
         else (claim(plan),),
     )

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from cerewrite.analysis import analyze
 from cerewrite.errors import AnalysisError
+from cerewrite.estimators import ESTIMATORS, Assumption
 from cerewrite.ir import Analysis
 from cerewrite.tracer import trace
 from tests.models import chain
@@ -222,3 +223,31 @@ def test_normed_relu_chains_against_monte_carlo(
     model = nn.Sequential(*layers, nn.Linear(width, 1, bias=False))
     nu = analysed(model, torch.ones(2, 8), gain="he").nu.value
     assert abs(nu - measured) < 0.06 * measured + 2 * stderr
+
+
+class SqueezeExcite(nn.Module):
+    """Channels weighed by a ReLU of their own averages: degree two in the signal."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pool, self.gate = nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.relu(self.gate(self.pool(x)))
+
+
+def test_out_of_range_is_said_and_never_zero() -> None:
+    layers: list[nn.Module] = []
+    for channels in (3, 16, 16, 16, 16):
+        layers += [nn.Conv2d(channels, 16, 3), nn.ReLU(), SqueezeExcite(16)]
+    model, x = nn.Sequential(*layers), torch.randn(2, 3, 16, 16)
+    traced = trace(model, (x,))
+    found = ESTIMATORS["analytic"].estimate(traced, model, (x,), Assumption(gain=2.0))
+    assert sum(layer.kappa for layer in found.layers) > 3
+    assert found.nu is None, "nu is composed of the corrections"
+    assert any("WARNING: corrections add up to" in text for text in found.assumptions)
+    small = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 2))
+    sound = ESTIMATORS["analytic"].estimate(
+        trace(small, (torch.ones(1, 4),)), small, None, Assumption(gain=2.0)
+    )
+    assert sound.nu is not None and not any("WARNING" in text for text in sound.assumptions)
