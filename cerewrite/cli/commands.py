@@ -11,6 +11,7 @@ from cerewrite import artifacts, ir
 from cerewrite.cli import options as opt
 from cerewrite.cli.exporting import TRITON, Repository, export, onnx_options, onnx_request
 from cerewrite.cli.group import Group
+from cerewrite.cli.mapping import landscape
 from cerewrite.cli.requests import check_budget, take_batches
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import VerificationError
@@ -172,6 +173,7 @@ def apply(plan: str, model: str, out: str, onnx: bool, force: bool, **options: A
 
 
 main.add_command(export)
+main.add_command(landscape)
 
 
 @main.command()

@@ -27,8 +27,8 @@ def check_budget(texts: Sequence[str]) -> None:
 
 def take_batches(options: dict[str, Any]) -> dict[str, int | None]:
     """The batches that latency and memory budgets need; taken out of the options."""
-    budget, latency = options["budget"], options.pop("latency_batch")
-    memory = options.pop("memory_batch")
+    budget, latency = options["budget"], options.pop("latency_batch", None)
+    memory = options.pop("memory_batch", None)
     return {
         "latency_batch": latency or (1 if needs_times(budget) else None),
         "memory_batch": memory or (TRAINING_BATCH if needs_kept(budget) else None),

@@ -2,11 +2,12 @@
 
 from cerewrite.planner.auto import compare_scopes
 from cerewrite.planner.check import check_plan, recount
-from cerewrite.planner.landscape import Landscape, landscape
+from cerewrite.planner.landscape import Landscape, Spot, landscape
 from cerewrite.planner.make import make_plan, planned_figures
 
 __all__ = [
     "Landscape",
+    "Spot",
     "check_plan",
     "compare_scopes",
     "landscape",

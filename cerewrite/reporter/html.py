@@ -5,10 +5,12 @@ from __future__ import annotations
 from html import escape
 
 from cerewrite import ir
+from cerewrite.planner import Landscape
 from cerewrite.reporter.charts import costs_chart, layers_chart
 from cerewrite.reporter.content import report_sections
 from cerewrite.reporter.figures import percent
 from cerewrite.reporter.section import Cell, Section, Share, Verdict
+from cerewrite.reporter.terrain import landscape_chart, planned_landscape
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --dim: #61676f; --paper: #ffffff;
@@ -32,7 +34,9 @@ dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 0; } svg { width: 100%; height: auto; }
 svg text { fill: var(--dim); font: 12px system-ui, sans-serif; }
 .bar { fill: var(--bar); } .after { fill: var(--after); }
-.axis { stroke: var(--line); }
+.axis { stroke: var(--line); } .cell { fill: var(--bar); }
+.budget { fill: none; stroke: var(--after); stroke-width: 2; } .dot { fill: var(--after); }
+.ring, .chosen { fill: none; stroke: var(--ink); stroke-width: 2; } .chosen { fill: var(--good); }
 summary { cursor: pointer; color: var(--dim); }
 footer { margin-top: 3rem; color: var(--dim); font-size: .85rem; }
 """
@@ -44,8 +48,9 @@ LONG = 40
 def render_html(report: ir.Report) -> str:
     """The report as the text of one self-contained HTML file.
 
-    It holds the same sections as the terminal, with every row, and two charts: each layer's
-    share of nu, and costs and measures before and after. Whatever came from the user is escaped.
+    It holds the same sections as the terminal, with every row, and charts: each layer's share
+    of nu, costs and measures before and after, and the landscape of the region in which the plan
+    gains most. Whatever came from the user is escaped.
 
     Args:
         report: what to render.
@@ -57,17 +62,39 @@ def render_html(report: ir.Report) -> str:
     charts = [_figure("Share of nu per layer", layers_chart(report.analysis))]
     if report.plan is not None:
         charts.insert(0, _figure("Before and after", costs_chart(report.plan)))
+        mapped = planned_landscape(report.plan)
+        if mapped is not None:
+            found, chosen = mapped
+            heading = f"Landscape of {found.region}"
+            charts.append(_figure(heading, landscape_chart(found, [chosen])))
     sections = report_sections(report, full=True)
     if report.plan is not None:
         sections.insert(0, sections.pop())
     body = "\n".join([*charts, *map(_section, sections)])
+    footer = f"cerewrite, report schema {report.schema}; model {report.analysis.fingerprint}"
+    return _page(name, body, escape(footer))
+
+
+def render_landscape(found: Landscape) -> str:
+    """The landscape of one region as the text of one self-contained HTML file.
+
+    Args:
+        found: what to render.
+
+    Returns:
+        A whole HTML document.
+    """
+    heading = f"Landscape of {found.region}"
+    return _page(escape(found.region), _figure(heading, landscape_chart(found)), "cerewrite")
+
+
+def _page(name: str, body: str, footer: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>cerewrite: {name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{name}</h1>\n{body}\n"
-        f"<footer>cerewrite, report schema {report.schema}; model "
-        f"{escape(report.analysis.fingerprint)}</footer>\n</body>\n</html>\n"
+        f"<footer>{footer}</footer>\n</body>\n</html>\n"
     )
 
 

@@ -1,0 +1,103 @@
+"""The landscape of one region: its designs as data and as a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import cerewrite
+from cerewrite import ir
+from cerewrite.cli import options as opt
+from cerewrite.cli.requests import check_budget, take_batches
+from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.errors import UsageError
+from cerewrite.measures import DEFAULT, MEASURES
+from cerewrite.registry import suggest
+
+
+@click.command()
+@click.argument("model")
+@click.option("--region", required=True, metavar="NAME", help="The region; see analyze.")
+@opt.INPUT
+@opt.ANALYSIS
+@click.option(
+    "--budget",
+    default="params",
+    show_default=True,
+    metavar="BUDGET",
+    help="The limit of the whole model; all other regions stay as they are.",
+)
+@click.option(
+    "--measure",
+    type=click.Choice(list(MEASURES)),
+    default=DEFAULT,
+    show_default=True,
+    help="What is mapped.",
+)
+@opt.file_option("--json", "Write the landscape as JSON; - for standard output.")
+@opt.file_option("--html", "Write it as one HTML page with a picture.")
+@opt.FORCE
+@opt.RUN
+def landscape(
+    model: str,
+    region: str,
+    budget: str,
+    measure: str,
+    json: str | None,
+    html: str | None,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Map a region's measure over members and widths.
+
+    Widths keep their proportions; `plan` searches the others too.
+    """
+    from cerewrite import reporter
+    from cerewrite.budgets import BUDGETS, parse_budgets, region_cost
+    from cerewrite.planner import landscape as map_region
+
+    session = Session.start(options, silent=json == "-")
+    for path in (json, html):
+        check_file(path, force=force)
+    check_budget([budget])
+    batches: dict[str, Any] = {**take_batches({"budget": budget})}
+    loaded, inputs = session.load(model)
+    analysis = cerewrite.analyze(
+        loaded.module,
+        inputs,
+        clock=session.clock,
+        progress=session.progress,
+        **batches,
+        **options,
+    )
+    found = _region(analysis, region)
+    limits = parse_budgets(budget, analysis)
+    if len(limits) > 1:
+        raise UsageError("a landscape has one budget", advice="name one of them")
+    cost = limits[0].cost
+    own = region_cost(cost, found, found.multiplicity, found.widths)
+    limit = limits[0].limit - BUDGETS[cost].baseline(analysis) + own
+    mapped = map_region(found, cost=cost, measure=measure, limit=limit, rows=48)
+    if json:
+        write_text(json, ir.dumps(mapped), force=force)
+    if html:
+        write_text(html, reporter.render_landscape(mapped), force=force)
+    for line in reporter.landscape_lines(mapped):
+        session.say(line)
+
+
+def _region(analysis: ir.Analysis, name: str) -> ir.Region:
+    """The region of that name.
+
+    Raises:
+        UsageError: if the analysis has none.
+    """
+    regions = {item.name: item.region for item in analysis.regions}
+    regions |= {i.name: i.region for scope in analysis.scopes for i in scope.regions}
+    if name not in regions:
+        raise UsageError(
+            f"{analysis.model} has no region '{name}' at scope '{analysis.scope}'",
+            advice=suggest(name, dict.fromkeys(regions)) if regions else "see analyze",
+        )
+    return regions[name]
