@@ -110,8 +110,11 @@ def log_mean_variance(spread: FloatArray, multiplicity: FloatArray | IntArray) -
     row = np.minimum(x.astype(np.intp), table.shape[0] - 2)
     column = np.minimum(y.astype(np.intp), table.shape[1] - 2)
     right, up = x - row, y - column
-    low = table[row, column] * (1.0 - right) + table[row + 1, column] * right
-    high = table[row, column + 1] * (1.0 - right) + table[row + 1, column + 1] * right
+    flat, across = table.ravel(), table.shape[1]
+    corner = row * across + column
+    low = flat.take(corner) * (1.0 - right) + flat.take(corner + across) * right
+    corner += 1
+    high = flat.take(corner) * (1.0 - right) + flat.take(corner + across) * right
     value = base(inside, multiplicity) * np.exp(low + (high - low) * up)
     return np.asarray(value * np.maximum(spread / LARGEST, 1.0))
 

@@ -23,6 +23,9 @@ GROWTH = 64
 FREE_CLASSES = 32
 """Regions with more classes keep classes of equal original width equal."""
 
+BLOCK = 1 << 14
+"""Designs scored at once: what they need on the way stays in the processor's cache."""
+
 MAX_MULTIPLICITY = 1 << 20
 """Members are never more than this, asked for or not."""
 
@@ -109,6 +112,21 @@ class Problem:
     def member(self, widths: IntArray) -> FloatArray:
         """Measure of one member, ``[designs, parts]``."""
         return self.measure.member(self.region.sites, widths)
+
+    def scores(self, member: FloatArray, multiplicities: IntArray) -> FloatArray:
+        """Scores of every member at every multiplicity, ``[designs, multiplicities]``.
+
+        Args:
+            member: from `member`, ``[designs, parts]``.
+            multiplicities: ``[multiplicities]``.
+        """
+        counts = multiplicities.astype(np.float64)
+        found = np.empty((len(member), len(counts)))
+        step = max(BLOCK // max(len(counts), 1), 1)
+        for start in range(0, len(member), step):
+            block = slice(start, start + step)
+            found[block] = self.measure.score(member[block, None, :], counts)
+        return found
 
     def original(self) -> tuple[FloatArray, float]:
         """Costs ``[costs]`` and score of the original design."""

@@ -110,8 +110,7 @@ def _allowed_pairs(
     measured = problem.member(rows)
     for block, several in useful_stretches(problem, rows, members, cap):
         table = problem.table(several, rows[block])
-        counts = several.astype(np.float64)
-        scores = problem.measure.score(measured[block][:, None, :], counts)
+        scores = problem.scores(measured[block], several)
         good = (table <= cap).all(axis=-1) & np.isfinite(scores)
         row, column = np.nonzero(good)
         first = int(np.searchsorted(members, several[0]))
@@ -198,7 +197,11 @@ def _moved(problem: Problem, index: IntArray, moves: IntArray) -> IntArray:
     """Every move from every design, cut off at the bounds, each design once."""
     top = np.asarray([len(values) - 1 for values in problem.values])
     moved = np.clip(index[:, None, :] + moves, 0, top).reshape(-1, index.shape[1])
-    return np.asarray(np.unique(moved, axis=0))
+    if np.prod(top + 1.0) > 2.0**62:
+        return np.asarray(np.unique(moved, axis=0))
+    strides = np.append(np.cumprod((top + 1)[:0:-1])[::-1], 1)
+    _, first = np.unique(moved @ strides, return_index=True)
+    return np.asarray(moved[first])
 
 
 def _indices(problem: Problem, widths: FloatArray) -> IntArray:

@@ -31,8 +31,7 @@ def choose_uniform(problems: Sequence[Problem], room: Room, objective: Objective
     score = np.zeros(costs.shape[:2])
     for problem, rows in zip(problems, widths, strict=True):
         costs += problem.table(members, rows)
-        alone = problem.member(rows)[:, None, :]
-        score += problem.measure.score(alone, members[None, :].astype(np.float64))
+        score += problem.scores(problem.member(rows), members)
     own_costs = room.own.sum(axis=0)
     own_score = sum(problem.original()[1] for problem in problems)
     fits = (costs <= room.limits).all(axis=-1)

@@ -44,9 +44,9 @@ def useful_stretches(
     starts = _marks(members)
     marks, ends = members[starts], members[np.append(starts[1:], len(members)) - 1]
     table = problem.table(marks, rows)
-    measured = problem.member(rows)[:, None, :]
-    score = problem.measure.score(measured, marks.astype(np.float64))
-    best = problem.measure.score(measured, ends.astype(np.float64))
+    counts = np.unique(np.concatenate([marks, ends]))
+    scores = problem.scores(problem.member(rows), counts)
+    score, best = (scores[:, np.searchsorted(counts, ask)] for ask in (marks, ends))
     fits = (table <= cap).all(axis=-1) & np.isfinite(score)
     if not fits.any():
         return
@@ -68,9 +68,10 @@ def regret(problem: Problem, rows: IntArray) -> FloatArray:
     over mixes of the costs.
     """
     most = float(min(problem.most, 1 << 16))
-    marks = np.unique(np.round(STRETCH ** np.arange(np.log(most) / np.log(STRETCH) + 1)))
-    table = problem.table(marks.astype(np.int64), rows)
-    score = problem.measure.score(problem.member(rows)[:, None, :], marks)
+    powers = np.round(STRETCH ** np.arange(np.log(most) / np.log(STRETCH) + 1))
+    marks = np.unique(powers.astype(np.int64))
+    table = problem.table(marks, rows)
+    score = problem.scores(problem.member(rows), marks)
     fits = np.isfinite(score)
     least = np.full(len(rows), np.inf)
     for bound in _bounds(table, score, fits):
@@ -79,13 +80,20 @@ def regret(problem: Problem, rows: IntArray) -> FloatArray:
 
 
 def _bounds(table: FloatArray, score: FloatArray, fits: NDArray[np.bool_]) -> Iterator[FloatArray]:
-    """Per mix of costs, the best score that some fitting design has for no greater cost."""
-    for mix in cost_mixes(table[fits]):
-        price = table @ mix
-        order = np.argsort(price[fits], kind="stable")
-        known, found = price[fits][order], np.minimum.accumulate(score[fits][order])
-        at = np.searchsorted(known, price, side="right")
-        yield np.concatenate([[np.inf], found])[at]
+    """Per mix of costs, the best score that some fitting design has for no greater cost.
+
+    It is 0 for designs that do not fit.
+    """
+    fitting, scored = table[fits], score[fits]
+    for mix in cost_mixes(fitting):
+        price = fitting @ mix
+        order = np.argsort(price)
+        known, found = price[order], np.minimum.accumulate(scored[order])
+        best = np.empty_like(scored)
+        best[order] = found[np.searchsorted(known, known, side="right") - 1]
+        bound = np.zeros_like(score)
+        bound[fits] = best
+        yield bound
 
 
 def _marks(members: IntArray) -> IntArray:
