@@ -1,10 +1,11 @@
 """Members of regions with many classes, by descent along the front's supporting lines.
 
-For every slope ``t`` of a geometric sequence the member that minimises ``nu + t * cost`` is
-sought, starting from the last one's; nu stands for the first part of its measure. Both are sums
-of monomials in the widths, hence convex in their logarithms, so that moves of one class at a
-time, tried at every scale from one step to half the width, end at the minimum or within a step
-of it.
+For every slope ``t`` of a geometric sequence the member that minimises ``score + t * cost`` is
+sought, starting from the last one's; the score is that of the member alone. Costs and nu are sums
+of monomials in the widths, hence convex in their logarithms, and so is ``log(1 + nu)``; moves of
+one class at a time, tried at every scale from one step to half the width, then end at the minimum
+or within a step of it. Scores that are logarithms spread the slopes evenly: nu itself grows
+exponentially towards narrow members, and most slopes would go where no budget ends.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def sweep(problem: Problem) -> IntArray:
     top = np.asarray([len(values) - 1 for values in problem.values], dtype=np.int64)
     corners = np.stack([np.zeros_like(top), top])
     for weights in _weights(problem):
-        nu, cost = _evaluate(problem, corners, weights)
-        first = 10.0 * max(nu[0], 1e-30) / max(cost[0], 1e-30)
-        last = 0.1 * max(nu[1], 1e-30) / max(cost[1], 1e-30)
+        score, cost = _evaluate(problem, corners, weights)
+        first = 10.0 * max(score[0], 1e-30) / max(cost[0], 1e-30)
+        last = 0.1 * max(score[1], 1e-30) / max(cost[1], 1e-30)
         first = min(first, 1e12 * last)
         index = corners[0]
         for slope in np.geomspace(max(first, last), min(first, last), SLOPES):
@@ -53,9 +54,10 @@ def _weights(problem: Problem) -> list[FloatArray]:
 def _evaluate(
     problem: Problem, index: IntArray, weights: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
+    """Score and weighted cost of one member, ``[designs]`` both."""
     widths = problem.expand(problem.widths_at(index))
     costs = problem.table(np.ones(1, dtype=np.int64), widths)[:, 0]
-    return problem.member(widths)[:, 0], costs @ weights
+    return problem.measure.score(problem.member(widths), np.ones(1)), costs @ weights
 
 
 def _descend(
@@ -64,8 +66,8 @@ def _descend(
     """The designs that the descent passes through; the last one is its end."""
 
     def value(rows: IntArray) -> FloatArray:
-        nu, cost = _evaluate(problem, rows, weights)
-        return np.asarray(nu + slope * cost)
+        score, cost = _evaluate(problem, rows, weights)
+        return np.asarray(score + slope * cost)
 
     best = float(value(index[None, :])[0])
     yield index

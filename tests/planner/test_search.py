@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
 from cerewrite.ir import Region
 from cerewrite.measures import MEASURES
-from cerewrite.planner import landscape, search, useful
+from cerewrite.measures.base import FloatArray, IntArray
+from cerewrite.planner import descent, landscape, search, useful
 from cerewrite.planner.descent import sweep
 from cerewrite.planner.problem import Constraints, Problem, build_problem
 from cerewrite.planner.search import FINE, build_front, detail_for, thin
@@ -93,3 +96,35 @@ def test_landscape() -> None:
         if cost <= found.limit
     )
     assert landscape(region, limit=0.0).best is None
+
+
+NO_HELP = 0.005
+"""The most by which a search without least widths may stay behind one with them."""
+
+
+def gain_of_a_floor(widths: list[int], inputs: int, measure: str) -> float:
+    """By how much the best of several least widths beats none, relative."""
+    region = chain_region("r", widths, inputs, 10, kernels=[9] * len(widths) + [1])
+    free, *held = (problem_of(region, measure, min_width=least) for least in (1, 4, 8))
+    best = [float(build_front(p, FINE, p.original()[0]).score.min()) for p in (free, *held)]
+    return best[0] / min(best[1:]) - 1.0
+
+
+@pytest.mark.parametrize("measure", ["log-variance", "nu"])
+def test_a_least_width_does_not_help(measure: str) -> None:
+    draw = random.Random(3)
+    chains = [([16] * 12, 1)]
+    for _ in range(2):
+        depth = draw.randint(5, 11)
+        chains.append(([draw.choice([16, 24, 32]) for _ in range(depth)], draw.choice([1, 3, 20])))
+    assert max(gain_of_a_floor(*chain, measure) for chain in chains) < NO_HELP
+
+
+def test_descent_on_nu_itself_would_miss_designs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_nu(problem: Problem, index: IntArray, weights: FloatArray) -> tuple[FloatArray, ...]:
+        widths = problem.expand(problem.widths_at(index))
+        costs = problem.table(np.ones(1, dtype=np.int64), widths)[:, 0]
+        return problem.member(widths)[:, 0], costs @ weights
+
+    monkeypatch.setattr(descent, "_evaluate", on_nu)
+    assert gain_of_a_floor([16] * 12, 1, "log-variance") > 4 * NO_HELP
