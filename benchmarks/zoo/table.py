@@ -23,8 +23,9 @@ INTRODUCTION = """\
 # Coverage
 
 What cerewrite does with the models of torchvision and timm: random weights, two small images,
-analytic estimator, block scope, objective primal at equal parameters *and* equal FLOPs. Written
-by `make zoo`; the figures behind it are in [coverage.json](coverage.json).
+analytic estimator, block scope (network scope where that holds no region), objective primal at
+equal parameters *and* equal FLOPs. Written by `make zoo`; the figures behind it are in
+[coverage.json](coverage.json).
 
 nu is the closed form's, at the gain of the weights as built (at gain he where a read-out of
 zeros lets no signal through). Membership is the largest relative error in float64 of "the
@@ -175,16 +176,16 @@ def _models(models: Sequence[Record], exported: Mapping[str, Record]) -> Iterato
     yield ("Parameters and FLOPs are ratios, after over before; seconds are those of tracing to "
            "verification on a shared machine.")  # fmt: skip
     yield ""
-    yield ("| model | px | rung | layers | regions | outcome | params | FLOPs | nu before | after "
-           "| membership | gradients | ONNX | s | refusals |")  # fmt: skip
+    yield ("| model | px | rung | layers | scope | regions | outcome | params | FLOPs "
+           "| nu before | after | membership | gradients | ONNX | s | refusals |")  # fmt: skip
     left, right = "| --- ", "| ---: "
-    yield f"{left}{right}{left}{right * 2}{left}{right * 5}{left}{right * 2}{left}|"
+    yield f"{left}{right}{left}{right}{left}{right}{left}{right * 5}{left}{right * 2}{left}|"
     for r in models:
         codes = ", ".join(f"{code} {n}" for code, n in list(r.get("refusals", {}).items())[:4])
         parity = exported.get(r["name"], {}).get("parity")
         spent = sum(s for stage, s in r["seconds"].items() if stage != "load")
         cells = [r["name"], r.get("pixels", ""), r.get("rung", ""), r.get("layers", ""),
-                 r.get("regions", ""), r["outcome"], *_figures(r),
+                 r.get("scope", ""), r.get("regions", ""), r["outcome"], *_figures(r),
                  "" if parity is None else f"{parity:.0e}", f"{spent:.1f}", codes]  # fmt: skip
         yield f"| {' | '.join(map(str, cells))} |"
 

@@ -75,7 +75,10 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     _note_trace(traced, record)
     _enter(record, "analyse")
     with clock("analyse"):
-        found = _analyze(traced, model, record)
+        found = _analyze(traced, model, record, "block")
+        if not found.regions:
+            found = _analyze(traced, model, record, "network")
+    record["scope"] = found.scope
     record["regions"] = len(found.regions)
     record["refusals"] = dict(Counter(r.code for r in found.rejections).most_common())
     record["nu_before"] = found.nu.value
@@ -106,16 +109,16 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     return rewritten
 
 
-def _analyze(traced: ir.TracedModel, model: nn.Module, record: Record) -> ir.Analysis:
+def _analyze(traced: ir.TracedModel, model: nn.Module, record: Record, scope: str) -> ir.Analysis:
     """With the weights' own gain; with He's where a head of zeros kills the signal."""
     try:
         record["gain"] = "as-built"
-        return analysis.analyze(traced, model)
+        return analysis.analyze(traced, model, scope=scope)
     except AnalysisError as error:
         if "gain he" not in error.advice:
             raise
         record["gain"] = "he"
-        return analysis.analyze(traced, model, gain="he")
+        return analysis.analyze(traced, model, scope=scope, gain="he")
 
 
 def export(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cerewrite.errors import AnalysisError
 from cerewrite.estimators.influence import Noise
 from cerewrite.oprules.integrals import normal_points
 from cerewrite.oprules.units import Array
@@ -69,10 +70,19 @@ class Draws:
         return noise
 
     def relative_variance(self, kernel: Array) -> float:
-        """Nu from K of all draws relative to its nominal value."""
+        """Nu from K of all draws relative to its nominal value.
+
+        Raises:
+            AnalysisError: if K of a single draw overflows: nu is beyond what draws can tell.
+        """
         total = min(self._total, _LARGEST)
         kernel = np.clip(np.nan_to_num(kernel, nan=_HUGE), 0.0, _HUGE)
-        plain = np.exp(self._linear - total / 2)
+        plain = np.exp(np.minimum(self._linear - total / 2, 700.0))
+        if not plain.max(initial=0.0) < _HUGE:
+            raise AnalysisError(
+                f"the kernel of single draws exceeds {_HUGE:g} times its nominal value",
+                advice="nu is out of the closed form's reach: try --gain he, or measure it",
+            )
         mean = 1.0 + float(self._weights @ (kernel - plain))
         square = math.exp(total) + float(self._weights @ (kernel**2 - plain**2))
         return max(square / mean**2 - 1.0, 0.0)

@@ -134,6 +134,10 @@ class SampledRule(Protocol):
     def modules(self) -> tuple[type[nn.Module], ...]:
         """Exact module types that the rewrite can rebuild."""
 
+    @property
+    def forwards(self) -> bool:
+        """Whether it can rebuild subclasses of them with a forward of their own."""
+
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
         """Channel counts, from the value read and the weight's shape."""
 
@@ -169,9 +173,11 @@ class ModuleRule(OpRule):
         least: least width of a member that the module can serve.
         mixes: whether it mixes the channels of one member (layer and group norms), so that
             they must lie side by side.
+        forwards: whether it can resize subclasses of them with a forward of their own.
     """
 
     modules: ClassVar[tuple[type[nn.Module], ...]]
+    forwards: ClassVar[bool] = False
     least: ClassVar[int] = 1
     mixes: ClassVar[bool] = False
 
@@ -193,9 +199,11 @@ class LayerRule(OpRule):
 
     Attributes:
         modules: exact module types whose layers it can split.
+        forwards: whether it can split subclasses of them with a forward of their own.
     """
 
     modules: ClassVar[tuple[type[nn.Module], ...]]
+    forwards: ClassVar[bool] = False
 
     @abstractmethod
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:

@@ -45,6 +45,7 @@ class Conv(LayerRule):
     name = "conv"
     targets = _TARGETS
     modules = _MODULES
+    forwards = True
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -95,6 +96,7 @@ class DepthwiseConv(ModuleRule):
     name = "depthwise_conv"
     targets = frozenset()
     modules = _MODULES
+    forwards = True
 
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
         """Channel counts, from the value read and the weight's shape."""

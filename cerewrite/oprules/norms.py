@@ -36,6 +36,7 @@ class BatchNorm(_Norm):
     """Batch and instance norms: one mean, variance, scale and shift per channel."""
 
     name = "batch_norm"
+    forwards = True
     modules = (
         nn.BatchNorm1d,
         nn.BatchNorm2d,
@@ -77,6 +78,7 @@ class GroupNorm(_Norm):
     """Group norm: every member gets whole groups of its own."""
 
     name = "group_norm"
+    forwards = True
     least = 2
     mixes = True
     modules = (nn.GroupNorm,)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cerewrite.ir import RegionLayer
 from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d, scale_of
 from cerewrite.surgery.keeping import agree, blank, cut, expect, part
+from cerewrite.surgery.twins import has_own_forward, twin
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _KINDS: tuple[type[Conv], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -26,6 +27,15 @@ def plain_conv(module: nn.Module) -> Conv:
     return expect(module, _KINDS)
 
 
+def any_conv(module: nn.Module) -> Conv:
+    """The module, if it is a convolution, perhaps in a forward of its own.
+
+    Raises:
+        RewriteError: if it is not.
+    """
+    return expect(module, (*_SCALED, *_KINDS), forwards=True)
+
+
 def conv_like(
     module: Conv,
     channels: tuple[int, int],
@@ -37,6 +47,8 @@ def conv_like(
 ) -> Conv:
     """A convolution with the kernel, stride, padding and dilation of another, on meta.
 
+    A subclass with a forward of its own stays one.
+
     Args:
         module: the convolution to resemble.
         channels: input and output channels.
@@ -45,6 +57,10 @@ def conv_like(
         kind: its type; the stock type of the other if not given.
         further: arguments of that type alone.
     """
+    if kind is None and has_own_forward(module, (*_SCALED, *_KINDS)):
+        n_in, n_out = channels
+        shapes = {"weight": (n_out, n_in // groups, *module.kernel_size), "bias": (n_out,)}
+        return twin(module, shapes, in_channels=n_in, out_channels=n_out, groups=groups)
     stock: type[Any] = next(stock for stock in _KINDS if isinstance(module, stock))
     options: dict[str, Any] = {
         "kernel_size": module.kernel_size,
@@ -77,7 +93,7 @@ def split_conv(
     Raises:
         RewriteError: if the module is no plain convolution or has other sizes.
     """
-    conv = plain_conv(module)
+    conv = any_conv(module)
     agree(conv, "kernel elements", prod(conv.kernel_size), layer.kernel)
     n_in, n_out = conv.in_channels, conv.out_channels
     if layer.role != "entry":
@@ -110,7 +126,7 @@ def conv_member(
         a convolution with the member's own groups, mostly one; an exit's bias goes to member
         0, the others get zeros.
     """
-    conv = expect(module, (*_SCALED, *_KINDS))
+    conv = any_conv(module)
     weight: Tensor = conv.weight
     bias: Tensor | None = conv.bias
     if layer.role == "exit":

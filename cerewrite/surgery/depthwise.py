@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from cerewrite.surgery.conv import conv_like, plain_conv
+from cerewrite.surgery.conv import any_conv, conv_like
 from cerewrite.surgery.keeping import agree, blank, cut, part
 
 
@@ -19,7 +19,7 @@ def resize_depthwise_conv(module: nn.Module, multiplicity: int, width: int) -> n
     Raises:
         RewriteError: if the module is no plain depthwise convolution.
     """
-    conv = plain_conv(module)
+    conv = any_conv(module)
     agree(conv, "groups", conv.groups, conv.in_channels)
     agree(conv, "output channels", conv.out_channels, conv.in_channels)
     size = multiplicity * width
@@ -34,7 +34,7 @@ def depthwise_conv_member(module: nn.Module, index: int, multiplicity: int) -> n
         index: which member, from 0.
         multiplicity: members.
     """
-    conv = plain_conv(module)
+    conv = any_conv(module)
     width = conv.in_channels // multiplicity
     own = part(index, width)
     bias = None if conv.bias is None else conv.bias[own]

@@ -10,20 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
+from cerewrite.surgery.twins import bound_to_width, has_own_forward
 
 M = TypeVar("M", bound=nn.Module)
 
 _METHODS = ("forward", "_conv_forward", "__call__")
 
 
-def expect(module: nn.Module, kinds: tuple[type[M], ...]) -> M:
+def expect(module: nn.Module, kinds: tuple[type[M], ...], *, forwards: bool = False) -> M:
     """The module, if it behaves as one of ``kinds``; a subclass may not change its forward.
+
+    Args:
+        module: any module.
+        kinds: stock types.
+        forwards: whether a subclass may have a forward of its own (`cerewrite.surgery.twins`).
 
     Raises:
         RewriteError: if it is of another type, computes differently, or holds its weight
             in another way (parametrised, weight-normed, quantised).
     """
     why = unlike(module, kinds)
+    if why is not None and forwards and has_own_forward(module, kinds):
+        why = bound_to_width(module, kinds)
     if why is not None:
         raise _refusal(module, why)
     return module  # type: ignore[return-value]  # it is one of the kinds

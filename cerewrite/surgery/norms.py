@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cerewrite.nn import MemberLayerNorm, MemberRMSNorm
 from cerewrite.surgery.keeping import agree, blank, cut, expect, fill, part
+from cerewrite.surgery.twins import has_own_forward, per_channel_twin
 
 _BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (
     nn.BatchNorm1d,
@@ -30,7 +31,7 @@ def resize_batch_norm(module: nn.Module, multiplicity: int, width: int) -> nn.Mo
     Raises:
         RewriteError: if the module is no plain batch or instance norm.
     """
-    norm = expect(module, _BATCH_NORMS)
+    norm = expect(module, _BATCH_NORMS, forwards=True)
     size = multiplicity * width
     resized = blank(_batch_norm_like(norm, size), norm)
     fill(resized, norm, size)
@@ -39,12 +40,14 @@ def resize_batch_norm(module: nn.Module, multiplicity: int, width: int) -> nn.Mo
 
 def batch_norm_member(module: nn.Module, index: int, multiplicity: int) -> nn.Module:
     """The norm of member ``index`` of a resized batch or instance norm."""
-    norm = expect(module, _BATCH_NORMS)
+    norm = expect(module, _BATCH_NORMS, forwards=True)
     width = norm.num_features // multiplicity
     return cut(_batch_norm_like(norm, width), norm, **_own_settings(norm, part(index, width)))
 
 
 def _batch_norm_like(norm: nn.BatchNorm2d, size: int) -> nn.BatchNorm2d:
+    if has_own_forward(norm, _BATCH_NORMS):
+        return per_channel_twin(norm, size, num_features=size)
     kind = next(kind for kind in _BATCH_NORMS if isinstance(norm, kind))
     options: dict[str, Any] = {
         "eps": norm.eps,
@@ -65,13 +68,17 @@ def resize_group_norm(module: nn.Module, multiplicity: int, width: int) -> nn.Mo
     Raises:
         RewriteError: if the module is no plain group norm.
     """
-    norm = expect(module, (nn.GroupNorm,))
+    norm = expect(module, (nn.GroupNorm,), forwards=True)
     size = multiplicity * width
-    groups = multiplicity * _groups(norm, width)
-    resized = nn.GroupNorm(groups, size, norm.eps, norm.affine, device="meta", dtype=_dtype(norm))
-    blank(resized, norm)
+    resized = blank(_group_norm_like(norm, multiplicity * _groups(norm, width), size), norm)
     fill(resized, norm, size)
     return resized
+
+
+def _group_norm_like(norm: nn.GroupNorm, groups: int, size: int) -> nn.GroupNorm:
+    if has_own_forward(norm, (nn.GroupNorm,)):
+        return per_channel_twin(norm, size, num_channels=size, num_groups=groups)
+    return nn.GroupNorm(groups, size, norm.eps, norm.affine, device="meta", dtype=_dtype(norm))
 
 
 def _groups(norm: nn.GroupNorm, width: int) -> int:
@@ -85,11 +92,11 @@ def _groups(norm: nn.GroupNorm, width: int) -> int:
 
 def group_norm_member(module: nn.Module, index: int, multiplicity: int) -> nn.Module:
     """The norm of member ``index`` of a resized group norm."""
-    norm = expect(module, (nn.GroupNorm,))
+    norm = expect(module, (nn.GroupNorm,), forwards=True)
     agree(norm, "groups left over", norm.num_groups % multiplicity, 0)
     width = norm.num_channels // multiplicity
     groups = norm.num_groups // multiplicity
-    narrow = nn.GroupNorm(groups, width, norm.eps, norm.affine, device="meta", dtype=_dtype(norm))
+    narrow = _group_norm_like(norm, groups, width)
     return cut(narrow, norm, **_own_settings(norm, part(index, width)))
 
 

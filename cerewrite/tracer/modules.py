@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from cerewrite.ir import Op, Rejection
 from cerewrite.surgery.keeping import unlike
+from cerewrite.surgery.twins import bound_to_width, has_own_forward
 
 _COMPUTED_FROM = ("weight_g", "weight_orig")
 """What weight norm, and spectral norm or pruning, of the kind that uses hooks leave on a module."""
@@ -48,6 +49,12 @@ class ModuleTable:
             if parameter is not None
         )
         reads = Counter(name for op in ops for name in op.inputs)
+        self._held: dict[str, set[str]] = defaultdict(set)
+        for op in ops:
+            if op.target in ("parameter", "constant"):
+                self._held[op.module.rpartition(".")[0]].add(op.name)
+        self._all_reads = reads
+        self._same: Counter[tuple[str, str]] = Counter((op.module, op.target) for op in ops)
         self._reads = {op.name: reads[op.name] for op in ops if op.target == "parameter"}
         self._parameters = {op.name: op.module for op in ops if op.target == "parameter"}
         self._buffers = {op.name: op.module for op in ops if op.target == "constant"}
@@ -125,7 +132,12 @@ class ModuleTable:
             return None
 
     def refusal(
-        self, op: Op, types: Sequence[type[nn.Module]], *, once: bool = True
+        self,
+        op: Op,
+        types: Sequence[type[nn.Module]],
+        *,
+        once: bool = True,
+        forwards: bool = False,
     ) -> Rejection | None:
         """Why the module that ran ``op`` may not be swapped; None when it may.
 
@@ -134,6 +146,8 @@ class ModuleTable:
             types: the module types that can be rebuilt at another width, subclasses that keep
                 their forward included.
             once: whether the module must be this one operator, called once.
+            forwards: whether subclasses with a forward of their own can be rebuilt too; that
+                forward must read its parameters and buffers in this operator alone.
         """
         module = self.module(op.module)
         if module is None or not self._owns(op, module):
@@ -145,9 +159,26 @@ class ModuleTable:
                 "not by a layer's own forward",
                 "call the layer instead of reading its weight",
             )
-        return self._refuse_module(op.module, module, types) or self._refuse_sharing(
-            op, module, once
+        own = forwards and has_own_forward(module, types)
+        why = self._unlike_inside(op, module, types) if own else unlike(module, types)
+        calls = self._same[op.module, op.target] if own else self._calls[op.module]
+        return self._refuse_module(op.module, module, types, why) or self._refuse_sharing(
+            op, module, calls if once else 1
         )
+
+    def _unlike_inside(
+        self, op: Op, module: nn.Module, types: Sequence[type[nn.Module]]
+    ) -> str | None:
+        """Why a forward of its own does not use its values as the stock module does."""
+        why = bound_to_width(module, types)
+        held = self._held[op.module]
+        if why is None and any(self._all_reads[n] > op.inputs.count(n) for n in held):
+            why = f"overrides forward, and '{op.target}' is not all that reads its values"
+        weight = module._parameters["weight"]
+        read = [self.parameter(node) for node in op.inputs if node in self._parameters]
+        if why is None and weight is not None and all(weight is not found for found in read):
+            why = f"overrides forward, and '{op.target}' does not read its weight itself"
+        return why
 
     def _owns(self, op: Op, module: nn.Module) -> bool:
         """Whether all parameters that an operator reads are the module's own."""
@@ -156,7 +187,7 @@ class ModuleTable:
         return all(id(self.parameter(node)) in own for node in read)
 
     def _refuse_module(
-        self, name: str, module: nn.Module, types: Sequence[type[nn.Module]]
+        self, name: str, module: nn.Module, types: Sequence[type[nn.Module]], why: str | None
     ) -> Rejection | None:
         if isinstance(module, LazyModuleMixin):
             return Rejection(
@@ -171,7 +202,6 @@ class ModuleTable:
                 "its weight is computed from other parameters",
                 "remove the parametrisation first and put it back afterwards",
             )
-        why = unlike(module, types)
         if why is not None:
             return Rejection(
                 name,
@@ -192,7 +222,7 @@ class ModuleTable:
             )
         return None
 
-    def _refuse_sharing(self, op: Op, module: nn.Module, once: bool) -> Rejection | None:
+    def _refuse_sharing(self, op: Op, module: nn.Module, calls: int) -> Rejection | None:
         name = op.module
         if self._names[id(module)] > 1:
             return Rejection(
@@ -201,11 +231,11 @@ class ModuleTable:
                 "the module is registered under several names",
                 "register it once",
             )
-        if once and self._calls[name] > 1:
+        if calls > 1:
             return Rejection(
                 name,
                 "shared",
-                f"the module is called {self._calls[name]} times in one forward",
+                f"the module is called {calls} times in one forward",
                 "use one module per call",
             )
         tied = [p for p in module._parameters.values() if p is not None]

@@ -83,7 +83,8 @@ class Builder:
 
     def layer(self, op: Op, rule: SampledRule, x: Value, *, same_width: bool = False) -> int | None:
         """Note a sampled layer; returns the class that it writes."""
-        refusal = self._table.refusal(op, rule.modules)
+        apart = x.channels is not None and self.is_concatenation(x.channels.width)
+        refusal = self._table.refusal(op, rule.modules, forwards=rule.forwards and not apart)
         weight, bias = self._table.weight(op), self._table.bias(op)
         if weight is None:
             why = "is computed in the forward, not kept as a parameter"
@@ -144,7 +145,9 @@ class Builder:
         types: tuple[type[nn.Module], ...] | None = None,
     ) -> None:
         """Note a norm or another module with one setting per channel."""
-        refusal = self._table.refusal(op, types or rule.modules, once=types is None)
+        refusal = self._table.refusal(
+            op, types or rule.modules, once=types is None, forwards=rule.forwards
+        )
         if refusal is not None:
             self.classes.pin(channels.width, refusal)
             return

@@ -69,6 +69,10 @@ def test_records_fill_the_table(record: Callable[[str], dict[str, Any]], tmp_pat
     assert "| converted | 1 |" in page
     assert "| one-hidden-layer | 1 | 1 |" in page
     assert "RuntimeError: planted" in page
+    scopes = {r["name"]: r.get("scope") for r in store.parts["models"].values()}
+    assert scopes == {"tests/mlp": "block", "tests/short": "network", "tests/damaged": None}
+    (row,) = (line for line in page.splitlines() if line.startswith("| tests/mlp "))
+    assert "| block | 1 | converted |" in row
 
 
 def test_a_run_picks_up_where_it_stopped(tmp_path: Path) -> None:
