@@ -137,7 +137,7 @@ def _ticks(found: Landscape, axes: _Axes) -> list[str]:
     for m in found.multiplicities:
         if last - axes.y(m) >= 14:
             last = axes.y(m)
-            parts.append(f'<text x="{LEFT - 36}" y="{last + 4:.2f}">m {m}</text>')
+            parts.append(f'<text x="{LEFT - 64}" y="{last + 4:.2f}">m {m}</text>')
     base, right = MARGIN + MAP + 16, -math.inf
     for row in found.widths:
         place = axes.at(math.log(row[axes.widest]))
