@@ -7,9 +7,11 @@ an average or a maximum over positions is then the value itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from typing_extensions import override
 
+from cerewrite.errors import AnalysisError
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
@@ -62,9 +64,8 @@ class Mean(OpRule):
         if value.channels is None:
             return None
         rank = len(value.op.shape)
-        dims = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim")
-        listed = [dims] if isinstance(dims, int) else dims
-        if not listed or value.channels.axis in (reduced := {int(d) % rank for d in listed}):
+        reduced = _reduced(op, rank)
+        if not reduced or value.channels.axis in reduced:
             bound(op, value, widths, "averages over the channels")
             return None
         kept = len(op.shape) == rank
@@ -75,3 +76,31 @@ class Mean(OpRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return inputs[0]
+
+
+def _reduced(op: Op, rank: int) -> set[int]:
+    """The axes that an operator sums or averages over; empty where they are not given."""
+    dims = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim")
+    listed = [dims] if isinstance(dims, int) else dims
+    return {int(d) % rank for d in listed or ()}
+
+
+@register
+class Sum(Mean):
+    """A sum over positions: their number times the mean. Over other axes it has no closed form."""
+
+    name = "sum"
+    targets = frozenset({"sum"})
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        whole = context.operand(op).shape
+        reduced = _reduced(op, len(whole)) if whole else set()
+        channels = len(whole) - 1 if len(whole) <= 3 else 1
+        if not reduced or reduced & {0, channels} or len(whole) > 4:
+            raise AnalysisError(
+                f"no closed form for a 'sum' over other axes than positions in "
+                f"'{op.module or op.name}'",
+                advice="use --estimator monte-carlo, or register a rule for the operator",
+            )
+        return context.scale(inputs[0], float(prod(whole[axis] for axis in reduced)) ** 2)
