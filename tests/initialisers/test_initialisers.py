@@ -128,7 +128,9 @@ def test_moments_equal_the_originals(name: str, init: str) -> None:
 @pytest.mark.parametrize(("name", "init"), KINDS)
 def test_moments_equal_the_originals_to_two_percent(name: str, init: str) -> None:
     index = KINDS.index((name, init))
-    check_moments(log_ratios(LAYERS[name], drawn(init, index), init, 100), 0.02)
+    # one kernel per channel varies most: 100 draws leave a standard error of 0.0051
+    draws = 140 if name == "depthwise_conv" else 100
+    check_moments(log_ratios(LAYERS[name], drawn(init, index), init, draws), 0.02)
 
 
 def test_every_layer_rule_has_a_case() -> None:
