@@ -249,16 +249,16 @@ def _backward(
     owned = members.owned
     kernels = np.array([max(now(leaf.rate), 0.0) for leaf in owned])
     signals = np.array([shares[r.signal] / (r.kernel or 1.0) for r in members.reads])
-    by = np.zeros((len(space.weights), len(tangents), len(owned)))
+    by = np.zeros((len(tangents), len(owned), len(space.weights)))
     for j, slopes in enumerate(tangents):
         for k, leaf in enumerate(owned):
             if leaf in slopes:
-                by[:, j, k] = slopes[leaf]
-    energies = np.einsum("p,pjk->jk", space.weights, by**2) * signals[:, None] * kernels
+                by[j, k] = slopes[leaf]
+    energies = (by**2 @ space.weights) * signals[:, None] * kernels
     downs = dict(zip(owned, energies.sum(0).tolist(), strict=True))
-    pairs = (by * kernels) @ by.transpose(0, 2, 1)
-    means = [_unit_mean(pairs[:, j, j], space) for j in range(len(tangents))]
-    squares = np.einsum("p,pij->ij", space.weights, pairs**2) * np.outer(signals, signals)
+    pairs = np.einsum("ikp,jkp->ijp", by * kernels[:, None], by)
+    means = [_unit_mean(pairs[j, j], space) for j in range(len(tangents))]
+    squares = (pairs**2 @ space.weights) * np.outer(signals, signals)
     own = energies.sum(1)
     crossed = np.array([shares[read.cross] for read in members.reads])
     diagonal = 2 * np.diag(squares) / np.where(own != 0, own, 1.0) ** 2

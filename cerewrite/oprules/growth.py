@@ -32,13 +32,14 @@ def grow(base: Array, rates: Array, bend: Array, change: Tensor, unit: Unit) -> 
         ``[n, draws]``.
     """
     safe = np.where(base > 0, base, 1.0)
-    relative = torch.from_numpy(np.where(base > 0, rates / safe, 0.0).T.copy())
+    powers = np.where(base > 0, rates / safe, 0.0).T
+    if not (np.abs(powers) > 1e-12).any():
+        return torch.from_numpy(base)[:, None].expand(-1, change.shape[1])
     leaves = len(unit.leaves)
     start = torch.from_numpy(base)[:, None]
-    if not bool(relative.abs().gt(1e-12).any()):
-        return start.expand(-1, change.shape[1])
-    result = start * _homogeneous(relative[:, :leaves], bend, change[:leaves])
+    result = start * _homogeneous(powers[:, :leaves], bend, change[:leaves])
     if unit.norms:
+        relative = torch.from_numpy(powers.copy())
         energies = (1 + change[leaves::2]).clamp_min(_LEAST).log()
         shifts = change[leaves + 1 :: 2]
         result = result * (relative[:, leaves::2] @ energies).exp()
@@ -46,23 +47,25 @@ def grow(base: Array, rates: Array, bend: Array, change: Tensor, unit: Unit) -> 
     return result
 
 
-def _homogeneous(powers: Tensor, bend: Array, moves: Tensor) -> Tensor:
+def _homogeneous(powers: Array, bend: Array, moves: Tensor) -> Tensor:
     """Factors by the leaves' changes, ``[n, draws]``."""
-    degree = powers.sum(1, keepdim=True)
-    alike = ((powers >= -1e-6).all(1) | (powers <= 1e-6).all(1)) & (degree[:, 0].abs() > 1e-9)
-    if not bool(alike.all()):
-        mixed = (powers @ (1 + moves).clamp_min(_LEAST).log()).exp()
-        if not bool(alike.any()):
+    degree = powers.sum(1)
+    alike = ((powers >= -1e-6).all(1) | (powers <= 1e-6).all(1)) & (np.abs(degree) > 1e-9)
+    flat = (np.abs(powers) <= 1e-12).all(1)
+    even = np.where(alike, degree, 1.0)[:, None]
+    linear = torch.from_numpy(powers / even) @ moves + 1
+    if (flat | (alike & (np.abs(degree - 1) < 1e-9) & (np.abs(bend) < 1e-9))).all():
+        return linear
+    mixed = None
+    if not alike.all():
+        factors = (1 + moves).clamp_min(_LEAST).log()
+        mixed = (torch.from_numpy(powers.copy()) @ factors).exp()
+        if not alike.any():
             return mixed
-    else:
-        mixed = None
-    even = degree.where(alike[:, None], torch.ones(()))
-    inner = 1 + (powers / even) @ moves
-    if mixed is None and bool(((even - 1).abs() < 1e-9).all()) and not bend.any():
-        return inner
-    steps = inner.clamp_min(_LEAST).log()
-    factor = (even * steps + torch.from_numpy(bend)[:, None] / 2 * steps**2).exp()
-    return factor if mixed is None else factor.where(alike[:, None], mixed)
+    steps = linear.clamp_min(_LEAST).log()
+    curve = torch.from_numpy(bend)[:, None] / 2 * steps**2
+    factor = (torch.from_numpy(even) * steps + curve).exp()
+    return factor if mixed is None else factor.where(torch.from_numpy(alike)[:, None], mixed)
 
 
 def changes(unit: Unit) -> Tensor:

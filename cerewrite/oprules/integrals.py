@@ -191,8 +191,10 @@ def _averages(
     for leaf in leaves:
         tangent = tangents.get(leaf, 0.0)
         if id(tangent) not in done:
-            square = np.broadcast_to(np.asarray(tangent) ** 2, weights.shape)
-            done[id(tangent)] = float(weights @ square)
+            if isinstance(tangent, np.ndarray):
+                done[id(tangent)] = float(weights @ tangent**2)
+            else:
+                done[id(tangent)] = float(weights.sum()) * tangent**2
         found.append(done[id(tangent)])
     return np.array(found)
 

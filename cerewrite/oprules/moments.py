@@ -94,6 +94,8 @@ class MomentContext(Weights):
         self.reads: list[Read] = []
         self.norms: list[Norm] = []
         self._crossed: dict[Leaf, Tensor] = {}
+        self._grown: tuple[Unit, Tensor] | None = None
+        self._changes: tuple[Unit, Tensor] | None = None
         self.batched: dict[str, bool] = {}
         self._ops = {op.name: op for op in traced.ops}
         self._gain = gain
@@ -176,7 +178,7 @@ class MomentContext(Weights):
         mean, shift = 0.0, scalar(0.0)
         for part, sense in zip(x.parts if centred else (), senses, strict=False):
             mean += part.weight * sense.mean
-            moved = torch.from_numpy(sense.by_mean) @ changes(part.unit)
+            moved = torch.from_numpy(sense.by_mean) @ self._moved(part.unit)
             shift = shift + part.weight * moved
         energy = sum(now(square) for square in squares) - mean**2
         if not 0 < energy < math.inf:
@@ -250,11 +252,12 @@ class MomentContext(Weights):
 
     def _common(self, unit: Unit, square: float) -> Tensor:
         """What a batch's mean takes from E[x^2]; an example's own noise does not move that mean."""
-        varying = self.sampler.sense(steady(unit))
+        still = steady(unit)
+        varying = self.sampler.sense(still)
         rest = max(square - varying.square, 0.0)
         if rest + varying.mean**2 < _ROUNDING * square:
             return scalar(0.0)
-        moved = torch.from_numpy(varying.by_mean) @ changes(steady(unit))
+        moved = torch.from_numpy(varying.by_mean) @ self._moved(still)
         return rest + varying.mean * (varying.mean + 2 * moved)
 
     def output(self, x: Moments) -> Tensor:
@@ -269,16 +272,28 @@ class MomentContext(Weights):
 
     def _square(self, unit: Unit) -> Tensor:
         """E[x^2] over units."""
-        sense = self.sampler.sense(unit)
-        base, bend = np.array([sense.square]), np.array([sense.bend_square])
-        return grow(base, sense.by_square[:, None], bend, changes(unit), unit)[0]
+        return self._growth(unit)[0]
 
     def _kernel(self, unit: Unit) -> Tensor:
         """The tangent kernel of a unit: the leaves' kernels by its squared slopes."""
-        sense = self.sampler.sense(unit)
-        slopes = grow(sense.slopes, sense.by_slopes, sense.bend_slopes, changes(unit), unit)
         kernels = stacked([leaf.rate * self._crossed.get(leaf, 1.0) for leaf in unit.leaves])
-        return (slopes * kernels).sum(0)
+        return (self._growth(unit)[1:] * kernels).sum(0)
+
+    def _growth(self, unit: Unit) -> Tensor:
+        """E[x^2], then the squared slopes by the leaves, ``[1 + leaves, draws]``."""
+        if self._grown is None or self._grown[0] is not unit:
+            sense = self.sampler.sense(unit)
+            base = np.append(sense.square, sense.slopes)
+            rates = np.concatenate([sense.by_square[:, None], sense.by_slopes], 1)
+            bend = np.append(sense.bend_square, sense.bend_slopes)
+            self._grown = unit, grow(base, rates, bend, self._moved(unit), unit)
+        return self._grown[1]
+
+    def _moved(self, unit: Unit) -> Tensor:
+        """Changes of the parameters behind a unit; the last are kept."""
+        if self._changes is None or self._changes[0] is not unit:
+            self._changes = unit, changes(unit)
+        return self._changes[1]
 
 
 def _leaf(layer: Layer, q: Tensor, kernel: Tensor, *, common: bool = False) -> Leaf:
