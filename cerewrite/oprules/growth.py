@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cerewrite.oprules.integrals import Sense
 from cerewrite.oprules.units import Array, Unit
 
 _LEAST = 1e-6
@@ -45,6 +46,13 @@ def grow(base: Array, rates: Array, bend: Array, change: Tensor, unit: Unit) -> 
         result = result * (relative[:, leaves::2] @ energies).exp()
         result = result * (relative[:, leaves + 1 :: 2] @ shifts).exp()
     return result
+
+
+def grown(sense: Sense, change: Tensor, unit: Unit) -> Tensor:
+    """E[x^2], then the squared slopes by the leaves, ``[1 + leaves, draws]``."""
+    base = np.append(sense.square, sense.slopes)
+    rates = np.concatenate([sense.by_square[:, None], sense.by_slopes], 1)
+    return grow(base, rates, np.append(sense.bend_square, sense.bend_slopes), change, unit)
 
 
 def _homogeneous(powers: Array, bend: Array, moves: Tensor) -> Tensor:

@@ -294,3 +294,8 @@ def normal_points(dimensions: int, count: int, seed: int) -> Array:
     uniform = engine.draw(count, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     normal: Array = torch.special.ndtri(uniform).numpy().T
     return normal
+
+
+def points_for(layers: int) -> int:
+    """Low-discrepancy points, fewer for models with more layers."""
+    return 8192 if layers <= 32 else 4096 if layers <= 128 else 2048

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import AnalysisError
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules import values as algebra
-from cerewrite.oprules.growth import changes, grow, now, stacked
-from cerewrite.oprules.integrals import Sampler
+from cerewrite.oprules.growth import changes, grown, now, stacked
+from cerewrite.oprules.integrals import Sampler, points_for
 from cerewrite.oprules.units import Leaf, Norm, Unit, make_unit, steady
 from cerewrite.oprules.values import Moments, Part, Signal, opaque, scalar
 from cerewrite.oprules.weights import Layers, Weights
@@ -88,7 +87,7 @@ class MomentContext(Weights):
     ) -> None:
         super().__init__(model, standard=standard)
         self.layers = Layers({layer.node: layer for layer in traced.layers})
-        self.sampler = sampler or Sampler(_points(len(traced.layers)))
+        self.sampler = sampler or Sampler(points_for(len(traced.layers)))
         self.slots: list[Tensor] = []
         self.shifts: list[bool] = []
         self.reads: list[Read] = []
@@ -282,11 +281,7 @@ class MomentContext(Weights):
     def _growth(self, unit: Unit) -> Tensor:
         """E[x^2], then the squared slopes by the leaves, ``[1 + leaves, draws]``."""
         if self._grown is None or self._grown[0] is not unit:
-            sense = self.sampler.sense(unit)
-            base = np.append(sense.square, sense.slopes)
-            rates = np.concatenate([sense.by_square[:, None], sense.by_slopes], 1)
-            bend = np.append(sense.bend_square, sense.bend_slopes)
-            self._grown = unit, grow(base, rates, bend, self._moved(unit), unit)
+            self._grown = unit, grown(self.sampler.sense(unit), self._moved(unit), unit)
         return self._grown[1]
 
     def _moved(self, unit: Unit) -> Tensor:
@@ -299,11 +294,6 @@ class MomentContext(Weights):
 def _leaf(layer: Layer, q: Tensor, kernel: Tensor, *, common: bool = False) -> Leaf:
     deviation = math.sqrt(max(now(q), 0.0))
     return Leaf(layer.name, 0.0, deviation, layer.out_channels, 1.0, q, kernel, common)
-
-
-def _points(layers: int) -> int:
-    """Low-discrepancy points, fewer for models with more layers."""
-    return 8192 if layers <= 32 else 4096 if layers <= 128 else 2048
 
 
 def _lost(value: float, where: Any) -> AnalysisError:
