@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import cerewrite
-from cerewrite.errors import RewriteError
+from cerewrite.errors import RewriteError, VerificationError
 from cerewrite.surgery import resize_batch_norm
 from cerewrite.tracer import trace
 
@@ -142,3 +142,28 @@ def test_settings_and_children_of_a_twin() -> None:
 def test_a_norm_that_holds_more_is_not_resized() -> None:
     with pytest.raises(RewriteError, match="'dim'"):
         resize_batch_norm(Remembering(4), 2, 3)
+
+
+class ByWidth(nn.Conv2d):
+    """A convolution that scales with its own width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv2d(x, self.weight, self.bias, 1, 1, self.dilation, self.groups)
+        return y * self.in_channels**-0.5
+
+
+class FourGroups(nn.GroupNorm):
+    """A group norm whose forward has the number of groups written in it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, 4, self.weight, self.bias, self.eps)
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm"), [(ByWidth, NormAct), (Same, lambda width: FourGroups(4, width))]
+)
+def test_a_forward_that_knows_the_width_fails_the_verification(
+    conv: type[nn.Conv2d], norm: Callable[[int], nn.Module]
+) -> None:
+    with pytest.raises(VerificationError, match="membership"):
+        cerewrite.convert(network(conv, norm), (torch.randn(2, 3, 8, 8),), budget="params")
