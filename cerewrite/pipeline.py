@@ -46,7 +46,7 @@ class PlanOptions(TypedDict, total=False):
     measure: str
     include: Sequence[str]
     exclude: Sequence[str]
-    min_width: int
+    min_width: int | None
     max_multiplicity: int | None
     channel_multiple: int
     uniform: bool
@@ -128,8 +128,9 @@ def plan(
         options: ``budget`` ("params", "params=0.5x", "flops=1.2G"; several hold together),
             ``objective`` ("primal": least measure within the budget; "dual": least cost at an
             equal one), ``measure`` ("log-variance", "nu", "leading-order"),
-            ``include`` and ``exclude`` (rules), ``min_width``, ``max_multiplicity``,
-            ``channel_multiple``, ``uniform``, ``fixed`` (designs by hand, by region),
+            ``include`` and ``exclude`` (rules), ``min_width`` (4, or the original's where that is
+            less), ``max_multiplicity``, ``channel_multiple``, ``uniform``, ``fixed`` (designs by
+            hand, by region),
             ``keep_groups``, ``seed``, ``init`` (how weights are drawn),
             ``exit_scale`` ("folded", "explicit"),
             ``weights`` ("reinitialise", "transfer").
@@ -141,6 +142,7 @@ def plan(
     """
     from cerewrite import planner
 
+    options.setdefault("min_width", None)
     if analysis.scopes and scope in (None, analysis.scope):
         return planner.compare_scopes(analysis, **options)
     if scope in {found.scope for found in analysis.scopes}:

@@ -85,7 +85,7 @@ def _aligned(
     budgets = [given] if isinstance(given, str) else list(given)
     names = {text.partition("=")[0].strip() for item in budgets for text in item.split(",")}
     wanted["budget"] = budgets if "flops" in names else [*budgets, "flops"]
-    wanted["min_width"] = max(wanted.get("min_width", 1), ALIGNED)
+    wanted["min_width"] = max(wanted.get("min_width") or 1, ALIGNED)
     if wanted.get("channel_multiple", 1) % ALIGNED:
         wanted["channel_multiple"] = ALIGNED
     if wanted == dict(planning):

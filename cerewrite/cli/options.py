@@ -183,9 +183,7 @@ PLAN = _all(
         click.option(
             "--min-width",
             type=click.IntRange(1),
-            default=1,
-            show_default=True,
-            help="Least width of a member.",
+            help="Least width of a member.  [default: 4, or the original's where that is less]",
         ),
         click.option("--max-multiplicity", type=click.IntRange(1), help="Most members."),
         click.option(

@@ -40,7 +40,7 @@ def make_plan(
     measure: str = DEFAULT,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    min_width: int = 1,
+    min_width: int | None = 1,
     max_multiplicity: int | None = None,
     channel_multiple: int = 1,
     uniform: bool = False,
@@ -63,7 +63,8 @@ def make_plan(
         measure: registered measure: ``log-variance``, ``nu`` or ``leading-order`` (THEORY 11).
         include: rules of which a region must match one (see `select_regions`).
         exclude: rules of which a region must match none.
-        min_width: least width of a member in channels.
+        min_width: least width of a member in channels; None for 4 (for less where the original
+            has less): what is narrower is forecast far too well (docs/GRID.md).
         max_multiplicity: most members of a region.
         channel_multiple: every member's width is a multiple of it.
         uniform: one multiplicity and one scale for all regions.

@@ -30,17 +30,22 @@ MAX_MULTIPLICITY = 1 << 20
 """Members are never more than this, asked for or not."""
 
 
+TRUSTED = 4
+"""Members are not made narrower unless asked for: the closed form is far too low there
+(docs/GRID.md), and grouped kernels are slow."""
+
+
 @dataclass(frozen=True, slots=True)
 class Constraints:
     """What every design must satisfy, the original ones excepted.
 
     Attributes:
-        min_width: least width of a member.
+        min_width: least width of a member; None for 4, or the original's where that is less.
         max_multiplicity: most members, or None.
         channel_multiple: every width is a multiple of it.
     """
 
-    min_width: int = 1
+    min_width: int | None = 1
     max_multiplicity: int | None = None
     channel_multiple: int = 1
 
@@ -60,6 +65,10 @@ class Constraints:
                 raise UsageError(
                     f"{name} is {value!r}", advice="give a whole number that is at least 1"
                 )
+
+    def least(self, own: int) -> int:
+        """The least width of a member of a class whose original members are ``own`` wide."""
+        return min(TRUSTED, own) if self.min_width is None else self.min_width
 
     @property
     def most(self) -> int:
@@ -148,7 +157,10 @@ def build_problem(
     if unmeasured is not None:
         return unmeasured
     steps = [lcm(constraints.channel_multiple, step) for step in region.steps]
-    least = [max(constraints.min_width, width) for width in region.least]
+    least = [
+        max(constraints.least(own), width)
+        for own, width in zip(region.widths, region.least, strict=True)
+    ]
     keys: list[tuple[int, ...]] = [
         (size, steps[index], least[index]) if len(region.classes) > FREE_CLASSES else (index,)
         for index, size in enumerate(region.sizes)
