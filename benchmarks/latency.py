@@ -2,7 +2,7 @@
 
     python -m benchmarks.latency [--threads 1] [--runs 9] [NAME ...]
 
-Four networks at equal parameters: unconstrained, with members of widths in multiples of 16, with
+Four networks at equal parameters: unconstrained (least width 1), with members of widths in multiples of 16, with
 FLOPs held as well, and under ``latency=1.0x``; batches 1 and 16, PyTorch eager and ONNX Runtime.
 Then `BlockDiagonalLinear` against dense. Every figure is a ratio of medians of runs that took
 turns. Writes docs/LATENCY.md.
@@ -31,10 +31,10 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "LATENCY.md"
 NETWORKS = ("mlp_digits", "vgg_cnn", "resnet50", "wide_resnet50_2")
 ALIGNED: dict[str, Any] = {"min_width": 16, "channel_multiple": 16}
 DESIGNS: dict[str, dict[str, Any]] = {
-    "params": {"budget": "params"},
+    "params": {"budget": "params", "min_width": 1},
     "params, widths x 16": {"budget": "params", **ALIGNED},
     "params, FLOPs, widths x 16": {"budget": ["params", "flops"], **ALIGNED},
-    "params, latency=1.0x": {"budget": ["params", "latency=1.0x"]},
+    "params, latency=1.0x": {"budget": ["params", "latency=1.0x"], "min_width": 1},
 }
 BATCHES = (1, 16)
 
