@@ -2,10 +2,10 @@
 
     python -m benchmarks.latency [--threads 1] [--runs 9] [NAME ...]
 
-Four networks at equal parameters: unconstrained (least width 1), with members of widths in multiples of 16, with
-FLOPs held as well, and under ``latency=1.0x``; batches 1 and 16, PyTorch eager and ONNX Runtime.
-Then `BlockDiagonalLinear` against dense. Every figure is a ratio of medians of runs that took
-turns. Writes docs/LATENCY.md.
+Four networks at equal parameters: unconstrained (least width 1), with members of widths in
+multiples of 16, with FLOPs held as well, and under ``latency=1.0x``; batches 1 and 16, PyTorch
+eager and ONNX Runtime. Then `BlockDiagonalLinear` against dense. Every figure is a ratio of
+medians of runs that took turns. Writes docs/LATENCY.md.
 """
 
 from __future__ import annotations
