@@ -10,7 +10,7 @@ are those of models that `cerewrite.apply` has built.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,13 +57,13 @@ class Case:
     Attributes:
         name: of the baseline.
         body: the blocks and the head.
-        stem: parameters of the stem.
+        stem: what comes before them.
         analysis: of the body.
     """
 
     name: str
     body: nn.Module
-    stem: int
+    stem: nn.Module
     analysis: Analysis
 
     @property
@@ -77,9 +77,14 @@ class Case:
         return self.regions[0].widths[0]
 
     @property
+    def outside(self) -> int:
+        """Parameters of the stem."""
+        return sum(p.numel() for p in self.stem.parameters())
+
+    @property
     def budget(self) -> int:
         """The baseline's parameters, stem included."""
-        return self.stem + self.analysis.params
+        return self.outside + self.analysis.params
 
     def widths(self, region: Region, n: int) -> tuple[int, ...]:
         """One member's widths in a block."""
@@ -106,7 +111,7 @@ class Case:
         fixed = {region.name: (m, self.widths(region, n)) for region in self.regions}
         plan = cerewrite.plan(self.analysis, budget="params=4x", fixed=fixed)
         model = cerewrite.apply(plan, self.body)
-        return self.stem + sum(p.numel() for p in model.parameters())
+        return self.outside + sum(p.numel() for p in model.parameters())
 
 
 def family(alpha: float) -> Score:
@@ -191,26 +196,33 @@ def own(case: Case) -> None:
         )
         split = plan.splits[0]
         print(f"| {measure} | {split.multiplicity} x {split.widths[0]}d | "
-              f"{case.stem + plan.planned.params:,} | {free.planned.nu:.4f} | "
+              f"{case.outside + plan.planned.params:,} | {free.planned.nu:.4f} | "
               f"{plan.planned.nu:.4f} | {plan.baseline.nu:.4f} |", flush=True)  # fmt: skip
 
 
-def cases() -> list[Case]:
-    """ResNeXt-29 on 32 px and ResNet-50 on 224 px, on the meta device."""
+def cases(pixels: Mapping[str, int] | None = None) -> list[Case]:
+    """ResNeXt-29 and ResNet-50, each as a stem and the rest.
+
+    Args:
+        pixels: side of the images by name; on the meta device at 32 and 224 px if not given.
+    """
     found = []
-    with torch.device("meta"):
+    sides = pixels or {"ResNeXt-29": 32, "ResNet-50": 224}
+    device = "cpu" if pixels else "meta"
+    with torch.device(device):
         first, second = ResNeXt29(), torchvision_models().resnet50()
         stages = (second.layer1, second.layer2, second.layer3, second.layer4)
         bodies = (
-            ("ResNeXt-29", first, nn.Sequential(first.stages, first.pool, first.head), (64, 32)),
-            ("ResNet-50", second,
-             nn.Sequential(*stages, second.avgpool, nn.Flatten(), second.fc), (64, 56)),
+            ("ResNeXt-29", first.stem, nn.Sequential(first.stages, first.pool, first.head)),
+            ("ResNet-50", nn.Sequential(second.conv1, second.bn1, second.relu, second.maxpool),
+             nn.Sequential(*stages, second.avgpool, nn.Flatten(), second.fc)),
         )  # fmt: skip
-    for name, whole, body, (channels, side) in bodies:
-        x = torch.zeros(2, channels, side, side, device="meta")
-        count, own = (sum(p.numel() for p in part.parameters()) for part in (whole, body))
-        analysis = cerewrite.analyze(body, x, gain="he")
-        found.append(Case(name, body, count - own, analysis))
+        for name, stem, body in bodies:
+            x = torch.zeros(2, 3, sides[name], sides[name])
+            with torch.no_grad():
+                entering = stem.eval()(x)
+            analysis = cerewrite.analyze(body, entering, gain="he")
+            found.append(Case(name, body, stem, analysis))
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import artifacts, ir
-from cerewrite.budgets import BUDGETS, TRAINING_BATCH, needs_kept, needs_times
+from cerewrite.budgets import BUDGETS, batches_for
 from cerewrite.clock import Clock
 from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
 from cerewrite.loader import read_inputs
@@ -128,11 +128,10 @@ def convert(
     model = unwrap(model)
     inputs = as_arguments(example_inputs)
     ours, theirs = _divide(options)
-    if latency_batch is None and plan is None and needs_times(theirs.get("budget", "params")):
-        latency_batch = 1
-    if memory_batch is None and plan is None and needs_kept(theirs.get("budget", "params")):
-        memory_batch = TRAINING_BATCH
-    batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
+    if plan is None:
+        batches = batches_for(theirs.get("budget", "params"), latency_batch, memory_batch)
+    else:
+        batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
     found = analyze(model, inputs, clock=clock, **batches, **ours)
     if plan is None:
         with clock("plan"):
@@ -147,7 +146,7 @@ def convert(
         return _rewrite(model, made, found, inputs, clock, passes, unseen)
 
     result = build(plan)
-    if any(BUDGETS[budget.cost].timed for budget in plan.budgets) and found.latency:
+    if found.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
         result = _within_latency(result, build, model, inputs, theirs, clock)
         plan = result.plan
     if bench is not False:
@@ -227,12 +226,19 @@ def _within_latency(
     """
     found = first.analysis
     limit = next(b for b in first.plan.budgets if BUDGETS[b.cost].timed)
-    asked = limit.limit / found.latency
+    batch = next(e.region.profile.batch for e in found.regions if e.region.profile is not None)
+    asked = limit.limit / limit.before
     result, tried, allowed = first, [], asked
     for rounds in range(1, ROUNDS + 1):
         with clock("bench"):
             forecast = checked_forecast(
-                result.plan, found, model, result.model, inputs, asked=asked, rounds=rounds
+                result.plan,
+                model,
+                result.model,
+                inputs,
+                batch=batch,
+                asked=asked,
+                rounds=rounds,
             )
         tried.append((result, forecast))
         if forecast.measured.ratio <= asked or not planning:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cerewrite import ir
-from cerewrite.budgets import BUDGETS, region_cost
+from cerewrite.budgets import BUDGETS, budget_parts, planned_cost
 from cerewrite.clock import Clock
 from cerewrite.errors import InfeasibleBudgetError, PlanError
 from cerewrite.pipeline import apply, as_arguments
@@ -64,7 +64,7 @@ def timed(
     with clock("bench"):
         timings = bench(original, rewritten, inputs, **asked)
         other = None
-        if any(timing.ratio > 1 for timing in timings):
+        if any(timing.slower for timing in timings):
             other = _aligned(report.analysis, original, inputs, asked, planning)
     return dataclasses.replace(report, timings=timings, alternative=other)
 
@@ -81,10 +81,10 @@ def _aligned(
     None where that is what was asked for already, or where no design meets it.
     """
     wanted = dict(planning)
-    given = wanted.get("budget", "params")
-    budgets = [given] if isinstance(given, str) else list(given)
-    names = {text.partition("=")[0].strip() for item in budgets for text in item.split(",")}
-    wanted["budget"] = budgets if "flops" in names else [*budgets, "flops"]
+    parts = budget_parts(wanted.get("budget", "params"))
+    budgets = [text for _, text in parts]
+    held = "flops" in {cost for cost, _ in parts}
+    wanted["budget"] = budgets if held else [*budgets, "flops"]
     wanted["min_width"] = max(wanted.get("min_width") or 1, ALIGNED)
     if wanted.get("channel_multiple", 1) % ALIGNED:
         wanted["channel_multiple"] = ALIGNED
@@ -102,11 +102,11 @@ def _aligned(
 
 def checked_forecast(
     plan: ir.Plan,
-    analysis: ir.Analysis,
     original: nn.Module,
     rewritten: nn.Module,
     inputs: Any,
     *,
+    batch: int,
     asked: float,
     rounds: int,
 ) -> ir.Forecast:
@@ -114,31 +114,20 @@ def checked_forecast(
 
     Args:
         plan: a plan with a latency budget.
-        analysis: the analysis, with its profile.
         original: the model before.
         rewritten: the model after.
         inputs: a tuple or dict of tensors.
+        batch: examples per call that the budget speaks of.
         asked: the user's limit, as a share of the original's latency.
         rounds: which attempt this is, from 1.
     """
     limit = next(b for b in plan.budgets if BUDGETS[b.cost].timed)
-    regions = {region.name: region for region in plan.regions}
-    profile = next(e.region.profile for e in analysis.regions if e.region.profile is not None)
-    planned = analysis.latency
-    for split in plan.splits:
-        region = regions[split.region]
-        planned += region_cost(limit.cost, region, split.multiplicity, split.widths)
-        planned -= region_cost(limit.cost, region, region.multiplicity, region.widths)
-    (timing,) = bench(original, rewritten, inputs, engines=["eager"], batches=[profile.batch])
-    return ir.Forecast(asked, planned / analysis.latency, timing, rounds)
+    (timing,) = bench(original, rewritten, inputs, engines=["eager"], batches=[batch])
+    return ir.Forecast(asked, planned_cost(plan, limit) / limit.before, timing, rounds)
 
 
 def tightened(planning: Mapping[str, Any], cost: str, share: float) -> dict[str, Any]:
     """A request with another limit on one cost, as a share of the original's."""
-    given = planning.get("budget", "params")
-    texts = [given] if isinstance(given, str) else list(given)
-    parts = [part.strip() for text in texts for part in text.split(",")]
-    kept = [part for part in parts if part.partition("=")[0].strip() != cost]
-    order = parts.index(next(part for part in parts if part not in kept))
-    kept.insert(order, f"{cost}={share:.6f}x")
-    return {**planning, "budget": kept}
+    parts = budget_parts(planning.get("budget", "params"))
+    texts = [f"{cost}={share:.6f}x" if name == cost else text for name, text in parts]
+    return {**planning, "budget": texts}

@@ -79,6 +79,18 @@ def test_within_the_noise_nothing_is_called_slower() -> None:
     )
 
 
+def test_no_alternative_is_built_within_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[nn.Module] = []
+
+    def noisy(original: nn.Module, rewritten: nn.Module, inputs: object, **_: object) -> object:
+        calls.append(rewritten)
+        return (ir.Timing("eager", 1, 1, 1.0, 0.2, 1.3, 0.2, 5),)
+
+    monkeypatch.setattr(speed, "bench", noisy)
+    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he", bench=True)
+    assert result.report.alternative is None and len(calls) == 1
+
+
 def timing(ratio: float) -> ir.Timing:
     return ir.Timing("eager", 1, 1, 1.0, 0.01, ratio, 0.01, 15)
 

@@ -10,23 +10,25 @@ from cerewrite.budgets.joint import (
     share_layers,
 )
 from cerewrite.budgets.request import (
+    LATENCY_BATCH,
     TRAINING_BATCH,
-    needs_kept,
-    needs_times,
+    batches_for,
+    budget_parts,
     parse_budgets,
     write_amount,
 )
 
 __all__ = [
     "BUDGETS",
+    "LATENCY_BATCH",
     "TRAINING_BATCH",
     "Cost",
     "Design",
     "RegionCost",
+    "batches_for",
+    "budget_parts",
     "ends_of",
     "joint_costs",
-    "needs_kept",
-    "needs_times",
     "parse_budgets",
     "planned_cost",
     "region_cost",

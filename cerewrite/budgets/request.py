@@ -11,6 +11,9 @@ from cerewrite.budgets.base import BUDGETS, Cost
 from cerewrite.errors import UsageError
 from cerewrite.ir import Analysis, Budget, Figures
 
+LATENCY_BATCH = 1
+"""Examples per call of a latency budget where nobody says."""
+
 TRAINING_BATCH = 32
 """Examples per step of a memory budget where nobody says."""
 
@@ -35,8 +38,7 @@ def parse_budgets(request: str | Sequence[str], analysis: Analysis) -> tuple[Bud
         UsageError: if a budget cannot be read, names an unknown cost, or limits a cost that
             another one limits.
     """
-    texts = [request] if isinstance(request, str) else list(request)
-    parts = [part.strip() for text in texts for part in text.split(",")]
+    parts = [text for _, text in budget_parts(request)]
     if not parts or not all(parts):
         raise UsageError(
             "no budget was given" if not any(parts) else "empty budget in the list", advice=_ADVICE
@@ -54,38 +56,45 @@ def parse_budgets(request: str | Sequence[str], analysis: Analysis) -> tuple[Bud
     return tuple(budgets.values())
 
 
-def needs_times(request: str | Sequence[str]) -> bool:
-    """Whether a request names a cost that needs times measured on this machine.
+def budget_parts(request: str | Sequence[str]) -> list[tuple[str, str]]:
+    """The cost that each budget of a request names, and its text; neither is checked.
 
     Example:
-        >>> needs_times("params=0.5x"), needs_times(["params", "latency=1.0x"])
-        (False, True)
+        >>> budget_parts(["params, latency = 2ms", "flops"])
+        [('params', 'params'), ('latency', 'latency = 2ms'), ('flops', 'flops')]
     """
-    return any(cost.timed for cost in _costs(request))
-
-
-def needs_kept(request: str | Sequence[str]) -> bool:
-    """Whether a request names a cost that needs what training keeps of the forward pass.
-
-    Example:
-        >>> needs_kept("params=0.5x"), needs_kept(["params", "memory=2GB"])
-        (False, True)
-    """
-    return any(cost.keeps for cost in _costs(request))
-
-
-def _costs(request: str | Sequence[str]) -> list[Cost]:
     texts = [request] if isinstance(request, str) else list(request)
-    names = {part.partition("=")[0].strip() for text in texts for part in text.split(",")}
-    return [BUDGETS[name] for name in sorted(names) if name in BUDGETS]
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    return [(part.partition("=")[0].strip(), part) for part in parts]
+
+
+def batches_for(
+    request: str | Sequence[str], latency: int | None = None, memory: int | None = None
+) -> dict[str, int | None]:
+    """The batches that an analysis needs for a request, as options of `cerewrite.analyze`.
+
+    Args:
+        request: budgets, as for `parse_budgets`.
+        latency: examples per call that the user wants; else 1 if a budget needs times.
+        memory: training batch that the user wants; else 32 if a budget needs one.
+
+    Example:
+        >>> batches_for("params,latency=1.0x"), batches_for("memory=2GB", memory=8)
+        ({'latency_batch': 1, 'memory_batch': None}, {'latency_batch': None, 'memory_batch': 8})
+    """
+    costs = [BUDGETS[name] for name, _ in budget_parts(request) if name in BUDGETS]
+    if latency is None and any(cost.timed for cost in costs):
+        latency = LATENCY_BATCH
+    if memory is None and any(cost.keeps for cost in costs):
+        memory = TRAINING_BATCH
+    return {"latency_batch": latency, "memory_batch": memory}
 
 
 def _parse(text: str, analysis: Analysis) -> Budget:
     name, separator, amount = (piece.strip() for piece in text.partition("="))
     cost = BUDGETS[name]
     baseline = cost.baseline(analysis)
-    stated = cost.timed or name in {field.name for field in fields(Figures)}
-    before = 0 if stated else baseline
+    before = 0 if name in {field.name for field in fields(Figures)} else baseline
     if not separator or amount == "equal":
         return Budget(name, float(baseline), text, before)
     number, unit = _read_amount(amount, text, cost)

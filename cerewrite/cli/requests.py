@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cerewrite.budgets import TRAINING_BATCH, needs_kept, needs_times
+from cerewrite.budgets import batches_for
 
 
 def check_budget(texts: Sequence[str]) -> None:
@@ -27,9 +27,5 @@ def check_budget(texts: Sequence[str]) -> None:
 
 def take_batches(options: dict[str, Any]) -> dict[str, int | None]:
     """The batches that latency and memory budgets need; taken out of the options."""
-    budget, latency = options["budget"], options.pop("latency_batch", None)
-    memory = options.pop("memory_batch", None)
-    return {
-        "latency_batch": latency or (1 if needs_times(budget) else None),
-        "memory_batch": memory or (TRAINING_BATCH if needs_kept(budget) else None),
-    }
+    latency, memory = options.pop("latency_batch", None), options.pop("memory_batch", None)
+    return batches_for(options["budget"], latency, memory)

@@ -111,8 +111,7 @@ class Budget:
         cost: registered budget (``params``, ``flops``).
         limit: the limit, in the cost's own unit.
         text: the request as the user wrote it.
-        before: the original model's cost, where neither `Figures` states it nor the built model
-            is timed; 0 otherwise.
+        before: the original model's cost, where `Figures` does not state it; 0 otherwise.
     """
 
     cost: str

@@ -36,6 +36,12 @@ class Timing:
         """Rewritten over original: above 1 the rewritten model is slower."""
         return self.rewritten / self.original if self.original else 0.0
 
+    @property
+    def slower(self) -> bool:
+        """Whether the rewritten model is slower beyond both spreads."""
+        noise = self.original_spread + self.rewritten_spread
+        return self.rewritten - self.original > noise
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:

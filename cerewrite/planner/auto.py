@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from cerewrite.budgets import planned_cost
 from cerewrite.errors import PlanError, UsageError
 from cerewrite.ir import Analysis, Plan, ScopeOutcome
 from cerewrite.measures import DEFAULT, MEASURES
@@ -52,8 +53,9 @@ def _outcome(plan: Plan) -> ScopeOutcome:
     field = MEASURES[plan.measure].field
     before, after = getattr(old, field), getattr(new, field)
     if plan.objective == "dual":
-        cost = plan.budgets[0].cost
-        gain = getattr(old, cost, old.params) / max(getattr(new, cost, new.params), 1)
+        first = plan.budgets[0]
+        own = first.before or getattr(old, first.cost)
+        gain = own / max(planned_cost(plan, first) if first.before else getattr(new, first.cost), 1)
     else:
         gain = before / after if after > 0 else 1.0
     splits = len(plan.splits)

@@ -98,6 +98,7 @@ def _key(problem: Problem, cap: FloatArray) -> object:
             (s.width, s.f_up, s.f_dn, s.v_aa, s.v_bb, s.v_ab, s.rho, s.c_norm) for s in region.sites
         ),
         region.profile,
+        region.kept,
         problem.held,
         tuple(cap),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cerewrite import ir
-from cerewrite.budgets import planned_cost
+from cerewrite.budgets import BUDGETS, planned_cost
 from cerewrite.reporter.figures import count, members, number, percent, plural, ratio, scaled
 from cerewrite.reporter.measured import (
     TITLES,
@@ -17,6 +17,7 @@ from cerewrite.reporter.measured import (
     triple,
 )
 from cerewrite.reporter.section import SHOWN, Section
+from cerewrite.reporter.timed import seconds
 
 NOT_EQUIVALENT = (
     "A split keeps a region's signature, not its function: the result is a model to train."
@@ -31,10 +32,11 @@ def request(plan: ir.Plan) -> Section:
     }.get(plan.objective, plan.objective)
     facts = [("objective", aim)]
     for budget in plan.budgets:
-        limit = f"{budget.cost} at most {count(budget.limit)}"
+        limit = f"{budget.cost} at most {_exactly(budget.cost, budget.limit)}"
         facts.append(("budget", limit if budget.text == "" else f"{limit} ({budget.text})"))
     for cost, least, largest in plan.feasible:
-        facts.append(("reachable", f"{cost} from {count(least)} to {count(largest)}"))
+        reached = f"from {_exactly(cost, least)} to {_exactly(cost, largest)}"
+        facts.append(("reachable", f"{cost} {reached}"))
     facts += _training(plan)
     facts.append(
         ("search", f"{count(plan.considered)} designs at scope {plan.scope}, {_gap(plan)}")
@@ -149,10 +151,21 @@ def _limited(plan: ir.Plan) -> list[tuple[str, str, str, str]]:
     rows = []
     for budget in plan.budgets:
         if budget.before:
-            after, unit = planned_cost(plan, budget), "B" if budget.cost == "memory" else ""
-            shown = (scaled(budget.before, unit), scaled(after, unit))
+            after = planned_cost(plan, budget)
+            shown = (written(budget.cost, budget.before), written(budget.cost, after))
             rows.append((budget.cost, *shown, ratio(after, budget.before)))
     return rows
+
+
+def written(cost: str, value: float) -> str:
+    """An amount of a cost that the figures do not hold, with its unit."""
+    if BUDGETS[cost].timed:
+        return seconds(value * 1e-9)
+    return scaled(value, "B" if cost == "memory" else "")
+
+
+def _exactly(cost: str, value: float) -> str:
+    return written(cost, value) if BUDGETS[cost].timed else count(value)
 
 
 DEARER = 1.5

@@ -92,8 +92,7 @@ def slower(report: ir.Report) -> tuple[str, ...]:
     """A line for each engine that runs the rewritten model slower, beyond both spreads."""
     lines = []
     for timing in report.timings:
-        noise = timing.original_spread + timing.rewritten_spread
-        if timing.rewritten - timing.original > noise:
+        if timing.slower:
             lines.append(
                 f"SLOWER: {timing.ratio:.2f} times the original's time in {timing.engine} at "
                 f"batch {timing.batch}" + _other(report.alternative, timing)

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cerewrite import ir
-from cerewrite.budgets import BUDGETS, needs_times, parse_budgets, region_cost
+from cerewrite.budgets import BUDGETS, batches_for, parse_budgets, planned_cost, region_cost
 from cerewrite.budgets.latency import block_time
-from cerewrite.errors import UsageError
+from cerewrite.errors import PlanError, UsageError
+from cerewrite.planner import make_plan
+from cerewrite.planner.check import recount
+from cerewrite.reporter.planned import before_and_after, request
 from tests.planner import builders
 
 BLOCK = ir.BlockTimes(0, 1, (1, 4, 16, 64), (300.0, 300.0, 900.0, 14_000.0))
@@ -64,4 +67,24 @@ def test_without_a_profile_it_is_refused() -> None:
         parse_budgets("latency", analysis)
     with pytest.raises(UsageError, match="no measured times"):
         BUDGETS["latency"].region(analysis.regions[0].region)
-    assert needs_times("params,latency=2ms") and not needs_times(("params", "flops"))
+    assert batches_for("params,latency=2ms")["latency_batch"] == 1
+    assert batches_for("params,latency=2ms", latency=8)["latency_batch"] == 8
+    assert batches_for(("params", "flops")) == {"latency_batch": None, "memory_batch": None}
+
+
+def test_a_plan_states_what_was_and_is_recounted_when_edited() -> None:
+    analysis = dataclasses.replace(builders.analysis_of([timed_region()]), latency=200_000)
+    plan = make_plan(analysis, budget="latency=1.0x", measure="nu", min_width=4)
+    (budget,), (split,) = plan.budgets, plan.splits
+    assert budget.before == 200_000
+    before, after = (
+        region_cost("latency", timed_region(), m, widths)
+        for m, widths in ((1, (64, 64)), (split.multiplicity, split.widths))
+    )
+    assert planned_cost(plan, budget) == 200_000 + after - before <= budget.limit
+    more = dataclasses.replace(split, multiplicity=2 * split.multiplicity)
+    with pytest.raises(PlanError, match="latency, more than its budget"):
+        recount(dataclasses.replace(plan, splits=(more,)))
+    rows = {row[0]: row for row in before_and_after(plan).rows}
+    assert rows["latency"][1] == "200 us"
+    assert ("budget", "latency at most 200 us (latency=1.0x)") in request(plan).facts

@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 import cerewrite
 from cerewrite import ir
 from cerewrite.analysis.kept import COPIES
-from cerewrite.budgets import needs_kept, parse_budgets, planned_cost, region_cost
+from cerewrite.budgets import batches_for, parse_budgets, planned_cost, region_cost
 from cerewrite.errors import InfeasibleBudgetError, PlanError, UsageError
 from cerewrite.planner import check_plan
 from tests import models
@@ -119,7 +119,9 @@ def test_units_requests_and_what_they_need() -> None:
         parse_budgets("memory=1GiB", analysis)
     assert "GB" in caught.value.advice
     assert parse_budgets("params", analysis)[0].before == 0
-    assert needs_kept(["params", "memory=1GB"]) and not needs_kept("params,latency=2ms")
+    assert batches_for(["params", "memory=1GB"])["memory_batch"] == 32
+    assert batches_for("memory=1GB", memory=8)["memory_batch"] == 8
+    assert batches_for("params,latency=2ms")["memory_batch"] is None
     plain = builders.analysis_of([builders.chain_region("net", (64, 64), 8, 4)])
     with pytest.raises(UsageError, match="training batch"):
         parse_budgets("memory", plain)
@@ -137,3 +139,19 @@ def test_an_edited_plan_that_holds_too_much_is_refused() -> None:
     low = dataclasses.replace(plan.budgets[0], limit=plan.budgets[0].limit / 2)
     with pytest.raises(PlanError, match="memory, more than its budget"):
         check_plan(dataclasses.replace(plan, budgets=(low,)))
+
+
+def test_regions_alike_but_for_what_they_keep_are_planned_apart() -> None:
+    kept = (ir.Kept(32, 4, (4000, 4)), ir.Kept(32, 4, (4, 4000)))
+    regions = [
+        dataclasses.replace(builders.chain_region(name, (64, 64), 8, 4), kept=each)
+        for name, each in zip("ab", kept, strict=True)
+    ]
+    total = sum(region_cost("memory", y, 1, y.widths) for y in regions)
+    analysis = dataclasses.replace(builders.analysis_of(regions), memory=total)
+    plan = cerewrite.plan(analysis, budget=["params=3x", "memory=0.9x"], measure="nu")
+    spent = planned_cost(plan, plan.budgets[1])
+    assert 0.85 * total < spent <= plan.budgets[1].limit
+    first, second = (split.widths for split in plan.splits)
+    assert first[0] < first[1] and second[0] > second[1]
+    check_plan(plan)

@@ -5,6 +5,7 @@ import torch
 
 import cerewrite
 from cerewrite import ir
+from cerewrite.budgets import planned_cost
 from cerewrite.reporter.planned import compared_scopes
 from tests.models import ResidualNet, StagedNet, chain
 
@@ -61,6 +62,19 @@ def test_dual_gain_is_the_costs() -> None:
     plan = cerewrite.plan(analysed(StagedNet(channels=(16, 24))), objective="dual")
     (won,) = (item for item in plan.scopes if item.chosen)
     assert won.gain == plan.baseline.params / plan.planned.params
+
+
+@pytest.mark.parametrize("cost", ["memory", "latency"])
+def test_dual_gain_is_the_first_budgets_whatever_it_is(cost: str) -> None:
+    torch.manual_seed(0)
+    analysis = cerewrite.analyze(
+        StagedNet(channels=(16, 24)), IMAGE, scope="auto", memory_batch=4, latency_batch=1
+    )
+    plan = cerewrite.plan(analysis, objective="dual", budget=[f"{cost}=2x", "params=2x"])
+    (won,) = (item for item in plan.scopes if item.chosen)
+    budget = plan.budgets[0]
+    assert won.gain == budget.before / planned_cost(plan, budget)
+    assert won.gain != plan.baseline.params / plan.planned.params
 
 
 def test_records_survive_json() -> None:
