@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 Move = Callable[[Tensor], Tensor]
 """A linear map of points, ``[rows, points]`` to ``[rows, points]``."""
@@ -24,6 +25,7 @@ _NODES = 512
 _REACH = 8.0
 _ORDERS = 24
 _SMALLEST = 1e-12
+_JITTER = 1e-9
 
 
 def both(move: Move, moments: Tensor) -> Tensor:
@@ -101,29 +103,61 @@ def dual(function: Callable[..., Any] | None, field: Field) -> Field:
     if function is None:
         return field
     nodes, weights, hermite = _hermite()
-    covariance = field.sigma - torch.outer(field.mean, field.mean)
-    root = covariance.diagonal().clamp_min(_SMALLEST).sqrt()
+    c, root = _recomputed(_correlation, field)
     point = field.mean[:, None] + root[:, None] * nodes
     if not point.requires_grad:
         point = point.requires_grad_()
     value = function(point.clone())
     (slope,) = torch.autograd.grad(value.sum(), point, create_graph=True)
-    apart = 1.0 - torch.eye(len(root), dtype=root.dtype)
-    c = (covariance / (root[:, None] * root)).clamp(-1.0, 1.0) * apart + (1.0 - apart)
     sigma = _series(value, c, weights, hermite)
     theta = field.theta * _series(slope, c, weights, hermite)
     return Field(sigma, theta, value @ weights)
 
 
+def _recomputed(step: Callable[..., Any], *args: Any) -> Any:
+    """A step whose matrices are made again for the derivative instead of kept."""
+    return checkpoint(step, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+def _correlation(field: Field) -> tuple[Tensor, Tensor]:
+    """Correlations between points and standard deviations at them."""
+    covariance = field.sigma - torch.outer(field.mean, field.mean)
+    root = covariance.diagonal().clamp_min(_SMALLEST).sqrt()
+    c = (covariance / (root[:, None] * root)).clamp(-1.0, 1.0)
+    return c.masked_fill(torch.eye(len(root), dtype=torch.bool), 1.0), root
+
+
+class _Series(torch.autograd.Function):
+    """``sum_k a_k a_k' c^k`` by Horner's rule: a few matrices live, whatever the order."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, c: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
+        parts = values @ rows.T
+        total = (values * weights) @ values.T - parts @ parts.T
+        slope = torch.zeros_like(c)
+        for order in reversed(range(_ORDERS)):
+            slope.mul_(c).add_(total)
+            part = parts[:, order]
+            total.mul_(c).addr_(part, part)
+        ctx.save_for_backward(values, c, weights, rows, parts, slope)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        values, c, weights, rows, parts, slope = ctx.saved_tensors
+        both_ways = grads[0] + grads[0].T
+        rest = both_ways * c**_ORDERS
+        power, found = both_ways, torch.empty_like(parts)
+        for order in range(_ORDERS):
+            found[:, order] = power @ parts[:, order]
+            power = power * c
+        found -= rest @ parts
+        return rest @ (values * weights) + found @ rows, grads[0] * slope, None, None
+
+
 def _series(values: Tensor, c: Tensor, weights: Tensor, hermite: Tensor) -> Tensor:
-    parts = values @ (hermite * weights).T
-    rest = (values * weights) @ values.T
-    total, power = torch.zeros_like(c), torch.ones_like(c)
-    for order in range(_ORDERS):
-        term = torch.outer(parts[:, order], parts[:, order])
-        total, rest = total + term * power, rest - term
-        power = power * c
-    return total + rest * power
+    total: Tensor = _Series.apply(values, c, weights, hermite * weights)  # type: ignore[no-untyped-call]
+    return total
 
 
 @lru_cache(maxsize=1)
@@ -139,6 +173,11 @@ def _hermite() -> tuple[Tensor, Tensor, Tensor]:
 
 def batch_normed(field: Field, gain: float) -> Field:
     """A norm of each unit over all points: centred, scaled, its gradient projected likewise."""
+    found: Field = _recomputed(_batch_normed, field, gain)
+    return found
+
+
+def _batch_normed(field: Field, gain: float) -> Field:
     centred, kernel = both(_centre, field.sigma), both(_centre, field.theta)
     variance = centred.diagonal().mean().clamp_min(_SMALLEST)
     unit, kernel, count = centred / variance, kernel / variance, len(centred)
@@ -154,6 +193,11 @@ def _centre(field: Tensor) -> Tensor:
 
 def batch_normed_units(units: Tensor, gain: float) -> Tensor:
     """The same of samples of units, ``[units, points]``."""
+    found: Tensor = _recomputed(_normed_units, units, gain)
+    return found
+
+
+def _normed_units(units: Tensor, gain: float) -> Tensor:
     centred = _centre(units)
     variance = centred.square().mean(-1, keepdim=True).clamp_min(_SMALLEST)
     return math.sqrt(gain) * centred / variance.sqrt()
@@ -161,6 +205,12 @@ def batch_normed_units(units: Tensor, gain: float) -> Tensor:
 
 def draw(covariance: Tensor, noise: Tensor) -> Tensor:
     """Gaussian fields of a covariance, ``[samples, points]``, from standard normal noise."""
-    values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
+    symmetric = (covariance + covariance.T) / 2
+    jitter = _JITTER * float(symmetric.diagonal().mean().abs())
+    lower, failed = torch.linalg.cholesky_ex(symmetric + jitter * torch.eye(len(symmetric)))
+    if not bool(failed):
+        fields: Tensor = noise @ lower.T
+        return fields
+    values, vectors = torch.linalg.eigh(symmetric)
     root: Tensor = vectors * values.clamp_min(0.0).sqrt()
     return noise @ root.T

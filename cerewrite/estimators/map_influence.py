@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators.base import Assumption
 from cerewrite.estimators.fields import draw
-from cerewrite.estimators.map_walk import Value, Walk, examples_of
+from cerewrite.estimators.map_stem import examples_of
+from cerewrite.estimators.map_values import Value
+from cerewrite.estimators.map_walk import Walk
 from cerewrite.ir import TracedModel
 
 _ZERO = torch.zeros((), dtype=torch.float64)
@@ -46,10 +49,11 @@ def spatial_kappas(
         AnalysisError: if an operator has no rule for maps, maps are too large, or the tangent
             kernel is zero or infinite.
     """
-    examples = examples_of(traced, maps)
+    examples = examples_of(traced, maps, running=assumption.norms == "eval")
     with torch.enable_grad():
         walk = Walk(traced, model, maps[:examples], assumption)
-        values: dict[str, Value] = {}
+        values: dict[str, Any] = {}
+        last = {name: op.name for op in traced.ops for name in op.inputs}
         for op in traced.ops:
             if op.target == "output":
                 return _variances(walk, values[op.inputs[0]])
@@ -58,6 +62,9 @@ def spatial_kappas(
             elif op.target not in ("parameter", "constant"):
                 used = [values[name] for name in op.inputs if name in values]
                 values[op.name] = walk.step(op, used)
+                for name in op.inputs:
+                    if last[name] == op.name:
+                        values.pop(name, None)
     raise AssertionError("a trace has an output")
 
 
@@ -75,23 +82,21 @@ def _variances(walk: Walk, output: Value) -> list[tuple[frozenset[str], float]]:
     effects: dict[frozenset[str], Tensor] = {}
     signal = _ZERO
     for at, read in enumerate(walk.reads):
-        value = read.value
         forward, backward, shift = slopes[3 * at : 3 * at + 3]
-        if forward is not None and value.layers:
-            fields = value.units.detach()
+        if forward is not None and read.layers:
+            fields = read.units.detach()
             effect = ((fields @ forward) * fields).sum(1)
             effect = effect if shift is None else effect + fields @ shift
-            effects[value.layers] = effects.get(value.layers, _ZERO) + effect
-        if backward is not None and value.layers:
+            effects[read.layers] = effects.get(read.layers, _ZERO) + effect
+        if backward is not None and read.layers:
             sent = draw(backward, walk.noise(len(backward)))
-            signal = signal + (sent * value.units).sum()
-    leaves = [units for units, _ in walk.leaves.values()]
+            signal = signal + (sent * read.units).sum()
+    leaves = [leaf.units for leaf in walk.leaves.values()]
     found = torch.autograd.grad(signal, leaves, allow_unused=True)
-    for (name, (_, theta)), back in zip(walk.leaves.items(), found, strict=True):
+    for (name, leaf), back in zip(walk.leaves.items(), found, strict=True):
         if back is not None:
             key = frozenset({name})
-            effect = ((back @ theta.detach()) * back).sum(1)
-            effects[key] = effects.get(key, _ZERO) + effect
+            effects[key] = effects.get(key, _ZERO) + leaf.energy(back)
     return _by_class(effects)
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from cerewrite.errors import AnalysisError
 from cerewrite.estimators.base import Assumption
 from cerewrite.estimators.fields import (
     Field,
-    Move,
     batch_normed,
     batch_normed_units,
     convolved,
@@ -22,48 +18,17 @@ from cerewrite.estimators.fields import (
     dual,
     patches,
 )
+from cerewrite.estimators.map_norms import affine, group_normed, rescaled, running, shifted
+from cerewrite.estimators.map_pool import Maximum, average, moments, refused
+from cerewrite.estimators.map_stem import POINTS, Pixels, Samples, sizes
+from cerewrite.estimators.map_values import Leaf, Read, Value
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules import rule_for
 from cerewrite.oprules.weights import Weights
 
 _SAMPLES = 8192
 _ELEMENTS = 2**20
-POINTS = 512
-"""Points, positions times examples, that a value may have; batch norms see fewer examples."""
 _MAPS = {"conv1d": 1, "conv2d": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A unit over all points.
-
-    Attributes:
-        field: its moments.
-        units: samples of it, ``[samples, points]``.
-        shape: positions of one example.
-        layers: the layers that write into it.
-    """
-
-    field: Field
-    units: Tensor
-    shape: tuple[int, ...]
-    layers: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What a layer or a norm reads: a value, and its moments as they are read there."""
-
-    value: Value
-    field: Field
-
-
-def refused(reason: str) -> AnalysisError:
-    """Why there is no closed form on maps."""
-    return AnalysisError(
-        f"no spatial factor in closed form: {reason}",
-        advice="use --estimator jackknife, which measures it, or analytic, which takes 1",
-    )
 
 
 class Walk:
@@ -77,8 +42,9 @@ class Walk:
 
     Attributes:
         start: the input.
+        running: whether batch norms are on running statistics.
         reads: what layers and norms read, in execution order.
-        leaves: samples of what each layer writes, and its tangent kernel.
+        leaves: what each layer writes.
     """
 
     def __init__(
@@ -86,33 +52,38 @@ class Walk:
     ) -> None:
         self.standard = assumption.parametrization == "standard"
         self.gain = assumption.gain
+        self.running = assumption.norms == "eval"
         self.weights = Weights(model, standard=self.standard)
         self.layers = {layer.node: layer for layer in traced.layers}
         self.ops = {op.name: op for op in traced.ops}
         self.examples = len(maps)
         self.generator = torch.Generator().manual_seed(assumption.seed)
         self.reads: list[Read] = []
-        self.leaves: dict[str, tuple[Tensor, Tensor]] = {}
-        points = len(maps) * prod(maps.shape[2:])
+        self.leaves: dict[str, Leaf] = {}
+        points = len(maps) * sizes(traced)
         self.samples = min(_SAMPLES, _ELEMENTS // points)
-        self.start = self._input(maps)
+        self.start: Any = self._input(maps)
 
     def noise(self, points: int) -> Tensor:
         """Standard normal samples of fields."""
         return torch.randn(self.samples, points, generator=self.generator, dtype=torch.float64)
 
-    def _input(self, maps: Tensor) -> Value:
+    def _input(self, maps: Tensor) -> Value | Pixels:
         flat = maps.double().movedim(1, -1).reshape(-1, maps.shape[1])
+        flat = flat / flat.square().mean().sqrt()
+        if len(flat) > POINTS:
+            return Pixels(flat, tuple(maps.shape[2:]))
         sigma = flat @ flat.T / flat.shape[1]
-        sigma = sigma / sigma.diagonal().mean()
         units = draw(sigma, self.noise(len(sigma)))
         field = Field(sigma, torch.zeros_like(sigma), torch.zeros_like(sigma[0]))
         return Value(field, units, tuple(maps.shape[2:]), frozenset())
 
-    def step(self, op: Op, inputs: list[Value]) -> Value:
-        """One operator."""
+    def step(self, op: Op, inputs: list[Any]) -> Any:
+        """One operator, on values or on a large map's `Pixels` or `Samples`."""
         rule = rule_for(op)
         name = "" if rule is None else rule.name
+        if any(isinstance(x, Pixels | Samples) for x in inputs):
+            return self._large(op, name, inputs)
         if name == "add" and len(inputs) == 2 and inputs[0].shape == inputs[1].shape:
             a, b = inputs
             layers = a.layers | b.layers
@@ -124,49 +95,120 @@ class Walk:
             case "conv" | "linear":
                 return self._layer(op, x)
             case "pointwise":
-                units = x.units if op.function is None else op.function(x.units.clone())
-                return replace(x, field=dual(op.function, x.field), units=units)
+                return self._applied(op, x)
+            case "pool" if "max" in op.target:
+                return self._maximum(op, x)
             case "pool" | "mean":
                 return self._averaged(op, x)
             case "batch_norm" if "batch" in op.target:
-                gain = self._affine(op)
-                units = batch_normed_units(x.units, gain)
-                return replace(x, field=batch_normed(x.field, gain), units=units)
+                return self._normed(op, x)
             case "group_norm":
-                return self._group_normed(op, x)
+                return self._normed(op, x)
             case "identity":
                 return x
             case "flatten" if len(op.shape) == 2:
                 return x
         raise refused(f"'{op.target}' has no rule for maps")
 
-    def _affine(self, op: Op) -> float:
-        gain, shift, own = self.weights.affine(op)
-        if shift or own:
-            raise refused(f"'{op.target}' has shifts or a kernel of its own")
-        return gain
+    def _normed(self, op: Op, x: Value) -> Value:
+        """A batch norm, or a norm of each example by itself."""
+        fixed = running(self.weights, op) if self.running and "batch" in op.target else None
+        gain, shift = affine(self.weights, op) if fixed is None else fixed
+        if fixed is not None:
+            field, units = rescaled(x.field, x.units, gain)
+        elif "batch" in op.target:
+            field, units = batch_normed(x.field, gain), batch_normed_units(x.units, gain)
+        else:
+            field, units = group_normed(x.units, x.field, self._read(x), gain, self.examples)
+        field, units = shifted(field, units, shift, self.noise(1))
+        return Value(field, units, x.shape, x.layers)
 
     def _read(self, x: Value) -> Field:
         field = Field(*(_watched(m) for m in (x.field.sigma, x.field.theta, x.field.mean)))
-        self.reads.append(Read(x, field))
+        self.reads.append(Read(x.units, x.layers, field))
         return field
 
     def _layer(self, op: Op, x: Value) -> Value:
+        layer = self._drawn(op)
+        read = self._read(x)
+        (sigma, theta), shape = self._spread(op, layer, x, read)
+        return self._written(layer, sigma, theta, shape)
+
+    def _drawn(self, op: Op) -> Layer:
         layer = self.layers.get(op.name)
         if layer is None or layer.name in self.leaves:
             raise refused(f"'{op.name}' shares its weights or has none")
-        read = self._read(x)
-        (sigma, theta), shape = self._spread(op, layer, x, read)
+        return layer
+
+    def _scales(self, layer: Layer) -> tuple[float, float, float, float]:
+        """Gain, variance of the biases, weight of the layer's own kernel, and of its biases'."""
         gain = layer.gain if self.gain is None else self.gain
         bias = layer.bias_variance if self.gain is None else 0.0
         scale = float(layer.fan_in) if self.standard else gain
-        own = float(layer.bias) if self.standard else 0.0
+        return gain, bias, scale, float(layer.bias) if self.standard else 0.0
+
+    def _written(self, layer: Layer, sigma: Tensor, theta: Tensor, shape: tuple[int, ...]) -> Value:
+        """What a layer writes, given the means over what one output reads."""
+        gain, bias, scale, own = self._scales(layer)
         theta = scale * sigma + gain * theta + own
         sigma = gain * sigma + bias
         units = draw(sigma.detach(), self.noise(len(sigma))).requires_grad_()
-        self.leaves[layer.name] = (units, theta)
+        self.leaves[layer.name] = Leaf(units, theta)
         field = Field(sigma, theta, torch.zeros_like(sigma[0]))
         return Value(field, units, shape, frozenset({layer.name}))
+
+    def _large(self, op: Op, name: str, inputs: list[Any]) -> Any:
+        """One operator on a map too large for matrices."""
+        (x,) = inputs if len(inputs) == 1 else (None,)
+        match name:
+            case "conv" if isinstance(x, Pixels):
+                return self._first(op, x)
+            case "pointwise" if isinstance(x, Samples):
+                return x.applied(op)
+            case "batch_norm" if isinstance(x, Samples) and "batch" in op.target:
+                fixed = running(self.weights, op) if self.running else None
+                gain, shift = affine(self.weights, op) if fixed is None else fixed
+                return x.normed(gain, shift**0.5 * self.noise(1), fixed=fixed is not None)
+            case "pool" if isinstance(x, Samples) and "max" in op.target:
+                field, units, shape = x.pooled(op, self.examples)
+                return Value(field, units, shape, x.layers)
+            case "identity":
+                return x
+        raise refused(f"maps are too large for it in front of '{op.target}'")
+
+    def _first(self, op: Op, x: Pixels) -> Value | Samples:
+        """The first layer, on the input itself."""
+        layer = self._drawn(op)
+        index, shape = self._patches(op, x.shape)
+        root = x.read(index)
+        if len(root) <= POINTS:
+            sigma = root @ root.T
+            return self._written(layer, sigma, torch.zeros_like(sigma), shape)
+        gain, bias, scale, own = self._scales(layer)
+        ones = torch.ones_like(root[:, :1])
+        units = self.noise(root.shape[1]) @ root.T * gain**0.5 + self.noise(1) * bias**0.5
+        leaf = Leaf(
+            units.requires_grad_(), None, torch.cat([scale**0.5 * root, own**0.5 * ones], 1)
+        )
+        self.leaves[layer.name] = leaf
+        assert leaf.root is not None
+        slopes, names = torch.ones_like(units).detach(), frozenset({layer.name})
+        return Samples(leaf.units, slopes, leaf.root, shape, names)
+
+    def _applied(self, op: Op, x: Value) -> Value:
+        if op.function is None:
+            return x
+        point = x.units.detach().requires_grad_()
+        (slopes,) = torch.autograd.grad(op.function(point.clone()).sum(), point)
+        field, units = dual(op.function, x.field), op.function(x.units.clone())
+        return Value(field, units, x.shape, x.layers, x.field.theta, slopes)
+
+    def _maximum(self, op: Op, x: Value) -> Value:
+        pool = Maximum(op, x.shape, self.examples)
+        slopes = torch.ones_like(x.units) if x.slopes is None else x.slopes
+        before = x.field.theta if x.before is None else x.before
+        units, field = moments(pool, x.units, slopes, x.field, before)
+        return Value(field, units, pool.shape, x.layers)
 
     def _spread(
         self, op: Op, layer: Layer, x: Value, read: Field
@@ -180,6 +222,11 @@ class Walk:
                 m.view(self.examples, count, self.examples, count) for m in (read.sigma, read.theta)
             ]
             return [torch.einsum("apbp->ab", m) / count for m in blocks], ()
+        index, shape = self._patches(op, x.shape)
+        return [convolved(m, index) for m in (read.sigma, read.theta)], shape
+
+    def _patches(self, op: Op, positions: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+        """The points that a convolution's outputs read, and the shape of its map."""
         rank = _MAPS.get(op.target, 0)
         if not rank:
             raise refused(f"'{op.target}' has no rule for maps")
@@ -188,25 +235,12 @@ class Walk:
         flat = 2 - rank
         kernel, stride, dilation = ((1,) * flat + k for k in (weight, given[0], given[2]))
         padding = (0,) * flat + given[1]
-        shape = (1,) * flat + x.shape
-        index = patches(shape, self.examples, kernel, stride, padding, dilation)
-        return [convolved(m, index) for m in (read.sigma, read.theta)], op.shape[2:]
+        shape = (1,) * flat + positions
+        return patches(shape, self.examples, kernel, stride, padding, dilation), op.shape[2:]
 
     def _averaged(self, op: Op, x: Value) -> Value:
-        move, shape = _average(op, x.shape, self.examples)
+        move, shape = average(op, x.shape, self.examples)
         return Value(x.field.moved(move), move(x.units), shape, x.layers)
-
-    def _group_normed(self, op: Op, x: Value) -> Value:
-        gain, own, read = self._affine(op), x.field, self._read(x)
-        mean = read.mean.view(self.examples, -1).mean(1)
-        energy = read.sigma.diagonal().view(self.examples, -1).mean(1) - mean**2
-        shift, scale = (
-            per.repeat_interleave(prod(x.shape)) for per in (mean, (gain / energy).sqrt())
-        )
-        cross, ratio = torch.outer(shift, own.mean), torch.outer(scale, scale)
-        sigma = (own.sigma - cross - cross.T + torch.outer(shift, shift)) * ratio
-        field = Field(sigma, own.theta * ratio, (own.mean - shift) * scale)
-        return replace(x, field=field, units=(x.units - shift.detach()) * scale.detach())
 
 
 def _watched(matrix: Tensor) -> Tensor:
@@ -222,33 +256,3 @@ def _plain(op: Op, at: int, default: int, rank: int) -> tuple[int, ...]:
     if isinstance(found, str):
         raise refused(f"padding '{found}'")
     return (found,) * rank if isinstance(found, int) else (tuple(found) * rank)[:rank]
-
-
-def _average(op: Op, shape: tuple[int, ...], examples: int) -> tuple[Move, tuple[int, ...]]:
-    """An average over positions as a linear map of fields."""
-    outer = tuple(op.shape[2:])
-    if prod(outer) == 1 and ("avg" in op.target or op.target == "mean"):
-        return lambda m: m.view(len(m), examples, -1).mean(-1), outer
-    if op.target in ("avg_pool2d", "adaptive_avg_pool2d") and len(shape) == 2:
-        args, kwargs = op.args[1:], dict(op.kwargs or {})
-        pool = getattr(functional, op.target)
-
-        def move(m: Tensor) -> Tensor:
-            maps = m.reshape(-1, 1, *shape)
-            pooled: Tensor = pool(maps, *args, **kwargs)
-            return pooled.reshape(len(m), -1)
-
-        return move, outer
-    raise refused(f"'{op.target}' has no rule for maps")
-
-
-def examples_of(traced: TracedModel, maps: Tensor) -> int:
-    """How many examples are looked at: batch norms need several."""
-    rules = [rule_for(op) for op in traced.ops]
-    batched = any(rule is not None and rule.name == "batch_norm" for rule in rules)
-    positions = max(prod(op.shape[2:]) for op in traced.ops)
-    if positions * (2 if batched else 1) > POINTS:
-        raise refused(f"maps of {positions} positions are too large for it")
-    if batched and len(maps) < 2:
-        raise refused("batch norms need two examples")
-    return min(len(maps), POINTS // positions) if batched else 1

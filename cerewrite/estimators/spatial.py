@@ -14,7 +14,7 @@ from cerewrite.errors import AnalysisError
 from cerewrite.estimators.analytic import Analytic
 from cerewrite.estimators.base import Assumption, Corrections, Estimator, register
 from cerewrite.estimators.map_influence import spatial_kappas
-from cerewrite.estimators.map_walk import examples_of
+from cerewrite.estimators.map_stem import examples_of
 from cerewrite.ir import TracedModel
 
 
@@ -40,6 +40,7 @@ class Spatial(Estimator):
             AnalysisError: if the inputs are not one batch of maps with finite values, an operator
                 has no rule for maps, or maps have too many positions.
         """
+        _first_output(assumption.readout)
         maps = _maps(example_inputs)
         closed = Analytic().estimate(traced, model, None, assumption)
         classes = spatial_kappas(traced, model, maps, assumption)
@@ -54,16 +55,30 @@ class Spatial(Estimator):
             for at in closed.layers
             for rho in [factors.get(at.layer, 1.0)]
         )
-        seen = examples_of(traced, maps)
+        seen = examples_of(traced, maps, running=assumption.norms == "eval")
+        whose = "these examples alone" if assumption.norms == "train" else "running statistics"
         return Corrections(
             layers=layers,
             nu=None,
             assumptions=(
                 f"rho from the given inputs, scaled to mean square 1: second moments between all "
                 f"positions of {seen} example{'s' if seen > 1 else ''}; K is the first's",
-                "fields are Gaussian in front of activations; batch norms see these examples alone",
+                f"fields are Gaussian in front of activations; batch norms see {whose}",
+                "maxima by sampled fields, their derivatives those of averages; shifts as if "
+                "all units were alike",
+                "K is that of any channel of the first output: all are alike in this limit",
                 f"Var[log K] by one unit over drawn fields, seed {assumption.seed}: 5 % or so",
             ),
+        )
+
+
+def _first_output(readout: str) -> None:
+    """Refuse a read-out of another output than the first."""
+    output, _, channel = readout.partition(":")
+    if output not in ("", "0") or not (channel or "0").isdecimal():
+        raise AnalysisError(
+            f"the spatial factor is that of the first output, the read-out asks for '{readout}'",
+            advice="use --estimator jackknife or monte-carlo",
         )
 
 

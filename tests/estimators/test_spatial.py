@@ -11,16 +11,17 @@ from cerewrite.estimators import ESTIMATORS, Assumption, LayerCorrection
 from cerewrite.tracer import trace
 
 
-def chain(*, norm: bool = False, kernel: int = 3) -> nn.Module:
+def chain(*, norm: bool = False, kernel: int = 3, pool: nn.Module | None = None) -> nn.Module:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     width = 3
     for _ in range(2):
         conv = nn.Conv2d(width, 16, kernel, padding=kernel // 2, bias=False)
         layers += [conv, nn.BatchNorm2d(16) if norm else nn.Identity(), nn.ReLU()]
+        layers += [pool] if pool is not None and width == 3 else []
         width = 16
-    pool: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*layers, *pool, nn.Linear(16, 2, bias=False))
+    head: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, *head, nn.Linear(16, 2, bias=False))
 
 
 def maps(kind: str, examples: int = 4) -> Tensor:
@@ -46,8 +47,8 @@ def composed(layers: tuple[LayerCorrection, ...]) -> float:
     return nu - 1
 
 
-def measured(model: nn.Module, x: Tensor) -> tuple[float, float]:
-    assumption = Assumption(gain=2.0, draws=800, seed=3)
+def measured(model: nn.Module, x: Tensor, draws: int = 400, **options: Any) -> tuple[float, float]:
+    assumption = Assumption(gain=2.0, draws=draws, seed=3, **options)
     nu = ESTIMATORS["monte-carlo"].estimate(trace(model, x), model, x, assumption).nu
     assert nu is not None and nu.stderr is not None
     return nu.value, nu.stderr
@@ -56,7 +57,7 @@ def measured(model: nn.Module, x: Tensor) -> tuple[float, float]:
 @pytest.mark.parametrize("kind", ["white", "smooth", "constant"])
 def test_it_is_monte_carlos_nu(kind: str) -> None:
     model, x = chain(), maps(kind)
-    (nu, error), flat = measured(model, x), composed(layers_of(model, x, "analytic"))
+    (nu, error), flat = measured(model, x, 800), composed(layers_of(model, x, "analytic"))
     found = composed(layers_of(model, x))
     assert error < 0.12 * nu
     assert found == pytest.approx(nu, rel=0.1 + 2.5 * error / nu)
@@ -70,6 +71,69 @@ def test_batch_norms_hold_what_a_batch_shares() -> None:
     assert error < 0.12 * nu
     assert found == pytest.approx(nu, rel=0.3)
     assert composed(layers_of(model, x, "analytic")) > 1.6 * nu
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1)])
+@pytest.mark.parametrize("norm", [False, True])
+def test_maxima_over_windows(pool: nn.Module, norm: bool) -> None:
+    model, x = chain(norm=norm, pool=pool), maps("white", 4)
+    (nu, error), found = measured(model, x), composed(layers_of(model, x))
+    assert error < 0.12 * nu
+    assert found == pytest.approx(nu, rel=0.15 + 2.5 * error / nu)
+    assert composed(layers_of(model, x, "analytic")) > 1.25 * nu
+
+
+def test_a_stem_needs_no_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = chain(pool=nn.MaxPool2d(2)), maps("smooth", 1)
+    whole = layers_of(model, x)
+    monkeypatch.setattr("cerewrite.estimators.map_stem.POINTS", 9)
+    monkeypatch.setattr("cerewrite.estimators.map_walk.POINTS", 9)
+    for small, large in zip(layers_of(model, x), whole, strict=True):
+        assert small.kappa == pytest.approx(large.kappa, rel=0.12, abs=1e-4)
+
+
+def test_a_stem_of_a_large_map_is_monte_carlos() -> None:
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 12, 5, 2, 2), nn.BatchNorm2d(12), nn.ReLU())
+    body = nn.Sequential(nn.MaxPool2d(3, 3), nn.Conv2d(12, 12, 3), nn.BatchNorm2d(12), nn.ReLU())
+    model = nn.Sequential(stem, body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 2))
+    x = torch.randn(4, 3, 36, 36, generator=torch.Generator().manual_seed(1))
+    (nu, error), found = measured(model, x), composed(layers_of(model, x))
+    assert error < 0.12 * nu
+    assert found == pytest.approx(nu, rel=0.2)
+
+
+def test_running_statistics_scale_by_a_constant() -> None:
+    model, x = chain(norm=True), maps("smooth")
+    norm = model[1]
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None
+    norm.running_var.fill_(0.25)
+    nu, error = measured(model, x, norms="eval")
+    found = composed(layers_of(model, x, norms="eval"))
+    assert error < 0.12 * nu
+    assert found == pytest.approx(nu, rel=0.1 + 2.5 * error / nu)
+    assert found == pytest.approx(composed(layers_of(chain(), x)), rel=0.12)
+    assert found > 1.3 * composed(layers_of(model, x))
+
+
+def test_shifts_of_norms_are_taken_as_alike() -> None:
+    model, x = chain(norm=True), maps("white", 8)
+    norm = model[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.bias.data.normal_(0, 0.5, generator=torch.Generator().manual_seed(0))
+    (nu, error), found = measured(model, x), composed(layers_of(model, x))
+    assert error < 0.12 * nu
+    assert found == pytest.approx(nu, rel=0.4)
+    assert composed(layers_of(model, x, "analytic")) > 2 * nu
+    with pytest.raises(AnalysisError, match="parameters of its own in the standard"):
+        layers_of(model, x, parametrization="standard")
+
+
+def test_only_the_first_output_is_read() -> None:
+    model, x = chain(), maps("white")
+    assert layers_of(model, x, readout=":1") == layers_of(model, x)
+    with pytest.raises(AnalysisError, match="first output, the read-out asks for 'aux:1'"):
+        layers_of(model, x, readout="aux:1")
 
 
 def test_constant_maps_have_a_factor_of_one() -> None:
@@ -119,7 +183,7 @@ def test_refusals_say_why() -> None:
     large = torch.randn(1, 3, 40, 40)
     with pytest.raises(AnalysisError, match="too large"):
         layers_of(model, large)
-    with pytest.raises(AnalysisError, match="no rule for maps"):
-        layers_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), nn.Conv2d(8, 2, 1)), x)
+    with pytest.raises(AnalysisError, match="'adaptive_max_pool2d' has no rule for maps"):
+        layers_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveMaxPool2d(2), nn.Conv2d(8, 2, 1)), x)
     with pytest.raises(AnalysisError, match="two examples"):
         layers_of(chain(norm=True), x[:1])
