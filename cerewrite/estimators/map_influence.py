@@ -54,7 +54,10 @@ def spatial_kappas(
         walk = Walk(traced, model, maps[:examples], assumption)
         values: dict[str, Any] = {}
         last = {name: op.name for op in traced.ops for name in op.inputs}
+        needed = reached(traced)
         for op in traced.ops:
+            if op.name not in needed:
+                continue
             if op.target == "output":
                 return _variances(walk, values[op.inputs[0]])
             if op.target == "input":
@@ -66,6 +69,19 @@ def spatial_kappas(
                     if last[name] == op.name:
                         values.pop(name, None)
     raise AssertionError("a trace has an output")
+
+
+def reached(traced: TracedModel) -> frozenset[str]:
+    """Operators that the first output depends on, itself included."""
+    ops = {op.name: op for op in traced.ops}
+    output = next(op for op in traced.ops if op.target == "output")
+    found, stack = {output.name}, list(output.inputs[:1])
+    while stack:
+        name = stack.pop()
+        if name not in found:
+            found.add(name)
+            stack += ops[name].inputs
+    return frozenset(found)
 
 
 def _variances(walk: Walk, output: Value) -> list[tuple[frozenset[str], float]]:

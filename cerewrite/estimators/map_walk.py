@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -91,6 +92,9 @@ class Walk:
         if len(inputs) != 1:
             raise refused(f"'{op.target}' has no rule for maps")
         x = inputs[0]
+        if op.target == "detach":
+            still = replace(x.field, theta=torch.zeros_like(x.field.theta))
+            return Value(still, x.units.detach(), x.shape, x.layers)
         match name:
             case "conv" | "linear":
                 return self._layer(op, x)

@@ -13,7 +13,7 @@ from typing_extensions import override
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators.analytic import Analytic
 from cerewrite.estimators.base import Assumption, Corrections, Estimator, register
-from cerewrite.estimators.map_influence import spatial_kappas
+from cerewrite.estimators.map_influence import reached, spatial_kappas
 from cerewrite.estimators.map_stem import examples_of
 from cerewrite.ir import TracedModel
 
@@ -40,9 +40,10 @@ class Spatial(Estimator):
             AnalysisError: if the inputs are not one batch of maps with finite values, an operator
                 has no rule for maps, or maps have too many positions.
         """
-        _first_output(assumption.readout)
         maps = _maps(example_inputs)
         closed = Analytic().estimate(traced, model, None, assumption)
+        _first_output(assumption.readout, traced)
+        needed = reached(traced)
         classes = spatial_kappas(traced, model, maps, assumption)
         widths = {layer.name: layer.out_channels for layer in traced.layers}
         units = {layer.layer: layer.kappa * widths[layer.layer] for layer in closed.layers}
@@ -52,7 +53,9 @@ class Spatial(Estimator):
             factors |= dict.fromkeys(names, kappa / flat if flat > 0 else 1.0)
         layers = tuple(
             replace(at, rho=rho, kappa=at.kappa * rho)
-            for at in closed.layers
+            if layer.node in needed
+            else replace(at, kappa=0.0, note="refused: the output does not depend on it")
+            for at, layer in zip(closed.layers, traced.layers, strict=True)
             for rho in [factors.get(at.layer, 1.0)]
         )
         seen = examples_of(traced, maps, running=assumption.norms == "eval")
@@ -72,13 +75,20 @@ class Spatial(Estimator):
         )
 
 
-def _first_output(readout: str) -> None:
-    """Refuse a read-out of another output than the first."""
+def _first_output(readout: str, traced: TracedModel) -> None:
+    """Refuse a read-out of another output than the first, or of a channel that it has not."""
     output, _, channel = readout.partition(":")
     if output not in ("", "0") or not (channel or "0").isdecimal():
         raise AnalysisError(
             f"the spatial factor is that of the first output, the read-out asks for '{readout}'",
             advice="use --estimator jackknife or monte-carlo",
+        )
+    shapes = {op.name: op.shape for op in traced.ops}
+    shape = next(shapes[op.inputs[0]] for op in traced.ops if op.target == "output" and op.inputs)
+    if channel and len(shape) > 1 and int(channel) >= shape[1]:
+        raise AnalysisError(
+            f"the output has {shape[1]} channels, the read-out asks for {channel}",
+            advice=f"choose a channel from 0 to {shape[1] - 1}",
         )
 
 

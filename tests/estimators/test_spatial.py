@@ -10,6 +10,8 @@ from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption, LayerCorrection
 from cerewrite.tracer import trace
 
+FAULT_SEEDS = 12
+
 
 def chain(*, norm: bool = False, kernel: int = 3, pool: nn.Module | None = None) -> nn.Module:
     torch.manual_seed(0)
@@ -141,6 +143,16 @@ def test_constant_maps_have_a_factor_of_one() -> None:
     assert factors == pytest.approx([1.0, 1.0, 1.0], abs=0.1)
     white = [at.rho for at in layers_of(chain(kernel=1), maps("white"))]
     assert max(white[:2]) < 0.8
+
+
+def test_a_planted_fault_is_caught() -> None:
+    model, x = chain(kernel=1), maps("constant")[:, :, :2, :2].contiguous()
+    factors = [[at.rho for at in layers_of(model, x, seed=seed)[:2]] for seed in range(FAULT_SEEDS)]
+    rho = torch.tensor(factors).mean(1)
+    error = float(rho.std() / FAULT_SEEDS**0.5)
+    assert 4 * error < 0.05
+    assert abs(float(rho.mean()) - 1) < 3 * error
+    assert abs(1.05 * float(rho.mean()) - 1) > 3 * error
 
 
 def test_residual_streams_share_a_factor() -> None:
