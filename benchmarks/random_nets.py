@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cerewrite.oprules.activation import energy_moments
+from cerewrite.oprules.activation import evaluate, gaussian_grid
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -91,7 +91,8 @@ class Net(nn.Module):
         self.spec = spec
         make = ACTIVATIONS[spec.activation]
         self.act = make()
-        self.gain = 1.0 / energy_moments(make(), 1.0).forward
+        nodes, weights = gaussian_grid()
+        self.gain = 1.0 / float(weights @ evaluate(make(), nodes)[0] ** 2)
         getattr(self, f"_{spec.kind}")()
 
     def _norm(self, width: int) -> nn.Module:

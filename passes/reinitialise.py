@@ -76,7 +76,7 @@ class Reinitialise(Pass):
                 with torch.no_grad():
                     _draw(new, original, initialiser, generator, members[name])
                 drawn += 1
-        return PassResult(self.name, drawn > 0, f"{drawn} layers drawn")
+        return PassResult(self.name, f"{drawn} layers drawn")
 
     def ensures(self, session: Session) -> None:
         """Nothing is left undrawn."""

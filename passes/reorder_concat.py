@@ -34,7 +34,7 @@ class ReorderConcat(Pass):
             inner = layer.kernel if layer.op == "linear" else 1
             parts = tuple(m * widths[source] * inner for source in layer.sources)
             session.change(layer.name, partial(read_concatenation, parts=parts))
-        return PassResult(self.name, bool(found), f"{len(found)} readers of concatenations")
+        return PassResult(self.name, f"{len(found)} readers of concatenations")
 
     def ensures(self, session: Session) -> None:
         """No interior layer reads another member's channels."""

@@ -27,4 +27,4 @@ class ResizeNorm(Pass):
             m, width = change.split.multiplicity, change.width(module)
             session.change(module.name, partial(rule.resize, multiplicity=m, width=width))
             count += 1
-        return PassResult(self.name, count > 0, f"{count} per-channel modules resized")
+        return PassResult(self.name, f"{count} per-channel modules resized")

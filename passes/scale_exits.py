@@ -29,7 +29,7 @@ class ScaleExits(Pass):
     def apply(self, session: Session) -> PassResult:
         """Swap the exits of every changing region for their scaled twins."""
         if session.plan.exit_scale != "explicit":
-            return PassResult(self.name, False, "the factor is folded into the exits' weights")
+            return PassResult(self.name, "the factor is folded into the exits' weights")
         count = 0
         for change in session.changes:
             m = change.split.multiplicity
@@ -37,7 +37,7 @@ class ScaleExits(Pass):
                 if layer.role == "exit" and m > 1:
                     session.swap(layer.name, _scaled(session.get(layer.name), layer.name, m))
                     count += 1
-        return PassResult(self.name, count > 0, f"{count} exits scaled")
+        return PassResult(self.name, f"{count} exits scaled")
 
 
 def _scaled(module: nn.Module, name: str, members: int) -> nn.Module:

@@ -29,7 +29,7 @@ def split_layers(session: Session, name: str, op: str) -> PassResult:
         m, widths = change.split.multiplicity, change.split.widths
         session.change(layer.name, partial(rule.split, layer=layer, multiplicity=m, widths=widths))
         names.add(layer.name)
-    return PassResult(name, bool(names), f"{len(names)} {op} layers split")
+    return PassResult(name, f"{len(names)} {op} layers split")
 
 
 @register

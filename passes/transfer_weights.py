@@ -114,7 +114,7 @@ class TransferWeights(Pass):
     def apply(self, session: Session) -> PassResult:
         """Group, copy, fit."""
         if session.plan.weights != "transfer":
-            return PassResult(self.name, False, "the plan asks for fresh weights")
+            return PassResult(self.name, "the plan asks for fresh weights")
         seen = _look(session, self.calibration) if self.calibration is not None else _Seen()
         parts, kept = _group(session, seen)
         for part in parts.values():
@@ -124,7 +124,7 @@ class TransferWeights(Pass):
         details = f"{len(parts)} layers, {share:.0%} of the interiors' energy within members"
         if errors:
             details += f", mean held-out error of {len(errors)} fits {np.mean(errors):.2f}"
-        return PassResult(self.name, bool(parts), details)
+        return PassResult(self.name, details)
 
 
 _KNOWN = ("linear", "conv", "conv_transpose")

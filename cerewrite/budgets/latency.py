@@ -75,7 +75,7 @@ class RegionLatency:
         member = n @ np.asarray(self.profile.linear)
         for block in self.profile.blocks:
             member = member + block_time(block, np.sqrt(n[:, block.source] * n[:, block.target]))
-        table = self.profile.constant + np.multiply.outer(member, multiplicities)
+        table = np.multiply.outer(member, multiplicities)
         return np.asarray(np.ceil(np.minimum(table, float(LARGEST))), dtype=np.int64)
 
 

@@ -75,7 +75,6 @@ class Layer:
         gain: ``fan_in * Var[W]``, dimensionless (THEORY 1).
         bias_variance: variance of its biases, 0 without.
         rung: which tracer saw it.
-        swappable: whether the rewrite may replace its module.
     """
 
     name: str
@@ -92,7 +91,6 @@ class Layer:
     gain: float
     bias_variance: float
     rung: str
-    swappable: bool = True
 
     @property
     def fan_in(self) -> int:
@@ -214,12 +212,4 @@ class TracedModel:
         for parts in self.concatenations:
             for first, second in pairwise(parts):
                 graph.add_edge(first, second, key="concatenation")
-        return graph
-
-    def layer_graph(self) -> nx.DiGraph:
-        """The data-flow graph: operators as nodes, values as edges."""
-        graph = nx.DiGraph()
-        for op in self.ops:
-            graph.add_node(op.name, op=op)
-            graph.add_edges_from((source, op.name) for source in op.inputs)
         return graph

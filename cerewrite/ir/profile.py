@@ -24,13 +24,12 @@ class BlockTimes:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A region's latency as ``constant + m * (linear . n + sum of block times at n)``.
+    """A region's latency as ``m * (linear . n + sum of block times at n)``.
 
     Attributes:
         batch: examples per call.
         threads: threads that were used.
         machine: what was measured, for messages.
-        constant: nanoseconds that no split changes.
         linear: nanoseconds per channel of each class: entries, exits, norms, activations.
         blocks: the interior layers.
     """
@@ -38,7 +37,6 @@ class Profile:
     batch: int
     threads: int
     machine: str
-    constant: float
     linear: tuple[float, ...]
     blocks: tuple[BlockTimes, ...]
 

@@ -115,7 +115,6 @@ class _Timer:
                 batch=self._batch,
                 threads=torch.get_num_threads(),
                 machine=machine(),
-                constant=0.0,
                 linear=tuple(a + b for a, b in zip(linear, between, strict=True)),
                 blocks=tuple(
                     BlockTimes(*pair, tuple(times), tuple(times.values()))

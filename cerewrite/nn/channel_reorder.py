@@ -99,7 +99,17 @@ class ConcatenationReader(nn.Module):
         return output
 
 
-class ConcatConv1d(ConcatenationReader, nn.Conv1d):
+class _ConcatConv(ConcatenationReader):
+    """A grouped convolution that gathers its members' slices first."""
+
+    groups: int
+
+    def __init__(self, *args: Any, parts: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.reorder = ChannelReorder(parts, self.groups)
+
+
+class ConcatConv1d(_ConcatConv, nn.Conv1d):
     """A grouped `torch.nn.Conv1d` behind a `ChannelReorder`.
 
     Args:
@@ -108,12 +118,8 @@ class ConcatConv1d(ConcatenationReader, nn.Conv1d):
         kwargs: of `torch.nn.Conv1d`; its groups are the members.
     """
 
-    def __init__(self, *args: Any, parts: Sequence[int], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.reorder = ChannelReorder(parts, self.groups)
 
-
-class ConcatConv2d(ConcatenationReader, nn.Conv2d):
+class ConcatConv2d(_ConcatConv, nn.Conv2d):
     """A grouped `torch.nn.Conv2d` behind a `ChannelReorder`.
 
     Args:
@@ -127,12 +133,8 @@ class ConcatConv2d(ConcatenationReader, nn.Conv2d):
         torch.Size([1, 4, 3, 3])
     """
 
-    def __init__(self, *args: Any, parts: Sequence[int], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.reorder = ChannelReorder(parts, self.groups)
 
-
-class ConcatConv3d(ConcatenationReader, nn.Conv3d):
+class ConcatConv3d(_ConcatConv, nn.Conv3d):
     """A grouped `torch.nn.Conv3d` behind a `ChannelReorder`.
 
     Args:
@@ -140,10 +142,6 @@ class ConcatConv3d(ConcatenationReader, nn.Conv3d):
         parts: channels of each part of the input, all members together.
         kwargs: of `torch.nn.Conv3d`; its groups are the members.
     """
-
-    def __init__(self, *args: Any, parts: Sequence[int], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.reorder = ChannelReorder(parts, self.groups)
 
 
 class ConcatLinear(ConcatenationReader, BlockDiagonalLinear):

@@ -85,7 +85,7 @@ class Sampler:
         """The points for some leaves."""
         noisy = [leaf for leaf in leaves if leaf.deviation > 0]
         if len(noisy) <= 1:
-            nodes, weights, _ = gaussian_grid()
+            nodes, weights = gaussian_grid()
             return Space(tuple(noisy), weights, dict.fromkeys(noisy, nodes))
         if len(noisy) == 2:
             across, down, weights = _plane()

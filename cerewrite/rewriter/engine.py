@@ -20,12 +20,10 @@ class PassResult:
 
     Attributes:
         name: the pass.
-        modified: whether it changed anything; true to the fact.
         details: one sentence with figures.
     """
 
     name: str
-    modified: bool
     details: str
 
 

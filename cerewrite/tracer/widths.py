@@ -122,7 +122,6 @@ class Builder:
             gain=gain_of(weight, geometry),
             bias_variance=bias_variance_of(bias, geometry),
             rung=self._rung,
-            swappable=refusal is None,
         )
         self.found.append(_Found(layer, source, target))
         return target

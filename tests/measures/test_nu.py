@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from cerewrite.ir import Site
 from cerewrite.measures import (
     MEASURES,
-    compose,
     member_nu,
     model_measures,
-    region_nu,
     remaining_kappas,
 )
 from cerewrite.measures.nu import HUGE, inflation
+from tests.measures.composing import compose, region_nu
 from tests.planner.builders import analysis_of, chain_region, chain_sites, resnet
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import cerewrite
-from cerewrite.measures import region_nu
+from tests.measures.composing import region_nu
 
 
 class Branch(nn.Module):

@@ -19,7 +19,8 @@ from cerewrite.ir import (
     Rejection,
     Site,
 )
-from cerewrite.measures import compose, region_measures
+from cerewrite.measures import region_measures
+from tests.measures.composing import compose
 
 
 def chain_sites(

@@ -8,8 +8,8 @@ import pytest
 
 from cerewrite.errors import InfeasibleBudgetError
 from cerewrite.ir import Analysis
-from cerewrite.measures import region_nu
 from cerewrite.planner import check_plan, make_plan
+from tests.measures.composing import region_nu
 from tests.planner.builders import analysis_of, chain_region, resnet
 from tests.planner.exhaustive import count
 

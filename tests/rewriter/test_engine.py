@@ -24,7 +24,7 @@ def make(name: str, *after: str, broken: str = "") -> Pass:
         def method(self: Pass, session: Session) -> PassResult | None:
             if this == broken:
                 raise ValueError("no such luck")
-            return PassResult(name, False, "nothing") if this == "apply" else None
+            return PassResult(name, "nothing") if this == "apply" else None
 
         return method
 
@@ -85,7 +85,7 @@ def test_undrawn_weights_are_refused() -> None:
         name: ClassVar[str] = "forgetful"
 
         def apply(self, session: Session) -> PassResult:
-            return PassResult(self.name, False, "forgot")
+            return PassResult(self.name, "forgot")
 
     case = CASES["tokens"]
     with pytest.raises(RewriteError, match="left undrawn"):

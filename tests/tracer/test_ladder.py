@@ -25,7 +25,7 @@ def structure(traced: TracedModel) -> object:
     """What both rungs must agree on."""
     layers = [
         (x.name, x.op, x.sources, x.target, x.in_channels, x.out_channels, x.groups, x.kernel,
-         x.positions, x.bias, x.swappable)
+         x.positions, x.bias)
         for x in traced.layers
     ]  # fmt: skip
     widths = [
