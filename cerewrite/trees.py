@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -22,7 +23,6 @@ def tensors(tree: Any) -> list[Tensor]:
         tree: what a model takes or returns.
 
     Example:
-        >>> import torch
         >>> @dataclasses.dataclass
         ... class Output:
         ...     logits: Tensor
@@ -51,3 +51,26 @@ def _inside(leaf: Any) -> list[Any]:
     if isinstance(leaf, Mapping):
         return list(leaf.values())
     return list(vars(leaf).values()) if hasattr(leaf, "__dict__") else []
+
+
+def with_rows(tree: Any, rows: int, batch: int) -> Any:
+    """A tree at another batch size: tensors with ``rows`` rows have them repeated or cut.
+
+    Example:
+        >>> with_rows((torch.arange(2), 7), 2, 3)
+        (tensor([0, 1, 0]), 7)
+    """
+
+    def resize(leaf: Any) -> Any:
+        carries = isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == rows
+        return stretched(leaf, 0, batch) if carries else leaf
+
+    return pytree.tree_map(resize, tree)
+
+
+def stretched(tensor: Tensor, axis: int, size: int) -> Tensor:
+    """A tensor with ``size`` elements along an axis: its own, repeated or cut."""
+    if tensor.shape[axis] == size:
+        return tensor
+    index = torch.arange(size, device=tensor.device) % tensor.shape[axis]
+    return tensor.index_select(axis, index)

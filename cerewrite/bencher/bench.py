@@ -12,7 +12,8 @@ from cerewrite.bencher.engines import ENGINES, EngineRefusal, threads
 from cerewrite.errors import UsageError
 from cerewrite.exporter import ExampleInputs
 from cerewrite.ir import Timing
-from cerewrite.latency import evaluating, interleave
+from cerewrite.latency import interleave
+from cerewrite.modes import evaluating
 from cerewrite.registry import suggest
 
 BATCHES = (1, 16)
@@ -59,7 +60,7 @@ def bench(
     example = ExampleInputs.of(original, example_inputs)
     sized = {batch: example.resized(batch) for batch in batches}
     found: list[Timing] = []
-    with evaluating(original), evaluating(rewritten):
+    with evaluating(original, rewritten):
         for count in thread_counts:
             for engine in engines:
                 found += _measure(engine, (original, rewritten), example_inputs, sized, count, runs)

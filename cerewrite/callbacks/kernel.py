@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,13 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import UsageError
-
-_BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-)  # type: ignore[assignment]  # their common base is private to torch
+from cerewrite.modes import BATCH_NORMS, undisturbed
 
 
 def gram(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], seed: int = 0) -> Tensor:
@@ -52,7 +45,8 @@ def gram(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], seed: in
             "the model has no parameter that is trained and has values",
             advice="unfreeze its parameters, or build it on a real device",
         )
-    with _probing(model), torch.enable_grad():
+    norms = [m for m in model.modules() if m.training and isinstance(m, BATCH_NORMS)]
+    with undisturbed(model, on_batch=norms), torch.enable_grad():
         outputs = _read_out(model, probes, seed)
         rows = [
             torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
@@ -89,26 +83,3 @@ def _read_out(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], see
     vector = torch.randn(flat.shape[1], generator=generator, dtype=torch.float64)
     values: Tensor = flat @ (vector / vector.norm()).to(flat)
     return values
-
-
-@contextmanager
-def _probing(model: nn.Module) -> Iterator[None]:
-    """Batch norms as in training and without memory, all else in evaluation mode."""
-    flags = [(module, module.training) for module in model.modules()]
-    norms = [m for m, training in flags if training and isinstance(m, _BATCH_NORMS)]
-    momenta = [(norm, norm.momentum) for norm in norms]
-    kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    try:
-        model.eval()
-        for norm in norms:
-            norm.train().momentum = 0.0
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-        for norm, momentum in momenta:
-            norm.momentum = momentum
-        with torch.no_grad():
-            for buffer, value in kept:
-                buffer.copy_(value)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import ExampleInputs, call, named_tensors
-from cerewrite.exporter.quiet import evaluating, reason
+from cerewrite.exporter.quiet import reason
+from cerewrite.modes import undisturbed
 from cerewrite.rewriter.record import copy_sharing_record
 
 NEAR_ZERO = 1e-3
@@ -29,7 +30,7 @@ def blind_spots(model: nn.Module, example: ExampleInputs, seed: int) -> str:
 def silent_outputs(model: nn.Module, example: ExampleInputs, seed: int) -> tuple[str, ...]:
     """Names of the outputs that two random inputs do not change: parity on them says nothing."""
     draws = [example.drawn(2, seed + shift) for shift in (101, 202)]
-    with evaluating(model):
+    with undisturbed(model):
         pair = [named_tensors(call(model, draw), example.tensor_names()) for draw in draws]
     return tuple(
         name

@@ -20,8 +20,9 @@ from cerewrite.exporter.locate import first_difference
 from cerewrite.exporter.parity import compare, default_limit
 from cerewrite.exporter.placing import publish, staging
 from cerewrite.exporter.precision import cast, cast_inputs
-from cerewrite.exporter.quiet import evaluating, reason
+from cerewrite.exporter.quiet import reason
 from cerewrite.exporter.translate import write_onnx
+from cerewrite.modes import undisturbed
 
 
 def export_onnx(
@@ -143,7 +144,7 @@ def _write(
     metadata: Mapping[str, str],
 ) -> None:
     raised = example.raised()
-    with evaluating(model):
+    with undisturbed(model):
         try:
             outputs = call(model, raised.resized(raised.batch))
         except Exception as error:

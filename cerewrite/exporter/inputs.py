@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import ExportError
+from cerewrite.trees import stretched
 
 Arguments = tuple[Any, ...] | dict[str, Any]
 """Positional arguments, or keyword arguments by name."""
@@ -190,9 +191,7 @@ class ExampleInputs:
             if self.carries_batch(leaf):
                 wanted[0] = batch
             for axis, size in wanted.items():
-                if leaf.shape[axis] != size:
-                    index = torch.arange(size, device=leaf.device) % leaf.shape[axis]
-                    leaf = leaf.index_select(axis, index)
+                leaf = stretched(leaf, axis, size)
             resized.append(leaf)
         return resized
 

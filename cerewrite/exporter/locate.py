@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import Arguments, ExampleInputs, call
 from cerewrite.exporter.parity import relative_error
-from cerewrite.exporter.quiet import evaluating
 from cerewrite.exporter.runner import Array, Runner, as_array
+from cerewrite.modes import undisturbed
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -68,7 +68,7 @@ def first_difference(
     """
     proto = onnx.load(path, load_external_data=False)
     ends, operators = _ends(proto.graph)
-    with evaluating(model), _recording(model, ends) as outputs:
+    with undisturbed(model), _recording(model, ends) as outputs:
         call(model, arguments)
     wanted = {name: outputs[name] for name in ends if name in outputs}
     found = _inside(proto, path, example, arguments, [ends[name] for name in wanted])

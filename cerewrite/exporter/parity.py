@@ -16,8 +16,9 @@ from cerewrite import ir
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import Arguments, DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.precision import cast, cast_inputs, is_16_bit
-from cerewrite.exporter.quiet import evaluating, reason
+from cerewrite.exporter.quiet import reason
 from cerewrite.exporter.runner import Array, Runner, as_array
+from cerewrite.modes import undisturbed
 
 OTHERS: tuple[Callable[[int], int], ...] = (
     lambda size: 2 * size,
@@ -102,7 +103,7 @@ def compare(
     for batch, sizes, text in cases:
         arguments = example.drawn(batch, seed + batch, sizes)
         exact = cast_inputs(arguments, torch.float32) if wide else arguments
-        with evaluating(reference):
+        with undisturbed(reference):
             wanted = named_tensors(call(reference, exact), example.tensor_names())
         found = runner(example, arguments, f"{path.name} at batch {batch}")
         errors = (
@@ -122,7 +123,7 @@ def _other_sizes(model: nn.Module, example: ExampleInputs) -> dict[str, int]:
     for change in OTHERS:
         sizes = {symbol: change(size) for symbol, size in now.items()}
         try:
-            with evaluating(model):
+            with undisturbed(model):
                 call(model, example.resized(2, sizes))
         except Exception as error:
             tried.append(f"{sizes}: {reason(error, 100)}")

@@ -18,7 +18,8 @@ from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.layout import keep_members_first
 from cerewrite.exporter.placing import unwritable
-from cerewrite.exporter.quiet import reason, silenced
+from cerewrite.exporter.quiet import reason
+from cerewrite.modes import silenced
 
 Shape = tuple[int | str, ...]
 

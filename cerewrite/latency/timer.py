@@ -20,9 +20,11 @@ from cerewrite.ir import (
     TracedModel,
 )
 from cerewrite.latency.between import channel_times
-from cerewrite.latency.clocked import evaluating, nanoseconds, with_rows
+from cerewrite.latency.clocked import nanoseconds
 from cerewrite.latency.store import Store, machine
+from cerewrite.modes import evaluating
 from cerewrite.oprules.base import OPRULES, LayerRule
+from cerewrite.trees import with_rows
 
 GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Member widths at which interior layers are timed."""

@@ -10,19 +10,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cerewrite.modes import BATCH_NORMS
 from cerewrite.nn import MemberLayerNorm, MemberRMSNorm
 from cerewrite.surgery.keeping import agree, blank, cut, expect, fill, part
 from cerewrite.surgery.twins import has_own_forward, per_channel_twin
 
-_BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
+_INSTANCE_NORMS: tuple[type[nn.BatchNorm2d], ...] = (
     nn.InstanceNorm1d,
     nn.InstanceNorm2d,
     nn.InstanceNorm3d,
 )  # type: ignore[assignment]  # their common base is private to torch
+_KINDS = (*BATCH_NORMS, *_INSTANCE_NORMS)
 
 
 def resize_batch_norm(module: nn.Module, multiplicity: int, width: int) -> nn.Module:
@@ -31,7 +29,7 @@ def resize_batch_norm(module: nn.Module, multiplicity: int, width: int) -> nn.Mo
     Raises:
         RewriteError: if the module is no plain batch or instance norm.
     """
-    norm = expect(module, _BATCH_NORMS, forwards=True)
+    norm = expect(module, _KINDS, forwards=True)
     size = multiplicity * width
     resized = blank(_batch_norm_like(norm, size), norm)
     fill(resized, norm, size)
@@ -40,15 +38,15 @@ def resize_batch_norm(module: nn.Module, multiplicity: int, width: int) -> nn.Mo
 
 def batch_norm_member(module: nn.Module, index: int, multiplicity: int) -> nn.Module:
     """The norm of member ``index`` of a resized batch or instance norm."""
-    norm = expect(module, _BATCH_NORMS, forwards=True)
+    norm = expect(module, _KINDS, forwards=True)
     width = norm.num_features // multiplicity
     return cut(_batch_norm_like(norm, width), norm, **_own_settings(norm, part(index, width)))
 
 
 def _batch_norm_like(norm: nn.BatchNorm2d, size: int) -> nn.BatchNorm2d:
-    if has_own_forward(norm, _BATCH_NORMS):
+    if has_own_forward(norm, _KINDS):
         return per_channel_twin(norm, size, num_features=size)
-    kind = next(kind for kind in _BATCH_NORMS if isinstance(norm, kind))
+    kind = next(kind for kind in _KINDS if isinstance(norm, kind))
     options: dict[str, Any] = {
         "eps": norm.eps,
         "momentum": norm.momentum,

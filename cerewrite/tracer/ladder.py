@@ -11,9 +11,10 @@ from torch import nn
 from cerewrite.errors import TraceError
 from cerewrite.fingerprint import fingerprint
 from cerewrite.ir import Op, TracedModel
+from cerewrite.modes import silenced
 from cerewrite.tracer.export_rung import export_ops
 from cerewrite.tracer.recorder_rung import recorded_ops
-from cerewrite.tracer.subject import check_ready, evaluating, silenced
+from cerewrite.tracer.subject import check_ready, observed
 from cerewrite.tracer.symbolic_rung import symbolic_ops
 from cerewrite.tracer.whole import take_whole
 from cerewrite.tracer.widths import build_widths
@@ -59,7 +60,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
     reasons: list[str] = []
     for name, rung in LADDER:
         try:
-            with evaluating(model), silenced():
+            with observed(model), silenced():
                 ops = take_whole(rung(model, args, kwargs), model)
         except TraceError:
             raise
@@ -118,7 +119,7 @@ def _failure(
     """Tell a model that raises on these inputs from one that no tracer can follow."""
     shapes = ", ".join(str(tuple(leaf.shape)) for leaf in tensors((args, kwargs)))
     try:
-        with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with observed(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
             model(*args, **kwargs)
     except Exception as error:  # whatever the user's forward raises is the reason
         advice = "give inputs that the model accepts (--input SHAPE, or example_inputs())"

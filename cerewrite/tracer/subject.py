@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from cerewrite.errors import TraceError
+from cerewrite.modes import evaluating, without_fast_path
 
 _TABLES = ("_modules", "_parameters", "_buffers")
 
@@ -39,28 +38,22 @@ def check_ready(model: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def observed(model: nn.Module) -> Iterator[None]:
     """Eval mode for the time of a trace; flags and structure come back as they were.
 
     Raises:
         TraceError: if the forward added, removed or replaced submodules or parameters.
     """
-    flags = [(module, module.training) for module in model.modules()]
     tables = [
         (name, module, kind, dict(getattr(module, kind)))
         for name, module in model.named_modules()
         for kind in _TABLES
     ]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        model.eval()
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        changed = [_restored(*table) for table in tables]
-        for module, flag in flags:
-            module.training = flag
+    with evaluating(model), without_fast_path():
+        try:
+            yield
+        finally:
+            changed = [_restored(*table) for table in tables]
     found = next(filter(None, changed), None)
     if found is not None:
         raise TraceError(
@@ -83,15 +76,3 @@ def _restored(name: str, module: nn.Module, kind: str, before: dict[str, Any]) -
         (v, k) for v, k in (("adds", added), ("removes", gone), ("replaces", other)) if k
     )
     return f"it {verb} '{keys[0]}' in '{name or 'the model'}'"
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """A failing export prints its whole graph; keep the screen for what matters."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from cerewrite.errors import TrainingError, UsageError
+from cerewrite.modes import evaluating, modes_kept
 from cerewrite.registry import suggest
 from cerewrite.training.checkpoint import (
     Progress,
@@ -120,7 +121,7 @@ def distill(
         if file.exists():
             loop.resume(file)
     resumed = loop.progress.epoch
-    with _modes(student, teacher), _bar(epochs, resumed, progress) as advance:
+    with modes_kept(student), evaluating(teacher), _bar(epochs, resumed, progress) as advance:
         while loop.progress.epoch < epochs and not loop.exhausted(patience, tolerance):
             loop.epoch()
             advance(loop.progress)
@@ -231,20 +232,6 @@ class _Loop:
             "the student has its best weights again",
             advice="lower the learning rate, or look for values that are not finite in the data",
         )
-
-
-@contextlib.contextmanager
-def _modes(student: nn.Module, teacher: nn.Module) -> Iterator[None]:
-    """Teacher in evaluation mode; every module's flag is put back."""
-    flags = [
-        (module, module.training) for model in (student, teacher) for module in model.modules()
-    ]
-    teacher.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
 
 
 @contextlib.contextmanager

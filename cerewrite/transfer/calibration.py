@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,17 +11,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import UsageError
+from cerewrite.modes import BATCH_NORMS, undisturbed
 
 Inputs = tuple[Any, ...] | Mapping[str, Any]
 Visit = Callable[[nn.Module, Tensor, Tensor], None]
 """Called with a module, what it read and what it wrote."""
-
-_BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-)  # type: ignore[assignment]  # their common base is private to torch
 
 
 class _Enough(BaseException):
@@ -107,7 +101,8 @@ def visit(
         return hook
 
     try:
-        with undisturbed(model, norms), suppress(_Enough):
+        fresh = _tracking(model, norms)
+        with undisturbed(model, on_batch=fresh, learning=True), suppress(_Enough):
             for name in visits:
                 hooks.append(model.get_submodule(name).register_forward_hook(look(name)))
             _call(model, inputs)
@@ -130,38 +125,7 @@ def _call(model: nn.Module, inputs: Inputs) -> Any:
         ) from error
 
 
-@contextmanager
-def undisturbed(model: nn.Module, norms: Iterable[str] = ()) -> Iterator[None]:
-    """Evaluation mode without gradients; flags, buffers and random state are put back.
-
-    The batch norms named run on the batch's statistics and keep them.
-    """
-    modes = {module: module.training for module in model.modules()}
-    fresh = _tracking(model, norms)
-    momenta = {norm: norm.momentum for norm in fresh}
-    kept = [
-        (buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-        if not (module in fresh and name.startswith("running_"))
-    ]
-    try:
-        model.eval()
-        for norm in fresh:
-            norm.train().momentum = 1.0
-        with torch.no_grad(), torch.random.fork_rng():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for norm, momentum in momenta.items():
-            norm.momentum = momentum
-        with torch.no_grad():
-            for buffer, value in kept:
-                buffer.copy_(value)
-
-
 def _tracking(model: nn.Module, names: Iterable[str]) -> set[nn.BatchNorm2d]:
     """The batch norms among these modules that keep running statistics."""
     found = {model.get_submodule(name) for name in names}
-    return {norm for norm in found if isinstance(norm, _BATCH_NORMS) and norm.track_running_stats}
+    return {norm for norm in found if isinstance(norm, BATCH_NORMS) and norm.track_running_stats}

@@ -1,0 +1,126 @@
+"""Modules that are run and come back as they were: flags, buffers, random state."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import Tensor, nn
+
+BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+)  # type: ignore[assignment]  # their common base is private to torch
+"""Norms over a batch, which keep running statistics."""
+
+
+@contextlib.contextmanager
+def modes_kept(*models: nn.Module) -> Iterator[None]:
+    """Put the training flag of every submodule back.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> with modes_kept(layer):
+        ...     layer.eval().training
+        False
+        >>> layer.training
+        True
+    """
+    flags = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextlib.contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Every submodule in evaluation mode; the flags are put back."""
+    with modes_kept(*models):
+        for model in models:
+            model.eval()
+        yield
+
+
+@contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Attention as its modules write it: its fast path hides matrix products and layers."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def undisturbed(
+    model: nn.Module, *, on_batch: Collection[nn.BatchNorm2d] = (), learning: bool = False
+) -> Iterator[None]:
+    """Evaluation mode without gradients, of which nothing remains on the model.
+
+    Restored are the training flag of every submodule, every buffer that a forward call changed
+    or replaced, and the random state. Attention's fast path is off.
+
+    Args:
+        model: the model.
+        on_batch: batch norms of it that use the batch's statistics all the same.
+        learning: whether their running statistics become the batch's, and remain so.
+    """
+    own = set(on_batch)
+    momenta = [(norm, norm.momentum) for norm in own]
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if not (learning and module in own and name.startswith("running_"))
+    ]
+    try:
+        with evaluating(model), without_fast_path(), torch.no_grad(), _random_state_kept(model):
+            for norm in own:
+                norm.train().momentum = 1.0
+            yield
+    finally:
+        for norm, momentum in momenta:
+            norm.momentum = momentum
+        for module, name, buffer, value in buffers:
+            _restore(module, name, buffer, value)
+
+
+def _restore(module: nn.Module, name: str, buffer: Tensor, value: Tensor) -> None:
+    if not torch.equal(buffer, value):
+        with torch.no_grad():
+            buffer.copy_(value)
+    if getattr(module, name) is not buffer:
+        setattr(module, name, buffer)
+
+
+def _random_state_kept(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Generators of the CPU and of the model's own accelerators are put back."""
+    used = {parameter.device for parameter in model.parameters()}
+    return torch.random.fork_rng(devices=[device for device in used if device.type == "cuda"])
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Swallow what is printed, logged and warned: a failing export prints its whole graph."""
+    before = logging.root.manager.disable
+    sink = io.StringIO()
+    try:
+        logging.disable(logging.CRITICAL)
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
