@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import cerewrite
 from cerewrite import ir
 from cerewrite.cli.session import Session
 from cerewrite.errors import AnalysisError, UsageError
@@ -18,16 +17,16 @@ def explained(session: Session, model: str, layer: str, options: dict[str, Any])
     Raises:
         CerewriteError: see `cerewrite.analyze`.
     """
-    from cerewrite import tracer
+    from cerewrite import analysis, tracer
     from cerewrite.unwrapping import unwrap
 
     loaded, inputs = session.load(model)
+    module = unwrap(loaded.module)
     with session.clock("trace"):
-        traced = tracer.trace(unwrap(loaded.module), inputs)
+        traced = tracer.trace(module, inputs)
     try:
-        found = cerewrite.analyze(
-            loaded.module, inputs, clock=session.clock, progress=session.progress, **options
-        )
+        with session.clock("analyse"):
+            found = analysis.analyze(traced, module, inputs, progress=session.progress, **options)
     except AnalysisError as error:
         lines = list(refused_lines(traced, layer))
         if not lines:

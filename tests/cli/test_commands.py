@@ -1,0 +1,162 @@
+"""What the commands print and write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from cerewrite import artifacts, ir, saving
+from tests.cli.running import FILES, listing, run
+from tests.conftest import ROOT
+
+
+def test_help_names_every_command() -> None:
+    text = run("--help").output
+    commands = (
+        "analyze", "plan", "convert", "apply", "export", "verify", "bench", "explain", "list"
+    )  # fmt: skip
+    assert all(f"\n  {command}  " in text for command in commands)
+    for command in commands:
+        result = run(command, "--help")
+        assert result.exit_code == 0
+        assert result.output.startswith(f"Usage: main {command}")
+
+
+def test_analyze(model: Path) -> None:
+    result = run("analyze", "model.py")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    for text in ("nu", "kappa", "f_up", "f_dn", "traced by export"):
+        assert text in result.output
+    assert listing(model.parent) == {"model.py"}
+
+
+def test_analyze_writes_json_and_html(model: Path) -> None:
+    assert run("analyze", "model.py", "--json", "a.json", "--html", "a.html").exit_code == 0
+    analysis = artifacts.read_record(ir.Analysis, Path("a.json"))
+    assert analysis.model == "Sequential"
+    assert Path("a.html").read_text().lower().startswith("<!doctype html>")
+    again = run("analyze", "model.py", "--json", "a.json")
+    assert again.exit_code == 10
+    assert "a.json: exists" in again.stderr
+    assert run("analyze", "model.py", "--json", "a.json", "--force").exit_code == 0
+
+
+def test_json_on_standard_output_is_json_alone(model: Path) -> None:
+    model.write_text("print('loading')\n" + model.read_text())
+    result = run("analyze", "model.py", "--json", "-")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout.removeprefix("loading\n"))["model"] == "Sequential"
+    assert json.loads(run("plan", "model.py", "--out", "-").stdout[8:])["objective"] == "primal"
+
+
+def test_plan_apply_verify_export(model: Path) -> None:
+    assert run("plan", "model.py", "--out", "plan.json").exit_code == 0
+    plan = artifacts.read_record(ir.Plan, Path("plan.json"))
+    assert plan.splits
+    applied = run("apply", "plan.json", "model.py", "--out", "out")
+    assert applied.exit_code == 0, applied.output
+    assert "written to out" in applied.output
+    assert listing(Path("out")) == FILES
+    assert dataclasses.replace(saving.read_plan(Path("out")), renamed=()) == plan
+    verified = run("verify", "out")
+    assert verified.exit_code == 0
+    assert "passed  membership" in verified.output
+    assert "FAILED" not in verified.output
+    exported = run("export", "out", "--out", "net.onnx")
+    assert exported.exit_code == 0, exported.output
+    assert "parity at batch 7: passed" in exported.output
+    assert Path("net.onnx").stat().st_size > 0
+    assert run("export", "out", "--out", "net.onnx").exit_code == 10
+
+
+def test_convert(model: Path) -> None:
+    result = run("convert", "model.py", "--budget", "params", "--out", "out", "--onnx")
+    assert result.exit_code == 0, result.output
+    for text in ("Splits", "Checks", "Before and after", "relative error", "written to out"):
+        assert text in result.output
+    assert listing(Path("out")) == FILES | {artifacts.ONNX}
+    report = artifacts.read_record(ir.Report, Path("out") / artifacts.REPORT)
+    assert report.plan is not None
+    assert 0.99 <= report.plan.planned.params / report.plan.baseline.params <= 1
+    assert report.plan.planned.log_variance < report.plan.baseline.log_variance
+    assert [name for name, _ in report.seconds][0] == "load"  # noqa: RUF015
+    assert listing(model.parent) == {"model.py", "out"}
+
+
+def test_convert_without_a_folder_writes_nothing(model: Path) -> None:
+    result = run("convert", "model.py")
+    assert result.exit_code == 0
+    assert "nothing was written" in result.output
+    assert listing(model.parent) == {"model.py"}
+
+
+def test_dry_run_changes_and_writes_nothing(model: Path) -> None:
+    result = run("convert", "model.py", "--out", "out", "--onnx", "--dry-run")
+    assert result.exit_code == 0
+    assert "Splits" in result.output
+    assert "dry run" in result.output
+    assert listing(model.parent) == {"model.py"}
+
+
+def test_quiet_prints_nothing(model: Path) -> None:
+    result = run("convert", "model.py", "--out", "out", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+    assert run("verify", "out", "-q").output == ""
+
+
+def test_force_replaces_an_earlier_conversion_only(model: Path) -> None:
+    assert run("convert", "model.py", "--out", "out", "-q").exit_code == 0
+    assert run("convert", "model.py", "--out", "out", "-q").exit_code == 10
+    assert run("convert", "model.py", "--out", "out", "-q", "--force", "--seed", 2).exit_code == 0
+    assert saving.read_plan(Path("out")).seed == 2
+    Path("out", "notes.txt").write_text("mine")
+    assert run("convert", "model.py", "--out", "out", "-q", "--force").exit_code == 10
+    assert Path("out", "notes.txt").read_text() == "mine"
+
+
+def test_same_seed_same_bytes(model: Path) -> None:
+    for name in ("first", "second"):
+        assert run("convert", "model.py", "--out", name, "-q").exit_code == 0
+    for name in (artifacts.PLAN, artifacts.WEIGHTS, artifacts.MODULE):
+        assert Path("first", name).read_bytes() == Path("second", name).read_bytes()
+
+
+def test_bench(model: Path) -> None:
+    assert (
+        run("convert", "model.py", "--bench", "--runs", 5, "--batch", 2, "--out", "d").exit_code
+        == 0
+    )
+    report = json.loads((model.parent / "d" / artifacts.REPORT).read_text())
+    assert [t["engine"] for t in report["timings"]] == ["eager", "onnxruntime"]
+    result = run("bench", "d", "--engine", "eager", "--batch", 3, "--runs", 5, "--json", "t.json")
+    assert result.exit_code == 0
+    assert "eager, batch 3" in result.output and "times the original" in result.output
+    (timing,) = json.loads((model.parent / "t.json").read_text())
+    assert timing["runs"] == 5 and timing["original"] > 0
+    assert run("bench", "nowhere").exit_code != 0
+
+
+def test_list() -> None:
+    result = run("list")
+    assert result.exit_code == 0
+    for title, name in (
+        ("operators:", "conv"),
+        ("estimators:", "analytic"),
+        ("budgets:", "params"),
+        ("measures:", "nu"),
+        ("passes:", "split_conv"),
+    ):
+        assert f"{title}\n" in result.output
+        assert f"\n  {name} " in result.output
+
+
+def test_module_runs_as_a_program(model: Path) -> None:
+    command = [sys.executable, "-m", "cerewrite", "plan", str(model), "--out", "-"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["objective"] == "primal"
+    assert result.stderr == ""

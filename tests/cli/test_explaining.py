@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.running import run
+
+
+def test_explain(model: Path) -> None:
+    result = run("explain", "model.py", "2")
+    assert result.exit_code == 0
+    for text in ("2: width 64", "kappa", "f_up", "region", "interior"):
+        assert text in result.output
+    readout = run("explain", "model.py", "8").output
+    assert "refused at 8" in readout
+    assert "exit" in readout
+
+
+def test_explain_an_unknown_layer(model: Path) -> None:
+    result = run("explain", "model.py", "layer9")
+    assert result.exit_code == 2
+    assert "has no layer 'layer9'" in result.stderr
