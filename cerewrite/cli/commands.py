@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 import cerewrite
-from cerewrite import artifacts, ir
+from cerewrite import artifacts, ir, loader
 from cerewrite.cli import options as opt
-from cerewrite.cli.exporting import TRITON, Repository, export, onnx_options, onnx_request
+from cerewrite.cli.exporting import ONNX, TRITON, WANTED, Repository, export, onnx_request
 from cerewrite.cli.group import Group
 from cerewrite.cli.mapping import landscape
 from cerewrite.cli.requests import check_budget, take_batches
@@ -42,7 +42,7 @@ def analyze(model: str, json: str | None, html: str | None, force: bool, **optio
     session = Session.start(options, silent=json == "-")
     for path in (json, html):
         check_file(path, force=force)
-    analysis = _analysis(session, model, options)
+    analysis = session.analyze(model, options)
     if json:
         write_text(json, ir.dumps(analysis), force=force)
     if html:
@@ -80,10 +80,12 @@ def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
 @opt.DRAWING
 @opt.CALIBRATION
 @opt.folder_option(required=False)
-@onnx_options(switch=True)
+@WANTED
+@ONNX
 @TRITON
-@opt.bench_options(switch=True)
-@click.option("--dry-run", is_flag=True, help="Plan only; change and write nothing.")
+@opt.switch("--bench", description="Time both models; the report shows it.")
+@opt.BENCH
+@opt.switch("--dry-run", description="Plan only; change and write nothing.")
 @opt.FORCE
 @opt.RUN
 def convert(
@@ -117,19 +119,17 @@ def convert(
     check_budget(options["budget"])
     loaded, inputs = session.load(model)
     repository = Repository.of(triton, name, loaded.module, force=force)
-    result = cerewrite.convert(
-        loaded.module,
+    result = _convert(
+        session,
+        loaded,
         inputs,
         out=out,
         overwrite=force,
         onnx=request if onnx else False,
-        source=loaded.spec,
-        clock=session.clock,
-        progress=session.progress,
         bench=asked if bench else False,
+        progress=session.progress,
         **options,
     )
-    _print(session, result.report)
     if repository is not None:
         repository.write(session, result.model, inputs, **request)
     if out or repository is None:
@@ -142,7 +142,8 @@ def convert(
 @opt.INPUT
 @opt.CALIBRATION
 @opt.folder_option(required=True)
-@onnx_options(switch=True)
+@WANTED
+@ONNX
 @opt.FORCE
 @opt.RUN
 def apply(plan: str, model: str, out: str, onnx: bool, force: bool, **options: Any) -> None:
@@ -157,18 +158,16 @@ def apply(plan: str, model: str, out: str, onnx: bool, force: bool, **options: A
     artifacts.check_target(out, folder=True, overwrite=force)
     made = artifacts.read_record(ir.Plan, Path(plan))
     loaded, inputs = session.load(model)
-    result = cerewrite.convert(
-        loaded.module,
+    _convert(
+        session,
+        loaded,
         inputs,
         plan=made,
         out=out,
         overwrite=force,
         onnx=request if onnx else False,
         calibration=options["calibration"],
-        source=loaded.spec,
-        clock=session.clock,
     )
-    _print(session, result.report)
     session.say(f"\nwritten to {out}")
 
 
@@ -207,7 +206,7 @@ def verify(folder: str, **options: Any) -> None:
 @main.command()
 @click.argument("folder")
 @opt.INPUT
-@opt.bench_options(switch=False)
+@opt.BENCH
 @opt.file_option("--json", "Write the timings as JSON; - for standard output.")
 @opt.FORCE
 @opt.RUN
@@ -258,20 +257,24 @@ def list_() -> None:
         click.echo(line)
 
 
-def _analysis(session: Session, model: str, options: dict[str, Any]) -> ir.Analysis:
-    loaded, inputs = session.load(model)
-    return cerewrite.analyze(
-        loaded.module, inputs, clock=session.clock, progress=session.progress, **options
-    )
-
-
 def _plan(session: Session, model: str, options: dict[str, Any]) -> ir.Plan:
     check_budget(options["budget"])
     ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
     ours |= {"seed": options["seed"], **take_batches(options)}
-    analysis = _analysis(session, model, ours)
+    analysis = session.analyze(model, ours)
     with session.clock("plan"):
         return cerewrite.plan(analysis, **options)
+
+
+def _convert(
+    session: Session, loaded: loader.Loaded, inputs: loader.Inputs, **options: Any
+) -> cerewrite.Conversion:
+    """Convert a model that was loaded, and print the report."""
+    result = cerewrite.convert(
+        loaded.module, inputs, source=loaded.spec, clock=session.clock, **options
+    )
+    _print(session, result.report)
+    return result
 
 
 def _print(session: Session, record: ir.Analysis | ir.Plan | ir.Report) -> None:

@@ -12,7 +12,6 @@ import click
 import cerewrite
 from cerewrite import ir, loader, saving, serving
 from cerewrite.cli import options as opt
-from cerewrite.cli.options import Decorator, _all
 from cerewrite.cli.session import Session, check_file
 from cerewrite.errors import UsageError
 
@@ -36,49 +35,37 @@ def _axes(
     return found
 
 
-def onnx_options(*, switch: bool) -> Decorator:
-    """What an ONNX file is to be; ``--onnx`` where one is optional."""
-    options = [
-        click.option(
-            "--opset",
-            type=click.IntRange(1),
-            default=20,
-            show_default=True,
-            help="ONNX operator set.",
-        ),
-        click.option(
-            "--dynamic",
-            "dynamic_axes",
-            multiple=True,
-            metavar="NAME:AXIS",
-            callback=_axes,
-            help="A further axis that may vary: image:2, or image:2=height. Repeatable.",
-        ),
-        click.option("--float16", is_flag=True, help="Export in half precision."),
-        click.option(
-            "--external-data", is_flag=True, help="Weights in a file of their own, however small."
-        ),
-    ]
-    flag = click.option("--onnx", is_flag=True, help="Write and prove model.onnx as well.")
-    return _all([flag, *options] if switch else options)
+ONNX = opt.together(
+    opt.number("--opset", "ONNX operator set.", default=20),
+    opt.repeatable(
+        "--dynamic",
+        "dynamic_axes",
+        "NAME:AXIS",
+        "A further axis that may vary: image:2, or image:2=height.",
+        callback=_axes,
+    ),
+    opt.switch("--float16", description="Export in half precision."),
+    opt.switch("--external-data", description="Weights in a file of their own, however small."),
+)
+"""What an ONNX file is to be."""
+
+WANTED = opt.switch("--onnx", description="Write and prove model.onnx as well.")
 
 
 def onnx_request(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what `onnx_options` gave out of ``options``, as options of the exporter."""
+    """Take what `ONNX` gave out of ``options``, as options of the exporter."""
     request = {name: options.pop(name) for name in ("opset", "dynamic_axes", "float16")}
     return {**request, "external_data": options.pop("external_data") or None}
 
 
-TRITON = _all(
-    [
-        click.option(
-            "--triton",
-            type=click.Path(),
-            metavar="DIR",
-            help="Write NAME/1/model.onnx and NAME/config.pbtxt to this model repository.",
-        ),
-        click.option("--name", help="NAME in the repository.  [default: the model's class]"),
-    ]
+TRITON = opt.together(
+    click.option(
+        "--triton",
+        type=click.Path(),
+        metavar="DIR",
+        help="Write NAME/1/model.onnx and NAME/config.pbtxt to this model repository.",
+    ),
+    click.option("--name", help="NAME in the repository.  [default: the model's class]"),
 )
 
 
@@ -121,7 +108,7 @@ class Repository:
 @click.argument("target")
 @opt.INPUT
 @opt.file_option("--out", "ONNX file to write.")
-@onnx_options(switch=False)
+@ONNX
 @TRITON
 @opt.FORCE
 @opt.RUN

@@ -6,13 +6,11 @@ from typing import Any
 
 import click
 
-import cerewrite
 from cerewrite import ir
 from cerewrite.cli import options as opt
 from cerewrite.cli.requests import check_budget, take_batches
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import UsageError
-from cerewrite.measures import DEFAULT, MEASURES
 from cerewrite.registry import suggest
 
 
@@ -21,20 +19,13 @@ from cerewrite.registry import suggest
 @click.option("--region", required=True, metavar="NAME", help="The region; see analyze.")
 @opt.INPUT
 @opt.ANALYSIS
-@click.option(
+@opt.text(
     "--budget",
+    "BUDGET",
+    "The limit of the whole model; all other regions stay as they are.",
     default="params",
-    show_default=True,
-    metavar="BUDGET",
-    help="The limit of the whole model; all other regions stay as they are.",
 )
-@click.option(
-    "--measure",
-    type=click.Choice(list(MEASURES)),
-    default=DEFAULT,
-    show_default=True,
-    help="What is mapped.",
-)
+@opt.measure_option("What is mapped.")
 @opt.file_option("--json", "Write the landscape as JSON; - for standard output.")
 @opt.file_option("--html", "Write it as one HTML page with a picture.")
 @opt.FORCE
@@ -61,16 +52,7 @@ def landscape(
     for path in (json, html):
         check_file(path, force=force)
     check_budget([budget])
-    batches: dict[str, Any] = {**take_batches({"budget": budget})}
-    loaded, inputs = session.load(model)
-    analysis = cerewrite.analyze(
-        loaded.module,
-        inputs,
-        clock=session.clock,
-        progress=session.progress,
-        **batches,
-        **options,
-    )
+    analysis = session.analyze(model, options | take_batches({"budget": budget}))
     found = _region(analysis, region)
     limits = parse_budgets(budget, analysis)
     if len(limits) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -41,7 +41,9 @@ def _designs(
     return held
 
 
-def _all(decorators: Sequence[Decorator]) -> Decorator:
+def together(*decorators: Decorator) -> Decorator:
+    """Several options as one decorator, listed in this order."""
+
     def decorate(command: Command) -> Command:
         for decorator in reversed(decorators):
             command = decorator(command)
@@ -50,192 +52,182 @@ def _all(decorators: Sequence[Decorator]) -> Decorator:
     return decorate
 
 
-RUN = _all(
-    [
-        click.option("--threads", type=click.IntRange(1), help="Threads that torch may use."),
-        click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
-        click.option("-v", "--verbose", is_flag=True, help="Print every row, cut nothing."),
-    ]
+def choice(flag: str, choices: Iterable[str], description: str, *, default: str) -> Decorator:
+    """An option with one of a few values."""
+    return click.option(
+        flag,
+        type=click.Choice(list(choices)),
+        default=default,
+        show_default=True,
+        help=description,
+    )
+
+
+def text(flag: str, metavar: str, description: str, *, default: str, **more: Any) -> Decorator:
+    """An option with a word that is checked later, or by ``callback``."""
+    return click.option(
+        flag, default=default, show_default=True, metavar=metavar, help=description, **more
+    )
+
+
+def number(flag: str, description: str, *, default: int | None = None, least: int = 1) -> Decorator:
+    """An option with a whole number, ``least`` or more."""
+    return click.option(
+        flag,
+        type=click.IntRange(least),
+        default=default,
+        show_default=default is not None,
+        help=description,
+    )
+
+
+def repeatable(flag: str, name: str, metavar: str, description: str, **more: Any) -> Decorator:
+    """An option that may be given several times."""
+    return click.option(
+        flag, name, multiple=True, metavar=metavar, help=f"{description} Repeatable.", **more
+    )
+
+
+def switch(*flags: str, description: str) -> Decorator:
+    """An option without a value."""
+    return click.option(*flags, is_flag=True, help=description)
+
+
+def measure_option(description: str) -> Decorator:
+    """``--measure NAME``."""
+    return choice("--measure", MEASURES, description, default=DEFAULT)
+
+
+RUN = together(
+    number("--threads", "Threads that torch may use."),
+    switch("-q", "--quiet", description="Print nothing but errors."),
+    switch("-v", "--verbose", description="Print every row, cut nothing."),
 )
 
-INPUT = _all(
-    [
-        click.option(
-            "--input",
-            "shapes",
-            multiple=True,
-            metavar="SHAPE",
-            callback=_shapes,
-            help="Example input, batch first: 1,3,224,224 or 1,128:int64 or name=1,16. "
-            "Repeatable. Default: the model file's example_inputs().",
-        ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw."),
-    ]
+INPUT = together(
+    repeatable(
+        "--input",
+        "shapes",
+        "SHAPE",
+        "Example input, batch first: 1,3,224,224 or 1,128:int64 or name=1,16; by default the "
+        "model file's example_inputs().",
+        callback=_shapes,
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw."),
 )
 
 ANALYSIS_NAMES = (
     "estimator", "parametrization", "gain", "scope", "draws", "precision", "readout", "norms"
 )  # fmt: skip
 
-ANALYSIS = _all(
-    [
-        click.option(
-            "--estimator",
-            default="analytic",
-            show_default=True,
-            metavar="NAME",
-            help="How corrections are estimated; see `cerewrite list`.",
-        ),
-        click.option(
-            "--parametrization",
-            type=click.Choice(["ntk", "standard"]),
-            default="ntk",
-            show_default=True,
-            help="Scale-free, or as an optimiser sees the parameters.",
-        ),
-        click.option(
-            "--gain",
-            default="as-built",
-            show_default=True,
-            metavar="GAIN",
-            help="fan_in * Var[weight] to assume: as-built, he, or a number.",
-        ),
-        click.option(
-            "--scope",
-            type=click.Choice(["block", "stage", "network", "auto"]),
-            default="block",
-            show_default=True,
-            help="How far a region may reach; auto compares the three.",
-        ),
-        click.option(
-            "--draws",
-            type=click.IntRange(1),
-            help="Initialisations that a measuring estimator draws.  [default: its own]",
-        ),
-        click.option(
-            "--precision",
-            type=click.FloatRange(0, min_open=True),
-            help="Relative standard error of nu at which Monte-Carlo stops.",
-        ),
-        click.option(
-            "--readout",
-            default="",
-            metavar="OUTPUT",
-            help="Output, channel or both that nu is read at: logits, :3, logits:3.",
-        ),
-        click.option(
-            "--norms",
-            type=click.Choice(["train", "eval"]),
-            default="train",
-            show_default=True,
-            help="Batch norms on the batch's or on the running statistics.",
-        ),
-    ]
+ANALYSIS = together(
+    text(
+        "--estimator",
+        "NAME",
+        "How corrections are estimated; see `cerewrite list`.",
+        default="analytic",
+    ),
+    choice(
+        "--parametrization",
+        ("ntk", "standard"),
+        "Scale-free, or as an optimiser sees the parameters.",
+        default="ntk",
+    ),
+    text(
+        "--gain",
+        "GAIN",
+        "fan_in * Var[weight] to assume: as-built, he, or a number.",
+        default="as-built",
+    ),
+    choice(
+        "--scope",
+        ("block", "stage", "network", "auto"),
+        "How far a region may reach; auto compares the three.",
+        default="block",
+    ),
+    number("--draws", "Initialisations that a measuring estimator draws.  [default: its own]"),
+    click.option(
+        "--precision",
+        type=click.FloatRange(0, min_open=True),
+        help="Relative standard error of nu at which Monte-Carlo stops.",
+    ),
+    click.option(
+        "--readout",
+        default="",
+        metavar="OUTPUT",
+        help="Output, channel or both that nu is read at: logits, :3, logits:3.",
+    ),
+    choice(
+        "--norms",
+        ("train", "eval"),
+        "Batch norms on the batch's or on the running statistics.",
+        default="train",
+    ),
 )
 
-PLAN = _all(
-    [
-        click.option(
-            "--budget",
-            multiple=True,
-            default=("params",),
-            show_default=True,
-            metavar="BUDGET",
-            help="params, params=0.5x, params=10M, flops=1.2G, latency=5ms, memory=2GB. "
-            "Repeatable; all must hold.",
-        ),
-        click.option(
-            "--latency-batch",
-            type=click.IntRange(1),
-            help="Examples per call of a latency budget.  [default: 1]",
-        ),
-        click.option(
-            "--memory-batch",
-            type=click.IntRange(1),
-            help="Training batch of a memory budget.  [default: 32]",
-        ),
-        click.option(
-            "--objective",
-            type=click.Choice(["primal", "dual"]),
-            default="primal",
-            show_default=True,
-            help="Least measure within the budget, or least cost at an equal one.",
-        ),
-        click.option(
-            "--measure",
-            type=click.Choice(list(MEASURES)),
-            default=DEFAULT,
-            show_default=True,
-            help="What is made small.",
-        ),
-        click.option(
-            "--include",
-            multiple=True,
-            metavar="RULE",
-            help="Split only what matches: a glob, re:REGEX or type:CLASS. Repeatable.",
-        ),
-        click.option(
-            "--exclude",
-            multiple=True,
-            metavar="RULE",
-            help="Leave what matches as it is. Repeatable.",
-        ),
-        click.option(
-            "--min-width",
-            type=click.IntRange(1),
-            help="Least width of a member.  [default: 4, or the original's where that is less]",
-        ),
-        click.option("--max-multiplicity", type=click.IntRange(1), help="Most members."),
-        click.option(
-            "--channel-multiple",
-            type=click.IntRange(1),
-            default=1,
-            show_default=True,
-            help="Member widths are multiples of it.",
-        ),
-        click.option(
-            "--uniform", is_flag=True, help="One multiplicity and one scale for all regions."
-        ),
-        click.option(
-            "--fix",
-            "fixed",
-            multiple=True,
-            metavar="REGION=MxW[,W...]",
-            callback=_designs,
-            help="Hold one region's design: layer1.0=4x16, 0=8x12,24. Repeatable.",
-        ),
-        click.option("--keep-groups", is_flag=True, help="Leave regions that are grouped already."),
-    ]
+PLAN = together(
+    repeatable(
+        "--budget",
+        "budget",
+        "BUDGET",
+        "params, params=0.5x, params=10M, flops=1.2G, latency=5ms, memory=2GB; all must hold.",
+        default=("params",),
+        show_default=True,
+    ),
+    number("--latency-batch", "Examples per call of a latency budget.  [default: 1]"),
+    number("--memory-batch", "Training batch of a memory budget.  [default: 32]"),
+    choice(
+        "--objective",
+        ("primal", "dual"),
+        "Least measure within the budget, or least cost at an equal one.",
+        default="primal",
+    ),
+    measure_option("What is made small."),
+    repeatable(
+        "--include",
+        "include",
+        "RULE",
+        "Split only what matches: a glob, re:REGEX or type:CLASS.",
+    ),
+    repeatable("--exclude", "exclude", "RULE", "Leave what matches as it is."),
+    number(
+        "--min-width",
+        "Least width of a member.  [default: 4, or the original's where that is less]",
+    ),
+    number("--max-multiplicity", "Most members."),
+    number("--channel-multiple", "Member widths are multiples of it.", default=1),
+    switch("--uniform", description="One multiplicity and one scale for all regions."),
+    repeatable(
+        "--fix",
+        "fixed",
+        "REGION=MxW[,W...]",
+        "Hold one region's design: layer1.0=4x16, 0=8x12,24.",
+        callback=_designs,
+    ),
+    switch("--keep-groups", description="Leave regions that are grouped already."),
 )
 
-
-DRAWING = _all(
-    [
-        click.option(
-            "--init",
-            default="gain",
-            show_default=True,
-            metavar="NAME",
-            callback=_initialiser,
-            help="How the members' weights are drawn: gain, reset, he, orthogonal.",
-        ),
-        click.option(
-            "--exit-scale",
-            type=click.Choice(EXIT_SCALES),
-            default="folded",
-            show_default=True,
-            help="1/sqrt(m) of the members' sum: in the exits' weights, or a multiplier.",
-        ),
-        click.option(
-            "--weights",
-            type=click.Choice(WEIGHT_SOURCES),
-            default="reinitialise",
-            show_default=True,
-            help="Draw the members' weights, or carry the original's into them.",
-        ),
-    ]
+DRAWING = together(
+    text(
+        "--init",
+        "NAME",
+        "How the members' weights are drawn: gain, reset, he, orthogonal.",
+        default="gain",
+        callback=_initialiser,
+    ),
+    choice(
+        "--exit-scale",
+        EXIT_SCALES,
+        "1/sqrt(m) of the members' sum: in the exits' weights, or a multiplier.",
+        default="folded",
+    ),
+    choice(
+        "--weights",
+        WEIGHT_SOURCES,
+        "Draw the members' weights, or carry the original's into them.",
+        default="reinitialise",
+    ),
 )
-
 
 CALIBRATION = click.option(
     "--calibration",
@@ -243,6 +235,32 @@ CALIBRATION = click.option(
     metavar="FILE",
     help="A batch of inputs, .npy or .npz, to fit transferred weights on.",
 )
+
+BENCH_NAMES = ("engines", "batches", "runs")
+
+BENCH = together(
+    repeatable(
+        "--engine",
+        "engines",
+        "ENGINE",
+        "What runs the models: eager, compile, onnxruntime.",
+        type=click.Choice(["eager", "compile", "onnxruntime"]),
+        default=("eager", "onnxruntime"),
+        show_default=True,
+    ),
+    repeatable(
+        "--batch",
+        "batches",
+        "N",
+        "Examples per call.",
+        type=click.IntRange(1),
+        default=(1, 16),
+        show_default=True,
+    ),
+    number("--runs", "Interleaved runs behind each median.", default=15, least=5),
+)
+
+FORCE = switch("--force", description="Replace what an earlier run wrote.")
 
 
 def folder_option(*, required: bool) -> Decorator:
@@ -252,46 +270,6 @@ def folder_option(*, required: bool) -> Decorator:
     )
 
 
-def file_option(flag: str, description: str, *, required: bool = False) -> Decorator:
+def file_option(flag: str, description: str) -> Decorator:
     """An option that names a file to write; ``-`` is standard output where text is written."""
-    return click.option(
-        flag, required=required, type=click.Path(), metavar="FILE", help=description
-    )
-
-
-def bench_options(*, switch: bool) -> Decorator:
-    """What is timed; ``--bench`` where timing is optional."""
-    options = [
-        click.option(
-            "--engine",
-            "engines",
-            multiple=True,
-            type=click.Choice(["eager", "compile", "onnxruntime"]),
-            default=("eager", "onnxruntime"),
-            show_default=True,
-            help="What runs the models. Repeatable.",
-        ),
-        click.option(
-            "--batch",
-            "batches",
-            multiple=True,
-            type=click.IntRange(1),
-            default=(1, 16),
-            show_default=True,
-            help="Examples per call. Repeatable.",
-        ),
-        click.option(
-            "--runs",
-            type=click.IntRange(5),
-            default=15,
-            show_default=True,
-            help="Interleaved runs behind each median.",
-        ),
-    ]
-    flag = click.option("--bench", is_flag=True, help="Time both models; the report shows it.")
-    return _all([flag, *options] if switch else options)
-
-
-BENCH_NAMES = ("engines", "batches", "runs")
-
-FORCE = click.option("--force", is_flag=True, help="Replace what an earlier run wrote.")
+    return click.option(flag, type=click.Path(), metavar="FILE", help=description)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cerewrite
-from cerewrite import artifacts, loader, saving
+from cerewrite import artifacts, ir, loader, saving
 from cerewrite.clock import Clock
 from cerewrite.errors import UsageError
 
@@ -85,6 +85,17 @@ class Session:
         with self.clock("load"):
             loaded = loader.load(spec, seed=self.seed)
             return loaded, self.inputs(loaded.example_inputs, spec)
+
+    def analyze(self, spec: str, options: dict[str, Any]) -> ir.Analysis:
+        """Load a model and analyse it.
+
+        Raises:
+            CerewriteError: see `load` and `cerewrite.analyze`.
+        """
+        loaded, inputs = self.load(spec)
+        return cerewrite.analyze(
+            loaded.module, inputs, clock=self.clock, progress=self.progress, **options
+        )
 
     def load_target(self, target: str) -> tuple[nn.Module, nn.Module, loader.Inputs]:
         """Original, rewritten and inputs of an output folder; a model is both originals.
