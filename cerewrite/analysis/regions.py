@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cerewrite.analysis.coupled import held_by_concatenation, inner_groups, torn
 from cerewrite.analysis.scopes import SCOPES, group_classes, is_stream
 from cerewrite.ir import (
     Layer,
-    PerChannel,
     Region,
     RegionLayer,
     Rejection,
@@ -33,17 +32,34 @@ def find_regions(
         scope: ``block``, ``stage`` or ``network``.
     """
     refused = _refusals(traced, scope)
-    rejections = list(refused.values())
-    regions: list[Region] = []
-    for classes in group_classes(traced, _free(traced, scope), scope):
-        found = _region(traced, classes, scope)
-        if isinstance(found, Region):
-            regions.append(found)
-        elif found.code == "one-hidden-layer":
-            rejections.append(replace(found, advice=_wider(traced, classes, scope)))
-        else:
-            rejections.append(found)
-    return _unambiguous(regions), tuple(dict.fromkeys(rejections))
+    groups = dict(_groups(traced, refused, scope))
+    regions = [found for found in groups.values() if isinstance(found, Region)]
+    others = {c: found for c, found in groups.items() if isinstance(found, Rejection)}
+    alone = [classes for classes, found in others.items() if found.code == "one-hidden-layer"]
+    advice = _wider(traced, alone, scope)
+    rejections = [
+        replace(found, advice=advice.get(classes, found.advice))
+        for classes, found in others.items()
+    ]
+    return _unambiguous(regions), tuple(dict.fromkeys([*refused.values(), *rejections]))
+
+
+def _groups(
+    traced: TracedModel, refused: Mapping[str, Rejection], scope: str
+) -> Iterator[tuple[tuple[str, ...], Region | Rejection]]:
+    """The sets of classes that a scope splits together; each one's region, or why it is none."""
+    free = [width for width in traced.widths if width.name not in refused]
+    sizes = {width.name: width for width in traced.widths}
+    touching: dict[str, list[Layer]] = {}
+    for layer in traced.layers:
+        for name in dict.fromkeys((*layer.sources, layer.target)):
+            if name is not None and layer.op != "depthwise_conv":
+                touching.setdefault(name, []).append(layer)
+    order = {layer.name: index for index, layer in enumerate(traced.layers)}
+    for classes in group_classes(traced, free, scope):
+        layers = {layer.name: layer for name in classes for layer in touching.get(name, ())}
+        own = sorted(layers.values(), key=lambda layer: order[layer.name])
+        yield classes, _region(own, [sizes[name] for name in classes], scope)
 
 
 def _refusals(traced: TracedModel, scope: str) -> dict[str, Rejection]:
@@ -53,18 +69,24 @@ def _refusals(traced: TracedModel, scope: str) -> dict[str, Rejection]:
     return {width.name: found[width.name] for width in traced.widths if width.name in found}
 
 
-def _free(traced: TracedModel, scope: str) -> list[WidthClass]:
-    refused = _refusals(traced, scope)
-    return [width for width in traced.widths if width.name not in refused]
-
-
-def _wider(traced: TracedModel, classes: Sequence[str], scope: str) -> str:
-    """What to do about a region without hidden-to-hidden layer: the first scope that has one."""
-    for wider in SCOPES[SCOPES.index(scope) + 1 :]:
-        for group in group_classes(traced, _free(traced, wider), wider):
-            if set(classes) <= set(group) and isinstance(_region(traced, group, wider), Region):
-                return f"scope '{wider}' splits it with the residual stream: --scope {wider}"
-    return "a gain needs a hidden-to-hidden layer; no scope offers one here"
+def _wider(
+    traced: TracedModel, groups: Sequence[tuple[str, ...]], scope: str
+) -> dict[tuple[str, ...], str]:
+    """What to do about groups without hidden-to-hidden layer: the first scope that has one."""
+    nowhere = "a gain needs a hidden-to-hidden layer; no scope offers one here"
+    advice = dict.fromkeys(groups, nowhere)
+    for wider in reversed(SCOPES[SCOPES.index(scope) + 1 :] if groups else ()):
+        region: dict[str, Region] = {}
+        for classes, found in _groups(traced, _refusals(traced, wider), wider):
+            if isinstance(found, Region):
+                region |= dict.fromkeys(classes, found)
+        for group in groups:
+            owner = region.get(group[0])
+            if owner is not None and all(region.get(name) is owner for name in group):
+                advice[group] = (
+                    f"scope '{wider}' splits it with the residual stream: --scope {wider}"
+                )
+    return advice
 
 
 def _unambiguous(regions: Sequence[Region]) -> tuple[Region, ...]:
@@ -97,16 +119,19 @@ def _refuse(width: WidthClass, scope: str) -> list[Rejection]:
     return []
 
 
-def _region(traced: TracedModel, classes: Sequence[str], scope: str) -> Region | Rejection:
-    """The region of a connected set of classes, or why it is none."""
+def _region(
+    touching: Sequence[Layer], widths: Sequence[WidthClass], scope: str
+) -> Region | Rejection:
+    """The region of a connected set of classes, or why it is none.
+
+    Args:
+        touching: the layers that read or write them, in execution order.
+        widths: the classes.
+        scope: how far regions reach.
+    """
+    classes = tuple(width.name for width in widths)
     index = {name: i for i, name in enumerate(classes)}
-    touching = [
-        layer
-        for layer in traced.layers
-        if layer.op != "depthwise_conv" and index.keys() & {*layer.sources, layer.target}
-    ]
     layers = tuple(_region_layer(layer, index) for layer in touching)
-    sizes = {w.name: w for w in traced.widths}
     name = _name(layers if scope == "block" else [y for y in layers if y.role != "exit"], classes)
     if all(part.role != "interior" for part in layers):
         return Rejection(
@@ -116,9 +141,7 @@ def _region(traced: TracedModel, classes: Sequence[str], scope: str) -> Region |
             "of width m*n",
             "a gain needs a hidden-to-hidden layer",
         )
-    modules: tuple[PerChannel, ...] = tuple(
-        module for width in classes for module in sizes[width].modules
-    )
+    modules = tuple(module for width in widths for module in width.modules)
     groups = torn(name, touching, modules, classes) or inner_groups(name, touching, layers)
     if isinstance(groups, Rejection):
         return groups
@@ -126,8 +149,8 @@ def _region(traced: TracedModel, classes: Sequence[str], scope: str) -> Region |
     return Region(
         name=name,
         scope=scope,
-        classes=tuple(classes),
-        sizes=tuple(sizes[c].size for c in classes),
+        classes=classes,
+        sizes=tuple(width.size for width in widths),
         multiplicity=multiplicity,
         layers=tuple(replace(part, groups=own) for part, own in zip(layers, inner, strict=True)),
         modules=modules,
