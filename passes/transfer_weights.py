@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, ClassVar
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import member_order
-from cerewrite.oprules.base import OPRULES, LayerRule
 from cerewrite.rewriter.engine import Pass, PassResult, register
 from cerewrite.rewriter.session import Change, Session, set_submodule
 from cerewrite.transfer import (
@@ -28,12 +28,15 @@ from cerewrite.transfer import (
     take_channels,
     written_rows,
 )
-from cerewrite.transfer.calibration import examples, visit
+from cerewrite.transfer.calibration import Visit, examples, visit
 from cerewrite.transfer.patches import positions
 from passes.reinitialise import layer_generator
 
 NOISE = 0.01
 """Relative deviation of what tells copies of a channel apart, so that they can grow apart."""
+
+KNOWN = ("linear", "conv", "conv_transpose")
+"""Operators whose weights the pass can carry."""
 
 
 @dataclass(slots=True)
@@ -103,7 +106,7 @@ class TransferWeights(Pass):
             )
         for change in session.changes:
             for layer in change.region.layers:
-                if not isinstance(OPRULES[layer.op], LayerRule) or layer.op not in _KNOWN:
+                if layer.op not in KNOWN:
                     raise RewriteError(
                         f"'{layer.name}' ({layer.op}): this pass cannot carry its weights",
                         advice="exclude the layer, or choose weights='reinitialise'",
@@ -127,15 +130,12 @@ class TransferWeights(Pass):
         return PassResult(self.name, details)
 
 
-_KNOWN = ("linear", "conv", "conv_transpose")
-
-
 def _look(session: Session, inputs: Any) -> _Seen:
     """Run the original, which is put back for that long, and note what its layers do."""
     seen = _Seen()
     layers = {layer.name: layer for change in session.changes for layer in change.region.layers}
 
-    def note(name: str) -> Any:
+    def note(name: str) -> Visit:
         def look(module: nn.Module, input: Tensor, output: Tensor) -> None:
             generator = layer_generator(session.plan.seed, f"rows of {name}")
             seen.rows[name] = Rows.choose(positions(module, output), generator)
@@ -222,10 +222,38 @@ def _choose(session: Session, change: Change, seen: _Seen) -> tuple[list[Tensor]
 
 def _copy(session: Session, part: _Part) -> None:
     """Copy the original's weights; readers of several copies of a channel share its weight."""
-    new, old = session.get(part.name), session.originals[part.name]
-    for index in range(blocks_of(new)):
-        weight, bias = _prior(session, part, new, old, index)
-        store_block(new, index, weight, bias)
+    new = session.get(part.name)
+    for index, prior in enumerate(_priors(session, part, blocks_of(new))):
+        store_block(new, index, prior.weight, prior.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prior:
+    """A block cut from the original.
+
+    Attributes:
+        weight: ``[out, in, kernel elements]``.
+        bias: ``[out]``, None without.
+        writes: original channels that it writes, ``[out]``.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    writes: Tensor
+
+
+def _priors(session: Session, part: _Part, count: int) -> Iterator[_Prior]:
+    """The ``count`` blocks of one layer, in order."""
+    old = session.originals[part.name]
+    dense, bias = dense_weight(old, part.layer), getattr(old, "bias", None)
+    for index in range(count):
+        reads = _own(part.reads, part.layer.in_channels, index, count).to(dense.device)
+        writes = _own(part.writes, part.layer.out_channels, index, count).to(dense.device)
+        copies = torch.bincount(reads, minlength=part.layer.in_channels)[reads].to(dense)
+        weight = dense[writes][:, reads] / copies[:, None]
+        generator = layer_generator(session.plan.seed, f"{part.name} {index}")
+        weight = _tell_apart(weight, writes, generator)
+        yield _Prior(weight, None if bias is None else bias.detach()[writes], writes)
 
 
 def _own(channels: Tensor | None, size: int, index: int, count: int) -> Tensor:
@@ -233,26 +261,11 @@ def _own(channels: Tensor | None, size: int, index: int, count: int) -> Tensor:
     return torch.arange(size) if channels is None else channels.chunk(count)[index]
 
 
-def _prior(
-    session: Session, part: _Part, new: nn.Module, old: nn.Module, index: int
-) -> tuple[Tensor, Tensor | None]:
-    """A block cut from the original, ``[out, in, kernel elements]`` and ``[out]``."""
-    count = blocks_of(new)
-    reads = _own(part.reads, part.layer.in_channels, index, count)
-    writes = _own(part.writes, part.layer.out_channels, index, count)
-    dense = dense_weight(old, part.layer)
-    where = dense.device
-    copies = torch.bincount(reads, minlength=part.layer.in_channels)[reads].to(dense)
-    weight = dense[writes.to(where)][:, reads.to(where)] / copies[:, None]
-    weight = _tell_apart(weight, writes, layer_generator(session.plan.seed, f"{part.name} {index}"))
-    bias = getattr(old, "bias", None)
-    return weight, None if bias is None else bias.detach()[writes.to(where)]
-
-
 def _tell_apart(weight: Tensor, writes: Tensor, generator: torch.Generator) -> Tensor:
     """Noise on the second and later copies of an output channel within one block."""
-    seen: set[int] = set()
-    later = [i for i, c in enumerate(writes.tolist()) if c in seen or seen.add(c)]  # type: ignore[func-returns-value]
+    channels = writes.tolist()
+    first = {channel: i for i, channel in reversed(list(enumerate(channels)))}
+    later = [i for i, channel in enumerate(channels) if first[channel] < i]
     if not later:
         return weight
     noise = torch.randn(weight[later].shape, generator=generator, dtype=torch.float64).to(weight)
@@ -262,35 +275,36 @@ def _tell_apart(weight: Tensor, writes: Tensor, generator: torch.Generator) -> T
 
 
 def _fit_all(session: Session, parts: dict[str, _Part], seen: _Seen, inputs: Any) -> list[float]:
-    """Fit interiors and exits in execution order; returns the held-out errors."""
+    """Fit interiors and exits in execution order, in one run; returns the held-out errors."""
     norms = [module.name for change in session.changes for module in change.region.modules]
     errors: list[float] = []
 
-    def fit(name: str) -> Any:
-        def look(module: nn.Module, input: Tensor, output: Tensor) -> None:
+    def fit(name: str) -> Visit:
+        def look(module: nn.Module, input: Tensor, output: Tensor) -> Tensor:
             errors.extend(_fit_layer(session, parts[name], seen, module, input))
+            fitted: Tensor = module.forward(input)
+            return fitted
 
         return look
 
-    for name in seen.order:
-        if parts[name].reads is not None:
-            visit(session.model, inputs, {name: fit(name)}, norms=norms, stop=True)
-    visit(session.model, inputs, {}, norms=norms)
+    fits = {name: fit(name) for name in seen.order if parts[name].reads is not None}
+    visit(session.model, inputs, fits, norms=norms)
     return errors
 
 
 def _fit_layer(
     session: Session, part: _Part, seen: _Seen, module: nn.Module, input: Tensor
 ) -> list[float]:
-    old, count, errors = session.originals[part.name], blocks_of(module), []
+    """Fit every block of a layer to what the original writes; returns the held-out errors."""
     assert part.reads is not None
     read = read_rows(module, input, len(part.reads), seen.rows[part.name])
     read = read if part.order is None else read[:, part.order]
-    targets = seen.targets[part.name]
-    for index, own in enumerate(read.chunk(count, 1)):
-        prior, bias = _prior(session, part, module, old, index)
-        writes = _own(part.writes, part.layer.out_channels, index, count).to(targets.device)
-        fit = fit_block(own.flatten(1), targets[:, writes], prior.flatten(1), bias=bias is not None)
-        store_block(module, index, fit.weight.view_as(prior), fit.bias)
+    targets, count, errors = seen.targets[part.name], blocks_of(module), []
+    blocks = zip(read.chunk(count, 1), _priors(session, part, count), strict=True)
+    for index, (own, prior) in enumerate(blocks):
+        wanted = targets[:, prior.writes.to(targets.device)]
+        weight = prior.weight.flatten(1)
+        fit = fit_block(own.flatten(1), wanted, weight, bias=prior.bias is not None)
+        store_block(module, index, fit.weight.view_as(prior.weight), fit.bias)
         errors.append(fit.error)
     return errors

@@ -12,7 +12,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from cerewrite.ir.results import Plan
+from cerewrite.ir.results import EXIT_SCALES, SCHEMA, WEIGHT_SOURCES, Plan
 
 PATH = Path(__file__).with_name("plan.schema.json")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -23,13 +23,22 @@ SCALARS: dict[Any, dict[str, Any]] = {
     float: {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]},
     type(None): {"type": "null"},
 }
+LIMITS: dict[tuple[str, str], dict[str, Any]] = {
+    ("Plan", "objective"): {"enum": ["primal", "dual"]},
+    ("Plan", "exit_scale"): {"enum": list(EXIT_SCALES)},
+    ("Plan", "weights"): {"enum": list(WEIGHT_SOURCES)},
+    ("Plan", "schema"): {"enum": [SCHEMA]},
+    ("Split", "multiplicity"): {"type": "integer", "minimum": 1},
+    ("Split", "widths"): {"type": "array", "items": {"type": "integer", "minimum": 1}},
+}
+"""What the values of some fields must be besides; `cerewrite.planner` refuses the others too."""
 
 
 def json_schema(record: type) -> dict[str, Any]:
     """The schema of a frozen record as `cerewrite.ir.dumps` writes it.
 
     Every object may carry a ``note``; a field with a default may be left out; no other field
-    is known. Descriptions are the records' own.
+    is known. Descriptions are the records' own, with their double backquotes.
 
     Args:
         record: a dataclass of `cerewrite.ir`.
@@ -58,8 +67,33 @@ def _define(record: Any, found: dict[str, Any]) -> None:
         "required": [field.name for field in fields if field.default is dataclasses.MISSING],
         "additionalProperties": False,
     }
+    texts = descriptions(record.__doc__ or "")
     for field in fields:
-        properties[field.name] = _kind(hints[field.name], found)
+        kind = _kind(hints[field.name], found) | LIMITS.get((record.__name__, field.name), {})
+        text = texts.get(field.name)
+        properties[field.name] = kind if text is None else {"description": text, **kind}
+
+
+def descriptions(docstring: str) -> dict[str, str]:
+    """What the ``Attributes`` section of a docstring says of every field.
+
+    Example:
+        >>> descriptions(str(Plan.__doc__))["objective"]
+        '``primal`` or ``dual``.'
+    """
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in docstring.partition("Attributes:\n")[2].splitlines():
+        indent = len(line) - len(line.lstrip())
+        if indent == 8:
+            before, _, text = line.strip().partition(": ")
+            names = before.split(", ")
+            found |= dict.fromkeys(names, text)
+        elif indent == 12:
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+        else:
+            break
+    return found
 
 
 def _kind(kind: Any, found: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,12 +13,8 @@ from cerewrite.errors import UsageError
 from cerewrite.modes import BATCH_NORMS, undisturbed
 
 Inputs = tuple[Any, ...] | Mapping[str, Any]
-Visit = Callable[[nn.Module, Tensor, Tensor], None]
-"""Called with a module, what it read and what it wrote."""
-
-
-class _Enough(BaseException):
-    """Ends a run early; no `Exception`, so that no model catches it."""
+Visit = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
+"""Called with a module, what it read and what it wrote; what it returns is written instead."""
 
 
 def examples(inputs: Inputs) -> int:
@@ -72,7 +67,6 @@ def visit(
     visits: Mapping[str, Visit],
     *,
     norms: Iterable[str] = (),
-    stop: bool = False,
 ) -> None:
     """Run a model in evaluation mode and look at some modules' first inputs and outputs.
 
@@ -82,7 +76,6 @@ def visit(
         visits: what to call, by qualified name of the module.
         norms: batch norms whose running statistics become those of this batch; these buffers
             are meant to change.
-        stop: whether to end the run once every module has been seen.
 
     Raises:
         UsageError: if the model does not take the inputs.
@@ -91,18 +84,17 @@ def visit(
     hooks = []
 
     def look(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            if name in waiting:
-                waiting.discard(name)
-                visits[name](module, args[0].detach(), output.detach())
-            if stop and not waiting:
-                raise _Enough
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            if name not in waiting:
+                return None
+            waiting.discard(name)
+            return visits[name](module, args[0].detach(), output.detach())
 
         return hook
 
     try:
         fresh = _tracking(model, norms)
-        with undisturbed(model, on_batch=fresh, learning=True), suppress(_Enough):
+        with undisturbed(model, on_batch=fresh, learning=True):
             for name in visits:
                 hooks.append(model.get_submodule(name).register_forward_hook(look(name)))
             _call(model, inputs)

@@ -11,6 +11,7 @@ import pytest
 from cerewrite import ir
 from cerewrite.errors import PlanError
 from cerewrite.ir import schema
+from cerewrite.planner import recount
 
 GOLDEN = Path(__file__).parents[1] / "planner" / "golden_plan.json"
 PLAN: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -30,7 +31,8 @@ def faults(data: Any, rule: dict[str, Any], where: str = "plan") -> list[str]:
     kind = rule["type"]
     if kind in ("integer", "number"):
         fits = isinstance(data, int if kind == "integer" else int | float)
-        return [] if fits and not isinstance(data, bool) else [where]
+        fits = fits and not isinstance(data, bool) and data >= rule.get("minimum", data)
+        return [] if fits else [where]
     if not isinstance(data, kinds[kind]):
         return [where]
     if kind == "array":
@@ -87,3 +89,32 @@ def test_schema_and_reader_name_the_same_field(path: tuple[Any, ...], value: Any
         ir.loads(ir.Plan, json.dumps(broken), source="plan")
     assert name in caught.value.message
     assert found[0] in caught.value.message or "unknown field" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("objective",), "both"),
+        (("exit_scale",), "sideways"),
+        (("weights",), "stolen"),
+        (("schema",), 99),
+        (("splits", 0, "multiplicity"), 0),
+        (("splits", 0, "widths", 0), 0),
+    ],
+)
+def test_schema_and_planner_refuse_the_same_values(path: tuple[Any, ...], value: Any) -> None:
+    broken = json.loads(json.dumps(PLAN))
+    at = broken
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = value
+    assert len(faults(broken, SCHEMA)) == 1
+    with pytest.raises(PlanError):
+        recount(ir.loads(ir.Plan, json.dumps(broken), source="plan"))
+
+
+def test_every_field_of_a_plan_is_described() -> None:
+    for name in ("Plan", "Split", "Budget", "Region", "RegionLayer", "Site"):
+        fields = SCHEMA["$defs"][name]["properties"].items()
+        silent = [field for field, rule in fields if "description" not in rule]
+        assert set(silent) <= {"$schema", "note"}, name
