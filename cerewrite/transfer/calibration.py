@@ -83,7 +83,7 @@ def visit(
     waiting = set(visits)
     hooks = []
 
-    def look(name: str) -> Callable[..., None]:
+    def look(name: str) -> Callable[..., Tensor | None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if name not in waiting:
                 return None
