@@ -28,15 +28,15 @@ VIEWS = frozenset(
 NOTHING = frozenset(
     {
         "add", "iadd", "sub", "isub", "neg", "cat", "concat", "stack", "mean", "sum", "pad",
-        "constant_pad_nd", "zero_pad2d", "clone", "dropout", "feature_dropout", "output", "input",
+        "constant_pad_nd", "zero_pad2d", "clone", "output", "input",
         "channel_shuffle", "native_channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "index",
-        "index_select", "roll", "flip", "repeat", "interpolate", "float", "type_as", "getitem",
+        "index_select", "roll", "flip", "repeat", "interpolate", "float", "type_as",
         *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "bilinear2d")),
         "upsample_linear1d", "upsample_bicubic2d", "upsample_trilinear3d", "zeros_like", "look",
         "ones_like", "arange",
     }
 )  # fmt: skip
-"""Operators whose backward needs no tensor of theirs (`DROPOUT` keeps its mask)."""
+"""Operators whose backward needs no tensor of theirs."""
 
 DROPOUT = frozenset(
     {
@@ -50,6 +50,10 @@ DROPOUT = frozenset(
         "dropout3d",
     }
 )
+"""Operators that keep their mask alone."""
+
+LEAVING = VIEWS | NOTHING | DROPOUT
+"""Operators that keep neither what they read nor their output."""
 
 INPUTS = frozenset(
     {
@@ -192,7 +196,7 @@ def _is_idle(op: Op, module: nn.Module | None) -> bool:
 
 def _keeps(op: Op, read: list[str], *, sampled: bool) -> list[str]:
     """The operators whose outputs an operator's backward needs."""
-    if not read or op.target in ENDS or op.target in (VIEWS | NOTHING | DROPOUT):
+    if not read or op.target in ENDS or op.target in LEAVING:
         return []
     if op.target.startswith("adaptive_avg_pool") and not any(s > 1 for s in op.shape[2:]):
         return []  # the mean over all positions
