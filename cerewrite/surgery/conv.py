@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import RegionLayer
 from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d, scale_of
 from cerewrite.surgery.keeping import agree, blank, cut, expect, part
+from cerewrite.surgery.sizes import ensemble_sizes, member_bias
 from cerewrite.surgery.twins import has_own_forward, twin
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -95,15 +95,10 @@ def split_conv(
     """
     conv = any_conv(module)
     agree(conv, "kernel elements", prod(conv.kernel_size), layer.kernel)
-    n_in, n_out = conv.in_channels, conv.out_channels
-    if layer.role != "entry":
-        agree(conv, "input channels", n_in, layer.in_channels)
-        n_in = multiplicity * layer.reads(widths)
-    if layer.role != "exit":
-        agree(conv, "output channels", n_out, layer.out_channels)
-        n_out = multiplicity * widths[layer.target]
+    own = conv.in_channels, conv.out_channels
+    sizes = ensemble_sizes(conv, layer, multiplicity, widths, own)
     groups = multiplicity * layer.groups if layer.role == "interior" else 1
-    return blank(conv_like(conv, (n_in, n_out), groups, bias=conv.bias is not None), conv)
+    return blank(conv_like(conv, sizes, groups, bias=conv.bias is not None), conv)
 
 
 def conv_member(
@@ -128,13 +123,11 @@ def conv_member(
     """
     conv = any_conv(module)
     weight: Tensor = conv.weight
-    bias: Tensor | None = conv.bias
     if layer.role == "exit":
         weight = weight[:, part(index, layer.reads(widths))] * scale_of(conv)
-        bias = bias if bias is None or index == 0 else torch.zeros_like(bias)
     else:
-        own = part(index, widths[layer.target])
-        weight, bias = weight[own], None if bias is None else bias[own]
+        weight = weight[part(index, widths[layer.target])]
+    bias = member_bias(conv.bias, layer, index, widths)
     n_out, n_in = weight.shape[0], weight.shape[1] * layer.groups
     narrow = conv_like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
     return cut(narrow, conv, weight=weight, bias=bias)

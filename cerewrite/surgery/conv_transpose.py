@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import RegionLayer
@@ -16,6 +15,7 @@ from cerewrite.nn.scaled import (
     scale_of,
 )
 from cerewrite.surgery.keeping import agree, blank, cut, expect, part
+from cerewrite.surgery.sizes import ensemble_sizes, member_bias
 
 ConvTranspose = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 KINDS: tuple[type[ConvTranspose], ...] = (
@@ -64,15 +64,10 @@ def split_conv_transpose(
     """
     conv = expect(module, KINDS)
     agree(conv, "kernel elements", prod(conv.kernel_size), layer.kernel)
-    n_in, n_out = conv.in_channels, conv.out_channels
-    if layer.role != "entry":
-        agree(conv, "input channels", n_in, layer.in_channels)
-        n_in = multiplicity * layer.reads(widths)
-    if layer.role != "exit":
-        agree(conv, "output channels", n_out, layer.out_channels)
-        n_out = multiplicity * widths[layer.target]
+    own = conv.in_channels, conv.out_channels
+    sizes = ensemble_sizes(conv, layer, multiplicity, widths, own)
     groups = multiplicity * layer.groups if layer.role == "interior" else 1
-    return blank(_like(conv, (n_in, n_out), groups, bias=conv.bias is not None), conv)
+    return blank(_like(conv, sizes, groups, bias=conv.bias is not None), conv)
 
 
 def conv_transpose_member(
@@ -96,15 +91,11 @@ def conv_transpose_member(
     """
     conv = expect(module, (*SCALED_KINDS, *KINDS))
     weight: Tensor = conv.weight
-    bias: Tensor | None = conv.bias
     if layer.role == "entry":
         weight = weight[:, part(index, widths[layer.target])]
     else:
         weight = weight[part(index, layer.reads(widths))] * scale_of(conv)
-    if layer.role == "exit":
-        bias = bias if bias is None or index == 0 else torch.zeros_like(bias)
-    elif bias is not None:
-        bias = bias[part(index, widths[layer.target])]
+    bias = member_bias(conv.bias, layer, index, widths)
     n_in, n_out = weight.shape[0], weight.shape[1] * layer.groups
     narrow = _like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
     return cut(narrow, conv, weight=weight, bias=bias)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from cerewrite.ir import RegionLayer
 from cerewrite.nn import BlockDiagonalLinear, scale_of
-from cerewrite.surgery.keeping import agree, blank, cut, expect, part
+from cerewrite.surgery.keeping import blank, cut, expect, part
+from cerewrite.surgery.sizes import ensemble_sizes, member_bias
 
 
 def split_linear(
@@ -30,13 +31,10 @@ def split_linear(
     """
     linear = expect(module, (nn.Linear,))
     bias = linear.bias is not None
-    n_in, n_out = linear.in_features, linear.out_features
-    if layer.role != "entry":
-        agree(linear, "input features", n_in, layer.in_channels * layer.kernel)
-        n_in = multiplicity * layer.reads(widths) * layer.kernel
-    if layer.role != "exit":
-        agree(linear, "output features", n_out, layer.out_channels)
-        n_out = multiplicity * widths[layer.target]
+    own = linear.in_features, linear.out_features
+    n_in, n_out = ensemble_sizes(
+        linear, layer, multiplicity, widths, own, inner=layer.kernel, what="features"
+    )
     dtype = linear.weight.dtype
     if layer.role == "interior" and multiplicity > 1:
         blocks = BlockDiagonalLinear(n_in, n_out, multiplicity, bias, device="meta", dtype=dtype)
@@ -64,17 +62,14 @@ def linear_member(
         a `torch.nn.Linear`; an exit's bias goes to member 0, the others get zeros.
     """
     weight: Tensor = module.get_parameter("weight")
-    bias: Tensor | None = getattr(module, "bias", None)
     if isinstance(module, BlockDiagonalLinear):
         weight = module.weight[index].T
     if layer.role == "exit":
         own = part(index, layer.reads(widths) * layer.kernel)
         weight = weight[:, own] * scale_of(module)
-        bias = bias if bias is None or index == 0 else bias.new_zeros(bias.shape)
-    else:
-        rows = part(index, widths[layer.target])
-        weight = weight if isinstance(module, BlockDiagonalLinear) else weight[rows]
-        bias = None if bias is None else bias[rows]
+    elif not isinstance(module, BlockDiagonalLinear):
+        weight = weight[part(index, widths[layer.target])]
+    bias = member_bias(getattr(module, "bias", None), layer, index, widths)
     n_out, n_in = weight.shape
     narrow = nn.Linear(n_in, n_out, bias is not None, device="meta", dtype=weight.dtype)
     return cut(narrow, module, weight=weight, bias=bias)

@@ -97,7 +97,7 @@ def test_details_are_true() -> None:
     results = {r.name: r for r in rewrite(case.plan(), case.model()).passes}
     assert results["split_conv"].details == "4 conv layers split"
     assert results["resize_norm"].details == "5 per-channel modules resized"
-    assert not results["split_linear"].modified
+    assert results["split_linear"].details == "0 linear layers split"
     assert results["reinitialise"].details == "5 layers drawn"
 
 
