@@ -15,19 +15,10 @@ from cerewrite.initialisers import Custom, Initialiser, Original, find_initialis
 from cerewrite.nn import BlockDiagonalLinear, scale_of
 from cerewrite.rewriter.engine import Pass, PassResult, register
 from cerewrite.rewriter.session import Session
-from cerewrite.surgery import conv_blocks, linear_blocks, member_weights
-from cerewrite.surgery.conv_transpose import KINDS, conv_transpose_blocks
+from cerewrite.surgery import fan_in, member_weights
+from cerewrite.surgery.conv_transpose import KINDS
 
 _SAMPLED = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
-
-
-def weight_blocks(module: nn.Module) -> Tensor:
-    """The weight of a sampled layer with its fan-in on the last axis."""
-    if isinstance(module, nn.Linear | BlockDiagonalLinear):
-        return linear_blocks(module)
-    if isinstance(module, KINDS):
-        return conv_transpose_blocks(module)
-    return conv_blocks(module)
 
 
 def layer_generator(seed: int, name: str) -> torch.Generator:
@@ -102,15 +93,15 @@ def _members(session: Session) -> dict[str, tuple[int, int]]:
 
 
 def _measure(name: str, module: nn.Module) -> Original:
-    weight = weight_blocks(module).detach()
+    weight, inputs = module.get_parameter("weight").detach(), fan_in(module)
     norm = float(torch.linalg.vector_norm(weight, dtype=torch.float64))
-    gain = weight.shape[-1] * norm * norm / weight.numel()
+    gain = inputs * norm * norm / weight.numel()
     if not math.isfinite(gain):
         raise RewriteError(
             f"the weights of '{name}' are not finite: they have no gain to keep",
             advice="initialise the model before rewriting it",
         )
-    return Original(name, module, gain, weight.shape[-1])
+    return Original(name, module, gain, inputs)
 
 
 def _draw(

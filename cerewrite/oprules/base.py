@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from cerewrite.errors import UsageError
 from cerewrite.ir import Op, RegionLayer
@@ -235,10 +235,6 @@ class LayerRule(OpRule):
 
         An exit's bias belongs to the sum, so every member but the first gets zeros.
         """
-
-    @abstractmethod
-    def blocks(self, module: nn.Module) -> Tensor:
-        """The weight with its fan-in last: ``[units, fan_in]``, members in front if any."""
 
 
 OPRULES: Registry[OpRule] = Registry("operator", "cerewrite.oprules", "cerewrite.operators")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op, RegionLayer
@@ -84,10 +84,6 @@ class Conv(LayerRule):
         widths: tuple[int, ...],
     ) -> nn.Module:
         return surgery.conv_member(module, layer, index, multiplicity, widths)
-
-    @override
-    def blocks(self, module: nn.Module) -> Tensor:
-        return surgery.conv_blocks(module)
 
 
 class DepthwiseConv(ModuleRule):

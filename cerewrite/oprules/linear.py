@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op, RegionLayer
@@ -66,7 +66,3 @@ class Linear(LayerRule):
         widths: tuple[int, ...],
     ) -> nn.Module:
         return surgery.linear_member(module, layer, index, multiplicity, widths)
-
-    @override
-    def blocks(self, module: nn.Module) -> Tensor:
-        return surgery.linear_blocks(module)

@@ -1,13 +1,9 @@
 """What a module becomes in an ensemble, and what one member of it is."""
 
-from cerewrite.surgery.blocks import member_weights
-from cerewrite.surgery.conv import (
-    conv_blocks,
-    conv_member,
-    split_conv,
-)
+from cerewrite.surgery.blocks import fan_in, member_weights
+from cerewrite.surgery.conv import conv_member, split_conv
 from cerewrite.surgery.depthwise import depthwise_conv_member, resize_depthwise_conv
-from cerewrite.surgery.linear import linear_blocks, linear_member, split_linear
+from cerewrite.surgery.linear import linear_member, split_linear
 from cerewrite.surgery.norms import (
     batch_norm_member,
     group_norm_member,
@@ -23,12 +19,11 @@ from cerewrite.surgery.norms import (
 
 __all__ = [
     "batch_norm_member",
-    "conv_blocks",
     "conv_member",
     "depthwise_conv_member",
+    "fan_in",
     "group_norm_member",
     "layer_norm_member",
-    "linear_blocks",
     "linear_member",
     "member_weights",
     "prelu_member",

@@ -1,4 +1,4 @@
-"""The weights of single members inside an ensemble's layer, as views."""
+"""The weights of single members inside an ensemble's layer, as views; what a unit reads."""
 
 from __future__ import annotations
 
@@ -33,3 +33,18 @@ def member_weights(module: nn.Module, writers: int, readers: int) -> list[list[T
         return [[piece.transpose(0, 1) for piece in row.chunk(readers, 0)] for row in rows]
     assert weight.shape[0] % writers == weight.shape[1] % readers == 0, (weight.shape, writers)
     return [list(rows.chunk(readers, 1)) for rows in weight.chunk(writers, 0)]
+
+
+def fan_in(module: nn.Module) -> int:
+    """Inputs that one output unit of a linear, block-diagonal or convolution layer reads.
+
+    Example:
+        >>> fan_in(nn.Conv2d(4, 6, 3, groups=2)), fan_in(nn.ConvTranspose2d(4, 6, 3, groups=2))
+        (18, 18)
+    """
+    weight = module.get_parameter("weight")
+    if isinstance(module, BlockDiagonalLinear):
+        return weight.shape[1]
+    if isinstance(module, KINDS):
+        return weight.shape[0] // module.groups * weight[0, 0].numel()
+    return weight[0].numel()

@@ -131,8 +131,3 @@ def conv_member(
     n_out, n_in = weight.shape[0], weight.shape[1] * layer.groups
     narrow = conv_like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
     return cut(narrow, conv, weight=weight, bias=bias)
-
-
-def conv_blocks(module: nn.Module) -> Tensor:
-    """The weight as ``[units, fan_in]``, a view; fan-in counts one group's inputs."""
-    return module.get_parameter("weight").flatten(1)

@@ -99,10 +99,3 @@ def conv_transpose_member(
     n_in, n_out = weight.shape[0], weight.shape[1] * layer.groups
     narrow = _like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
     return cut(narrow, conv, weight=weight, bias=bias)
-
-
-def conv_transpose_blocks(module: nn.Module) -> Tensor:
-    """The weight as ``[units, fan_in]``, a copy; fan-in counts one group's inputs."""
-    conv = expect(module, KINDS)
-    groups = conv.weight.reshape(conv.groups, -1, *conv.weight.shape[1:]).transpose(1, 2)
-    return groups.flatten(0, 1).flatten(1)

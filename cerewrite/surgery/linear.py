@@ -73,13 +73,3 @@ def linear_member(
     n_out, n_in = weight.shape
     narrow = nn.Linear(n_in, n_out, bias is not None, device="meta", dtype=weight.dtype)
     return cut(narrow, module, weight=weight, bias=bias)
-
-
-def linear_blocks(module: nn.Module) -> Tensor:
-    """The weight as ``[units, fan_in]``, a view; ``[members, units, fan_in]`` if block-diagonal.
-
-    The last axis is the fan-in in either case.
-    """
-    if isinstance(module, BlockDiagonalLinear):
-        return module.weight.transpose(1, 2)
-    return module.get_parameter("weight")

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from cerewrite.rewriter import rewrite
-from passes.reinitialise import layer_generator, weight_blocks
+from cerewrite.surgery import fan_in
+from passes.reinitialise import layer_generator
 from tests.rewriter.builders import Case, layer, region
 from tests.rewriter.cases import CASES, Bottleneck, _cnn_regions
 
@@ -34,11 +35,11 @@ def test_every_layer_keeps_its_own_gain() -> None:
     model = wide_mlp().model()
     new = rewrite(wide_mlp().plan(model), model).model
     for old, drawn in zip(model, new, strict=True):
-        blocks = weight_blocks(drawn).detach()
-        gain = blocks.shape[-1] * blocks.square().mean().item()
+        weight = drawn.weight.detach()
+        gain = fan_in(drawn) * weight.square().mean().item()
         original = old.weight.shape[1] * old.weight.square().mean().item()
         assert gain == pytest.approx(original, rel=0.03)
-        assert blocks.mean().abs() < 4 * blocks.std() / blocks.numel() ** 0.5
+        assert weight.mean().abs() < 4 * weight.std() / weight.numel() ** 0.5
 
 
 def test_forward_and_backward_moments_equal_the_originals() -> None:

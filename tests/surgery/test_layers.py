@@ -9,10 +9,9 @@ from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.surgery import (
-    conv_blocks,
     conv_member,
     depthwise_conv_member,
-    linear_blocks,
+    fan_in,
     linear_member,
     resize_depthwise_conv,
     split_conv,
@@ -99,17 +98,20 @@ def test_what_is_kept_and_what_is_left_undrawn() -> None:
     assert meta.weight.is_meta
 
 
-def test_blocks_are_views_with_the_fan_in_last() -> None:
-    conv = nn.Conv2d(4, 6, 3, groups=2)
-    assert conv_blocks(conv).shape == (6, 18)
-    assert linear_blocks(nn.Linear(5, 7)).shape == (7, 5)
-    layer = BlockDiagonalLinear(6, 4, 2)
-    blocks = linear_blocks(layer)
-    assert blocks.shape == (2, 2, 3)
-    assert all(
-        view.data_ptr() == module.weight.data_ptr()
-        for view, module in ((conv_blocks(conv), conv), (blocks, layer))
-    )
+def test_fan_in_is_what_torch_draws_with() -> None:
+    stock = [
+        nn.Linear(5, 7),
+        nn.Conv2d(4, 6, 3, groups=2),
+        nn.Conv1d(6, 6, 5, groups=6),
+        nn.Conv3d(2, 4, (1, 2, 3)),
+    ]
+    for layer in stock:
+        assert fan_in(layer) == nn.init._calculate_fan_in_and_fan_out(layer.weight)[0]
+    assert fan_in(BlockDiagonalLinear(6, 4, 2)) == 3
+    layer = nn.ConvTranspose1d(4, 6, 3, groups=2)
+    nn.init.ones_(layer.weight)
+    inner = layer(torch.ones(1, 4, 9))[0, :, 4] - layer.bias
+    assert inner.tolist() == pytest.approx([fan_in(layer)] * 6)
 
 
 class Scaled(nn.Linear):
