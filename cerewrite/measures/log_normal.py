@@ -90,7 +90,9 @@ def _table() -> FloatArray:
 def log_mean_variance(spread: FloatArray, multiplicity: FloatArray | IntArray) -> FloatArray:
     """``Var[log of the mean of m log-normal draws]`` from the table; arguments are broadcast.
 
-    Within 0.4 % of `quadrature`, and monotone: it rises with the spread and falls with m.
+    Within 0.5 % of `quadrature` for m up to 4,096 and 0.9 % up to 2^20, where the table ends;
+    beyond, the ratio to `base` stays what it is there, up to 40 % off. Monotone: it rises with
+    the spread and falls with m.
 
     Args:
         spread: log-variance of one draw, at least 0.
