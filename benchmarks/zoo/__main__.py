@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import os
-import resource
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from benchmarks.zoo.catalogue import Entry, catalogue, stratified
+from benchmarks.zoo.processes import Limits, context, work
 from benchmarks.zoo.store import ROOT, Record, Store, code_version
 from benchmarks.zoo.table import render
 
@@ -38,12 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.onnx:
         entries = _converted(entries, store)
     entries = stratified(entries, len(entries))  # a run that is stopped has seen every family
-    left = [e for e in entries if not store.has(part, e.name, any_code=options.any_code)]
+    left = [e for e in entries if _is_left(store, part, e.name, options)]
     if options.table:
         left = []
     print(f"{len(entries)} models, {len(left)} left to do, code {store.code}", flush=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    server = context()
+    limits = Limits(options.limit * (3 if options.onnx else 1), options.memory)
     with ThreadPoolExecutor(options.jobs) as pool:
-        futures = [pool.submit(_work, entry, options) for entry in left]
+        futures = [pool.submit(work, server, e, limits, onnx=options.onnx) for e in left]
         for done, future in enumerate(as_completed(futures), 1):
             record = future.result()
             store.put(part, record)
@@ -52,6 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = [r["name"] for r in store.parts[part].values() if r["outcome"] in ("crashed", "failed")]
     print(f"{options.table_file} written; {len(wrong)} crashed or failed: {' '.join(wrong)}")
     return int(bool(wrong))
+
+
+def _is_left(store: Store, part: str, name: str, options: argparse.Namespace) -> bool:
+    """Whether a model is to be done: unseen, or done by other code, or asked for again."""
+    if not store.has(part, name, any_code=options.any_code):
+        return True
+    record = store.parts[part][name]
+    texts = (record["outcome"], record.get("error", ""), *record.get("refusals", {}))
+    again = any(fnmatch.fnmatch(text, pattern) for pattern in options.again for text in texts)
+    return again and not store.has(part, name, any_code=False)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -63,6 +71,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=90, help="processor seconds for one model")
     parser.add_argument("--memory", type=float, default=10, help="GB of address space for one")
     parser.add_argument("--any-code", action="store_true", help="keep records of other code")
+    parser.add_argument(
+        "--again", action="append", default=[], metavar="PATTERN",
+        help="do those of other code again whose outcome, reason or refusal matches",
+    )  # fmt: skip
     parser.add_argument("--table", action="store_true", help="write the table, run nothing")
     parser.add_argument("--json", type=Path, default=ROOT / "docs" / "coverage.json")
     parser.add_argument("--table-file", type=Path, default=ROOT / "docs" / "COVERAGE.md")
@@ -74,47 +86,6 @@ def _converted(entries: Sequence[Entry], store: Store) -> list[Entry]:
     models = store.parts["models"]
     done = [e for e in entries if models.get(e.name, {}).get("outcome") == "converted"]
     return stratified(done, PARITY)
-
-
-def _work(entry: Entry, options: argparse.Namespace) -> Record:
-    """One model in a process of its own; a limit that is passed is a record too."""
-    command = [sys.executable, "-m", "benchmarks.zoo.worker", entry.name, entry.source,
-               entry.family, *(["--onnx"] if options.onnx else [])]  # fmt: skip
-    record: Record = {"name": entry.name, "source": entry.source, "family": entry.family}
-    limit = 3 * options.limit if options.onnx else options.limit
-    start = time.perf_counter()
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=10 * limit, check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            preexec_fn=lambda: _limit(options.memory, limit),
-        )  # fmt: skip
-        code, lines = done.returncode, ["", *done.stderr.strip().splitlines()]
-    except subprocess.TimeoutExpired as error:
-        code, lines = -signal.SIGXCPU, (error.stderr or b"").decode(errors="replace").splitlines()
-    if code == 0:
-        record = json.loads(done.stdout.splitlines()[-1])
-    elif code == -signal.SIGXCPU:
-        record |= {"outcome": "out of time", "error": f"not done after {limit:g} s"}
-    else:
-        record |= {"outcome": "crashed", "error": f"exit {code}: {lines[-1]}"[:300]}
-    if code:
-        record |= {"stage": _stage(lines), "seconds": {}}
-    if any(text in record.get("error", "") for text in ("allocate memory", "MemoryError")):
-        record["outcome"] = "out of memory"
-    return record | {"wall": round(time.perf_counter() - start, 1)}
-
-
-def _limit(gigabytes: float, seconds: float) -> None:
-    size, processor = int(gigabytes * 1e9), int(seconds)
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    resource.setrlimit(resource.RLIMIT_CPU, (processor, processor + 5))
-
-
-def _stage(lines: Sequence[str]) -> str:
-    """The stage that a worker named last on standard error."""
-    stages = [line.removeprefix("stage ") for line in lines if line.startswith("stage ")]
-    return stages[-1] if stages else "load"
 
 
 def _row(record: Record) -> str:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +37,46 @@ Record = dict[str, Any]
 def main(name: str, source: str, family: str, *flags: str) -> None:
     """Work on one model; whatever it prints itself is dropped."""
     torch.set_num_threads(1)
-    entry = Entry(name, source, family)
-    clock = Clock()
-    record: Record = {"name": name, "source": source, "family": family, "stage": "load"}
     with contextlib.redirect_stdout(io.StringIO()):
-        try:
-            with clock("load"):
-                model, inputs, record["pixels"] = build(entry)
-            work = export if "--onnx" in flags else convert
-            work(model, inputs, record, clock)
-        except CerewriteError as error:
-            outcome = "declined" if isinstance(error, _EXPECTED) else "failed"
-            record |= {"outcome": outcome, "error": _line(error), "advice": error.advice}
-        except Exception as error:
-            outcome = "not built" if record["stage"] == "load" else "crashed"
-            record |= {"outcome": outcome, "error": _line(error)}
-            record["where"] = _places(error)
-    record["seconds"] = {stage: round(seconds, 2) for stage, seconds in clock.seconds}
+        record = work_on(Entry(name, source, family), onnx="--onnx" in flags)
     print(json.dumps(record))
+
+
+def work_on(
+    entry: Entry, *, onnx: bool = False, say: Callable[[str], None] = lambda stage: None
+) -> Record:
+    """Convert one model.
+
+    Args:
+        entry: the model.
+        onnx: whether to export it too.
+        say: hears of every stage before it starts.
+
+    Returns:
+        What came of it: typed refusals and errors of ours are outcomes too.
+    """
+    record: Record = {"name": entry.name, "source": entry.source, "family": entry.family}
+
+    @contextlib.contextmanager
+    def watch(stage: str) -> Iterator[None]:
+        record["stage"] = stage
+        say(stage)
+        yield
+
+    clock = Clock(watch)
+    try:
+        with clock("load"):
+            model, inputs, record["pixels"] = build(entry)
+        work = export if onnx else convert
+        work(model, inputs, record, clock)
+    except CerewriteError as error:
+        outcome = "declined" if isinstance(error, _EXPECTED) else "failed"
+        record |= {"outcome": outcome, "error": _line(error), "advice": error.advice}
+    except Exception as error:
+        outcome = "not built" if record["stage"] == "load" else "crashed"
+        record |= {"outcome": outcome, "error": _line(error), "where": _places(error)}
+    record["seconds"] = {stage: round(seconds, 2) for stage, seconds in clock.seconds}
+    return record
 
 
 _EXPECTED = (TraceError, AnalysisError, PlanError)
@@ -69,20 +92,15 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     Raises:
         VerificationError: if a check fails.
     """
-    _enter(record, "trace")
     with clock("trace"):
         traced = tracer.trace(model, inputs)
     _note_trace(traced, record)
-    _enter(record, "analyse")
     with clock("analyse"):
-        found = _analyze(traced, model, record, "block")
-        if not found.regions:
-            found = _analyze(traced, model, record, "network")
+        found = _analyze(traced, model, record)
     record["scope"] = found.scope
     record["regions"] = len(found.regions)
     record["refusals"] = dict(Counter(r.code for r in found.rejections).most_common())
     record["nu_before"] = found.nu.value
-    _enter(record, "plan")
     with clock("plan"):
         plan = planner.make_plan(found, budget=["params", "flops"])
     record["split"] = len(plan.splits)
@@ -92,10 +110,8 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     if not plan.splits:
         record["outcome"] = "unchanged"
         return None
-    _enter(record, "rewrite")
     with clock("rewrite"):
         rewritten = rewriter.rewrite(plan, model).model
-    _enter(record, "verify")
     with clock("verify"):
         verification = verifier.verify(model, rewritten, plan, inputs)
     checks = {check.name: check for check in verification.checks}
@@ -109,16 +125,21 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     return rewritten
 
 
-def _analyze(traced: ir.TracedModel, model: nn.Module, record: Record, scope: str) -> ir.Analysis:
-    """With the weights' own gain; with He's where a head of zeros kills the signal."""
+def _analyze(traced: ir.TracedModel, model: nn.Module, record: Record) -> ir.Analysis:
+    """Block scope, or network scope where that holds no region; the model is estimated once.
+
+    With the weights' own gain; with He's where a head of zeros kills the signal.
+    """
     try:
         record["gain"] = "as-built"
-        return analysis.analyze(traced, model, scope=scope)
+        found = analysis.analyze(traced, model, scope="auto")
     except AnalysisError as error:
         if "gain he" not in error.advice:
             raise
         record["gain"] = "he"
-        return analysis.analyze(traced, model, scope=scope, gain="he")
+        found = analysis.analyze(traced, model, scope="auto", gain="he")
+    block = found.at_scope("block")
+    return block if block.regions else found.at_scope("network")
 
 
 def export(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> None:
@@ -126,7 +147,6 @@ def export(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> No
     result = convert(model, inputs, record, clock)
     if result is None:
         return
-    _enter(record, "export")
     with tempfile.TemporaryDirectory() as folder, clock("export"):
         found = exporter.export_onnx(result, Path(folder) / "model.onnx", inputs)
     record["parity"] = max(item.relative_error for item in found.parity)
@@ -140,12 +160,6 @@ def _note_trace(traced: ir.TracedModel, record: Record) -> None:
         bool(layer.sources) and layer.target is not None for layer in traced.layers
     )
     record["earlier"] = [r.reason for r in traced.rejections if r.code == "earlier-rung"]
-
-
-def _enter(record: Record, stage: str) -> None:
-    """Note the stage, on standard error too: there it outlives a process that is killed."""
-    record["stage"] = stage
-    print(f"stage {stage}", file=sys.stderr, flush=True)
 
 
 def _places(error: Exception) -> list[str]:

@@ -1,0 +1,18 @@
+"""Everything that a model's process needs, imported once by the server that forks it."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import nn
+
+import benchmarks.zoo.worker  # noqa: F401
+from benchmarks.zoo.sources import torchvision_models
+
+torch.set_num_threads(1)
+for source in (torchvision_models, lambda: __import__("timm")):
+    with contextlib.suppress(ImportError):  # the other source is enough
+        source()
+with torch.no_grad():  # the exporter imports most of itself at its first use
+    torch.export.export(nn.Linear(2, 2).eval(), (torch.ones(2, 2),), strict=False)

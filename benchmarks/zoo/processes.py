@@ -1,0 +1,100 @@
+"""One process per model, forked from a server that has imported everything once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+
+from benchmarks.zoo.catalogue import Entry
+from benchmarks.zoo.store import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one model may use.
+
+    Attributes:
+        seconds: processor seconds; ten times as much on the clock.
+        gigabytes: address space.
+    """
+
+    seconds: float
+    gigabytes: float
+
+
+def context() -> ForkServerContext:
+    """Where processes come from; the server starts with the first of them."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["benchmarks.zoo.preload"])
+    return found
+
+
+def work(server: ForkServerContext, entry: Entry, limits: Limits, *, onnx: bool = False) -> Record:
+    """One model in a process of its own; a limit that is passed is a record too."""
+    record: Record = {"name": entry.name, "source": entry.source, "family": entry.family}
+    start = time.perf_counter()
+    receiver, sender = server.Pipe(duplex=False)
+    process = server.Process(target=_serve, args=(sender, entry, limits, onnx), daemon=True)
+    process.start()
+    sender.close()
+    lines = _listen(receiver, start + 10 * limits.seconds)
+    code = _end(process)
+    answers = [line for line in lines if line.startswith("{")]
+    if answers:
+        record = json.loads(answers[0])
+    elif code in (-signal.SIGXCPU, None):
+        record |= {"outcome": "out of time", "error": f"not done after {limits.seconds:g} s"}
+    else:
+        last = next((line for line in reversed(lines) if not line.startswith("stage ")), "")
+        record |= {"outcome": "crashed", "error": f"exit {code}: {last}"[:300]}
+    if not answers:
+        record |= {"stage": _stage(lines), "seconds": {}}
+    if any(text in record.get("error", "") for text in ("allocate memory", "MemoryError")):
+        record["outcome"] = "out of memory"
+    return record | {"wall": round(time.perf_counter() - start, 1)}
+
+
+def _listen(receiver: Connection, until: float) -> list[str]:
+    """What a process says until it ends, or its time is up."""
+    lines: list[str] = []
+    with contextlib.suppress(EOFError, OSError), receiver:
+        while receiver.poll(max(until - time.perf_counter(), 0)):
+            lines.append(receiver.recv())
+    return lines
+
+
+def _end(process: ForkServerProcess) -> int | None:
+    """The exit code; None if the process had to be stopped."""
+    process.join(10)
+    if process.exitcode is not None:
+        return process.exitcode
+    process.kill()
+    process.join()
+    return None
+
+
+def _serve(sender: Connection, entry: Entry, limits: Limits, onnx: bool) -> None:
+    """In the process: set the limits, work, and send stages and the record."""
+    size, processor = int(limits.gigabytes * 1e9), int(limits.seconds)
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CPU, (processor, processor + 5))
+    from benchmarks.zoo.worker import work_on
+
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    sender.send(json.dumps(work_on(entry, onnx=onnx, say=lambda s: sender.send(f"stage {s}"))))
+
+
+def _stage(lines: list[str]) -> str:
+    """The stage that a process named last."""
+    stages = [line.removeprefix("stage ") for line in lines if line.startswith("stage ")]
+    return stages[-1] if stages else "load"
