@@ -30,6 +30,7 @@ from cerewrite.errors import (
     TraceError,
     VerificationError,
 )
+from cerewrite.planner.problem import TRUSTED
 
 Record = dict[str, Any]
 
@@ -102,7 +103,8 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     record["refusals"] = dict(Counter(r.code for r in found.rejections).most_common())
     record["nu_before"] = found.nu.value
     with clock("plan"):
-        plan = planner.make_plan(found, budget=["params", "flops"])
+        plan = planner.make_plan(found, budget=["params", "flops"], min_width=None)
+    record["min_width"] = TRUSTED
     record["split"] = len(plan.splits)
     for key in ("params", "flops", "nu"):
         record[f"{key}_before"] = getattr(plan.baseline, key)
