@@ -21,7 +21,8 @@ from cerewrite.estimators.influence import Influence, Noise, influences
 from cerewrite.estimators.scattering import Draws
 from cerewrite.ir import Estimate, Layer, Op, TracedModel
 from cerewrite.oprules import LayerRule, ModuleRule, rule_for
-from cerewrite.oprules.attention import MatMul, Softmax
+from cerewrite.oprules.attention import MatMul, ScaledDotProductAttention, Softmax
+from cerewrite.oprules.divide import sums_to_one
 from cerewrite.oprules.growth import now
 from cerewrite.oprules.layout import Passing
 from cerewrite.oprules.moments import MomentContext
@@ -119,11 +120,16 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     if not output.inputs:
         raise AnalysisError("the model returns no tensor", advice="analyse a part that does")
     weights = _attention_weights(traced)
-    needed = _ancestors(ops, output.inputs[0], weights)
+    needed = _ancestors(ops, output.inputs[0], weights, context)
     context.batched.update(_towards_batch_norms(traced))
     values: dict[str, Moments] = {}
     for op in traced.ops:
-        if op.name in needed:
+        if op.name not in needed:
+            continue
+        known = context.known(op)
+        if known is not None:
+            values[op.name] = known
+        else:
             inputs = [values[name] for name in _signals(ops, op, weights)]
             values[op.name] = _step(op, inputs, context)
     kernel = context.output(values[output.inputs[0]])
@@ -142,28 +148,35 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
 
 
 def _attention_weights(traced: TracedModel) -> frozenset[str]:
-    """Values that are a softmax over positions, moved or dropped at most.
+    """Values that are a softmax over positions, or divided by their sum; moved or dropped at most.
 
     What they weigh passes as it is (`cerewrite.oprules.attention`), so that neither they nor the
     logits in front of them are needed there.
     """
     found: set[str] = set()
+    ops = {op.name: op for op in traced.ops}
     for op in traced.ops:
         rule = rule_for(op)
-        if isinstance(rule, Softmax) or (
-            isinstance(rule, Passing) and op.inputs and op.inputs[0] in found
+        if (
+            isinstance(rule, Softmax)
+            or (isinstance(rule, Passing) and op.inputs and op.inputs[0] in found)
+            or sums_to_one(op, ops)
         ):
             found.add(op.name)
     return frozenset(found)
 
 
-def _ancestors(ops: dict[str, Op], name: str, weights: frozenset[str]) -> set[str]:
+def _ancestors(
+    ops: dict[str, Op], name: str, weights: frozenset[str], context: MomentContext
+) -> set[str]:
     found: set[str] = set()
     stack = [name]
     while stack:
         current = stack.pop()
         if current not in found:
             found.add(current)
+            if context.known(ops[current]) is not None:
+                continue
             stack += _signals(ops, ops[current], weights)
     return found
 
@@ -173,6 +186,8 @@ def _signals(ops: dict[str, Op], op: Op, weights: frozenset[str]) -> list[str]:
     rule = rule_for(op)
     if isinstance(rule, MatMul):
         return [name for name in op.inputs if name not in weights] or list(op.inputs)
+    if isinstance(rule, ScaledDotProductAttention):
+        return [op.inputs[2]]
     if not isinstance(rule, LayerRule | ModuleRule):
         return list(op.inputs)
     return list(op.inputs[:1])

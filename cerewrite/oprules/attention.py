@@ -31,14 +31,14 @@ class _Mixing(OpRule):
 
 @register
 class ScaledDotProductAttention(_Mixing):
-    """Fused attention: the values pass."""
+    """Fused attention: the values pass, they alone are given."""
 
     name = "attention"
     targets = frozenset({"scaled_dot_product_attention"})
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        return inputs[2]
+        return inputs[0]
 
 
 @register

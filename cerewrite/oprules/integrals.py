@@ -92,8 +92,10 @@ class Sampler:
             return Space(tuple(noisy), weights, dict(zip(noisy, (across, down), strict=True)))
         for leaf in noisy:
             self._columns.setdefault(leaf, len(self._columns))
-        cloud = _cloud(self._points, 32 * math.ceil(len(self._columns) / 32))
-        weights = np.full(self._points, 1.0 / self._points)
+        columns = 32 * math.ceil(len(self._columns) / 32)
+        points = max(self._points, 1 << (8 * columns - 1).bit_length())
+        cloud = _cloud(points, columns)
+        weights = np.full(points, 1.0 / points)
         noise = {leaf: cloud[self._columns[leaf]] for leaf in noisy}
         return Space(("cloud", cloud.shape), weights, noise)
 

@@ -64,6 +64,7 @@ class Flatten(Passing):
     name = "flatten"
     targets = frozenset(
         {"flatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view", "unflatten"}
+        | {"reshape_as", "view_as"}
     )
 
     @override
@@ -73,7 +74,10 @@ class Flatten(Passing):
             return None
         found = _follow(value.op.shape, op.shape, value.channels)
         if found is None:
-            bound(op, value, widths, "mixes the channel axis with others")
+            for read in inputs:
+                bound(op, read, widths, "mixes the channel axis with others")
+        elif len(inputs) > 1:
+            return _like(op, found, inputs[1], widths)
         elif op.target in ("view", "reshape", "_unsafe_view") and not _inferred(op, found.axis):
             widths.pin(
                 found.width,
@@ -83,6 +87,16 @@ class Flatten(Passing):
                 "write -1 for the channel axis, or use torch.flatten",
             )
         return found
+
+
+def _like(op: Op, found: Channels, other: Value, widths: WidthBuilder) -> Channels | None:
+    """The shape of another value: the two have the same channels, or both are kept."""
+    if other.channels == replace(found, width=other.channels.width if other.channels else -1):
+        where = op.module or op.name
+        return replace(found, width=widths.tie(found.width, other.channels.width, "view", where))
+    for value in (Value(op, found), other):
+        bound(op, value, widths, "takes its shape from a value with other channels")
+    return None
 
 
 def _inferred(op: Op, axis: int) -> bool:
@@ -161,6 +175,7 @@ class Pick(Passing):
             "getitem", "slice", "select", "chunk", "split", "split_with_sizes", "unbind",
             "expand", "expand_as", "repeat", "roll", "flip", "index", "gather", "narrow",
             "cls_token", "unsafe_chunk", "unsafe_split", "index_select", "tensor_split",
+            "tile", "repeat_interleave", "unfold", "im2col",
         }
     )  # fmt: skip
 

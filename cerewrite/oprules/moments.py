@@ -85,7 +85,7 @@ class MomentContext(Weights):
         sampler: Sampler | None = None,
         noise: Noise | None = None,
     ) -> None:
-        super().__init__(model, standard=standard)
+        super().__init__(model, traced.ops, standard=standard, gain=gain)
         self.layers = Layers({layer.node: layer for layer in traced.layers})
         self.sampler = sampler or Sampler(points_for(len(traced.layers)))
         self.slots: list[Tensor] = []
@@ -97,7 +97,6 @@ class MomentContext(Weights):
         self._changes: tuple[Unit, Tensor] | None = None
         self.batched: dict[str, bool] = {}
         self._ops = {op.name: op for op in traced.ops}
-        self._gain = gain
         self._noise = noise if noise is not None else _zero
 
     def is_free(self, name: str) -> bool:

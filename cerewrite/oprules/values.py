@@ -10,6 +10,9 @@ from torch import Tensor
 from cerewrite.oprules.growth import now
 from cerewrite.oprules.units import Leaf, Unit, make_unit
 
+_THIN = 1e-4
+"""Shares of a value below which a kind of units is left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Signal:
@@ -82,10 +85,22 @@ def multiply(first: Moments, second: Moments) -> Moments:
 
 
 def concatenate(parts: list[tuple[int, Moments]]) -> Moments:
-    """Values side by side, each with its number of elements."""
+    """Values side by side, each with its number of elements.
+
+    Neighbours of one kind are one part; kinds of fewer than one element in 10,000 are left
+    out: tokens that are cut off and put back in every block would make new ones without end.
+    """
     count = sum(size for size, _ in parts)
-    joined = [Part(p.unit, p.weight * size / count) for size, x in parts for p in x.parts]
-    return Moments(tuple(joined))
+    joined: list[Part] = []
+    for size, x in parts:
+        for part in x.parts:
+            share = part.weight * size / count
+            if joined and joined[-1].unit is part.unit:
+                share += joined.pop().weight
+            joined.append(Part(part.unit, share))
+    kept = [part for part in joined if part.weight >= _THIN]
+    whole = sum(part.weight for part in kept)
+    return Moments(tuple(Part(part.unit, part.weight / whole) for part in kept))
 
 
 def pick(x: Moments, share: float) -> Moments:
@@ -122,13 +137,17 @@ def _join(kind: str, first: Moments, second: Moments) -> Moments:
 
 
 def _aligned(first: list[Part], second: list[Part]) -> list[tuple[Unit, Unit, float]]:
-    """Units that meet, and their share; a kind that meets several others becomes several."""
+    """Units that meet, and their share; a kind that meets several others becomes several.
+
+    Ends that differ by less than `_THIN` are one.
+    """
     if len(first) == len(second) == 1:
         return [(first[0].unit, second[0].unit, 1.0)]
     found = []
-    ends = sorted({round(end, 9) for parts in (first, second) for end in _ends(parts)})
     low = 0.0
-    for high in ends:
+    for high in sorted({*_ends(first), *_ends(second)}):
+        if high - low < _THIN:
+            continue
         pair = [_piece(parts, low, high) for parts in (first, second)]
         found.append((pair[0], pair[1], high - low))
         low = high
@@ -145,13 +164,14 @@ def _ends(parts: list[Part]) -> list[float]:
 
 def _piece(parts: list[Part], low: float, high: float) -> Unit:
     """The units between two shares of a value: the whole kind, or a part of it."""
-    start = 0.0
+    start, common, found = 0.0, 0.0, parts[0]
     for part, end in zip(parts, _ends(parts), strict=True):
-        if low >= start - 1e-9 and high <= end + 1e-9:
-            share = (high - low) / (end - start)
-            return part.unit if share > 1 - 1e-6 else _renamed(part.unit, {}, share)
+        shared = min(high, end) - max(low, start)
+        if shared > common:
+            common, found = shared, part
         start = end
-    raise AssertionError("pieces lie within parts")
+    share = (high - low) / found.weight
+    return found.unit if share > 1 - 1e-6 else _renamed(found.unit, {}, share)
 
 
 def _renamed(unit: Unit, done: dict[Unit | Leaf, Unit | Leaf], share: float) -> Unit:

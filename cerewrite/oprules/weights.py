@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from cerewrite.errors import AnalysisError
 from cerewrite.ir import Layer, Op
+from cerewrite.oprules.constants import Constants
 from cerewrite.oprules.values import Moments, opaque, scalar
 
 
@@ -26,12 +28,41 @@ class Weights:
 
     Args:
         model: the module.
+        ops: its operators, in execution order.
         standard: standard instead of NTK parametrisation.
+        gain: the ``fan_in * Var[W]`` to assume for every layer; None for as built.
+
+    Attributes:
+        constants: values that no input reaches.
     """
 
-    def __init__(self, model: nn.Module, *, standard: bool) -> None:
+    def __init__(
+        self, model: nn.Module, ops: Sequence[Op], *, standard: bool, gain: float | None
+    ) -> None:
         self._model = model
         self.standard = standard
+        self._gain = gain
+        self.constants = Constants(ops, lambda name: _tensor(model, name))
+        self._known: dict[str, Moments | None] = {}
+
+    def known(self, op: Op) -> Moments | None:
+        """The moments of a value that no input reaches, as it is computed.
+
+        None where the rules must say what it is: parameters have a rule of their own, and so
+        has what is made of them where they have a share of the kernel.
+        """
+        if op.name not in self._known:
+            self._known[op.name] = self._computed(op)
+        return self._known[op.name]
+
+    def _computed(self, op: Op) -> Moments | None:
+        ruled = op.target in ("parameter", "constant")
+        if ruled or (self.standard and op.name in self.constants.trained):
+            return None
+        value = self.constants.value(op.name)
+        if value is None or not value.numel() or not bool(value.isfinite().all()):
+            return None
+        return opaque(scalar(_mean_square(value)), scalar(0.0), constant=True)
 
     def parameter(self, op: Op) -> Moments:
         """A free parameter or a constant: its mean square, and 1 per unit if it is trained.
@@ -39,12 +70,18 @@ class Weights:
         On the meta device, where there is nothing to read, the mean square is taken as 1.
         """
         tensor = _tensor(self._model, op.module)
+        if tensor is None or tensor.is_complex():
+            tensor = self.constants.value(op.name)
         square = 1.0 if tensor is None or tensor.is_meta else _mean_square(tensor)
         trained = self.standard and op.target == "parameter"
         return opaque(scalar(square), scalar(float(trained)), constant=True)
 
     def affine(self, op: Op) -> tuple[float, float, float]:
-        """Mean square of a norm's scale and shift, and their own share of the kernel."""
+        """Mean square of a norm's scale and shift, and their own share of the kernel.
+
+        Under a gain that is not the model's own, scales that start at zero are 1: what counts
+        then is the architecture, not how its branches start.
+        """
         module = self._model.get_submodule(op.module)
         tensors = [getattr(module, name, None) for name in ("weight", "bias")]
         found = [t for t in tensors if isinstance(t, nn.Parameter)]
@@ -52,6 +89,8 @@ class Weights:
             default if t is None or t.is_meta else _mean_square(t)
             for t, default in zip(tensors, (1.0, 0.0), strict=True)
         )
+        if scale == 0 and self._gain is not None:
+            scale = 1.0
         return scale, shift, float(len(found)) if self.standard else 0.0
 
     def module(self, op: Op) -> nn.Module:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import HigherOrderOperator
 
 from cerewrite.ir import Op, Ref
+from cerewrite.oprules.constants import Literal
 from cerewrite.tracer.fusion import fuse
 
 _CALL = re.compile(r"@(\d+)$")
@@ -33,8 +35,12 @@ def export_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         **getattr(signature, "inputs_to_lifted_tensor_constants", {}),
     }
     nodes = list(program.graph_module.graph.nodes)
+    hidden = next((n.target for n in nodes if isinstance(n.target, HigherOrderOperator)), None)
+    if hidden is not None:
+        raise TypeError(f"the exporter hides operators in '{hidden}'")
     combine = {node.name: _combine(node) for node in nodes if _joins(node)}
     ops = _placed([_convert(node, names, constants) for node in nodes], model)
+    ops = [_with_value(op, program.constants) for op in ops]
     return fuse(ops, combine)
 
 
@@ -76,6 +82,12 @@ def _convert(node: fx.Node, parameters: dict[str, str], constants: dict[str, str
         kwargs=references(node.kwargs),
         function=_pointwise(node),
     )
+
+
+def _with_value(op: Op, values: Mapping[str, Any]) -> Op:
+    """A constant that the exporter lifted out of the forward, with its tensor."""
+    value = values.get(op.module) if op.target == "constant" else None
+    return replace(op, args=(Literal(value),)) if isinstance(value, Tensor) else op
 
 
 def _end(node: fx.Node, target: str, name: str) -> Op:

@@ -13,6 +13,7 @@ from cerewrite.fingerprint import fingerprint
 from cerewrite.ir import Op, TracedModel
 from cerewrite.modes import silenced
 from cerewrite.tracer.export_rung import export_ops
+from cerewrite.tracer.modes import read_in_training
 from cerewrite.tracer.recorder_rung import recorded_ops
 from cerewrite.tracer.subject import check_ready, observed
 from cerewrite.tracer.symbolic_rung import symbolic_ops
@@ -62,6 +63,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
         try:
             with observed(model), silenced():
                 ops = take_whole(rung(model, args, kwargs), model)
+                kept = read_in_training(model, args, kwargs, ops)
         except TraceError:
             raise
         except Exception as error:  # a tracer may fail in any way on a user's forward
@@ -74,6 +76,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
             batch=batch,
             fingerprint=fingerprint(model),
             notes=tuple(reasons),
+            kept=kept,
         )
     raise _failure(model, args, kwargs, reasons)
 

@@ -14,11 +14,13 @@ from typing import Any
 from weakref import ref
 
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cerewrite.ir import Op, Ref
+from cerewrite.oprules.constants import Literal
 from cerewrite.tracer.calls import (
     LOOKS,
     acts_unit_by_unit,
@@ -211,8 +213,10 @@ class Recording(TorchFunctionMode):
         return found
 
     def _end(self, tensor: Tensor, target: str, module: str) -> None:
-        op = Op(self._fresh(target), target, (), tuple(tensor.shape), module=module)
-        self.ops.append(op)
+        seen = target == "constant" and not module and not isinstance(tensor, FakeTensor)
+        given = (Literal(tensor.detach().clone()),) if seen else ()
+        shape = tuple(tensor.shape)
+        self.ops.append(op := Op(self._fresh(target), target, (), shape, module, args=given))
         if target != "constant":
             self._tainted.add(op.name)
         self._bind(tensor, op.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -57,8 +57,7 @@ class Builder:
     def unknown(self, op: Op) -> Rejection:
         """Why an operator without a rule bounds what it reads; noted if no layer may show it."""
         refusal = self._table.unknown(op)
-        if refusal.code != "unknown-operator":
-            self.rejections.append(refusal)
+        self.rejections += [refusal] if refusal.code != "unknown-operator" else []
         return refusal
 
     def module(self, op: Op) -> nn.Module | None:
@@ -88,8 +87,7 @@ class Builder:
         weight, bias = self._table.weight(op), self._table.bias(op)
         if weight is None:
             why = "is computed in the forward, not kept as a parameter"
-            advice = "keep the weight in a layer of its own"
-            self._unweighed(op, x, "computed-weight", why, advice)
+            self._unweighed(op, x, "computed-weight", why, "keep the weight in a layer of its own")
             return None
         if not weight.numel():
             self._unweighed(op, x, "no-channels", "is empty", "remove the layer")
@@ -169,21 +167,26 @@ class Builder:
         self._keep(PerChannel(name, "free_parameter", (), 1), channels.width)
         return True
 
+    def keep_targets(self, kept: Mapping[str, Rejection]) -> None:
+        """Refuse the classes that some modules' layers write."""
+        for found in self.found:
+            layer = found.layer.name.partition("@")[0]
+            if layer in kept and found.target is not None:
+                self.classes.pin(found.target, kept[layer])
+
     def _keep(self, module: PerChannel, width: int) -> None:
         """Note a per-channel module with the first of its classes."""
         widths = self.classes.resolve(width)
         self.classes.drafts[widths[0]].modules.append((module, widths))
 
     def _depthwise(self, op: Op, rule: str, width: int, geometry: Geometry, bias: bool) -> None:
-        positions = op.numel // (self._batch * geometry.out_channels)
-        flops = 2 * geometry.kernel * positions
+        flops = 2 * geometry.kernel * (op.numel // (self._batch * geometry.out_channels))
         found = PerChannel(op.module, rule, (), geometry.kernel + int(bias), flops)
         self._keep(found, width)
 
     def _layer_name(self, op: Op) -> str:
-        owned = getattr(self.module(op), "weight", None) is not None
         parameter = next(filter(None, map(self._table.parameter_name, op.inputs)), op.name)
-        name = op.module if owned else parameter
+        name = op.module if getattr(self.module(op), "weight", None) is not None else parameter
         taken = {found.layer.name for found in self.found}
         if name not in taken:
             return name
@@ -192,12 +195,9 @@ class Builder:
 
 
 def _apart(where: str, name: str) -> Rejection:
-    return Rejection(
-        where,
-        "norm-over-concatenation",
-        f"'{name}' mixes the channels of a concatenation, in which one member's lie apart",
-        "normalise the parts before concatenating them, or use a batch norm",
-    )
+    reason = f"'{name}' mixes the channels of a concatenation, in which one member's lie apart"
+    advice = "normalise the parts before concatenating them, or use a batch norm"
+    return Rejection(where, "norm-over-concatenation", reason, advice)
 
 
 def build_widths(
@@ -208,6 +208,7 @@ def build_widths(
     batch: int,
     fingerprint: str,
     notes: tuple[str, ...] = (),
+    kept: Mapping[str, Rejection] | None = None,
 ) -> TracedModel:
     """Layers and width classes of a traced graph.
 
@@ -218,6 +219,7 @@ def build_widths(
         batch: batch size of the trace.
         fingerprint: hash of the model's structure.
         notes: why earlier rungs failed; kept as rejections.
+        kept: layers whose output width is kept for what the trace does not see, by module.
     """
     builder = Builder(ops, model, rung, batch)
     values: dict[str, Value] = {}
@@ -226,6 +228,7 @@ def build_widths(
         values[op.name] = Value(op, _channels(op, inputs, builder))
     for width, refusal in undecided(ops, values, builder.classes.resolve):
         builder.classes.pin(width, refusal)
+    builder.keep_targets(kept or {})
     widths, names = _finish(builder)
     layers = tuple(_named(found, names, builder) for found in builder.found)
     skipped = tuple(
@@ -258,8 +261,8 @@ def _channels(op: Op, inputs: list[Value], builder: Builder) -> Channels | None:
     if rule is not None and (inputs or op.target == "output"):
         return rule.channels(op, inputs, builder)
     if op.target == "output":
-        code, what, advice = "model-output", "it is an output of the model", "keep this width"
-        refusal = Rejection(op.module or op.name, code, what, advice)
+        why = ("model-output", "it is an output of the model", "keep this width")
+        refusal = Rejection(op.module or op.name, *why)
     else:
         refusal = builder.unknown(op)
     for value in inputs:
@@ -296,8 +299,8 @@ def _finish(builder: Builder) -> tuple[tuple[WidthClass, ...], dict[int, str]]:
 
 
 def _named(found: _Found, names: dict[int, str], builder: Builder) -> Layer:
-    classes = builder.classes
-    sources = () if found.source is None else classes.resolve(found.source)
+    classes, source = builder.classes, found.source
+    sources = () if source is None else classes.resolve(source)
     targets = () if found.target is None else classes.resolve(found.target)
     return replace(
         found.layer,

@@ -1,0 +1,61 @@
+"""Quotients: by what no input reaches, and weights that are divided by their own sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from typing_extensions import override
+
+from cerewrite.errors import AnalysisError
+from cerewrite.ir import Op
+from cerewrite.oprules.arithmetic import join
+from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.values import Moments
+
+
+@register
+class Divide(OpRule):
+    """A value over constants or parameters: times the mean of ``1 / c^2``.
+
+    By a value that inputs reach it has no closed form, but for attention weights over their own
+    sum (`sums_to_one`).
+    """
+
+    name = "divide"
+    targets = frozenset({"div", "divide", "true_divide"})
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        return inputs[0].channels if len(inputs) == 1 else join(op, inputs, widths, "divide")
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        if len(inputs) == 1:
+            return inputs[0]
+        by = context.constants.value(op.inputs[1])
+        if by is None or not bool(by.all()):
+            what = "a value that inputs reach" if by is None else "zero"
+            raise AnalysisError(
+                f"no closed form for 'div' by {what} in '{op.module or op.name}'",
+                advice="use --estimator monte-carlo, or register a rule for the module",
+            )
+        return context.scale(inputs[0], float(by.pow(-2).mean()))
+
+
+def sums_to_one(op: Op, ops: Mapping[str, Op]) -> bool:
+    """Whether an operator divides a value by its own sum over the last axis.
+
+    Weighing values by it is an average over positions, as with a softmax.
+    """
+    if op.target not in Divide.targets or len(op.inputs) != 2:
+        return False
+    below = ops[op.inputs[1]]
+    while below.target != "sum" and len(below.inputs) == 1:
+        below = ops[below.inputs[0]]
+    if below.target != "sum" or below.inputs[:1] != op.inputs[:1]:
+        return False
+    rank = len(ops[op.inputs[0]].shape)
+    dims = below.args[1] if len(below.args) > 1 else (below.kwargs or {}).get("dim")
+    listed = [dims] if isinstance(dims, int) else list(dims or ())
+    return len(listed) == 1 and listed[0] % rank == rank - 1
