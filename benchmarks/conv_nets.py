@@ -43,7 +43,7 @@ class Network:
     widths: tuple[int, ...] = ()
     side = 8
     batch = 1
-    draws = 3000
+    draws = 800
     independent = True
 
     def build(self, widths: Sequence[int]) -> nn.Module:
@@ -113,7 +113,7 @@ class Residual(Network):
     name = "2 bottlenecks 64-32-32-64, batch norm, relu, 8 x 8 px"
     widths = (32, 32)
     batch = 4
-    draws = 2500
+    draws = 600
     independent = False
 
     def build(self, widths: Sequence[int]) -> nn.Module:

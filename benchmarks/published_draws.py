@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,24 +18,27 @@ from torch import Tensor, nn
 
 import cerewrite
 from benchmarks.conv_nets import photographs
-from benchmarks.published import EXPECTED, Case, cases
+from benchmarks.published_cases import EXPECTED, PIXELS, RECORD, Case, cases
+from cerewrite import ir
 from cerewrite.estimators import Assumption
 from cerewrite.estimators.monte_carlo import subject_of
 from cerewrite.tracer import trace
 
-RECORD = Path(__file__).resolve().parent.parent / "docs" / "published.json"
-PIXELS = {"ResNeXt-29": 32, "ResNet-50": 64}
 MEASURED = "jackknife"
 
 
-def designs(case: Case, images: Tensor) -> dict[str, dict[str, Any]]:
+def measure(case: Case, images: Tensor) -> ir.Analysis:
+    """The body's analysis with spatial factors measured on what the stem makes of the images."""
+    with torch.no_grad():
+        entering = case.stem.train()(images)
+    return cerewrite.analyze(case.body, entering, gain="he", estimator=MEASURED)
+
+
+def designs(case: Case, measured: ir.Analysis) -> dict[str, dict[str, Any]]:
     """Members and widths by region: the baseline, the published, and our own plans by nu."""
     found = {f"1 x {case.width}d": {r.name: [1, list(r.widths)] for r in case.regions}}
     for m, n in EXPECTED[case.name]:
         found[f"{m} x {n}d"] = {r.name: [m, list(case.widths(r, n))] for r in case.regions}
-    with torch.no_grad():
-        entering = case.stem.train()(images)
-    measured = cerewrite.analyze(case.body, entering, gain="he", estimator=MEASURED)
     for title, analysis in (("rho 1", case.analysis), ("rho measured", measured)):
         for uniform in (True, False):
             plan = cerewrite.plan(analysis, measure="nu", uniform=uniform)
@@ -67,7 +69,10 @@ def draw(case: Case, record: dict[str, Any], draws: int) -> None:
     images = photographs(PIXELS[case.name])
     own = record.setdefault(case.name, {})
     if "designs" not in own:
-        own["designs"] = designs(case, images)
+        measured = measure(case, images)
+        regions = [estimate.region for estimate in measured.regions]
+        own["rho"] = {y.name: [site.rho for site in y.sites] for y in regions}
+        own["designs"] = designs(case, measured)
         own["kernels"] = {}
         save(record)
     subjects: dict[str, Any] = {}

@@ -17,14 +17,11 @@ import numpy as np
 from cerewrite.measures.base import FloatArray, IntArray
 from cerewrite.planner.problem import Problem
 
-SLOPES = 44
-"""Slopes per sweep."""
-
 ROUNDS = 40
 """Most moves per slope; a handful is the rule."""
 
 
-def sweep(problem: Problem) -> IntArray:
+def sweep(problem: Problem, slopes: int) -> IntArray:
     """Members near the front, from the narrowest to the widest, ``[rows, groups]``.
 
     With several costs, each is swept alone and all of them in equal parts.
@@ -38,7 +35,7 @@ def sweep(problem: Problem) -> IntArray:
         last = 0.1 * max(score[1], 1e-30) / max(cost[1], 1e-30)
         first = min(first, 1e12 * last)
         index = corners[0]
-        for slope in np.geomspace(max(first, last), min(first, last), SLOPES):
+        for slope in np.geomspace(max(first, last), min(first, last), slopes):
             for index in _descend(problem, index, weights, float(slope), top):  # noqa: B020
                 found.append(index)
     rows = np.unique(np.concatenate([corners, np.stack(found)]), axis=0)

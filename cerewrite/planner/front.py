@@ -87,25 +87,41 @@ def pareto_members(costs: FloatArray, member: FloatArray) -> IntArray:
     if member.shape[1] == 1 or len(costs) <= EXACT:
         return pareto(np.column_stack([costs, member]))
     logs = np.log(np.maximum(member, 1e-300))
+    blends = [
+        (1.0 - share) * logs[:, 0] + share * logs[:, part]
+        for part in range(1, logs.shape[1])
+        for share in SHARES
+    ]
     kept = []
-    for part in range(1, logs.shape[1]):
-        for share in SHARES:
-            blend = (1.0 - share) * logs[:, 0] + share * logs[:, part]
-            kept += [_pareto_two(np.column_stack([costs @ x, blend])) for x in cost_mixes(costs)]
+    for mix in cost_mixes(costs):
+        price = costs @ mix
+        order = np.argsort(price)
+        kept += [_pareto_ordered(order, price, blend) for blend in blends]
     return np.unique(np.concatenate(kept))
 
 
 def _pareto_two(columns: FloatArray) -> IntArray:
-    """A quick cut that may keep too much (ties come in any order), then an exact one."""
-    order = np.argsort(columns[:, 0])
-    best = np.minimum.accumulate(columns[order, 1])
+    first, second = columns.T
+    return _pareto_ordered(np.argsort(first), first, second)
+
+
+def _pareto_ordered(order: IntArray, first: FloatArray, second: FloatArray) -> IntArray:
+    """A quick cut that may keep too much (ties come in any order), then an exact one.
+
+    Args:
+        order: indices that sort the first column, ties in any order.
+        first: ``[rows]``.
+        second: ``[rows]``.
+    """
+    ordered = second[order]
+    best = np.minimum.accumulate(ordered)
     keep = np.ones(len(order), dtype=np.bool_)
-    keep[1:] = columns[order[1:], 1] <= best[:-1]
+    keep[1:] = ordered[1:] <= best[:-1]
     order = np.sort(order[keep])
-    order = order[np.lexsort((columns[order, 1], columns[order, 0]))]
-    best = np.minimum.accumulate(columns[order, 1])
+    order = order[np.lexsort((second[order], first[order]))]
+    best = np.minimum.accumulate(second[order])
     keep = np.ones(len(order), dtype=np.bool_)
-    keep[1:] = columns[order[1:], 1] < best[:-1]
+    keep[1:] = second[order[1:]] < best[:-1]
     return np.asarray(order[keep])
 
 

@@ -22,6 +22,9 @@ from cerewrite.planner.front import Front, pareto, pareto_members
 from cerewrite.planner.problem import GROWTH, Problem
 from cerewrite.planner.useful import regret, useful_stretches
 
+BETWEEN = 60_000
+"""Designs put between neighbours on the front of members, about."""
+
 EXHAUSTIVE = 120_000
 """Members are enumerated where designs times classes stay below it."""
 
@@ -33,18 +36,20 @@ class Detail:
     Attributes:
         dense: multiplicities up to it are all looked at.
         ratio: beyond it, neighbours differ by this factor.
-        between: designs put between neighbours on the front of members.
+        between: designs put between neighbours on the front of members, at most.
         beside: designs looked at around the most efficient members; 0 for none.
+        slopes: supporting lines of a sweep.
     """
 
     dense: int
     ratio: float
     between: int
     beside: int
+    slopes: int
 
 
-FINE = Detail(dense=1024, ratio=1.005, between=12, beside=60_000)
-COARSE = Detail(dense=48, ratio=1.03, between=3, beside=0)
+FINE = Detail(dense=1024, ratio=1.005, between=12, beside=60_000, slopes=44)
+COARSE = Detail(dense=48, ratio=1.03, between=3, beside=0, slopes=20)
 
 
 def detail_for(regions: int) -> Detail:
@@ -129,7 +134,7 @@ def member_front(problem: Problem, detail: Detail) -> tuple[IntArray, int]:
         groups = _product(tuple(thin(values) for values in problem.values))
         groups = groups[_balanced(problem, groups)]
     else:
-        groups = sweep(problem)
+        groups = sweep(problem, detail.slopes)
     tried = len(groups)
     groups = groups[_best_members(problem, problem.expand(groups))]
     for more in (_between, _beside) if detail.beside else (_between,):
@@ -174,7 +179,9 @@ def _between(problem: Problem, groups: IntArray, detail: Detail) -> IntArray:
     if len(groups) < 2:
         return groups
     logs = np.log(groups.astype(np.float64))
-    parts = np.arange(detail.between + 1)[:, None, None] / (detail.between + 1)
+    moved = len(groups) * (2 * groups.shape[1] + 1)
+    between = min(detail.between, max(BETWEEN // moved, 1))
+    parts = np.arange(between + 1)[:, None, None] / (between + 1)
     mixed = np.exp(logs[:-1] + parts * np.diff(logs, axis=0)).reshape(-1, groups.shape[1])
     mixed = np.concatenate([mixed, groups[-1:]])
     steps = np.eye(groups.shape[1], dtype=np.int64)

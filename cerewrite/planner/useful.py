@@ -19,6 +19,9 @@ from cerewrite.planner.problem import Problem
 FEW = 200_000
 """Pairs of a row and a multiplicity that are all looked at."""
 
+APART = 2.0
+"""Ratio of the multiplicities that `regret` looks at."""
+
 STRETCH = 1.2
 """Multiplicities at the ends of a stretch differ by at most this factor, or are neighbours."""
 
@@ -68,7 +71,7 @@ def regret(problem: Problem, rows: IntArray) -> FloatArray:
     over mixes of the costs.
     """
     most = float(min(problem.most, 1 << 16))
-    powers = np.round(STRETCH ** np.arange(np.log(most) / np.log(STRETCH) + 1))
+    powers = np.round(APART ** np.arange(np.log(most) / np.log(APART) + 1))
     marks = np.unique(powers.astype(np.int64))
     table = problem.table(marks, rows)
     score = problem.scores(problem.member(rows), marks)
