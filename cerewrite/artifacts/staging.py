@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from cerewrite.artifacts import swap
 from cerewrite.artifacts.names import OURS
+from cerewrite.drafts import draft_folder, hidden
 from cerewrite.errors import OutputError
 
 
@@ -46,7 +46,7 @@ def check_target(
         raise OutputError(f"{path}: exists", advice="choose another name, or pass --force")
     parent = next(item for item in target.parents if item.exists())
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.tmp-", dir=parent):
+        with tempfile.TemporaryDirectory(prefix=hidden(target, "tmp"), dir=parent):
             pass
     except OSError as error:
         raise _unwritable(path, error) from None
@@ -93,22 +93,11 @@ def staged_folder(
         OutputError: see `check_target`; also if the disk fails or fills up.
     """
     target = check_target(path, folder=True, overwrite=overwrite, ours=ours)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    try:
-        with swap.owned(draft):
-            swap.sweep(target)
-            draft.chmod(0o777 & ~_umask())
-            yield draft
-            _sync(draft)
-            swap.put(draft, target)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with _drafting(path, target) as draft:
+        draft.chmod(0o777 & ~_umask())
+        yield draft
+        _sync(draft)
+        swap.put(draft, target)
 
 
 def write_file(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> None:
@@ -118,22 +107,21 @@ def write_file(path: str | os.PathLike[str], text: str, *, overwrite: bool = Fal
         OutputError: see `check_target`; also if the disk fails or fills up.
     """
     target = check_target(path, folder=False, overwrite=overwrite)
+    with _drafting(path, target) as draft:
+        (draft / target.name).write_text(text, encoding="utf-8")
+        _sync(draft)
+        os.replace(draft / target.name, target)
+
+
+@contextlib.contextmanager
+def _drafting(path: object, target: Path) -> Iterator[Path]:
+    """A draft beside the target; errors of the disk are the user's to mend."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.tmp-", dir=target.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        os.replace(name, target)
+        with draft_folder(target) as draft:
+            yield draft
     except OSError as error:
         raise _unwritable(path, error) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _umask() -> int:

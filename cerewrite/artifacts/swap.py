@@ -8,14 +8,12 @@ import os
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
+
+from cerewrite.drafts import beside, hidden
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
-YOUNG = 60.0
-"""Seconds for which a draft without an owner is left alone: it may be about to get one."""
 
 
 def put(draft: Path, target: Path) -> None:
@@ -49,7 +47,7 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def _put_in_two_steps(draft: Path, target: Path) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+    aside = Path(tempfile.mkdtemp(prefix=hidden(target, "old"), dir=target.parent))
     os.rename(target, aside)
     try:
         os.rename(draft, target)
@@ -63,49 +61,10 @@ def recover(target: Path) -> None:
     """Bring an earlier folder back if a run was killed while it stood aside."""
     if target.exists():
         return
-    left = [folder for folder in target.parent.glob(f".{target.name}.old-*") if folder.is_dir()]
-    whole = [folder for folder in left if any(folder.iterdir())]
+    whole = [folder for folder in beside(target, "old") if any(folder.iterdir())]
     if whole:
         with contextlib.suppress(OSError):
             os.rename(max(whole, key=lambda folder: folder.stat().st_mtime), target)
-
-
-@contextlib.contextmanager
-def owned(draft: Path) -> Iterator[None]:
-    """Mark a draft as in use for as long as this process lives."""
-    handle = _lock(draft)
-    try:
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def sweep(target: Path) -> None:
-    """Remove the drafts of killed runs: those for ``target`` that nobody owns any more."""
-    for draft in target.parent.glob(f".{target.name}.tmp-*"):
-        with contextlib.suppress(OSError):
-            if not draft.is_dir() or time.time() - draft.stat().st_mtime < YOUNG:
-                continue
-            handle = _lock(draft)
-            if handle is not None:
-                shutil.rmtree(draft, ignore_errors=True)
-                os.close(handle)
-
-
-def _lock(folder: Path) -> int | None:
-    """An exclusive lock on a folder; None if another process has it, or there are no locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
 
 
 def _sync_entry(folder: Path) -> None:

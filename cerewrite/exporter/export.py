@@ -66,7 +66,9 @@ def export_onnx(
         metadata: further entries for the file's ``metadata_props``.
         dynamic_axes: further axes that may vary, by input: ``{"x": [2, 3]}``, or with symbols,
             ``{"x": {2: "height", 3: "width"}}``; axes of one symbol have one size.
-        float16: export a copy in half precision, its floating-point inputs included.
+        float16: export a copy in half precision, its floating-point inputs included; parity is
+            then with the model itself in float32, so that the limit covers the rounding of its
+            weights too.
 
     Returns:
         Path, opset, nodes, bytes (external data included), parity records, inputs and outputs.
@@ -86,21 +88,26 @@ def export_onnx(
     """
     target = Path(path)
     require_values(model)
+    exact = None
     if float16:
+        exact = cast(model, torch.float32)
         model = cast(model, torch.float16)
         example_inputs = cast_inputs(example_inputs, torch.float16)
     limit = default_limit(model) if limit is None else limit
     example = ExampleInputs.of(model, example_inputs, dynamic_axes)
     with staging(target) as draft:
-        _write(model, draft, example, opset, external_data, metadata or {})
+        _write(model, draft, example, opset, external_data, metadata or {}, exact)
         require_sound(draft, example, opset)
-        parity = _prove(model, draft, example, batches, seed, limit)
+        parity = _prove(model, draft, example, batches, seed, limit, exact)
         if blind := blind_spots(model, example, seed):
             with tempfile.TemporaryDirectory(dir=draft.parent) as folder:
-                twin, copy = perturbed(model, seed), Path(folder, draft.name)
-                _write(twin, copy, example, opset, None, {})
+                copy = Path(folder, draft.name)
+                twin = perturbed(model if exact is None else exact, seed)
+                if exact is not None:
+                    twin, exact = cast(twin, torch.float16), twin
+                _write(twin, copy, example, opset, None, {}, exact)
                 note = f"a copy with random weights: {blind}" + _still(twin, example, seed)
-                parity += _prove(twin, copy, example, batches, seed, limit, note)
+                parity += _prove(twin, copy, example, batches, seed, limit, exact, note)
         export = describe(draft, target, parity)
         publish(draft, target)
     return export
@@ -113,10 +120,11 @@ def _prove(
     batches: Sequence[int],
     seed: int,
     limit: float,
+    exact: nn.Module | None,
     note: str = "",
 ) -> tuple[ir.Parity, ...]:
     """Parity, all of it passed; or an error that says where the file begins to differ."""
-    pairs = compare(model, draft, example, batches, seed=seed, limit=limit, note=note)
+    pairs = compare(model, draft, example, batches, seed=seed, limit=limit, note=note, exact=exact)
     failed = [pair for pair in pairs if not pair[0].passed]
     if not failed:
         return tuple(record for record, _ in pairs)
@@ -142,6 +150,7 @@ def _write(
     opset: int,
     external_data: bool | None,
     metadata: Mapping[str, str],
+    exact: nn.Module | None = None,
 ) -> None:
     raised = example.raised()
     with undisturbed(model):
@@ -162,6 +171,7 @@ def _write(
             opset=opset,
             external_data=external_data,
             metadata=metadata,
+            exact=exact,
         )
 
 

@@ -71,7 +71,7 @@ def axes(value: Value | None) -> tuple[Axis, ...] | None:
 
 def swaps(node: Node) -> bool:
     """Whether the node is a transpose by `SWAP`."""
-    return node.op_type == "Transpose" and tuple(_attribute(node, "perm", ())) == SWAP
+    return node.op_type == "Transpose" and tuple(attribute(node, "perm", ())) == SWAP
 
 
 def form_of(node: Node, forms: Mapping[Value, Form]) -> Form | None:
@@ -156,14 +156,14 @@ def _pointwise(node: Node, forms: Mapping[Value, Form]) -> Form | None:
 
 def _normed(node: Node, form: Form) -> Form | None:
     """A norm over the last axis of split values, its scale per feature of a member."""
-    axis = _attribute(node, "axis", -1)
+    axis = attribute(node, "axis", -1)
     fits = all(v is None or len(axes(v) or (0, 0)) <= 1 for v in node.inputs[1:])
     return form if form.split and fits and axis in (-1, len(form.shape) - 1) else None
 
 
 def _reduced(node: Node, form: Form) -> Form | None:
     over = _numbers(node.inputs[1]) if len(node.inputs) > 1 else None
-    if not form.split or over is None or over.size != 1 or not _attribute(node, "keepdims", 1):
+    if not form.split or over is None or over.size != 1 or not attribute(node, "keepdims", 1):
         return None
     return form.sized(1) if int(over.item()) in (-1, len(form.shape) - 1) else None
 
@@ -230,6 +230,7 @@ def _numbers(value: Value | None) -> Any:
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-def _attribute(node: Node, name: str, default: Any) -> Any:
+def attribute(node: Node, name: str, default: Any) -> Any:
+    """A node's attribute, or what it is without one."""
     found = node.attributes.get(name)
     return default if found is None else found.value

@@ -89,12 +89,18 @@ def compare(
     seed: int,
     limit: float,
     note: str = "",
+    exact: nn.Module | None = None,
 ) -> list[tuple[ir.Parity, Arguments]]:
-    """See `check_parity`: every record with the arguments on which the two were compared."""
+    """See `check_parity`: every record with the arguments on which the two were compared.
+
+    ``exact`` is the model in float32 that ``model`` was rounded from; it is then the reference.
+    """
     runner = Runner(path)
-    reference, wide = (cast(model, torch.float32), True) if is_16_bit(model) else (model, False)
+    wide = exact is not None or is_16_bit(model)
+    reference = exact if exact is not None else cast(model, torch.float32) if wide else model
     if wide:
-        note = "; ".join(filter(None, (note, "PyTorch in float32 on the same weights")))
+        weights = "the same weights" if exact is None else "its float32 weights"
+        note = "; ".join(filter(None, (note, f"PyTorch in float32 on {weights}")))
     cases: list[tuple[int, dict[str, int], str]] = [(batch, {}, note) for batch in batches]
     if other := _other_sizes(model, example):
         text = ", ".join(f"{symbol} {size}" for symbol, size in other.items())
@@ -102,9 +108,9 @@ def compare(
     pairs = []
     for batch, sizes, text in cases:
         arguments = example.drawn(batch, seed + batch, sizes)
-        exact = cast_inputs(arguments, torch.float32) if wide else arguments
+        given = cast_inputs(arguments, torch.float32) if wide else arguments
         with undisturbed(reference):
-            wanted = named_tensors(call(reference, exact), example.tensor_names())
+            wanted = named_tensors(call(reference, given), example.tensor_names())
         found = runner(example, arguments, f"{path.name} at batch {batch}")
         errors = (
             relative_error(as_array(tensor, name), found.get(name), name, batch)

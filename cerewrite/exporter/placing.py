@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
+from cerewrite.drafts import draft_folder
 from cerewrite.errors import ExportError
 
 
@@ -19,7 +18,8 @@ from cerewrite.errors import ExportError
 def staging(target: Path) -> Iterator[Path]:
     """A file of the target's name in a temporary folder beside it, removed in the end.
 
-    External data is found by its name, so the file must be written under its final one.
+    External data is found by its name, so the file must be written under its final one. What
+    killed runs left beside the target is removed (`cerewrite.drafts`).
 
     Raises:
         ExportError: if the folder cannot be written, or the disk fails or fills up inside.
@@ -27,15 +27,10 @@ def staging(target: Path) -> Iterator[Path]:
     if target.is_dir():
         raise ExportError(f"{target} is a folder", advice="name a file, such as model.onnx")
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        with draft_folder(target) as folder:
+            yield folder / target.name
     except OSError as error:
         raise unwritable(target, error) from error
-    try:
-        yield folder / target.name
-    except OSError as error:
-        raise unwritable(target, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(draft: Path, target: Path) -> None:

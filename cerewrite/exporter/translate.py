@@ -12,9 +12,11 @@ from typing import Any
 import onnx
 import onnx_ir
 import torch
+from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from cerewrite.errors import ExportError
+from cerewrite.exporter.fold import exact_tensors, fold_norms
 from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.layout import keep_members_first
 from cerewrite.exporter.placing import unwritable
@@ -38,6 +40,7 @@ def write_onnx(
     opset: int,
     external_data: bool | None,
     metadata: Mapping[str, str],
+    exact: nn.Module | None = None,
 ) -> None:
     """Translate ``model``, in evaluation mode, and write ``path`` (and ``path.data``).
 
@@ -50,6 +53,7 @@ def write_onnx(
         external_data: weights in a file of their own; None for only where they exceed
             `EXTERNAL_ABOVE`.
         metadata: what to store in the file.
+        exact: the same model in float32, where ``model`` was rounded from it.
 
     Raises:
         ExportError: if torch cannot trace, translate or write the model.
@@ -66,10 +70,13 @@ def write_onnx(
                 dynamo=True,
                 dynamic_shapes=shapes,
                 opset_version=opset,
-                optimize=True,
+                optimize=False,
                 verbose=False,
             )
             assert program is not None
+            fold_constants(program.model)
+            fold_norms(program.model.graph, {} if exact is None else exact_tensors(exact))
+            program.optimize()
             graph = program.model.graph
             _rename(graph, example.tensor_names(), outputs)
             _name_batch(graph, set(example.batched_names()))

@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,18 +86,6 @@ def test_killed_between_two_renames_the_earlier_one_comes_back(tmp_path: Path) -
     assert not out.exists()
     artifacts.recover(out)
     assert (out / artifacts.PLAN).read_text() == "old"
-
-
-def test_what_a_killed_run_left_is_swept(tmp_path: Path) -> None:
-    old, young = folder(tmp_path / ".out.tmp-1", "old"), folder(tmp_path / ".out.tmp-2", "young")
-    other, busy = folder(tmp_path / ".other.tmp-1", "other"), folder(tmp_path / ".out.tmp-3", "x")
-    hour = time.time() - 3600
-    for item in (old, other, busy):
-        os.utime(item, (hour, hour))
-    with swap.owned(busy), artifacts.staged_folder(tmp_path / "out") as draft:
-        (draft / artifacts.PLAN).write_text("new")
-    assert not old.exists()
-    assert young.exists() and other.exists() and busy.exists()
 
 
 @pytest.fixture
