@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import UsageError
+from cerewrite.nn.blockwise import block_product
 
 
 class BlockDiagonalLinear(nn.Module):
     """``members`` linear layers side by side: member j reads and writes only its own features.
 
     The features of member j are the contiguous run ``[j * n, (j + 1) * n)``, as in a grouped
-    convolution. One batched matrix product does the work; the weight is stored so that neither
-    forward nor backward transposes it (DESIGN 5).
+    convolution. One batched matrix product does the work, on ``[members, rows, n]`` views; the
+    weight is stored so that neither forward nor backward transposes it (DESIGN 5), and in eager
+    mode nothing else is turned or copied either (`cerewrite.nn.blockwise`).
 
     Args:
         in_features: features read, all members together; a multiple of ``members``.
@@ -78,14 +80,9 @@ class BlockDiagonalLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply every block to its own features; ``[..., in]`` to ``[..., out]``."""
-        members, n_in, n_out = self.weight.shape
+        members, n_in, _ = self.weight.shape
         rows = torch.unflatten(input, -1, (members, n_in)).reshape(-1, members, n_in)
-        if self.bias is None:
-            product = torch.bmm(rows.transpose(0, 1), self.weight)
-        else:
-            bias = self.bias.view(members, 1, n_out)
-            product = torch.baddbmm(bias, rows.transpose(0, 1), self.weight)
-        return product.transpose(0, 1).reshape(*input.shape[:-1], members * n_out)
+        return block_product(rows, self.weight, self.bias, input.shape[:-1])
 
     def extra_repr(self) -> str:
         """Sizes, for ``repr``."""
