@@ -57,7 +57,7 @@ def _eager(tensors: tuple[Tensor, ...]) -> bool:
         and not has_torch_function(tensors)
         and not torch._C._are_functorch_transforms_active()
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+        and not torch._C._get_tracing_state()
         and not torch.is_autocast_enabled("cpu")
         and torch.autograd.forward_ad._current_level < 0
     )
