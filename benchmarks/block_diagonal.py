@@ -1,95 +1,130 @@
 """Time `BlockDiagonalLinear` against a dense linear layer of the same width.
 
-    python -m benchmarks.block_diagonal [--width 1024] [--batch 256] [--repeats 9] [--threads 1]
+    python -m benchmarks.block_diagonal [--width 1024] [--batch 512] [--runs 31] [--threads 1]
 
-Medians of interleaved runs, as a share of the dense layer's time; the ideal is 1 / members.
+Medians of runs that took turns, each of 5 ms or more of calls, as a share of the dense layer's
+time; the ideal is 1 / members. Freed memory stays with the process. On one thread the clock is
+that of the thread, so that other work on the machine counts little.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from benchmarks.warm import keep_memory
+from cerewrite.latency import Sample, interleave
 from cerewrite.nn import BlockDiagonalLinear
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=int, default=1024, help="features in and out")
-    parser.add_argument("--batch", type=int, default=256, help="rows per call")
-    parser.add_argument("--repeats", type=int, default=9, help="runs per median, at least 5")
-    parser.add_argument(
-        "--threads", type=int, help="torch threads; torch's own choice if not given"
-    )
-    parser.add_argument("--members", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64])
-    return parser
+MEMBERS = (2, 4, 8, 16, 32, 64)
+RUNS = 31
 
 
-def forward(layer: nn.Module, x: torch.Tensor) -> None:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a block-diagonal layer takes, beside the dense one.
+
+    Attributes:
+        members: its members.
+        share: its median over the dense layer's.
+        spread: half the two interquartile ranges, combined, in the share's unit.
+    """
+
+    members: int
+    share: float
+    spread: float
+
+    @property
+    def of_ideal(self) -> float:
+        """The share over its ideal, 1 / members."""
+        return self.share * self.members
+
+
+def spread_of(one: float, one_range: float, other: float, other_range: float) -> float:
+    """What the interquartile ranges of two medians leave open of ``other / one``, to either side.
+
+    Example:
+        >>> round(spread_of(2.0, 0.2, 1.0, 0.0), 3)
+        0.025
+    """
+    return 0.5 * other / one * ((one_range / one) ** 2 + (other_range / other) ** 2) ** 0.5
+
+
+def forward(layer: nn.Module, x: Tensor, pull: Tensor) -> None:
     """One forward pass without a graph."""
     with torch.no_grad():
         layer(x)
 
 
-def train(layer: nn.Module, x: torch.Tensor) -> None:
+def train(layer: nn.Module, x: Tensor, pull: Tensor) -> None:
     """One forward and one backward pass, to the input and the parameters."""
-    layer.zero_grad(set_to_none=True)
-    layer(x.detach().requires_grad_()).sum().backward()
+    torch.autograd.grad(layer(x), [x, *layer.parameters()], pull)
 
 
-def medians(
-    layers: dict[int, nn.Module],
-    x: torch.Tensor,
-    step: Callable[[nn.Module, torch.Tensor], None],
-    repeats: int,
-) -> dict[int, float]:
-    """Median seconds per layer; the layers take turns, so that drift hits all alike."""
-    seconds: dict[int, list[float]] = {members: [] for members in layers}
-    for layer in layers.values():
-        step(layer, x)
-    for _ in range(max(repeats, 5)):
-        for members, layer in layers.items():
-            start = time.perf_counter()
-            step(layer, x)
-            seconds[members].append(time.perf_counter() - start)
-    return {members: statistics.median(runs) for members, runs in seconds.items()}
+def shares(
+    width: int,
+    batch: int,
+    step: Callable[[nn.Module, Tensor, Tensor], None],
+    runs: int,
+    members: tuple[int, ...] = MEMBERS,
+) -> tuple[Sample, list[Share]]:
+    """The dense layer's time, and every block-diagonal layer's share of it.
+
+    Args:
+        width: features in and out.
+        batch: rows per call.
+        step: `forward` or `train`.
+        runs: runs per median.
+        members: multiplicities; those that do not divide the width are left out.
+    """
+    torch.manual_seed(0)
+    fitting = [m for m in members if width % m == 0]
+    layers = [nn.Linear(width, width), *(BlockDiagonalLinear(width, width, m) for m in fitting)]
+    x, pull = torch.randn(batch, width, requires_grad=True), torch.randn(batch, width)
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    actions = [partial(step, layer, x, pull) for layer in layers]
+    dense, *found = interleave(actions, runs=runs, clock=clock)
+    return dense, [
+        Share(
+            m,
+            sample.median / dense.median,
+            spread_of(dense.median, dense.spread, sample.median, sample.spread),
+        )
+        for m, sample in zip(fitting, found, strict=True)
+    ]
+
+
+def rows(width: int, batch: int, runs: int) -> Iterator[str]:
+    """Lines of a table: members, ideal, and share, spread and share of the ideal, twice."""
+    (_, ahead), (_, back) = (shares(width, batch, step, runs) for step in (forward, train))
+    for one, two in zip(ahead, back, strict=True):
+        yield (
+            f"| {width:,} | {one.members} | {1 / one.members:.3f} "
+            f"| {one.share:.3f} ± {one.spread:.3f} | {one.of_ideal:.2f} "
+            f"| {two.share:.3f} ± {two.spread:.3f} | {two.of_ideal:.2f} |"
+        )
 
 
 def main() -> None:
     """Print the table."""
-    options = build_parser().parse_args()
-    torch.manual_seed(0)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    width = options.width
-    layers: dict[int, nn.Module] = {1: nn.Linear(width, width)}
-    for members in options.members:
-        if width % members == 0:
-            layers[members] = BlockDiagonalLinear(width, width, members)
-    x = torch.randn(options.batch, width)
-    ahead = medians(layers, x, forward, options.repeats)
-    back = medians(layers, x, train, options.repeats)
-    print(
-        f"width {width}, batch {options.batch}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}; dense: forward {ahead[1] * 1e3:.2f} ms, "
-        f"with backward {back[1] * 1e3:.2f} ms"
-    )
-    print(
-        f"{'members':>8} {'ideal':>7} {'forward':>8} {'of ideal':>9} "
-        f"{'+backward':>10} {'of ideal':>9}"
-    )
-    for members in list(layers)[1:]:
-        one, two = ahead[members] / ahead[1], back[members] / back[1]
-        print(
-            f"{members:>8} {1 / members:>7.3f} {one:>8.3f} {one * members:>9.2f} "
-            f"{two:>10.3f} {two * members:>9.2f}"
-        )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--width", type=int, nargs="+", default=[1024, 4096], help="features")
+    parser.add_argument("--batch", type=int, default=512, help="rows per call")
+    parser.add_argument("--runs", type=int, default=RUNS, help="runs per median, at least 5")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"batch {options.batch}, {options.threads} threads, {keep_memory()}")
+    print("| width | members | ideal | forward | of ideal | with backward | of ideal |")
+    for width in options.width:
+        for line in rows(width, options.batch, options.runs):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

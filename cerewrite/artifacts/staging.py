@@ -35,21 +35,26 @@ def check_target(
     Raises:
         OutputError: if it exists and must not be replaced, or its parent cannot be written.
     """
-    target = Path(path).resolve()
+    try:
+        return _checked(Path(path).resolve(), path, folder, overwrite, ours)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _checked(
+    target: Path, shown: object, folder: bool, overwrite: bool, ours: Collection[str]
+) -> Path:
     if folder:
         swap.recover(target)
     if target.is_dir():
-        _check_folder(target, path, folder, overwrite, ours)
+        _check_folder(target, shown, folder, overwrite, ours)
     elif target.exists() and folder:
-        raise OutputError(f"{path}: exists and is a file", advice="choose a folder to write to")
+        raise OutputError(f"{shown}: exists and is a file", advice="choose a folder to write to")
     elif target.exists() and not overwrite:
-        raise OutputError(f"{path}: exists", advice="choose another name, or pass --force")
+        raise OutputError(f"{shown}: exists", advice="choose another name, or pass --force")
     parent = next(item for item in target.parents if item.exists())
-    try:
-        with tempfile.TemporaryDirectory(prefix=hidden(target, "tmp"), dir=parent):
-            pass
-    except OSError as error:
-        raise _unwritable(path, error) from None
+    with tempfile.TemporaryDirectory(prefix=hidden(target, "tmp"), dir=parent):
+        pass
     return target
 
 

@@ -24,9 +24,9 @@ def staging(target: Path) -> Iterator[Path]:
     Raises:
         ExportError: if the folder cannot be written, or the disk fails or fills up inside.
     """
-    if target.is_dir():
-        raise ExportError(f"{target} is a folder", advice="name a file, such as model.onnx")
     try:
+        if target.is_dir():
+            raise ExportError(f"{target} is a folder", advice="name a file, such as model.onnx")
         with draft_folder(target) as folder:
             yield folder / target.name
     except OSError as error:

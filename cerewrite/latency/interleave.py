@@ -31,40 +31,47 @@ class Sample:
     runs: int
 
 
-def interleave(actions: Sequence[Action], *, runs: int = 15, warm: int = 2) -> list[Sample]:
+def interleave(
+    actions: Sequence[Action],
+    *,
+    runs: int = 15,
+    warm: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Sample]:
     """Median seconds per call of each action, measured in turns.
 
     Args:
         actions: what to time, each callable without arguments.
         runs: runs per action, at least 5; each repeats its action for 5 ms or more.
         warm: calls of each action before the first run (allocator, caches, compilation).
+        clock: what tells the time, in seconds.
 
     Example:
         >>> fast, slow = interleave([lambda: sum(range(100)), lambda: sum(range(100_000))])
         >>> fast.median < slow.median
         True
     """
-    repeats = [_repeats(action, warm) for action in actions]
+    repeats = [_repeats(action, warm, clock) for action in actions]
     seconds: list[list[float]] = [[] for _ in actions]
     for turn in range(max(runs, FEWEST)):
         order = range(len(actions)) if turn % 2 else reversed(range(len(actions)))
         for index in order:
-            seconds[index].append(_once(actions[index], repeats[index]))
+            seconds[index].append(_once(actions[index], repeats[index], clock))
     return [_sample(taken) for taken in seconds]
 
 
-def _repeats(action: Action, warm: int) -> int:
+def _repeats(action: Action, warm: int, clock: Callable[[], float]) -> int:
     for _ in range(warm):
         action()
-    spent = _once(action, 1)
+    spent = _once(action, 1, clock)
     return max(1, round(SHORTEST / max(spent, 1e-7)))
 
 
-def _once(action: Action, repeats: int) -> float:
-    start = time.perf_counter()
+def _once(action: Action, repeats: int, clock: Callable[[], float]) -> float:
+    start = clock()
     for _ in range(repeats):
         action()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def _sample(seconds: list[float]) -> Sample:

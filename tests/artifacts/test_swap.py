@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from torch import nn
 
 from cerewrite import artifacts
 from cerewrite.artifacts import swap
@@ -86,36 +83,3 @@ def test_killed_between_two_renames_the_earlier_one_comes_back(tmp_path: Path) -
     assert not out.exists()
     artifacts.recover(out)
     assert (out / artifacts.PLAN).read_text() == "old"
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file may grow beyond 100 kB: a real error of the system, as of a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, before)
-
-
-@pytest.mark.usefixtures("small_files")
-def test_weights_on_a_full_disk(tmp_path: Path) -> None:
-    out = folder(tmp_path / "out", "old")
-    with (
-        pytest.raises(OutputError, match="cannot be written"),
-        artifacts.staged_folder(out, overwrite=True) as draft,
-    ):
-        artifacts.save_weights(nn.Linear(400, 400), draft, fingerprint="f")
-    assert (out / artifacts.PLAN).read_text() == "old"
-    assert [item.name for item in tmp_path.iterdir()] == ["out"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes to read-only folders")
-def test_a_read_only_folder(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    try:
-        with pytest.raises(OutputError, match="cannot be written: Permission denied"):
-            artifacts.check_target(tmp_path / "out", folder=True)
-    finally:
-        tmp_path.chmod(0o755)
