@@ -1,9 +1,10 @@
 """What the estimators cost, beside one forward and backward of the model in the same run.
 
-    python benchmarks/estimators.py [--quick] [--workers] [--memory]
+    python -m benchmarks.estimators [--quick] [--workers] [--memory]
 
-ResNet-50 at 64 pixels, batch 8, one thread, best of several: the closed form in seconds once
-traced; a Monte-Carlo draw and a jackknife draw as multiples of one forward and backward. With
+ResNet-50 at 64 pixels, batch 8, one thread, processor seconds, medians of calls in turn: the
+closed form once traced; a Monte-Carlo draw and a jackknife draw as multiples of one forward and
+backward. With
 ``--workers``: draws per second of two processes over those of one, on a small network. With
 ``--memory``: what a jackknife draw adds to the process's memory at its peak, beside a training
 step (forward, backward, SGD with momentum) of the same model and batch, each in a fresh process.
@@ -17,11 +18,12 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import nn
-from zoo import example
 
+from benchmarks.zoo import example
 from cerewrite.analysis import analyze
 from cerewrite.empirical import Gates, find_units
 from cerewrite.estimators import ESTIMATORS, Assumption
@@ -30,18 +32,15 @@ from cerewrite.estimators.monte_carlo import subject_of
 from cerewrite.tracer import trace
 
 
-def best(action: Callable[[], object], repeats: int) -> float:
-    """Least wall-clock seconds of several calls."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def seconds(action: Callable[[], object]) -> float:
+    """Processor seconds of one call, all threads: what other load on the machine hardly moves."""
+    start = time.process_time()
+    action()
+    return time.process_time() - start
 
 
 def costs(repeats: int) -> None:
-    """The closed form, one draw of Monte-Carlo, one of the jackknife."""
+    """The closed form, one draw of Monte-Carlo, one of the jackknife, in turn."""
     torch.set_num_threads(1)
     model, _ = example("resnet50")
     x = torch.randn(8, 3, 64, 64)
@@ -50,12 +49,22 @@ def costs(repeats: int) -> None:
     gates = Gates(
         find_units(traced, subject.model), subject.variances(), next(subject.model.parameters())
     )
-    step = best(subject.gradients, repeats)
-    print(f"closed form, once traced: {best(lambda: analyze(traced, model), repeats):.3f} s")
-    print(f"forward and backward: {step:.3f} s")
-    print(f"Monte-Carlo draw: {best(lambda: subject.kernel(0), repeats) / step:.2f} of it")
-    draw = best(lambda: influences(subject, gates, 0), repeats)
-    print(f"jackknife draw: {draw / step:.2f} of it")
+    actions: dict[str, Callable[[], object]] = {
+        "forward and backward": subject.gradients,
+        "Monte-Carlo draw": lambda: subject.kernel(0),
+        "jackknife draw": lambda: influences(subject, gates, 0),
+        "closed form, once traced": lambda: analyze(traced, model),
+    }
+    for action in actions.values():
+        action()
+    found: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(repeats):
+        for name, action in actions.items():
+            found[name].append(seconds(action))
+    steps = found["forward and backward"]
+    for name, times in found.items():
+        ratio = median(own / step for own, step in zip(times, steps, strict=True))
+        print(f"{name}: {median(times):.3f} s, {ratio:.2f} of a forward and backward")
 
 
 def peak(action: str) -> float:
@@ -131,7 +140,7 @@ def main() -> None:
     if options.memory:
         memory()
         return
-    costs(1 if options.quick else 5)
+    costs(1 if options.quick else 7)
     if options.workers:
         workers()
 
