@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -34,12 +34,14 @@ class Case:
         body: the blocks and the head.
         stem: what comes before them.
         analysis: of the body.
+        counted: parameters by design, as far as they have been counted.
     """
 
     name: str
     body: nn.Module
     stem: nn.Module
     analysis: Analysis
+    counted: dict[Design, int] = field(default_factory=dict, compare=False)
 
     @property
     def regions(self) -> list[Region]:
@@ -76,6 +78,11 @@ class Case:
 
     def params(self, m: int, n: int) -> int:
         """Parameters by the planner's count, stem included."""
+        if (m, n) not in self.counted:
+            self.counted[m, n] = self._params(m, n)
+        return self.counted[m, n]
+
+    def _params(self, m: int, n: int) -> int:
         total = self.budget
         for region in self.regions:
             total -= region_cost("params", region, 1, region.widths)
