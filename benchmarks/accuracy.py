@@ -1,6 +1,6 @@
 """Every estimator against Monte-Carlo on random architectures; writes docs/ACCURACY.md.
 
-    python benchmarks/accuracy.py [--quick] [--workers 2]
+    python -m benchmarks.accuracy [--quick] [--workers 2]
 
 Chains, residual, concatenated (DenseNet-like), gated (GLU-like) and convolutional networks of
 `random_nets`, depth 1 to 20, widths 8 to 256 (8 to 32 for convolutions), eight activations, with
@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import unit_draws
-from random_nets import DENSE, Net, Spec, draw_spec, make_inputs
 
+from benchmarks import unit_draws
+from benchmarks.random_nets import DENSE, Net, Spec, draw_spec, make_inputs
 from cerewrite.analysis import analyze
 from cerewrite.empirical import log_variance, needed_draws, relative_variance
 from cerewrite.estimators import ESTIMATORS, Assumption

@@ -1,6 +1,6 @@
 """The closed form with and without the inputs' spatial factor, on the random conv networks.
 
-    python benchmarks/spatial.py
+    python -m benchmarks.spatial
 
 The networks are those of `accuracy.py`, and so is Monte-Carlo's nu, read from docs/ACCURACY.md;
 where two networks have one name it is drawn again, 1000 times.
@@ -13,9 +13,9 @@ import time
 
 import numpy as np
 import torch
-from accuracy import DOCUMENT, GROUPS, Group, reference, specs
-from random_nets import Net, make_inputs
 
+from benchmarks.accuracy import DOCUMENT, GROUPS, Group, reference, specs
+from benchmarks.random_nets import Net, make_inputs
 from cerewrite.estimators import ESTIMATORS, Assumption
 from cerewrite.tracer import trace
 

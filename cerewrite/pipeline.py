@@ -33,7 +33,7 @@ class AnalysisOptions(TypedDict, total=False):
     precision: float | None
     readout: str
     norms: Literal["train", "eval"]
-    initialise: Any
+    redraw: Any
     executor: Any
     progress: Any
 
@@ -83,7 +83,7 @@ def analyze(
             "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage",
             "network" or "auto"; see `cerewrite.analysis.find_regions`); and for estimators that
             measure ``draws``, ``seed``, ``precision``, ``readout``, ``norms``,
-            ``initialise``, ``executor``, ``progress`` (see `cerewrite.estimators.Assumption`).
+            ``redraw``, ``executor``, ``progress`` (see `cerewrite.estimators.Assumption`).
 
     Raises:
         TraceError: if the model cannot be traced.

@@ -51,7 +51,7 @@ def analyze(
         scope: ``block``, ``stage`` or ``network`` (see `find_regions`), or ``auto`` for all of
             them; `cerewrite.plan` then compares them.
         measuring: for estimators that measure: ``draws``, ``seed``, ``precision``, ``readout``,
-            ``norms``, ``initialise``, ``executor``, ``progress`` (see `Assumption`).
+            ``norms``, ``redraw``, ``executor``, ``progress`` (see `Assumption`).
 
     Raises:
         UsageError: on an unknown choice.

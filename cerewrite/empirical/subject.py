@@ -18,7 +18,7 @@ from cerewrite.empirical.readout import Readout, parse_readout
 from cerewrite.errors import AnalysisError
 from cerewrite.ir import TracedModel
 
-_Initialise = Callable[[nn.Module, torch.Generator], None]
+_Redraw = Callable[[nn.Module, torch.Generator], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Subject:
         draws: the tensors that an initialisation draws.
         scales: weight of each parameter's squared gradient in the kernel, those above 0.
         seed: seed of the draws.
-        initialise: draws the weights in place of the Gaussians.
+        custom: draws the weights in place of the Gaussians.
     """
 
     model: nn.Module
@@ -42,14 +42,14 @@ class Subject:
     draws: tuple[Draw, ...]
     scales: dict[str, float]
     seed: int
-    initialise: _Initialise | None
+    custom: _Redraw | None
 
     def redraw(self, index: int) -> None:
         """Draw the weights of initialisation ``index`` in place."""
         generator = draw_generator(self.seed, index)
         with torch.no_grad():
-            if self.initialise is not None:
-                self.initialise(self.model, generator)
+            if self.custom is not None:
+                self.custom(self.model, generator)
                 return
             for draw in self.draws:
                 tensor = self.model.get_parameter(draw.parameter)
@@ -167,7 +167,7 @@ def make_subject(
     seed: int = 0,
     readout: str = "",
     running_norms: bool = False,
-    initialise: _Initialise | None = None,
+    redraw: _Redraw | None = None,
 ) -> Subject:
     """A private copy of a model, ready to be drawn and measured.
 
@@ -184,7 +184,7 @@ def make_subject(
         seed: seed of the draws.
         readout: see `Readout`.
         running_norms: norms on their running statistics instead of the batch's own.
-        initialise: draws the weights in place of the Gaussians.
+        redraw: draws the weights in place of the Gaussians.
 
     Raises:
         AnalysisError: if there is nothing to measure, or it cannot be copied.
@@ -207,7 +207,7 @@ def make_subject(
         draws=draws,
         scales=_scales(own, draws, standard),
         seed=seed,
-        initialise=initialise,
+        custom=redraw,
     )
 
 

@@ -32,7 +32,8 @@ class Assumption:
         readout: ``""`` for a fixed unit vector over the channels of the first output; else an
             output's name or index, a channel, or both: ``logits``, ``:3``, ``logits:3``.
         norms: whether batch statistics are the batch's own or the running ones.
-        initialise: draws a model's weights in place with a generator, instead of Gaussians.
+        redraw: ``f(model, generator)`` that draws all weights of a model in place, instead of
+            Gaussians; ``init`` is another thing, how a plan's members are drawn.
         executor: where Monte-Carlo runs its draws; None for the calling thread.
         progress: called with draws done, draws wanted and nu so far.
     """
@@ -44,7 +45,7 @@ class Assumption:
     precision: float | None = None
     readout: str = ""
     norms: Norms = "train"
-    initialise: Callable[[nn.Module, torch.Generator], None] | None = None
+    redraw: Callable[[nn.Module, torch.Generator], None] | None = None
     executor: Executor | None = None
     progress: Callable[[int, int, float], None] | None = None
 
@@ -57,7 +58,7 @@ class Measuring(TypedDict, total=False):
     precision: float | None
     readout: str
     norms: Norms
-    initialise: Callable[[nn.Module, torch.Generator], None] | None
+    redraw: Callable[[nn.Module, torch.Generator], None] | None
     executor: Executor | None
     progress: Callable[[int, int, float], None] | None
 

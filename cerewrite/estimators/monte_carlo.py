@@ -109,7 +109,7 @@ def subject_of(
         seed=assumption.seed,
         readout=assumption.readout,
         running_norms=assumption.norms == "eval",
-        initialise=assumption.initialise,
+        redraw=assumption.redraw,
     )
 
 
@@ -175,7 +175,7 @@ def marked(
 
 
 def _notes(subject: Subject, assumption: Assumption) -> tuple[str, ...]:
-    how = "a user's initialiser" if assumption.initialise else "Gaussian weights of the gain"
+    how = "a user's initialiser" if assumption.redraw else "Gaussian weights of the gain"
     statistics = "their batch's" if assumption.norms == "train" else "running"
     return (
         f"{how}, redrawn with seed {subject.seed}; all other parameters as built",

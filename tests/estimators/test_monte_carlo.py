@@ -150,7 +150,7 @@ def test_users_initialiser_is_used() -> None:
             parameter.fill_(1.0 + 0.1 * float(torch.rand((), generator=generator)))
 
     model, x = chain([4]), unit(1, 7)
-    assumption = Assumption(initialise=ones)
+    assumption = Assumption(redraw=ones)
     subject = subject_of(trace(model, x), model, x, assumption)
     subject.kernel(0)
     assert float(subject.model[0].weight.detach().min()) >= 1.0
