@@ -8,7 +8,7 @@ from math import prod
 from torch import nn
 from typing_extensions import override
 
-from cerewrite.ir import Op, RegionLayer
+from cerewrite.ir import Op
 from cerewrite.oprules.base import (
     OPRULES,
     Channels,
@@ -46,6 +46,8 @@ class Conv(LayerRule):
     targets = _TARGETS
     modules = _MODULES
     forwards = True
+    split = staticmethod(surgery.split_conv)
+    member = staticmethod(surgery.conv_member)
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -68,23 +70,6 @@ class Conv(LayerRule):
         x = context.read(inputs[0])
         return context.weigh(context.layers[op.name], x)
 
-    @override
-    def split(
-        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
-    ) -> nn.Module:
-        return surgery.split_conv(module, layer, multiplicity, widths)
-
-    @override
-    def member(
-        self,
-        module: nn.Module,
-        layer: RegionLayer,
-        index: int,
-        multiplicity: int,
-        widths: tuple[int, ...],
-    ) -> nn.Module:
-        return surgery.conv_member(module, layer, index, multiplicity, widths)
-
 
 class DepthwiseConv(ModuleRule):
     """One kernel per channel: a sampled layer that belongs to a single width class."""
@@ -93,6 +78,8 @@ class DepthwiseConv(ModuleRule):
     targets = frozenset()
     modules = _MODULES
     forwards = True
+    resize = staticmethod(depthwise.resize_depthwise_conv)
+    member = staticmethod(depthwise.depthwise_conv_member)
 
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
         """Channel counts, from the value read and the weight's shape."""
@@ -110,14 +97,6 @@ class DepthwiseConv(ModuleRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         raise AssertionError("the conv rule answers for every convolution")
-
-    @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        return depthwise.resize_depthwise_conv(module, multiplicity, width)
-
-    @override
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        return depthwise.depthwise_conv_member(module, index, multiplicity)
 
 
 _DEPTHWISE = OPRULES.register(DepthwiseConv.name, DepthwiseConv())

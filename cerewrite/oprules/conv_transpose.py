@@ -8,7 +8,7 @@ from math import prod
 from torch import nn
 from typing_extensions import override
 
-from cerewrite.ir import Op, RegionLayer
+from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, Geometry, LayerRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
 from cerewrite.oprules.moments import MomentContext
@@ -28,6 +28,8 @@ class ConvTranspose(LayerRule):
     name = "conv_transpose"
     targets = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
     modules = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    split = staticmethod(surgery.split_conv_transpose)
+    member = staticmethod(surgery.conv_transpose_member)
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -55,20 +57,3 @@ class ConvTranspose(LayerRule):
         share = layer.positions / prod(op.shape[2:])
         thinned = Signal(share * x.q, share * x.kernel, share * x.common)
         return context.weigh(layer, thinned)
-
-    @override
-    def split(
-        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
-    ) -> nn.Module:
-        return surgery.split_conv_transpose(module, layer, multiplicity, widths)
-
-    @override
-    def member(
-        self,
-        module: nn.Module,
-        layer: RegionLayer,
-        index: int,
-        multiplicity: int,
-        widths: tuple[int, ...],
-    ) -> nn.Module:
-        return surgery.conv_transpose_member(module, layer, index, multiplicity, widths)

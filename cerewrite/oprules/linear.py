@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 from typing_extensions import override
 
-from cerewrite.ir import Op, RegionLayer
+from cerewrite.ir import Op
 from cerewrite.oprules.base import (
     Channels,
     Geometry,
@@ -29,6 +29,8 @@ class Linear(LayerRule):
     name = "linear"
     targets = frozenset({"linear"})
     modules = (nn.Linear,)
+    split = staticmethod(surgery.split_linear)
+    member = staticmethod(surgery.linear_member)
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -49,20 +51,3 @@ class Linear(LayerRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         x = context.read(inputs[0])
         return context.weigh(context.layers[op.name], x)
-
-    @override
-    def split(
-        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
-    ) -> nn.Module:
-        return surgery.split_linear(module, layer, multiplicity, widths)
-
-    @override
-    def member(
-        self,
-        module: nn.Module,
-        layer: RegionLayer,
-        index: int,
-        multiplicity: int,
-        widths: tuple[int, ...],
-    ) -> nn.Module:
-        return surgery.linear_member(module, layer, index, multiplicity, widths)
