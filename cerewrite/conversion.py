@@ -128,10 +128,9 @@ def convert(
     model = unwrap(model)
     inputs = as_arguments(example_inputs)
     ours, theirs = _divide(options)
+    batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
     if plan is None:
         batches = batches_for(theirs.get("budget", "params"), latency_batch, memory_batch)
-    else:
-        batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
     found = analyze(model, inputs, clock=clock, **batches, **ours)
     if plan is None:
         with clock("plan"):
@@ -148,20 +147,15 @@ def convert(
     result = build(plan)
     if found.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
         result = _within_latency(result, build, model, inputs, theirs, clock)
-        plan = result.plan
     if bench is not False:
-        planning = theirs or _request(plan)
         asked = {} if bench is True else bench
-        report = timed(
-            result.report, model, result.model, inputs, clock=clock, asked=asked, planning=planning
-        )
-        result = dataclasses.replace(result, report=report)
+        result = _benched(result, model, inputs, clock, asked, theirs)
     if out is None:
         return result
     export = save(
         out,
         result.model,
-        plan,
+        result.plan,
         example_inputs=inputs,
         source=source,
         report=result.report,
@@ -172,6 +166,27 @@ def convert(
     )
     report = dataclasses.replace(result.report, export=export, seconds=clock.seconds)
     return dataclasses.replace(result, export=export, report=report)
+
+
+def _benched(
+    result: Conversion,
+    model: nn.Module,
+    inputs: Any,
+    clock: Clock,
+    asked: Mapping[str, Any],
+    planning: PlanOptions,
+) -> Conversion:
+    """The conversion with times of both models in its report."""
+    report = timed(
+        result.report,
+        model,
+        result.model,
+        inputs,
+        clock=clock,
+        asked=asked,
+        planning=planning or _request(result.plan),
+    )
+    return dataclasses.replace(result, report=report)
 
 
 def _calibration(plan: ir.Plan, given: Any, inputs: Any) -> tuple[Any, Any]:
