@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op
@@ -28,6 +27,8 @@ class FreeParameter(ModuleRule):
     name = "free_parameter"
     targets = frozenset()
     modules = (HeldParameter,)
+    resize = staticmethod(surgery.resize_free)
+    member = staticmethod(surgery.free_member)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -36,11 +37,3 @@ class FreeParameter(ModuleRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         raise AssertionError("the sum or product that reads it answers for it")
-
-    @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        return surgery.resize_free(module, multiplicity, width)
-
-    @override
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        return surgery.free_member(module, index, multiplicity)

@@ -48,6 +48,8 @@ class BatchNorm(_Norm):
     targets = frozenset(
         {"batch_norm", "instance_norm", "_native_batch_norm_legit", "native_batch_norm"}
     )
+    resize = staticmethod(surgery.resize_batch_norm)
+    member = staticmethod(surgery.batch_norm_member)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -64,14 +66,6 @@ class BatchNorm(_Norm):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return context.normalise_batch(op, inputs[0])
 
-    @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        return surgery.resize_batch_norm(module, multiplicity, width)
-
-    @override
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        return surgery.batch_norm_member(module, index, multiplicity)
-
 
 @register
 class GroupNorm(_Norm):
@@ -83,6 +77,8 @@ class GroupNorm(_Norm):
     mixes = True
     modules = (nn.GroupNorm,)
     targets = frozenset({"group_norm", "native_group_norm"})
+    resize = staticmethod(surgery.resize_group_norm)
+    member = staticmethod(surgery.group_norm_member)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -94,14 +90,6 @@ class GroupNorm(_Norm):
             return None
         widths.per_channel(op, self, value.channels)
         return value.channels
-
-    @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        return surgery.resize_group_norm(module, multiplicity, width)
-
-    @override
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        return surgery.group_norm_member(module, index, multiplicity)
 
 
 class _LastAxisNorm(_Norm):
@@ -135,6 +123,8 @@ class LayerNorm(_LastAxisNorm):
     name = "layer_norm"
     modules = (nn.LayerNorm,)
     targets = frozenset({"layer_norm", "native_layer_norm"})
+    resize = staticmethod(surgery.resize_layer_norm)
+    member = staticmethod(surgery.layer_norm_member)
 
     @override
     def note(self, op: Op, channels: Channels, widths: WidthBuilder) -> None:
@@ -144,28 +134,14 @@ class LayerNorm(_LastAxisNorm):
         else:
             widths.per_channel(op, self, channels)
 
-    @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        return surgery.resize_layer_norm(module, multiplicity, width)
-
-    @override
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        return surgery.layer_norm_member(module, index, multiplicity)
-
 
 class ChannelLayerNorm(LayerNorm):
     """A layer norm whose module permutes images' channels last and back."""
 
     name = "channel_layer_norm"
     targets = frozenset()
-
-    @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        return resize_channel_norm(module, multiplicity, width)
-
-    @override
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        return channel_norm_member(module, index, multiplicity)
+    resize = staticmethod(resize_channel_norm)
+    member = staticmethod(channel_norm_member)
 
 
 _CHANNEL_NORM = ChannelLayerNorm()
@@ -189,14 +165,8 @@ class RMSNorm(_LastAxisNorm):
     centred = False
     modules = (nn.RMSNorm,)
     targets = frozenset({"rms_norm"})
-
-    @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        return surgery.resize_rms_norm(module, multiplicity, width)
-
-    @override
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        return surgery.rms_norm_member(module, index, multiplicity)
+    resize = staticmethod(surgery.resize_rms_norm)
+    member = staticmethod(surgery.rms_norm_member)
 
 
 @register
@@ -206,6 +176,8 @@ class PReLU(ModuleRule):
     name = "prelu"
     modules = (nn.PReLU,)
     targets = frozenset({"prelu"})
+    resize = staticmethod(surgery.resize_prelu)
+    member = staticmethod(surgery.prelu_member)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -227,14 +199,6 @@ class PReLU(ModuleRule):
             return nn.functional.leaky_relu(z, slope)
 
         return context.apply(function, ("prelu", slope), inputs[0])
-
-    @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        return surgery.resize_prelu(module, multiplicity, width)
-
-    @override
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        return surgery.prelu_member(module, index, multiplicity)
 
 
 def _slopes(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> int:
