@@ -148,8 +148,12 @@ def convert(
     if found.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
         result = _within_latency(result, build, model, inputs, theirs, clock)
     if bench is not False:
+        planning = theirs or _request(result.plan)
         asked = {} if bench is True else bench
-        result = _benched(result, model, inputs, clock, asked, theirs)
+        report = timed(
+            result.report, model, result.model, inputs, clock=clock, asked=asked, planning=planning
+        )
+        result = dataclasses.replace(result, report=report)
     if out is None:
         return result
     export = save(
@@ -166,27 +170,6 @@ def convert(
     )
     report = dataclasses.replace(result.report, export=export, seconds=clock.seconds)
     return dataclasses.replace(result, export=export, report=report)
-
-
-def _benched(
-    result: Conversion,
-    model: nn.Module,
-    inputs: Any,
-    clock: Clock,
-    asked: Mapping[str, Any],
-    planning: PlanOptions,
-) -> Conversion:
-    """The conversion with times of both models in its report."""
-    report = timed(
-        result.report,
-        model,
-        result.model,
-        inputs,
-        clock=clock,
-        asked=asked,
-        planning=planning or _request(result.plan),
-    )
-    return dataclasses.replace(result, report=report)
 
 
 def _calibration(plan: ir.Plan, given: Any, inputs: Any) -> tuple[Any, Any]:

@@ -144,6 +144,8 @@ def load(
     fresh = model is None
     original = artifacts.build_original(folder) if model is None else model
     passes = rewriter.default_passes_with(Reinitialise("gain" if weights else None))
+    if weights:
+        passes = tuple(item for item in passes if item.name != "transfer_weights")
     result = rewriter.rewrite(plan, original, inplace=inplace or fresh, passes=passes).model
     if weights:
         try:
