@@ -19,7 +19,7 @@ from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_te
 from cerewrite.exporter.locate import first_difference
 from cerewrite.exporter.parity import compare, default_limit
 from cerewrite.exporter.placing import publish, staging
-from cerewrite.exporter.precision import cast, cast_inputs
+from cerewrite.exporter.precision import cast, cast_inputs, widened
 from cerewrite.exporter.quiet import reason
 from cerewrite.exporter.translate import write_onnx
 from cerewrite.modes import undisturbed
@@ -90,7 +90,7 @@ def export_onnx(
     require_values(model)
     exact = None
     if float16:
-        exact = cast(model, torch.float32)
+        exact = widened(model)
         model = cast(model, torch.float16)
         example_inputs = cast_inputs(example_inputs, torch.float16)
     limit = default_limit(model) if limit is None else limit

@@ -37,6 +37,22 @@ def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         ) from error
 
 
+def widened(model: nn.Module) -> nn.Module:
+    """A model in float32: itself where it is, else a copy.
+
+    Raises:
+        ExportError: if the model cannot be copied.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> widened(layer) is layer, widened(layer.double()).weight.dtype
+        (True, torch.float32)
+    """
+    tensors = (*model.parameters(), *model.buffers())
+    wide = all(t.dtype == torch.float32 for t in tensors if t.is_floating_point())
+    return model if wide else cast(model, torch.float32)
+
+
 def cast_inputs(inputs: Any, dtype: torch.dtype) -> Any:
     """Inputs whose floating-point tensors have another type; the rest as it was."""
 
