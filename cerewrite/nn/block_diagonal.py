@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import UsageError
-from cerewrite.nn.blockwise import block_product
+from cerewrite.nn.blockwise import block_linear
 
 
 class BlockDiagonalLinear(nn.Module):
@@ -80,9 +80,7 @@ class BlockDiagonalLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply every block to its own features; ``[..., in]`` to ``[..., out]``."""
-        members, n_in, _ = self.weight.shape
-        rows = torch.unflatten(input, -1, (members, n_in)).reshape(-1, members, n_in)
-        return block_product(rows, self.weight, self.bias, input.shape[:-1])
+        return block_linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Sizes, for ``repr``."""

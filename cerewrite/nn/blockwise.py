@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.overrides import has_torch_function
 
+PLAIN = (Tensor, Parameter)
+WIDE = (torch.float32, torch.float64)
 
-def block_product(rows: Tensor, weight: Tensor, bias: Tensor | None, lead: Sequence[int]) -> Tensor:
+
+def block_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Every member's own features times its own block.
 
     In PyTorch eager on the CPU the batched product reads and writes ``[rows, members, n]`` in
@@ -20,41 +23,47 @@ def block_product(rows: Tensor, weight: Tensor, bias: Tensor | None, lead: Seque
     stock operators that everyone knows.
 
     Args:
-        rows: ``[rows, members, n_in]``.
+        x: ``[..., members * n_in]``.
         weight: ``[members, n_in, n_out]``.
         bias: ``[members * n_out]``, or None.
-        lead: leading axes of the result, ``rows`` elements in all.
 
     Returns:
-        ``[*lead, members * n_out]``.
+        ``[..., members * n_out]``.
+
+    Raises:
+        RuntimeError: if the input has another width.
 
     Example:
         >>> _ = torch.manual_seed(0)
         >>> x, weight, bias = torch.randn(5, 6), torch.randn(2, 3, 4), torch.randn(8)
         >>> dense = x @ torch.block_diag(*weight) + bias
-        >>> found = block_product(x.view(5, 2, 3), weight, bias, (5,))
-        >>> torch.allclose(found, dense, atol=1e-6)
+        >>> torch.allclose(block_linear(x, weight, bias), dense, atol=1e-6)
         True
     """
-    if _eager((rows, weight) if bias is None else (rows, weight, bias)):
-        result: Tensor = _InPlace.apply(rows, weight, bias, lead)  # type: ignore[no-untyped-call]
+    if eager(x, weight, bias):
+        result: Tensor = _InPlace.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return result
-    turned = rows.transpose(0, 1)
+    members, n_in, n_out = weight.shape
+    rows = torch.unflatten(x, -1, (members, n_in)).reshape(-1, members, n_in).transpose(0, 1)
     if bias is None:
-        product = torch.bmm(turned, weight)
+        product = torch.bmm(rows, weight)
     else:
-        product = torch.baddbmm(_spread(bias, weight), turned, weight)
-    return product.transpose(0, 1).reshape(*lead, weight.shape[0] * weight.shape[2])
+        product = torch.baddbmm(bias.view(members, 1, n_out), rows, weight)
+    return product.transpose(0, 1).reshape(*x.shape[:-1], members * n_out)
 
 
-def _eager(tensors: tuple[Tensor, ...]) -> bool:
+def eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether nobody but autograd looks: plain tensors of one type, no mode, no transform."""
-    first = tensors[0]
+    if type(x) not in PLAIN or type(weight) not in PLAIN or weight.dtype not in WIDE:
+        return False
+    other = weight if bias is None else bias
     return (
-        all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
-        and all(t.device.type == "cpu" and t.dtype == first.dtype for t in tensors)
-        and first.dtype in (torch.float32, torch.float64)
-        and not has_torch_function(tensors)
+        type(other) in PLAIN
+        and x.dtype == weight.dtype == other.dtype
+        and x.is_cpu
+        and weight.is_cpu
+        and x.shape[-1:] == (weight.shape[0] * weight.shape[1],)
+        and not has_torch_function((x,))
         and not torch._C._are_functorch_transforms_active()
         and not torch.compiler.is_compiling()
         and not torch._C._get_tracing_state()
@@ -64,45 +73,47 @@ def _eager(tensors: tuple[Tensor, ...]) -> bool:
 
 
 class _InPlace(torch.autograd.Function):
-    """Products whose outputs are strided views of ``[*lead, members * n_out]``."""
+    """Products whose outputs are strided views of ``[..., members * n_out]``."""
 
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, lead: Sequence[int]
-    ) -> Tensor:
-        ctx.save_for_backward(rows, weight)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
         members, _, n_out = weight.shape
-        turned, kept = rows.transpose(0, 1), members * n_out
-        # baddbmm is quicker than bmm where its output is strided, even from zeros
-        out = rows.new_empty(*lead, kept) if bias is not None else rows.new_zeros(*lead, kept)
-        place = out.view(-1, members, n_out).transpose(0, 1)
-        start = place if bias is None else _spread(bias, weight)
-        torch.baddbmm(start, turned, weight, out=place)
+        out = x.new_empty((*x.shape[:-1], members * n_out))
+        _fill(out, _turned(x, weight.shape[:2]), weight, bias)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Differentiable itself: made of `block_product` and stock operators."""
-        rows, weight = ctx.saved_tensors
-        to_rows, to_weight, to_bias, _ = ctx.needs_input_grad
-        given = gradients[0].reshape(len(rows), weight.shape[0], weight.shape[2]).transpose(0, 1)
+        """Differentiable itself where it is asked to be."""
+        x, weight = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad
         # strided rows of a power of two fall on few cache lines: what is read along them is copied
-        given = given.contiguous()
+        given = _turned(gradients[0], weight.shape[::2]).contiguous()
         back = None
-        if to_rows:
-            turned = given.transpose(0, 1)
-            back = block_product(turned, weight.transpose(1, 2), None, rows.shape[:1])
-            back = back.view(rows.shape)
-        return (
-            back,
-            torch.bmm(given.transpose(1, 2), rows.transpose(0, 1)).transpose(1, 2)
-            if to_weight
-            else None,
-            given.sum(1).flatten() if to_bias else None,
-            None,
-        )
+        if to_x and torch.is_grad_enabled():
+            back = block_linear(gradients[0], weight.transpose(1, 2), None)
+        elif to_x:
+            back = x.new_empty(x.shape)
+            _fill(back, given, weight.transpose(1, 2), None)
+        spread = None
+        if to_weight:
+            read = _turned(x, weight.shape[:2])
+            spread = torch.bmm(given.transpose(1, 2), read).transpose(1, 2)
+        return back, spread, given.sum(1).flatten() if to_bias else None
 
 
-def _spread(bias: Tensor, weight: Tensor) -> Tensor:
-    """``[members * n_out]`` as ``[members, 1, n_out]``."""
-    return bias.view(weight.shape[0], 1, weight.shape[2])
+def _turned(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """``[..., members * n]`` as ``[members, rows, n]``; a view where the rows lie evenly."""
+    return x.reshape(-1, *sizes).transpose(0, 1)
+
+
+def _fill(out: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """The product, written in place; baddbmm is quicker than bmm there, even from zeros."""
+    members, _, n_out = weight.shape
+    place = out.view(-1, members, n_out).transpose(0, 1)
+    if bias is None:
+        out.zero_()
+        torch.baddbmm(place, rows, weight, out=place)
+    else:
+        torch.baddbmm(bias.view(members, 1, n_out), rows, weight, out=place)

@@ -19,13 +19,13 @@ SIZES = (5, 3, 4, 2)
 @pytest.fixture(params=["in place", "stock operators"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "stock operators":
-        monkeypatch.setattr(blockwise, "_eager", lambda tensors: False)
+        monkeypatch.setattr(blockwise, "eager", lambda *tensors: False)
     yield request.param
 
 
 def operands(rows: int, members: int, n_in: int, n_out: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    shapes = ((rows, members, n_in), (members, n_in, n_out), (members * n_out,))
+    shapes = ((rows, members * n_in), (members, n_in, n_out), (members * n_out,))
     return tuple(  # type: ignore[return-value]
         torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for s in shapes
     )
@@ -34,13 +34,12 @@ def operands(rows: int, members: int, n_in: int, n_out: int) -> tuple[Tensor, Te
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("sizes", [SIZES, (0, 2, 3, 3), (1, 1, 2, 3), (4, 2, 1, 1)])
 def test_equals_block_diag(sizes: tuple[int, int, int, int]) -> None:
-    rows, weight, bias = operands(*sizes)
-    x = rows.flatten(1)
+    x, weight, bias = operands(*sizes)
     dense = x @ torch.block_diag(*weight)
     for given, wanted in ((None, dense), (bias, dense + bias)):
-        found = blockwise.block_product(rows, weight, given, sizes[:1])
+        found = blockwise.block_linear(x, weight, given)
         torch.testing.assert_close(found, wanted)
-        inputs = [rows, weight] if given is None else [rows, weight, bias]
+        inputs = [x, weight] if given is None else [x, weight, bias]
         pull = torch.randn(wanted.shape, dtype=wanted.dtype)
         pairs = zip(
             torch.autograd.grad(found, inputs, pull),
@@ -53,16 +52,17 @@ def test_equals_block_diag(sizes: tuple[int, int, int, int]) -> None:
 
 @pytest.mark.usefixtures("way")
 def test_gradients_of_gradients() -> None:
-    inputs = (*operands(6, *SIZES[1:]), (3, 2))
-    assert torch.autograd.gradcheck(blockwise.block_product, inputs)
-    assert torch.autograd.gradgradcheck(blockwise.block_product, inputs)
+    x, weight, bias = operands(6, *SIZES[1:])
+    inputs = (x.detach().view(3, 2, -1).requires_grad_(), weight, bias)
+    assert torch.autograd.gradcheck(blockwise.block_linear, inputs)
+    assert torch.autograd.gradgradcheck(blockwise.block_linear, inputs)
 
 
 def test_only_what_is_asked_for_gets_a_gradient() -> None:
-    rows, weight, bias = operands(*SIZES)
+    x, weight, bias = operands(*SIZES)
     weight.requires_grad_(False)
-    blockwise.block_product(rows, weight, bias, SIZES[:1]).sum().backward()
-    assert rows.grad is not None and bias.grad is not None and weight.grad is None
+    blockwise.block_linear(x, weight, bias).sum().backward()
+    assert x.grad is not None and bias.grad is not None and weight.grad is None
 
 
 def net() -> nn.Sequential:
@@ -99,7 +99,7 @@ def copies() -> tuple[int, int]:
 
 def test_a_run_of_layers_turns_nothing_but_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     assert copies() == (0, 3)
-    monkeypatch.setattr(blockwise, "_eager", lambda tensors: False)
+    monkeypatch.setattr(blockwise, "eager", lambda *tensors: False)
     assert copies()[0] >= 3
 
 
