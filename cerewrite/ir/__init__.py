@@ -2,6 +2,7 @@
 
 from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
+from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Kept, Profile
@@ -39,6 +40,7 @@ __all__ = [
     "Kept",
     "Layer",
     "LayerEstimate",
+    "Length",
     "Measures",
     "Op",
     "Parity",

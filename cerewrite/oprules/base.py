@@ -110,6 +110,9 @@ class WidthBuilder(Protocol):
         Without ``types``, it is one of the rule's own.
         """
 
+    def read_off(self, size: object) -> list[Channels]:
+        """The channel axes whose lengths a number is made of, as far as the trace saw them."""
+
     def body(self, op: Op) -> tuple[Op, ...]:
         """What the module that ran an operator runs in all, in order, parameters left out."""
 

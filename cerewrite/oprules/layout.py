@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from typing_extensions import override
 
-from cerewrite.ir import Op
+from cerewrite.ir import Length, Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.moments import MomentContext
 from cerewrite.oprules.values import Moments, pick
@@ -57,8 +57,8 @@ class Flatten(Passing):
     """Flatten, view, reshape, squeeze: followed where the channel axis stays channel-major.
 
     A view whose channel axis is written as a number (not -1) may be hard-coded in the model's
-    forward: the class is pinned, because the graph cannot tell the number from a size read
-    off the tensor.
+    forward: the class is pinned, unless the trace saw the number read off a tensor with the same
+    channels (`cerewrite.ir.Length`). A view of another value to that number pins the class too.
     """
 
     name = "flatten"
@@ -70,15 +70,16 @@ class Flatten(Passing):
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
+        found = value.channels and _follow(value.op.shape, op.shape, value.channels)
+        _elsewhere(op, found, widths)
         if value.channels is None:
             return None
-        found = _follow(value.op.shape, op.shape, value.channels)
         if found is None:
             for read in inputs:
                 bound(op, read, widths, "mixes the channel axis with others")
         elif len(inputs) > 1:
             return _like(op, found, inputs[1], widths)
-        elif op.target in ("view", "reshape", "_unsafe_view") and not _inferred(op, found.axis):
+        elif op.target in VIEWED and not _open(op, found, widths):
             widths.pin(
                 found.width,
                 op.module or op.name,
@@ -99,11 +100,49 @@ def _like(op: Op, found: Channels, other: Value, widths: WidthBuilder) -> Channe
     return None
 
 
+def named_sizes(op: Op) -> list[object]:
+    """The sizes that a view names, -1 among them."""
+    sizes = op.args[1] if len(op.args) == 2 and isinstance(op.args[1], list | tuple) else None
+    return list(sizes) if sizes is not None else list(op.args[1:])
+
+
 def _inferred(op: Op, axis: int) -> bool:
     """Whether a view leaves the size of an axis to be inferred (-1)."""
-    sizes = op.args[1] if len(op.args) == 2 and isinstance(op.args[1], list | tuple) else None
-    sizes = list(sizes) if sizes is not None else list(op.args[1:])
+    sizes = named_sizes(op)
     return len(sizes) == len(op.shape) and sizes[axis] == -1
+
+
+def _open(op: Op, found: Channels, widths: WidthBuilder) -> bool:
+    """Whether the channel axis of a view is inferred, or read off a value with the channels."""
+    if _inferred(op, found.axis):
+        return True
+    sizes = named_sizes(op)
+    size = sizes[found.axis] if len(sizes) == len(op.shape) else None
+    read = widths.read_off(size)
+    if not isinstance(size, Length) or not size.exact or len(read) != 1:
+        return False
+    if found.inner != 1 or read[0].inner != 1:
+        return False
+    widths.tie(found.width, read[0].width, "view", op.module or op.name)
+    return True
+
+
+def _elsewhere(op: Op, found: Channels | None, widths: WidthBuilder) -> None:
+    """Pin the classes whose channel counts a view names for other axes than theirs."""
+    if op.target not in VIEWED:
+        return
+    for axis, size in enumerate(named_sizes(op)):
+        if found is not None and found.axis == axis:
+            continue
+        for channels in widths.read_off(size):
+            reason = f"'{op.target}' to {list(op.shape)} has a size made of its channel count"
+            widths.pin(
+                channels.width,
+                op.module or op.name,
+                "fixed-view",
+                reason,
+                "write -1 for that axis, or a number that does not depend on this width",
+            )
 
 
 def leaves_open(op: Op, size: int) -> bool:
@@ -159,6 +198,9 @@ def axis_order(op: Op, rank: int) -> list[int] | None:
         return order
     return order[::-1] if op.target in ("t", "numpy_T") and rank <= 2 else None
 
+
+VIEWED = ("view", "reshape", "_unsafe_view")
+"""Operators that name the sizes of a value anew."""
 
 _CUTS = frozenset(
     {"chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split", "tensor_split"}

@@ -13,6 +13,7 @@ from cerewrite.fingerprint import fingerprint
 from cerewrite.ir import Op, TracedModel
 from cerewrite.modes import silenced
 from cerewrite.tracer.export_rung import export_ops
+from cerewrite.tracer.lengths import UNTOLD, names_widths
 from cerewrite.tracer.modes import read_in_training
 from cerewrite.tracer.recorder_rung import recorded_ops
 from cerewrite.tracer.subject import check_ready, observed
@@ -24,10 +25,12 @@ from cerewrite.trees import tensors
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 Rung = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], list[Op]]
 
+RECORDER = "recorder"
+
 LADDER: tuple[tuple[str, Rung], ...] = (
     ("export", export_ops),
     ("symbolic_trace", symbolic_ops),
-    ("recorder", recorded_ops),
+    (RECORDER, recorded_ops),
 )
 
 
@@ -59,7 +62,10 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
     args, kwargs = normalise_inputs(example_inputs)
     batch = _batch(args, kwargs)
     reasons: list[str] = []
+    seen: TracedModel | None = None
     for name, rung in LADDER:
+        if seen is not None and name != RECORDER:
+            continue
         try:
             with observed(model), silenced():
                 ops = take_whole(rung(model, args, kwargs), model)
@@ -69,7 +75,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
         except Exception as error:  # a tracer may fail in any way on a user's forward
             reasons.append(f"{name}: {_first_line(error)}")
             continue
-        return build_widths(
+        traced = build_widths(
             ops,
             model,
             rung=name,
@@ -78,6 +84,14 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
             notes=tuple(reasons),
             kept=kept,
         )
+        if seen is not None and any(op.target == "look" for op in traced.ops):
+            return seen
+        if name == RECORDER or not names_widths(traced):
+            return traced
+        seen = traced
+        reasons.append(f"{name}: {UNTOLD}")
+    if seen is not None:
+        return seen
     raise _failure(model, args, kwargs, reasons)
 
 

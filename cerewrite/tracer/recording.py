@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import ref
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
-from cerewrite.ir import Op, Ref
+from cerewrite.ir import Length, Op, Ref
 from cerewrite.oprules.constants import Literal
 from cerewrite.tracer.calls import (
     LOOKS,
@@ -80,8 +81,18 @@ class Recording(TorchFunctionMode):
             with self:
                 return index(*args)
         result = func(*args, **kwargs)
+        if isinstance(result, torch.Size):
+            return self._lengths(args[0], result)
+        if getattr(func, "__name__", "") == "size" and isinstance(result, int):
+            axis = int(args[1] if len(args) > 1 else kwargs["dim"]) % args[0].dim()
+            return Length(result, [(self._name(args[0]), axis)])
         self._note(func, args, kwargs, result)
         return result
+
+    def _lengths(self, tensor: Tensor, shape: torch.Size) -> torch.Size:
+        """A shape whose numbers remember the axes that they were read off."""
+        name = self._name(tensor)
+        return torch.Size([Length(size, [(name, axis)]) for axis, size in enumerate(shape)])
 
     def inputs(self, tree: Any) -> None:
         """Note the tensors that the model is given."""

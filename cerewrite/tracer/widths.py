@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from cerewrite.ir import Layer, Op, PerChannel, Rejection, TracedModel, WidthClass
+from cerewrite.ir import Layer, Length, Op, PerChannel, Rejection, TracedModel
 from cerewrite.oprules import rule_for
 from cerewrite.oprules.base import Channels, Geometry, ModuleRule, SampledRule, Value
 from cerewrite.tracer.classes import Classes
 from cerewrite.tracer.decisions import undecided
 from cerewrite.tracer.free import free_parameter
+from cerewrite.tracer.freeze import Found, freeze
 from cerewrite.tracer.initial import bias_variance_of, gain_of
 from cerewrite.tracer.modules import ModuleTable
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A sampled layer with its classes still as numbers."""
-
-    layer: Layer
-    source: int | None
-    target: int | None
 
 
 class Builder:
@@ -31,12 +22,13 @@ class Builder:
 
     def __init__(self, ops: Sequence[Op], model: nn.Module, rung: str, batch: int) -> None:
         self.classes = Classes()
-        self.found: list[_Found] = []
+        self.found: list[Found] = []
         self.rejections: list[Rejection] = []
         self._table = ModuleTable(model, ops)
         self._ops = {op.name: op for op in ops}
         self._rung = rung
         self._batch = batch
+        self.values: dict[str, Value] = {}
 
     def tie(self, first: int, second: int, coupling: str, where: str) -> int:
         """Make two classes one."""
@@ -63,6 +55,12 @@ class Builder:
     def module(self, op: Op) -> nn.Module | None:
         """The module that ran an operator."""
         return self._table.module(op.module)
+
+    def read_off(self, size: object) -> list[Channels]:
+        """The channel axes whose lengths a number is made of."""
+        axes = size.axes if isinstance(size, Length) else ()
+        found = ((self.values[name].channels, axis) for name, axis in axes if name in self.values)
+        return [channels for channels, axis in found if channels and channels.axis == axis]
 
     def body(self, op: Op) -> tuple[Op, ...]:
         """What the module that ran an operator runs in all, in order, parameters left out."""
@@ -121,7 +119,7 @@ class Builder:
             bias_variance=bias_variance_of(bias, geometry),
             rung=self._rung,
         )
-        self.found.append(_Found(layer, source, target))
+        self.found.append(Found(layer, source, target))
         return target
 
     def _unweighed(self, op: Op, x: Value, code: str, reason: str, advice: str) -> None:
@@ -222,15 +220,14 @@ def build_widths(
         kept: layers whose output width is kept for what the trace does not see, by module.
     """
     builder = Builder(ops, model, rung, batch)
-    values: dict[str, Value] = {}
+    values = builder.values
     for op in ops:
         inputs = [values[name] for name in op.inputs]
         values[op.name] = Value(op, _channels(op, inputs, builder))
     for width, refusal in undecided(ops, values, builder.classes.resolve):
         builder.classes.pin(width, refusal)
     builder.keep_targets(kept or {})
-    widths, names = _finish(builder)
-    layers = tuple(_named(found, names, builder) for found in builder.found)
+    layers, widths, names = freeze(builder.found, builder.classes)
     skipped = tuple(
         Rejection("", "earlier-rung", note, "nothing to do: a later tracer saw the model")
         for note in notes
@@ -269,41 +266,3 @@ def _channels(op: Op, inputs: list[Value], builder: Builder) -> Channels | None:
         if value.channels is not None:
             builder.classes.pin(value.channels.width, refusal)
     return None
-
-
-def _finish(builder: Builder) -> tuple[tuple[WidthClass, ...], dict[int, str]]:
-    """Name the classes after their first writers and freeze them."""
-    classes = builder.classes
-    roots = classes.roots()
-    order = {found.layer.name: i for i, found in enumerate(builder.found)}
-    names = {i: min(classes.drafts[i].writers, key=order.__getitem__) for i in roots}
-    frozen = []
-    for i in roots:
-        draft = classes.drafts[i]
-        modules = tuple(
-            replace(module, widths=tuple(names[classes.find(width)] for width in widths))
-            for module, widths in draft.modules
-        )
-        frozen.append(
-            WidthClass(
-                name=names[i],
-                size=draft.size,
-                writers=tuple(sorted(draft.writers, key=order.__getitem__)),
-                readers=tuple(sorted(draft.readers, key=order.__getitem__)),
-                couplings=tuple(sorted(draft.couplings)),
-                modules=modules,
-                pins=tuple(dict.fromkeys(draft.pins)),
-            )
-        )
-    return tuple(frozen), names
-
-
-def _named(found: _Found, names: dict[int, str], builder: Builder) -> Layer:
-    classes, source = builder.classes, found.source
-    sources = () if source is None else classes.resolve(source)
-    targets = () if found.target is None else classes.resolve(found.target)
-    return replace(
-        found.layer,
-        sources=tuple(names[source] for source in sources),
-        target=names[targets[0]] if len(targets) == 1 else None,
-    )
