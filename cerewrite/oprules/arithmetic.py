@@ -51,7 +51,7 @@ def _join_one(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels
     assert axis is not None
     position = axis - rank + len(other.op.shape)
     fixed = position >= 0 and other.op.shape[position] != 1
-    if fixed and not widths.free_parameter(known.channels, other):
+    if fixed and not widths.free_parameter(known.channels, other, len(known.op.shape)):
         what = "a parameter" if other.is_parameter else "a value"
         widths.pin(
             known.channels.width,

@@ -116,8 +116,8 @@ class WidthBuilder(Protocol):
     def body(self, op: Op) -> tuple[Op, ...]:
         """What the module that ran an operator runs in all, in order, parameters left out."""
 
-    def free_parameter(self, channels: Channels, value: Value) -> bool:
-        """Note a free parameter with one value per channel; False if it is none."""
+    def free_parameter(self, channels: Channels, value: Value, rank: int) -> bool:
+        """Note a free parameter along the channels of a value of so many axes; False if none."""
 
     def weight(self, op: Op, inputs: Sequence[Value]) -> tuple[int, ...]:
         """Shape of the weight that an operator reads."""

@@ -38,10 +38,15 @@ class Concatenate(OpRule):
             return None
         if all(value.channels is not None and value.channels.axis == axis for value in inputs):
             return _side_by_side(op, inputs, widths, axis)
-        if len(known) < len(inputs) or any(_channels(v).axis == axis for v in known):
+        if any(_channels(v).axis == axis for v in known):
             _refuse(op, inputs, widths)
             return None
-        return _same(op, inputs, widths)
+        found, rank = _channels(known[0]), len(op.shape)
+        rest = [value for value in inputs if value.channels is None]
+        if not all(widths.free_parameter(found, value, rank) for value in rest):
+            _refuse(op, inputs, widths)
+            return None
+        return _same(op, known, widths)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:

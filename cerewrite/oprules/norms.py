@@ -15,6 +15,7 @@ from cerewrite.oprules.moments import MomentContext
 from cerewrite.oprules.values import Moments
 from cerewrite.surgery import norms as surgery
 from cerewrite.surgery.channel_norm import channel_norm_member, resize_channel_norm
+from cerewrite.surgery.twins import bound_to_width, has_own_forward
 
 
 class _Norm(ModuleRule):
@@ -131,8 +132,21 @@ class LayerNorm(_LastAxisNorm):
         module = widths.module(op)
         if isinstance(module, nn.LayerNorm) and _is_channels_first(widths.body(op)):
             widths.per_channel(op, _CHANNEL_NORM, channels, types=(type(module),))
+        elif isinstance(module, nn.LayerNorm) and _is_stock(op, widths.body(op), module):
+            widths.per_channel(op, _OWN_NORM, channels, types=(type(module),))
         else:
             widths.per_channel(op, self, channels)
+
+
+class OwnLayerNorm(LayerNorm):
+    """A layer norm whose module writes the stock forward anew."""
+
+    name = "own_layer_norm"
+    targets = frozenset()
+
+    @override
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        return surgery.resize_layer_norm(module, multiplicity, width, forwards=True)
 
 
 class ChannelLayerNorm(LayerNorm):
@@ -146,6 +160,18 @@ class ChannelLayerNorm(LayerNorm):
 
 _CHANNEL_NORM = ChannelLayerNorm()
 OPRULES.register(ChannelLayerNorm.name, _CHANNEL_NORM)
+_OWN_NORM = OwnLayerNorm()
+OPRULES.register(OwnLayerNorm.name, _OWN_NORM)
+
+
+def _is_stock(op: Op, body: Sequence[Op], module: nn.LayerNorm) -> bool:
+    """Whether all that a forward of a subclass's own runs is one layer norm with its settings."""
+    named = op.kwargs or {}
+    eps = op.args[4] if len(op.args) > 4 else named.get("eps", 1e-5)
+    tensors = 1 + len(list(module.parameters(recurse=False)))
+    own = has_own_forward(module, (nn.LayerNorm,))
+    same = len(body) == 1 and eps == module.eps and len(op.inputs) == tensors
+    return own and same and bound_to_width(module, (nn.LayerNorm,)) is None
 
 
 def _is_channels_first(body: Sequence[Op]) -> bool:

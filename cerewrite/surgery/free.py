@@ -1,4 +1,4 @@
-"""Free parameters with one value per channel: layer scales."""
+"""Free parameters along the channels: layer scales, tokens, embeddings of positions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
-from cerewrite.nn.held import HeldParameter
-from cerewrite.surgery.keeping import part, resized
+from cerewrite.nn.held import HeldParameter, channel_axis
+from cerewrite.surgery.keeping import part
 
 
 def _held(module: nn.Module) -> tuple[nn.Parameter, int]:
@@ -16,34 +16,47 @@ def _held(module: nn.Module) -> tuple[nn.Parameter, int]:
         raise RewriteError(
             f"a {type(module).__name__} is no free parameter", advice="make the plan again"
         )
-    long = [axis for axis, size in enumerate(module.value.shape) if size > 1]
-    if len(long) > 1:
+    axis = channel_axis(tuple(module.value.shape))
+    if axis is None:
         raise RewriteError(
             f"a parameter of shape {list(module.value.shape)} has no single channel axis",
             advice="make the plan again for this model",
         )
-    return module.value, long[0] if long else 0
+    return module.value, axis
 
 
-def _like(old: nn.Parameter, values: Tensor, axis: int) -> HeldParameter:
-    shape = [len(values) if i == axis else 1 for i in range(old.dim())]
-    copied = values.detach().reshape(shape).to(old.dtype).clone()
+def _like(old: nn.Parameter, values: Tensor) -> HeldParameter:
+    copied = values.detach().to(old.dtype).clone()
     return HeldParameter(nn.Parameter(copied, requires_grad=old.requires_grad))
 
 
 def resize_free(module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-    """The parameter for all members' channels: its constant where it is one, else its mean.
+    """The parameter for all members' channels.
+
+    With one value per channel it keeps its constant, else their mean; with several (one per
+    position), the original's channels are repeated from the first on, which keeps their spread.
 
     Raises:
         RewriteError: if it has no single channel axis.
     """
     parameter, axis = _held(module)
+    size = multiplicity * width
     with torch.no_grad():
-        return _like(parameter, resized(parameter, multiplicity * width), axis)
+        if parameter.numel() == parameter.shape[axis] and not bool(_constant(parameter)):
+            shape = [size if i == axis else 1 for i in range(parameter.dim())]
+            return _like(parameter, parameter.mean().expand(shape))
+        index = torch.arange(size, device=parameter.device) % parameter.shape[axis]
+        return _like(parameter, parameter.index_select(axis, index))
+
+
+def _constant(parameter: Tensor) -> bool:
+    if parameter.is_meta:
+        return True
+    return bool((parameter == parameter.flatten()[0]).all())
 
 
 def free_member(module: nn.Module, index: int, multiplicity: int) -> nn.Module:
     """The values of member ``index`` of a resized parameter."""
     parameter, axis = _held(module)
-    width = parameter.numel() // multiplicity
-    return _like(parameter, parameter.flatten()[part(index, width)], axis)
+    own = part(index, parameter.shape[axis] // multiplicity)
+    return _like(parameter, parameter.narrow(axis, own.start, own.stop - own.start))

@@ -98,13 +98,22 @@ def group_norm_member(module: nn.Module, index: int, multiplicity: int) -> nn.Mo
     return cut(narrow, norm, **_own_settings(norm, part(index, width)))
 
 
-def resize_layer_norm(module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+def resize_layer_norm(
+    module: nn.Module, multiplicity: int, width: int, *, forwards: bool = False
+) -> nn.Module:
     """One layer norm per member over its own channels on the last axis.
+
+    Args:
+        module: a layer norm.
+        multiplicity: members.
+        width: channels of one member.
+        forwards: whether a subclass with a forward of its own becomes a stock one, where the
+            trace has shown that it runs one layer norm and nothing else.
 
     Raises:
         RewriteError: if the module is no plain layer norm over the last axis alone.
     """
-    norm = expect(module, (nn.LayerNorm,))
+    norm = expect(module, (nn.LayerNorm,), forwards=forwards)
     agree(norm, "normalised axes", len(norm.normalized_shape), 1)
     size = multiplicity * width
     options: dict[str, Any] = {"bias": "bias" in dict(norm.named_parameters())}

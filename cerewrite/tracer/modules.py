@@ -84,6 +84,10 @@ class ModuleTable:
         """Its qualified name; None if the operator is no parameter."""
         return self._parameters.get(node)
 
+    def numel(self, name: str) -> int:
+        """Elements of a parameter."""
+        return self._model.get_parameter(name).numel()
+
     def is_free(self, node: str) -> bool:
         """Whether a parameter is a plain one that a single operator reads, and not tied."""
         name = self._parameters[node]

@@ -156,13 +156,15 @@ class Builder:
         found = PerChannel(op.module, rule.name, (), settings // size, least=rule.least)
         self._keep(found, channels.width)
 
-    def free_parameter(self, channels: Channels, value: Value) -> bool:
-        """Note a free parameter with one value per channel; False if it is none."""
+    def free_parameter(self, channels: Channels, value: Value, rank: int) -> bool:
+        """Note a free parameter along the channels; False if it is none."""
         size = self.classes.size(channels.width)
-        name = free_parameter(value.op, self._ops, self._table, size)
+        axis = channels.axis - rank
+        name = free_parameter(value.op, self._ops, self._table, size, axis)
         if name is None or channels.inner != 1 or self.is_concatenation(channels.width):
             return False
-        self._keep(PerChannel(name, "free_parameter", (), 1), channels.width)
+        settings = self._table.numel(name) // size
+        self._keep(PerChannel(name, "free_parameter", (), settings), channels.width)
         return True
 
     def keep_targets(self, kept: Mapping[str, Rejection]) -> None:
