@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
@@ -35,15 +36,23 @@ class Literal:
 class Constants:
     """Operators whose operands are parameters, buffers and numbers alone, and their values.
 
+    Layers that draw weights are none of them, whatever they read.
+
     Args:
         ops: operators in execution order.
+        drawn: names of the operators of such layers.
         tensor: the parameter or buffer of a qualified name; None if there is none.
 
     Attributes:
         trained: operators that a parameter reaches.
     """
 
-    def __init__(self, ops: Sequence[Op], tensor: Callable[[str], Tensor | None]) -> None:
+    def __init__(
+        self,
+        ops: Sequence[Op],
+        tensor: Callable[[str], Tensor | None],
+        drawn: Collection[str] = (),
+    ) -> None:
         self._ops = {op.name: op for op in ops}
         self._tensor = tensor
         self._values: dict[str, Any] = {}
@@ -52,6 +61,7 @@ class Constants:
         for op in ops:
             if op.target in _SHAPED or (
                 op.target not in ("input", "output", "look")
+                and op.name not in drawn
                 and all(name in self._fixed for name in op.inputs)
             ):
                 self._fixed.add(op.name)
@@ -87,7 +97,8 @@ class Constants:
             return op.args[0].value
         if op.target in ("parameter", "constant"):
             found = self._tensor(op.module)
-            return None if found is None or found.is_meta else found.detach()
+            unreadable = found is None or found.is_meta or isinstance(found, FakeTensor)
+            return None if found is None or unreadable else found.detach()
         values = {name: self._evaluate(name) for name in op.inputs}
         if any(value is None for value in values.values()):
             return None

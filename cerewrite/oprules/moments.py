@@ -85,7 +85,7 @@ class MomentContext(Weights):
         sampler: Sampler | None = None,
         noise: Noise | None = None,
     ) -> None:
-        super().__init__(model, traced.ops, standard=standard, gain=gain)
+        super().__init__(model, traced, standard=standard, gain=gain)
         self.layers = Layers({layer.node: layer for layer in traced.layers})
         self.sampler = sampler or Sampler(points_for(len(traced.layers)))
         self.slots: list[Tensor] = []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from cerewrite.errors import AnalysisError
-from cerewrite.ir import Layer, Op
+from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules.constants import Constants
 from cerewrite.oprules.values import Moments, opaque, scalar
 
@@ -28,7 +27,7 @@ class Weights:
 
     Args:
         model: the module.
-        ops: its operators, in execution order.
+        traced: its trace.
         standard: standard instead of NTK parametrisation.
         gain: the ``fan_in * Var[W]`` to assume for every layer; None for as built.
 
@@ -37,12 +36,13 @@ class Weights:
     """
 
     def __init__(
-        self, model: nn.Module, ops: Sequence[Op], *, standard: bool, gain: float | None
+        self, model: nn.Module, traced: TracedModel, *, standard: bool, gain: float | None
     ) -> None:
         self._model = model
         self.standard = standard
         self._gain = gain
-        self.constants = Constants(ops, lambda name: _tensor(model, name))
+        drawn = {layer.node for layer in traced.layers}
+        self.constants = Constants(traced.ops, lambda name: _tensor(model, name), drawn)
         self._known: dict[str, Moments | None] = {}
 
     def known(self, op: Op) -> Moments | None:

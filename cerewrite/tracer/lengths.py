@@ -13,10 +13,14 @@ def names_widths(traced: TracedModel) -> bool:
     free = {width.size for width in traced.widths if not width.pins}
     if any({pin.code for pin in width.pins} == {"fixed-view"} for width in traced.widths):
         return True
+    reached: set[str] = set()
+    for op in traced.ops:
+        if op.target == "input" or not reached.isdisjoint(op.inputs):
+            reached.add(op.name)
     return any(
         size in free
         for op in traced.ops
-        if op.target in VIEWED and not traced.carried.get(op.name)
+        if op.target in VIEWED and op.name in reached and not traced.carried.get(op.name)
         for size in named_sizes(op)
         if isinstance(size, int)
     )

@@ -30,6 +30,22 @@ def recorded_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     Raises:
         Exception: whatever the model raises, on fake tensors and on the inputs themselves.
     """
+    own = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        return _recorded(model, args, kwargs)
+    finally:
+        for module, before in own:
+            _put_back(module, before)
+
+
+def _put_back(module: nn.Module, before: dict[str, Any]) -> None:
+    """Plain attributes that hold tensors: hooks may have set them to fakes."""
+    for name, value in list(vars(module).items()):
+        if isinstance(value, Tensor) and value is not before.get(name, value):
+            vars(module)[name] = before[name]
+
+
+def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Op]:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
             return _record(model, args, kwargs, fakes.from_tensor, fakes.from_tensor)
