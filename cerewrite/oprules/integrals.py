@@ -93,7 +93,7 @@ class Sampler:
         for leaf in noisy:
             self._columns.setdefault(leaf, len(self._columns))
         columns = 32 * math.ceil(len(self._columns) / 32)
-        points = max(self._points, 1 << (8 * columns - 1).bit_length())
+        points = max(self._points, 1 << (2 * columns - 1).bit_length())
         cloud = _cloud(points, columns)
         weights = np.full(points, 1.0 / points)
         noise = {leaf: cloud[self._columns[leaf]] for leaf in noisy}
