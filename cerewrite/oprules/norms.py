@@ -143,10 +143,7 @@ class OwnLayerNorm(LayerNorm):
 
     name = "own_layer_norm"
     targets = frozenset()
-
-    @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        return surgery.resize_layer_norm(module, multiplicity, width, forwards=True)
+    resize = staticmethod(surgery.resize_own_layer_norm)
 
 
 class ChannelLayerNorm(LayerNorm):

@@ -98,22 +98,26 @@ def group_norm_member(module: nn.Module, index: int, multiplicity: int) -> nn.Mo
     return cut(narrow, norm, **_own_settings(norm, part(index, width)))
 
 
-def resize_layer_norm(
-    module: nn.Module, multiplicity: int, width: int, *, forwards: bool = False
-) -> nn.Module:
+def resize_layer_norm(module: nn.Module, multiplicity: int, width: int) -> nn.Module:
     """One layer norm per member over its own channels on the last axis.
-
-    Args:
-        module: a layer norm.
-        multiplicity: members.
-        width: channels of one member.
-        forwards: whether a subclass with a forward of its own becomes a stock one, where the
-            trace has shown that it runs one layer norm and nothing else.
 
     Raises:
         RewriteError: if the module is no plain layer norm over the last axis alone.
     """
-    norm = expect(module, (nn.LayerNorm,), forwards=forwards)
+    return _layer_norms(expect(module, (nn.LayerNorm,)), multiplicity, width)
+
+
+def resize_own_layer_norm(module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+    """Likewise for a subclass whose forward, as the trace has shown, is one layer norm.
+
+    Raises:
+        RewriteError: if the module is no layer norm over the last axis alone.
+    """
+    norm = expect(module, (nn.LayerNorm,), forwards=True)
+    return _layer_norms(norm, multiplicity, width)
+
+
+def _layer_norms(norm: nn.LayerNorm, multiplicity: int, width: int) -> nn.Module:
     agree(norm, "normalised axes", len(norm.normalized_shape), 1)
     size = multiplicity * width
     options: dict[str, Any] = {"bias": "bias" in dict(norm.named_parameters())}
