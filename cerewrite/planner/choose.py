@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from cerewrite.budgets import write_amount
 from cerewrite.errors import InfeasibleBudgetError
 from cerewrite.measures.base import FloatArray
 from cerewrite.planner.allocate import Allocation, allocate
@@ -53,6 +54,18 @@ def choose_designs(
             baseline's nu.
     """
     detail = detail or detail_for(len(problems))
+    fronts = _fronts(problems, room, detail)
+    solve = _primal if objective == "primal" else _dual
+    allocation = solve(fronts, problems, room)
+    if allocation is None:
+        raise _conflict(problems, room, detail)
+    designs = tuple(
+        front.design(index) for front, index in zip(fronts, allocation.chosen, strict=True)
+    )
+    return Choice(designs, allocation.gap, sum(front.considered for front in fronts))
+
+
+def _fronts(problems: Sequence[Problem], room: Room, detail: Detail) -> list[Front]:
     cache: dict[object, Front] = {}
     fronts = []
     for number, problem in enumerate(problems):
@@ -61,12 +74,31 @@ def choose_designs(
         if key not in cache:
             cache[key] = build_front(problem, detail, cap)
         fronts.append(cache[key])
-    solve = _primal if objective == "primal" else _dual
-    allocation = solve(fronts, problems, room)
-    designs = tuple(
-        front.design(index) for front, index in zip(fronts, allocation.chosen, strict=True)
+    return fronts
+
+
+def _conflict(problems: Sequence[Problem], room: Room, detail: Detail) -> InfeasibleBudgetError:
+    """The refusal of budgets that can be met one by one: how far each must rise for the others."""
+    nearest = []
+    for number, budget in enumerate(room.budgets):
+        cost, _, largest = room.feasible[number]
+        lifted = list(room.budgets)
+        lifted[number] = replace(budget, limit=max(largest, budget.limit))
+        wider = replace(room, budgets=tuple(lifted))
+        loads = [front.costs for front in _fronts(problems, wider, detail)]
+        found = allocate([load[:, number] for load in loads], loads, wider.limits)
+        if found is not None:
+            least = float(room.fixed[number]) + found.value
+            others = [other.text for other in room.budgets if other is not budget]
+            nearest.append(",".join([f"{cost}={write_amount(least)}", *others]))
+    ranges = "; ".join(f"{cost} {low:,.0f} to {high:,.0f}" for cost, low, high in room.feasible)
+    return InfeasibleBudgetError(
+        f"the budgets {', '.join(b.text for b in room.budgets)} cannot be met together; one by "
+        f"one, the designs of this model reach {ranges}",
+        advice="the closest feasible requests are " + " or ".join(nearest)
+        if nearest
+        else "raise them all",
     )
-    return Choice(designs, allocation.gap, sum(front.considered for front in fronts))
 
 
 def _key(problem: Problem, cap: FloatArray) -> object:
@@ -104,7 +136,7 @@ def _key(problem: Problem, cap: FloatArray) -> object:
     )
 
 
-def _primal(fronts: Sequence[Front], problems: Sequence[Problem], room: Room) -> Allocation:
+def _primal(fronts: Sequence[Front], problems: Sequence[Problem], room: Room) -> Allocation | None:
     ratios = room.limits / np.maximum(room.own.sum(axis=0), 1.0)
     alone = _alone(
         [front.score for front in fronts],
@@ -112,13 +144,7 @@ def _primal(fronts: Sequence[Front], problems: Sequence[Problem], room: Room) ->
         room.own * ratios,
     )
     values, loads = [front.score for front in fronts], [front.costs for front in fronts]
-    found = allocate(values, loads, room.limits, alone)
-    if found is None:
-        raise InfeasibleBudgetError(
-            "the budgets cannot be met together: " + ", ".join(b.text for b in room.budgets),
-            advice="raise one of them; each alone is feasible",
-        )
-    return found
+    return allocate(values, loads, room.limits, alone)
 
 
 def _dual(fronts: Sequence[Front], problems: Sequence[Problem], room: Room) -> Allocation:

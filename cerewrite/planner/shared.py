@@ -86,7 +86,10 @@ def choose_shared(
         excess = np.maximum(excess + total - limits, 0.0)
     if best is None:
         raise InfeasibleBudgetError(
-            "no design of the stages was found within " + ", ".join(b.text for b in room.budgets),
+            "no design of the stages was found within "
+            + ", ".join(b.text for b in room.budgets)
+            + "; one by one, designs reach "
+            + "; ".join(f"{cost} {low:,.0f} to {high:,.0f}" for cost, low, high in room.feasible),
             advice="raise the budget, or use --scope network",
         )
     return Choice(best, math.inf, considered)

@@ -165,6 +165,32 @@ def test_infeasible_budgets_give_the_range(budget: str) -> None:
         make_plan(RESNET, budget=f"{cost}={int(plan.budgets[0].limit) - 1}")
 
 
+def test_budgets_in_conflict_give_the_closest_that_are_not() -> None:
+    region = chain_region("r", (64, 8), 16, 16, kernels=(1, 1, 9), positions=(64, 1, 1), op="conv")
+    analysis, asked = analysis_of([region]), ["params=2800", "flops=50000"]
+    for alone in asked:
+        make_plan(analysis, budget=alone, min_width=16)
+    with pytest.raises(InfeasibleBudgetError, match=r"together; .* params 2,[\d]+ to") as caught:
+        make_plan(analysis, budget=asked, min_width=16)
+    nearest = caught.value.advice.removeprefix("the closest feasible requests are ").split(" or ")
+    for text, cost in zip(nearest, ("params", "flops"), strict=True):
+        plan = make_plan(analysis, budget=text, min_width=16)
+        limit = next(budget.limit for budget in plan.budgets if budget.cost == cost)
+        with pytest.raises(InfeasibleBudgetError):
+            less = text.replace(f"{cost}={limit:.0f}", f"{cost}={limit - 1:.0f}")
+            make_plan(analysis, budget=less, min_width=16)
+
+
+def test_constraints_that_leave_no_width_give_the_range() -> None:
+    analysis = analysis_of([chain_region("r", [32, 32], 16, 16)])
+    with pytest.raises(PlanError, match="no width that is at least 300, .* at most 256") as caught:
+        make_plan(analysis, min_width=300)
+    assert "--min-width" in caught.value.advice
+    make_plan(analysis, min_width=256, budget="params=99x")
+    with pytest.raises(PlanError, match="a multiple of 257"):
+        make_plan(analysis, channel_multiple=257)
+
+
 def test_a_model_without_regions() -> None:
     refused = Rejection("fc", "one-hidden-layer", "one hidden layer", "use scope stage")
     analysis = dataclasses.replace(mlp([8]), regions=(), rejections=(refused, refused))
