@@ -183,7 +183,7 @@ def test_budgets_in_conflict_give_the_closest_that_are_not() -> None:
 
 def test_constraints_that_leave_no_width_give_the_range() -> None:
     analysis = analysis_of([chain_region("r", [32, 32], 16, 16)])
-    with pytest.raises(PlanError, match="no width that is at least 300, .* at most 256") as caught:
+    with pytest.raises(PlanError, match=r"no width that is at least 300, .* at most 256") as caught:
         make_plan(analysis, min_width=300)
     assert "--min-width" in caught.value.advice
     make_plan(analysis, min_width=256, budget="params=99x")
