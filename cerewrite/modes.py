@@ -6,7 +6,8 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,11 @@ BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (
     nn.SyncBatchNorm,
 )  # type: ignore[assignment]  # their common base is private to torch
 """Norms over a batch, which keep running statistics."""
+
+
+def called(model: nn.Module, inputs: Mapping[str, Any] | Sequence[Any]) -> Any:
+    """What a model returns on keyword arguments, or on positional ones."""
+    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
 
 
 @contextlib.contextmanager

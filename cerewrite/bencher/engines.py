@@ -14,6 +14,7 @@ from torch import nn
 from cerewrite import exporter
 from cerewrite.errors import ExportError
 from cerewrite.exporter import ExampleInputs, Runner
+from cerewrite.modes import called
 
 Call = Callable[[], object]
 Inputs = tuple[Any, ...] | dict[str, Any]
@@ -31,7 +32,7 @@ def eager(model: nn.Module, example: Inputs, stack: ExitStack) -> Bind:
     def bind(inputs: Inputs) -> Call:
         def run() -> object:
             with torch.inference_mode():
-                return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+                return called(model, inputs)
 
         return run
 

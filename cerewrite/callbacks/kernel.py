@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import UsageError
-from cerewrite.modes import BATCH_NORMS, undisturbed
+from cerewrite.modes import BATCH_NORMS, called, undisturbed
 
 
 def gram(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], seed: int = 0) -> Tensor:
@@ -63,7 +63,7 @@ def gram(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], seed: in
 def _read_out(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], seed: int) -> Tensor:
     """``f_i`` of every probe."""
     try:
-        tree = model(**probes) if isinstance(probes, Mapping) else model(*probes)
+        tree = called(model, probes)
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise UsageError(

@@ -22,7 +22,7 @@ from cerewrite.ir import (
 from cerewrite.latency.between import channel_times
 from cerewrite.latency.clocked import nanoseconds
 from cerewrite.latency.store import Store, machine
-from cerewrite.modes import evaluating
+from cerewrite.modes import called, evaluating
 from cerewrite.oprules.base import OPRULES, LayerRule
 from cerewrite.trees import with_rows
 
@@ -72,7 +72,7 @@ def profile(
         scopes = tuple(
             replace(found, regions=_timed(timer, found.regions)) for found in analysis.scopes
         )
-        whole = nanoseconds(lambda: model(**args) if isinstance(args, dict) else model(*args))
+        whole = nanoseconds(lambda: called(model, args))
     kept.save()
     return replace(analysis, regions=regions, scopes=scopes, latency=round(whole))
 

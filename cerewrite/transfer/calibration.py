@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import UsageError
-from cerewrite.modes import BATCH_NORMS, undisturbed
+from cerewrite.modes import BATCH_NORMS, called, undisturbed
 
 Inputs = tuple[Any, ...] | Mapping[str, Any]
 Visit = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
@@ -106,7 +106,7 @@ def visit(
 def _call(model: nn.Module, inputs: Inputs) -> Any:
     own = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
     try:
-        return model(**own) if isinstance(own, Mapping) else model(*own)
+        return called(model, own)
     except Exception as error:
         shapes = [[*leaf.shape] for leaf in pytree.tree_leaves(own) if isinstance(leaf, Tensor)]
         lines = str(error).strip().splitlines()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from cerewrite.modes import called
 from cerewrite.rewriter.record import copy_sharing_record
 from cerewrite.trees import tensors
 
@@ -32,7 +33,7 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
     quiet, eager = redirect_stdout(io.StringIO()), torch.compiler.set_stance("force_eager")
     with torch.random.fork_rng(), quiet, eager:
         torch.manual_seed(_SEED)
-        return model(**own) if isinstance(own, Mapping) else model(*own)
+        return called(model, own)
 
 
 def fresh_copy(model: nn.Module, *, training: bool) -> nn.Module:
