@@ -55,9 +55,10 @@ class _Tap(torch.autograd.Function):
 
 @dataclass(slots=True)
 class _Pass:
-    """What a tap saw at one layer: input, output, probe of the gradient, the gradient."""
+    """What a tap saw at one layer: weight, input, output, the gradient and its probe."""
 
     weight: Tensor
+    transposed: bool = False
     x: Tensor | None = None
     z: Tensor | None = None
     probe: Tensor | None = None
@@ -157,20 +158,22 @@ class Gates:
         if reads is not None and rate is not None and seen.x is not None:
             rates = _rates(seen.x, rate, reads.axis)
             np.add.at(total.forward, reads.ids, rates)
-            noise = quarter * _columns(through, len(reads.ids))
+            noise = quarter * _columns(_rows_first(through, seen), len(reads.ids))
             _fit(total, reads, seen.x, rate, noise, float(rates.sum()))
         rate = slopes.get(id(seen.probe))
         if writes is not None and rate is not None and seen.box:
             rates = _rates(seen.box[0], rate, writes.axis)
             np.add.at(total.backward, writes.ids, rates)
             rest = through.neg() if whole is None else whole - through
+            rest = _rows_first(rest, seen)
             rows = rest.detach().flatten(1).square().sum(1).double().cpu().numpy()
             _fit(total, writes, seen.box[0], rate, quarter * rows, float(rates.sum()))
 
     def _reading(self, name: str) -> Callable[..., Any]:
         def hook(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             x = inputs[0].view_as(inputs[0])
-            self._passes[name] = _Pass(module.weight, x if x.requires_grad else None)
+            turned = bool(getattr(module, "transposed", False))
+            self._passes[name] = _Pass(module.weight, turned, x if x.requires_grad else None)
             return (x, *inputs[1:])
 
         return hook
@@ -260,6 +263,11 @@ def quadratic(a: Tensor, h: Tensor) -> Array:
     weights = torch.linalg.lstsq(gram.cpu(), target.cpu()[:, None], driver="gelsd").solution
     values: Array = torch.einsum("b,bip,ip->i", weights[:, 0].to(a), basis, a).cpu().numpy()
     return values
+
+
+def _rows_first(gradient: Tensor, seen: _Pass) -> Tensor:
+    """A weight's gradient with output channels first: a transposed convolution has them second."""
+    return gradient.transpose(0, 1) if seen.transposed else gradient
 
 
 def _columns(gradient: Tensor, inputs: int) -> Array:

@@ -55,6 +55,7 @@ class Units:
         writers: names of the layers that write each class.
         reads: inputs of sampled layers.
         norms: norms that divide by an example's own energy.
+        own: weights of depthwise convolutions, whose rows are units' own.
         writes: outputs of layers whose class no layer reads, but a contraction does.
         refused: layers whose units pass no gate, with the reason.
     """
@@ -64,6 +65,7 @@ class Units:
     reads: list[Place] = field(default_factory=list)
     norms: list[Place] = field(default_factory=list)
     writes: list[Place] = field(default_factory=list)
+    own: list[Place] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -111,15 +113,18 @@ class _Finder:
         for op in self._traced.ops:
             self._ids[op.name] = self._follow(op)
         for layer in self._traced.layers:
-            if layer.op == "conv_transpose":
-                units.refused[layer.name] = "transposed convolutions pass no gate"
-            elif layer.op != "depthwise_conv":
+            if layer.op == "conv_transpose" and layer.groups > 1:
+                units.refused[layer.name] = "grouped transposed convolutions pass no gate"
+            elif layer.op == "depthwise_conv":
+                ids = self._class(layer.target or layer.name)
+                units.own.append(Place(module_name(layer), 0, ids))
+            else:
                 self._read(layer)
         self._norms()
         read = {i for place in units.reads for i in place.ids.tolist()}
         for layer in self._traced.layers:
             name = layer.target or layer.name
-            if layer.op in ("depthwise_conv", "conv_transpose"):
+            if layer.op == "depthwise_conv" or layer.name in units.refused:
                 continue
             if units.classes[name][0] in read or self._contracted(layer.node):
                 self._write(layer, name)
@@ -159,7 +164,7 @@ class _Finder:
         source = self._class(layer.sources[0]) if len(layer.sources) == 1 else known
         if source is None:
             return
-        axis = 1 if layer.op == "conv" else len(self._ops[op.inputs[0]].shape) - 1
+        axis = 1 if "conv" in layer.op else len(self._ops[op.inputs[0]].shape) - 1
         self._place(self._units.reads, module_name(layer), axis, source, op.inputs[0])
 
     def _norms(self) -> None:
@@ -193,7 +198,7 @@ class _Finder:
             self._units.refused[layer.name] = "its weight is used outside its module"
             return
         shape = self._ops[layer.node].shape
-        axis = 1 if layer.op == "conv" else len(shape) - 1
+        axis = 1 if "conv" in layer.op else len(shape) - 1
         if all(place.module != module for place in self._units.writes):
             self._units.writes.append(Place(module, axis, self._class(name)))
 

@@ -40,7 +40,8 @@ class Jackknife(Estimator):
     With ``s_i = d log K / d w_i`` for the energy weight ``w_i = 1`` of unit i,
     ``kappa = n / (n - 1) sum_i (s_i - mean s)^2``. Units are gated where sampled layers read
     them, behind norms and activations, so that w scales forward and backward energy whatever the
-    activation; norms that divide by an example's own energy see the weight as well. Layers that
+    activation; norms that divide by an example's own energy see the weight as well, and depthwise
+    weights, which no other unit reads, count with their unit. Layers that
     share a class (a residual stream) share its units: their kappas are the class's, divided as
     the closed form divides it. Biased for few units, as jackknives are.
     """
@@ -141,10 +142,30 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
                 f"the model cannot be differentiated twice: {error}",
                 advice="use estimator 'analytic' or 'monte-carlo'",
             ) from error
+    _add_own(rates, gates.units, subject, gradients, float(kernel.detach()))
     return {
         name: _influence(rates, slice(start, start + size))
         for name, (start, size) in gates.units.classes.items()
     }
+
+
+def _add_own(
+    rates: Influences,
+    units: Units,
+    subject: Subject,
+    gradients: tuple[Tensor | None, ...],
+    kernel: float,
+) -> None:
+    """Add the units' own shares of K: those of depthwise weights, which no other unit reads."""
+    found = dict(zip(subject.scales.items(), gradients, strict=True))
+    owned = {place.module: place for place in units.own}
+    for (name, scale), gradient in found.items():
+        place = owned.get(name.rpartition(".")[0])
+        if place is None or gradient is None or len(gradient) != len(place.ids):
+            continue
+        squares = gradient.detach().double().flatten(1).square().sum(1).cpu().numpy()
+        for total in (rates.forward, rates.fitted, rates.plain):
+            np.add.at(total, place.ids, scale * squares / kernel)
 
 
 def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:

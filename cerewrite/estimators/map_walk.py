@@ -142,6 +142,8 @@ class Walk:
         layer = self.layers.get(op.name)
         if layer is None or layer.name in self.leaves:
             raise refused(f"'{op.name}' shares its weights or has none")
+        if layer.op == "depthwise_conv":
+            raise refused("units behind depthwise convolutions are no Gaussian fields")
         return layer
 
     def _scales(self, layer: Layer) -> tuple[float, float, float, float]:

@@ -192,3 +192,36 @@ def test_what_has_less_bias_counts_as_far_as_its_error_allows() -> None:
     assert blend([replace(at, noise=1e4) for at in sharp])[0] == pytest.approx(1.0, abs=1e-3)
     assert blend([replace(at, slack=1e4) for at in rough])[0] == pytest.approx(0.5, abs=1e-3)
     assert blend([replace(at, cleared=-9.0) for at in sharp])[0] == 0.0
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "transposed"])
+def test_depthwise_and_transposed_convolutions_against_monte_carlo(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    c = 40
+    middle = {
+        "depthwise": [nn.Conv2d(c, c, 3, groups=c, bias=False), nn.ReLU(), nn.Conv2d(c, c, 1)],
+        "transposed": [nn.ConvTranspose2d(c, c, 2, 2, bias=False), nn.ReLU(), nn.Conv2d(c, c, 3)],
+    }[kind]
+    stem: list[nn.Module] = [nn.Conv2d(3, c, 3, bias=False), nn.ReLU()]
+    head: list[nn.Module] = [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, 2)]
+    model, x = nn.Sequential(*stem, *middle, *head), torch.randn(1, 3, 6, 6)
+    assumption = Assumption(gain=2.0, draws=500, seed=3)
+    drawn = ESTIMATORS["monte-carlo"].estimate(trace(model, x), model, x, assumption).log_variance
+    assert drawn is not None and drawn.stderr is not None
+    band = 0.2 * drawn.value + 2 * drawn.stderr
+    found = layers(model, x, gain=2.0, draws=24)
+    assert not any(at.note.startswith("closed form") for at in found)
+    assert sum(at.kappa for at in found) == pytest.approx(drawn.value, abs=band)
+    if kind == "depthwise":  # what no other unit reads is a part that shows
+        monkeypatch.setattr("cerewrite.estimators.jackknife._add_own", lambda *_: None)
+        without = sum(at.kappa for at in layers(model, x, gain=2.0, draws=24))
+        assert without < 0.9 * sum(at.kappa for at in found)
+
+
+def test_grouped_transposed_convolutions_keep_the_closed_form() -> None:
+    body = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 8, 2, 2, groups=2), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
+    found = layers(nn.Sequential(*body, *head), torch.randn(1, 3, 5, 5), gain=2.0, draws=2)
+    assert "grouped transposed" in found[1].note and found[1].kappa > 0

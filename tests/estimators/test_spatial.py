@@ -197,5 +197,7 @@ def test_refusals_say_why() -> None:
         layers_of(model, large)
     with pytest.raises(AnalysisError, match="'adaptive_max_pool2d' has no rule for maps"):
         layers_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveMaxPool2d(2), nn.Conv2d(8, 2, 1)), x)
+    with pytest.raises(AnalysisError, match="depthwise"):
+        layers_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)), x)
     with pytest.raises(AnalysisError, match="two examples"):
         layers_of(chain(norm=True), x[:1])
