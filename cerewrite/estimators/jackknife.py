@@ -203,7 +203,7 @@ def blend(draws: list[Influence]) -> tuple[float, float]:
     From the subtraction over the fit to the plain energies, bias grows and error shrinks. Each
     counts with weight ``next^2 / (next^2 + error^2)`` beside the next: the bias of that is of
     about its own size. The subtracted noise is known to some per cent only (higher orders in
-    1 / width), which is part of the subtraction's error.
+    1 / width), which is part of the subtraction's error. Where it leaves nothing, the fit stands.
 
     Example:
         >>> sure = dict(noise=0.0, fitted=1.0, slack=0.0, plain=0.9, up=0.5, down=0.5)
@@ -218,7 +218,9 @@ def blend(draws: list[Influence]) -> tuple[float, float]:
     smooth = _mixed(fitted, plain, float(slack.mean()))
     sampled = float(cleared.std(ddof=1)) / math.sqrt(len(draws))
     mixed = _mixed(cleared, smooth, math.hypot(sampled, NOISE_ERROR * float(noise.mean())))
-    return max(float(mixed.mean()), 0.0), float(mixed.std(ddof=1)) / math.sqrt(len(draws))
+    if not mixed.mean() > 0:
+        mixed = smooth
+    return float(mixed.mean()), float(mixed.std(ddof=1)) / math.sqrt(len(draws))
 
 
 def _mixed(sharp: Array, safe: Array, error: float) -> Array:

@@ -117,8 +117,8 @@ def test_norms_pools_flatten_and_depthwise(norms: str) -> None:
     model = plain_cnn()
     before = copy.deepcopy(model.state_dict())
     found = layers(model, torch.randn(4, 3, 9, 9), gain=2.0, draws=3, norms=norms)
-    assert all(math.isfinite(layer.kappa) and layer.kappa >= 0 for layer in found)
-    assert sum(layer.kappa > 0 for layer in found) >= 3
+    assert all(math.isfinite(layer.kappa) and layer.kappa > 0 for layer in found[:-1])
+    assert found[-1].kappa == 0 and "read-out" in found[-1].note
     after = model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert not any(module._forward_hooks for module in model.modules())
@@ -191,7 +191,7 @@ def test_what_has_less_bias_counts_as_far_as_its_error_allows() -> None:
     assert blend(rough)[0] == pytest.approx(1.0, abs=1e-3)
     assert blend([replace(at, noise=1e4) for at in sharp])[0] == pytest.approx(1.0, abs=1e-3)
     assert blend([replace(at, slack=1e4) for at in rough])[0] == pytest.approx(0.5, abs=1e-3)
-    assert blend([replace(at, cleared=-9.0) for at in sharp])[0] == 0.0
+    assert blend([replace(at, cleared=-9.0) for at in sharp])[0] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("kind", ["depthwise", "transposed"])
