@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import ExampleInputs, call, named_tensors
-from cerewrite.exporter.quiet import reason
+from cerewrite.exporter.reasons import reason
 from cerewrite.modes import undisturbed
 from cerewrite.rewriter.record import copy_sharing_record
 

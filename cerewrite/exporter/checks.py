@@ -11,7 +11,7 @@ from torch import nn
 from cerewrite import ir
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import ExampleInputs
-from cerewrite.exporter.quiet import reason
+from cerewrite.exporter.reasons import reason
 from cerewrite.exporter.translate import read_ends
 
 

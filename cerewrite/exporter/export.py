@@ -20,7 +20,7 @@ from cerewrite.exporter.locate import first_difference
 from cerewrite.exporter.parity import compare, default_limit
 from cerewrite.exporter.placing import publish, staging
 from cerewrite.exporter.precision import cast, cast_inputs, widened
-from cerewrite.exporter.quiet import reason
+from cerewrite.exporter.reasons import reason
 from cerewrite.exporter.translate import write_onnx
 from cerewrite.modes import undisturbed
 

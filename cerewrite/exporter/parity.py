@@ -16,7 +16,7 @@ from cerewrite import ir
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import Arguments, DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.precision import cast, cast_inputs, is_16_bit
-from cerewrite.exporter.quiet import reason
+from cerewrite.exporter.reasons import reason
 from cerewrite.exporter.runner import Array, Runner, as_array
 from cerewrite.modes import undisturbed
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import ExportError
-from cerewrite.exporter.quiet import reason
+from cerewrite.exporter.reasons import reason
 from cerewrite.rewriter.record import copy_sharing_record
 
 

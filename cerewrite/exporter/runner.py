@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import Arguments, ExampleInputs
-from cerewrite.exporter.quiet import reason
+from cerewrite.exporter.reasons import reason
 
 Array = NDArray[Any]
 

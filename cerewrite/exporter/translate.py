@@ -20,7 +20,7 @@ from cerewrite.exporter.fold import exact_tensors, fold_norms
 from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.layout import keep_members_first
 from cerewrite.exporter.placing import unwritable
-from cerewrite.exporter.quiet import reason
+from cerewrite.exporter.reasons import reason
 from cerewrite.modes import silenced
 
 Shape = tuple[int | str, ...]
