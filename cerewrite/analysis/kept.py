@@ -83,6 +83,9 @@ TWICE = frozenset({"log_sigmoid", "softsign", "rms_norm"})
 STATISTICS = {"layer_norm": 2, "native_layer_norm": 2, "rms_norm": 1}
 """Figures per row that norms over the channels keep; a split keeps them once per member."""
 
+SPLIT = "split"
+"""Marks what only the operator that takes another's place in a split keeps."""
+
 INDEX = 8
 """Bytes of one index of a maximum pool."""
 
@@ -92,9 +95,9 @@ def keep(analysis: Analysis, traced: TracedModel, model: nn.Module, *, batch: in
 
     Distinct tensors are counted, at the sizes of the trace, per example: what layers, norms and
     pools read, what activations keep, the masks of dropout and the indices of maximum pools.
-    A layer norm with a weight on channels that may be split is counted with one tensor more:
-    the norm that takes its place in a split keeps it, the original does not. All elements have
-    the size of the model's first floating-point parameter.
+    A layer norm with a weight on channels that may be split is counted with one tensor more in
+    every design but the original: the norm that takes its place in a split keeps it. All
+    elements have the size of the model's first floating-point parameter.
 
     Args:
         analysis: the analysis.
@@ -115,6 +118,8 @@ def keep(analysis: Analysis, traced: TracedModel, model: nn.Module, *, batch: in
     sizes = {width.name: width.size for width in traced.widths}
     per_channel = _per_channel(saved, traced, sizes)
     per_member = _per_member(saved, traced)
+    later = {key: size for key, size in saved.items() if key[1] == SPLIT}
+    spared = _per_channel(later, traced, sizes)
 
     def with_kept(found: tuple[RegionEstimate, ...]) -> tuple[RegionEstimate, ...]:
         return tuple(
@@ -124,9 +129,11 @@ def keep(analysis: Analysis, traced: TracedModel, model: nn.Module, *, batch: in
     def kept(region: Region) -> Kept:
         channels = tuple(per_channel.get(name, 0) for name in region.classes)
         members = sum(per_member.get(module.name, 0) for module in region.modules)
-        return Kept(batch, item, channels, members)
+        less = sum(spared.get(name, 0) * sizes[name] for name in region.classes)
+        return Kept(batch, item, channels, members, less)
 
-    whole = COPIES * item * traced.params + batch * (sum(saved.values()) // traced.batch)
+    values = sum(saved.values()) - sum(later.values())
+    whole = COPIES * item * traced.params + batch * (values // traced.batch)
     note = (
         f"Memory is {BUDGETS['memory'].unit} at batch {batch}, {item} bytes per element: "
         "parameters, gradients, one momentum, and what autograd keeps."
@@ -150,7 +157,7 @@ def saved_bytes(traced: TracedModel, model: nn.Module, item: int) -> dict[tuple[
 
     Returns:
         By the operator that made the tensor, and ``own`` or ``statistics`` where it is not its
-        output.
+        output, or ``split`` where only the operator that takes its place in a split keeps it.
     """
     ops = {op.name: op for op in traced.ops}
     layers = {layer.node for layer in traced.layers}
@@ -170,8 +177,10 @@ def saved_bytes(traced: TracedModel, model: nn.Module, item: int) -> dict[tuple[
             saved[op.name, "own"] = item * (op.numel if whole else prod(op.shape[:2]))
         elif op.target.startswith(("max_pool", "adaptive_max_pool")):
             saved[op.name, "own"] = op.numel * INDEX
-        elif op.target in TWICE or (op.name in traced.carried and _is_scaled(op)):
+        elif op.target in TWICE:
             saved[op.name, "own"] = op.numel * item
+        elif op.name in traced.carried and _is_scaled(op):
+            saved[op.name, SPLIT] = op.numel * item
         for name in _keeps(op, read, sampled=op.name in layers):
             made = ops[storage[name]]
             saved[made.name, ""] = made.numel * item

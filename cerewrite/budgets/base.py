@@ -22,7 +22,10 @@ LARGEST = 1 << 61
 
 
 class RegionCost(Protocol):
-    """One region's cost as a function of its design; never falls with members or widths."""
+    """One region's cost as a function of its design; never falls with members or widths.
+
+    The original design alone may cost less than that says.
+    """
 
     def table(self, multiplicities: IntArray, widths: IntArray) -> IntArray:
         """The cost of every pair of a multiplicity and a row of member widths.

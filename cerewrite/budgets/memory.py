@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from cerewrite.budgets.base import Cost, RegionCost, register, weight_polynomial
+from cerewrite.budgets.base import Cost, IntArray, RegionCost, register, weight_polynomial
 from cerewrite.errors import UsageError
 from cerewrite.ir import Analysis, Region
 
@@ -62,10 +62,36 @@ class Memory(Cost):
         kept = region.kept
         values = kept.batch * np.asarray(kept.per_channel, dtype=np.int64)
         each = COPIES * kept.item
-        return replace(
+        counted = replace(
             weights,
             constant=each * weights.constant,
             linear=each * weights.linear + values,
             pairs=each * weights.pairs,
             member=kept.batch * kept.per_member,
         )
+        if not kept.spared:
+            return counted
+        return Spared(counted, region.multiplicity, region.widths, kept.batch * kept.spared)
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """A cost of which the original design has less than the formula for all designs.
+
+    Attributes:
+        counted: the formula.
+        multiplicity: members of the original design.
+        widths: widths of one of them.
+        less: what the original has less.
+    """
+
+    counted: RegionCost
+    multiplicity: int
+    widths: tuple[int, ...]
+    less: int
+
+    def table(self, multiplicities: IntArray, widths: IntArray) -> IntArray:
+        """See `RegionCost.table`."""
+        table = self.counted.table(multiplicities, widths)
+        own = (np.asarray(widths) == np.asarray(self.widths)).all(axis=1)
+        return table - self.less * np.multiply.outer(own, multiplicities == self.multiplicity)

@@ -50,9 +50,12 @@ class Kept:
         item: bytes of one element, of parameters and activations alike.
         per_channel: bytes per example and channel, per class of the region.
         per_member: bytes per example and member: statistics of norms over the channels.
+        spared: bytes per example that the original design holds less than the rest says: a
+            weighted layer norm keeps one tensor less than the norm that takes its place.
     """
 
     batch: int
     item: int
     per_channel: tuple[int, ...]
     per_member: int = 0
+    spared: int = 0

@@ -76,12 +76,19 @@ def test_the_formula_is_what_autograd_saves(name: str) -> None:
         assert counted - copies * params == pytest.approx(held(built, x), rel=tolerance)
 
 
-def test_a_layer_norm_is_counted_as_what_takes_its_place() -> None:
+def test_a_layer_norm_is_counted_as_it_is_and_as_what_takes_its_place() -> None:
     torch.manual_seed(0)
     model, x = normed(nn.LayerNorm), torch.randn(BATCH, 7)
     analysis = cerewrite.analyze(model, x, gain="he", memory_batch=BATCH)
-    extra = 2 * 4 * 64 * BATCH
-    assert analysis.memory - 12 * analysis.params == held(model, x) + extra
+    assert analysis.memory - 12 * analysis.params == held(model, x)
+    kept = analysis.regions[0].region.kept
+    assert kept is not None and kept.spared == 2 * 4 * 64
+    equal = cerewrite.plan(analysis, budget=["params=3x", "memory"])
+    made = cerewrite.apply(equal, model)
+    whole = 12 * sum(p.numel() for p in made.parameters()) + held(made, x)
+    assert equal.splits
+    assert 0.95 * analysis.memory < whole == planned_cost(equal, equal.budgets[1])
+    assert whole <= analysis.memory == 12 * analysis.params + held(model, x)
     plan = cerewrite.plan(analysis, fixed={analysis.regions[0].name: "4x16"}, budget="memory")
     built = cerewrite.apply(plan, model)
     counted = planned_cost(plan, plan.budgets[0])
