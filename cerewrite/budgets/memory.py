@@ -94,4 +94,5 @@ class Spared:
         """See `RegionCost.table`."""
         table = self.counted.table(multiplicities, widths)
         own = (np.asarray(widths) == np.asarray(self.widths)).all(axis=1)
-        return table - self.less * np.multiply.outer(own, multiplicities == self.multiplicity)
+        here = np.multiply.outer(own, multiplicities == self.multiplicity)
+        return np.asarray(table - self.less * here)
