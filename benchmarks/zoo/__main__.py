@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from benchmarks.zoo.catalogue import Entry, catalogue, stratified
+from benchmarks.zoo.catalogue import Entry, catalogue, is_large, stratified
 from benchmarks.zoo.processes import Limits, context, work
 from benchmarks.zoo.store import ROOT, Record, Store, code_version
 from benchmarks.zoo.table import render
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         entries = _converted(entries, store)
     entries = stratified(entries, len(entries))  # a run that is stopped has seen every family
     left = [e for e in entries if _is_left(store, part, e.name, options)]
+    left.sort(key=is_large)
     if options.table:
         left = []
     print(f"{len(entries)} models, {len(left)} left to do, code {store.code}", flush=True)

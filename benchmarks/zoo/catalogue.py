@@ -78,6 +78,11 @@ def timm_entries(count: int = TIMM) -> list[Entry]:
     return [entry for row in rows for entry in row if entry is not None][:count]
 
 
+def is_large(entry: Entry) -> bool:
+    """Whether a model's name says that it is one of the large ones of its family."""
+    return bool(_HUGE.search(entry.name))
+
+
 def stratified(entries: Sequence[Entry], count: int) -> list[Entry]:
     """So many entries, in turn one of each family."""
     columns: dict[str, list[Entry]] = {}

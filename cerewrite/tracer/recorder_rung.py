@@ -62,8 +62,8 @@ def _record(model: nn.Module, args: Any, kwargs: Any, copy: Any, borrow: Any) ->
             made[id(tensor)] = make(tensor)
         return made[id(tensor)]
 
-    named = {n: stand_in(p, borrow) for n, p in model.named_parameters(remove_duplicate=False)}
-    named |= {n: stand_in(b, copy) for n, b in model.named_buffers(remove_duplicate=False)}
+    named = {n: stand_in(t, borrow) for n, t in _held(model, "_parameters")}
+    named |= {n: stand_in(t, copy) for n, t in _held(model, "_buffers")}
     given = pytree.tree_map_only(Tensor, lambda t: copy(t.detach()), (args, kwargs))
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _reparametrize_module(model, named):
         recording = Recording(model)
@@ -72,6 +72,14 @@ def _record(model: nn.Module, args: Any, kwargs: Any, copy: Any, borrow: Any) ->
             output = model(*given[0], **given[1])
     recording.output(tensors(output))
     return fuse(recording.ops, recording.combine)
+
+
+def _held(model: nn.Module, table: str) -> Iterator[tuple[str, Tensor]]:
+    """Parameters or buffers by name: a tied one in every module, a module with two names once."""
+    for prefix, module in model.named_modules():
+        for name, tensor in getattr(module, table).items():
+            if tensor is not None:
+                yield f"{prefix}.{name}" if prefix else name, tensor
 
 
 @contextlib.contextmanager

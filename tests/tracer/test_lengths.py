@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import cerewrite
 from cerewrite.tracer import trace
+from cerewrite.tracer.recorder_rung import recorded_ops
 
 
 class Viewing(nn.Module):
@@ -73,3 +74,17 @@ def test_a_view_of_another_value_keeps_the_width_that_it_names() -> None:
     traced = trace(Viewing(view), torch.ones(2, 5, 12))
     free = {w.name for w in traced.widths if not w.pins}
     assert "first" not in free and {"second", "third"} <= free
+
+
+def test_a_module_with_two_names_comes_back_from_the_recorder() -> None:
+    """Found in CoaT: parameters of such a module were stand-ins afterwards."""
+
+    class Aliased(Viewing):
+        def __init__(self) -> None:
+            super().__init__(sized)
+            self.again = nn.ModuleList([self.second])
+
+    net = Aliased()
+    before = list(net.parameters())
+    recorded_ops(net.eval(), (torch.ones(2, 5, 12),), {})
+    assert all(new is old for new, old in zip(net.parameters(), before, strict=True))
