@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.onnx:
         entries = _converted(entries, store)
     entries = stratified(entries, len(entries))  # a run that is stopped has seen every family
-    left = [e for e in entries if _is_left(store, part, e.name, options)]
+    left = [e for e in entries if is_left(store, part, e.name, options)]
     left.sort(key=is_large)
     if options.table:
         left = []
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(wrong))
 
 
-def _is_left(store: Store, part: str, name: str, options: argparse.Namespace) -> bool:
+def is_left(store: Store, part: str, name: str, options: argparse.Namespace) -> bool:
     """Whether a model is to be done: unseen, or done by other code, or asked for again."""
     if not store.has(part, name, any_code=options.any_code):
         return True

@@ -11,7 +11,8 @@ import signal
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import BaseContext, ForkServerContext
+from multiprocessing.process import BaseProcess
 
 from benchmarks.zoo.catalogue import Entry
 from benchmarks.zoo.store import Record
@@ -37,12 +38,14 @@ def context() -> ForkServerContext:
     return found
 
 
-def work(server: ForkServerContext, entry: Entry, limits: Limits, *, onnx: bool = False) -> Record:
+def work(server: BaseContext, entry: Entry, limits: Limits, *, onnx: bool = False) -> Record:
     """One model in a process of its own; a limit that is passed is a record too."""
     record: Record = {"name": entry.name, "source": entry.source, "family": entry.family}
     start = time.perf_counter()
     receiver, sender = server.Pipe(duplex=False)
-    process = server.Process(target=_serve, args=(sender, entry, limits, onnx), daemon=True)
+    process: BaseProcess = server.Process(  # type: ignore[attr-defined]
+        target=_serve, args=(sender, entry, limits, onnx), daemon=True
+    )
     process.start()
     sender.close()
     lines = _listen(receiver, start + 10 * limits.seconds)
@@ -71,7 +74,7 @@ def _listen(receiver: Connection, until: float) -> list[str]:
     return lines
 
 
-def _end(process: ForkServerProcess) -> int | None:
+def _end(process: BaseProcess) -> int | None:
     """The exit code; None if the process had to be stopped."""
     process.join(10)
     if process.exitcode is not None:

@@ -24,8 +24,8 @@ INTRODUCTION = """\
 
 What cerewrite does with the models of torchvision and timm: random weights, two small images,
 analytic estimator, block scope (network scope where that holds no region), objective primal at
-equal parameters *and* equal FLOPs. Written by `make zoo`; the figures behind it are in
-[coverage.json](coverage.json).
+equal parameters *and* equal FLOPs, members as wide as conversions make them by default. Written
+by `make zoo`; the figures behind it are in [coverage.json](coverage.json).
 
 nu is the closed form's, at the gain of the weights as built (at gain he where a read-out of
 zeros lets no signal through). Membership is the largest relative error in float64 of "the
@@ -58,6 +58,10 @@ def _state(models: Sequence[Record], total: int | None) -> Iterator[str]:
     if len(codes) > 1:
         counts = ", ".join(f"{code} ({count} models)" for code, count in codes.most_common())
         yield f"Records of several versions of the code: {counts}; `make zoo` makes old ones anew."
+        yield ""
+    narrow = sum("split" in r and "min_width" not in r for r in models)
+    if narrow:
+        yield f"Of the models with a plan, {narrow} were planned with members of any width."
         yield ""
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo import example
+from benchmarks.zoo.__main__ import is_left
 from benchmarks.zoo.catalogue import Entry, stratified
+from benchmarks.zoo.processes import Limits, work
 from benchmarks.zoo.store import Store
 from benchmarks.zoo.table import OUTCOMES, render
 from benchmarks.zoo.worker import main
@@ -84,6 +88,32 @@ def test_a_run_picks_up_where_it_stopped(tmp_path: Path) -> None:
     assert not Store(path, "old").has("onnx", "a/b", any_code=True)
     path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
     assert not Store(path, "old").has("models", "a/b", any_code=True)
+
+
+def test_models_are_done_again_by_outcome_reason_or_refusal(tmp_path: Path) -> None:
+    store = Store(tmp_path / "coverage.json", "old")
+    refused = {"outcome": "declined", "error": "no rule for 'div'", "refusals": {"tied": 2}}
+    store.put("models", {"name": "a/refused", **refused})
+    store.put("models", {"name": "a/fine", "outcome": "converted"})
+
+    def left(code: str, *patterns: str) -> list[str]:
+        store.code = code
+        options = Namespace(any_code=True, again=list(patterns))
+        names = ("a/refused", "a/fine", "a/new")
+        return [name for name in names if is_left(store, "models", name, options)]
+
+    assert left("new") == ["a/new"]
+    for pattern in ("declined", "*'div'*", "tied"):
+        assert left("new", pattern) == ["a/refused", "a/new"]
+        assert left("old", pattern) == ["a/new"]
+    assert left("new", "conv*", "decl*") == ["a/refused", "a/fine", "a/new"]
+
+
+def test_a_process_of_its_own_says_what_became_of_a_model() -> None:
+    entry = Entry("timm/no_such_model", "timm", "none")
+    record = work(get_context("spawn"), entry, Limits(60, 10))
+    assert (record["name"], record["outcome"], record["stage"]) == (entry.name, "not built", "load")
+    assert record["wall"] > 0
 
 
 def test_a_selection_takes_every_family_in_turn() -> None:
