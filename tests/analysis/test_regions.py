@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cerewrite.analysis import find_regions
+from cerewrite.analysis.scopes import group_classes
 from cerewrite.ir import Region, Rejection
 from cerewrite.tracer import trace
 from tests.models import Basic, Inverted, ResidualNet, StagedNet, chain, plain_cnn
@@ -138,3 +141,33 @@ def test_one_hidden_layer_without_a_stream_says_that_no_scope_helps() -> None:
         _, rejections = regions(chain([8]), torch.ones(2, 7), scope)
         (refused,) = (r for r in rejections if r.code == "one-hidden-layer")
         assert refused.advice.endswith("no scope offers one here")
+
+
+class Branches(nn.Module):
+    """Residual branches of one hidden layer each."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.stem = nn.Linear(5, 8)
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)) for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for branch in self.branches:
+            x = x + branch(x)
+        return x.sum(1)
+
+
+def test_scopes_are_grouped_once_however_deep_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def counted(*arguments: Any) -> list[tuple[str, ...]]:
+        asked.append(arguments[2])
+        return group_classes(*arguments)
+
+    monkeypatch.setattr("cerewrite.analysis.regions.group_classes", counted)
+    _, rejections = regions(Branches(6), torch.ones(2, 5))
+    assert [r.code for r in rejections].count("one-hidden-layer") == 6
+    assert sorted(asked) == ["block", "network", "stage"]

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from cerewrite import tracer
+from cerewrite.tracer import trace
 from tests.cli.running import run
 
 
@@ -19,3 +24,15 @@ def test_explain_an_unknown_layer(model: Path) -> None:
     result = run("explain", "model.py", "layer9")
     assert result.exit_code == 2
     assert "has no layer 'layer9'" in result.stderr
+
+
+def test_explain_traces_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = []
+
+    def counted(*arguments: Any) -> Any:
+        traces.append(trace(*arguments))
+        return traces[-1]
+
+    monkeypatch.setattr(tracer, "trace", counted)
+    assert run("explain", "model.py", "2").exit_code == 0
+    assert len(traces) == 1
