@@ -22,6 +22,7 @@ from cerewrite.estimators.scattering import Draws
 from cerewrite.ir import Estimate, Layer, Op, TracedModel
 from cerewrite.oprules import LayerRule, ModuleRule, rule_for
 from cerewrite.oprules.attention import MatMul, ScaledDotProductAttention, Softmax
+from cerewrite.oprules.batch import ASSUMED, LEAST, Batch, batch_of
 from cerewrite.oprules.divide import sums_to_one
 from cerewrite.oprules.growth import now
 from cerewrite.oprules.layout import Passing
@@ -30,7 +31,8 @@ from cerewrite.oprules.values import Moments, opaque, scalar
 
 ASSUMPTIONS = (
     "maps are spatially constant (rho = 1): an upper bound for convolutions on real images",
-    "inputs have mean square 1; batch norms use the statistics of a large, varied batch",
+    "inputs have mean square 1 and vary; batch norms see as many examples as the model was traced "
+    f"with, or {ASSUMED} if those are fewer than {LEAST}",
 )
 
 
@@ -38,9 +40,9 @@ SCATTERED = 3.0
 """Sum of corrections above which nu is composed of them: too heavy a tail to draw."""
 
 ROUGH = {
-    "batch_norm": "batch norms: nu comes out 5 to 40 % high on dense networks, several times on "
-    "convolutions and few-dimensional inputs; gates between them, as in squeeze-excite, by orders "
-    "of magnitude in deep networks",
+    "batch_norm": "batch norms: nu comes out within 10 % or so on dense networks, several times "
+    "too high on convolutions, and ten times and more where gates stand between them, as in deep "
+    "networks with squeeze-excite",
     "attention": "attention passes its values: the same vector at every position",
 }
 """Rules whose closed form is known to be rough, and what a report says of them."""
@@ -197,15 +199,16 @@ _TRANSPARENT = frozenset({"add", "concatenate", "identity", "pool", "flatten", "
 """Rules that pass what all examples have in common as it is."""
 
 
-def _towards_batch_norms(traced: TracedModel) -> dict[str, bool]:
-    """Layers whose output a batch norm reads, and whether nothing else does."""
+def _towards_batch_norms(traced: TracedModel) -> dict[str, Batch | None]:
+    """Layers whose output a batch norm reads: its batch, or None where others read it as well."""
+    shapes = {op.name: op.shape for op in traced.ops}
     readers: dict[str, list[Op]] = {}
     for op in traced.ops:
         for name in op.inputs:
             readers.setdefault(name, []).append(op)
 
-    def ends(name: str, seen: set[str]) -> set[bool]:
-        found: set[bool] = set()
+    def ends(name: str, seen: set[str]) -> set[Batch | None]:
+        found: set[Batch | None] = set()
         for op in readers.get(name, []):
             rule = rule_for(op)
             kind = "" if rule is None else rule.name
@@ -213,19 +216,27 @@ def _towards_batch_norms(traced: TracedModel) -> dict[str, bool]:
                 seen.add(op.name)
                 found |= ends(op.name, seen)
             elif kind not in _TRANSPARENT:
-                found.add(kind == "batch_norm")
+                batch = batch_of(op, shapes[op.inputs[0]]) if kind == "batch_norm" else None
+                found.add(batch)
         return found
 
     norms = any(
         rule is not None and rule.name == "batch_norm" for rule in map(rule_for, traced.ops)
     )
     met = {layer.node: ends(layer.node, set()) for layer in traced.layers} if norms else {}
-    return {name: False not in found for name, found in met.items() if True in found}
+    found: dict[str, Batch | None] = {}
+    for name, read in met.items():
+        batches = [batch for batch in read if batch is not None]
+        if batches:
+            least = min(batches, key=lambda batch: batch.examples)
+            found[name] = None if None in read else least
+    return found
 
 
 def _step(op: Op, inputs: list[Moments], context: MomentContext) -> Moments:
     if op.target == "input":
-        return opaque(scalar(1.0), scalar(0.0))
+        features = math.prod(op.shape[1:]) or 1
+        return opaque(scalar(1.0), scalar(0.0), overlap=features**-0.5)
     if op.target in ("parameter", "constant"):
         return context.parameter(op)
     rule = rule_for(op)

@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cerewrite.oprules.batch import scatter
 from cerewrite.oprules.growth import now
 from cerewrite.oprules.integrals import Sampler, Space
 from cerewrite.oprules.moments import MomentContext, Read
@@ -261,10 +262,20 @@ def _backward(
     squares = (pairs**2 @ space.weights) * np.outer(signals, signals)
     own = energies.sum(1)
     crossed = np.array([shares[read.cross] for read in members.reads])
-    diagonal = 2 * np.diag(squares) / np.where(own != 0, own, 1.0) ** 2
+    normed = _scattered(members, by**2 * kernels[:, None], space)
+    spread = 2 * np.diag(squares) + 3 * signals**2 * normed
+    diagonal = spread / np.where(own != 0, own, 1.0) ** 2
     later = 4 * np.triu(squares, 1).sum(1) / np.where(crossed != 0, crossed, 1.0) ** 2
     zero = np.zeros(len(space.weights))
     return means, [zero] * len(tangents), np.concatenate([diagonal, later]), downs
+
+
+def _scattered(members: _Class, energies: Array, space: Space) -> Array:
+    """What batch norms' deviations, one per unit and leaf, scatter of each reader's energy."""
+    places = [[read.unit.places.get(leaf, math.inf) for leaf in members.owned]
+              for read in members.reads]  # fmt: skip
+    total: Array = (energies**2 @ space.weights * scatter(np.array(places))).sum(1)
+    return total
 
 
 def _main(rows: Array, leaf: Leaf, space: Space) -> Array:

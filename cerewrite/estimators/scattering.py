@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators.influence import Noise
-from cerewrite.oprules.integrals import normal_points
+from cerewrite.oprules.points import normal_points
 from cerewrite.oprules.units import Array
 
 _DRAWS = 8192

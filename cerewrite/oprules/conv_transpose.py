@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from torch import nn
@@ -12,7 +13,7 @@ from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, Geometry, LayerRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
 from cerewrite.oprules.moments import MomentContext
-from cerewrite.oprules.values import Moments, Signal
+from cerewrite.oprules.values import Moments
 from cerewrite.surgery import conv_transpose as surgery
 
 
@@ -55,5 +56,5 @@ class ConvTranspose(LayerRule):
         layer = context.layers[op.name]
         x = context.read(inputs[0])
         share = layer.positions / prod(op.shape[2:])
-        thinned = Signal(share * x.q, share * x.kernel, share * x.common)
+        thinned = replace(x, q=share * x.q, kernel=share * x.kernel, common=share * x.common)
         return context.weigh(layer, thinned)

@@ -55,6 +55,20 @@ def grown(sense: Sense, change: Tensor, unit: Unit) -> Tensor:
     return grow(base, rates, np.append(sense.bend_square, sense.bend_slopes), change, unit)
 
 
+def mean_grown(sense: Sense, change: Tensor) -> Tensor:
+    """E[x] likewise, ``[draws]``: by powers where they are at most 1, else to first order."""
+    powers = sense.by_mean / (sense.mean or 1.0)
+    if change.shape[1] > 1 and sense.mean and float(np.abs(powers).max(initial=0.0)) <= 1.0:
+        factors = (1 + change).clamp_min(_LEAST).log()
+        return sense.mean * (torch.from_numpy(powers) @ factors).exp()
+    return sense.mean + torch.from_numpy(sense.by_mean) @ change
+
+
+def overlap_of(unit: Unit, sense: Sense) -> float:
+    """What two examples have in common beyond the mean, to first order in their correlation."""
+    return float(sense.first**2 @ np.array([leaf.overlap for leaf in unit.leaves]))
+
+
 def _homogeneous(powers: Array, bend: Array, moves: Tensor) -> Tensor:
     """Factors by the leaves' changes, ``[n, draws]``."""
     degree = powers.sum(1)

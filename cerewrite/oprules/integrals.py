@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 
 from cerewrite.oprules.activation import evaluate, gaussian_grid
+from cerewrite.oprules.batch import on_sphere, steepness
+from cerewrite.oprules.points import cloud, plane
 from cerewrite.oprules.units import Array, Leaf, Norm, Tangent, Unit
 
 _STEP_SCALE = 0.1
 _STEP_SHIFT = 0.05
-_PLANE = 160
-_PLANE_REACH = 6.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,7 @@ class Sense:
     Attributes:
         square, mean: E[y^2] and E[y].
         slopes: E[(dy/dleaf)^2] per leaf, with leaves in units of their deviations.
+        first: E[y z] per leaf z of unit variance.
         by_square, by_mean: derivatives of the first two by the parameters.
         by_slopes: of the slopes, ``[parameters, leaves]``.
         bend_square, bend_slopes: second derivatives of the logarithms of E[y^2] and of the slopes
@@ -56,6 +55,7 @@ class Sense:
     square: float
     mean: float
     slopes: Array
+    first: Array
     by_square: Array
     by_mean: Array
     by_slopes: Array
@@ -88,16 +88,16 @@ class Sampler:
             nodes, weights = gaussian_grid()
             return Space(tuple(noisy), weights, dict.fromkeys(noisy, nodes))
         if len(noisy) == 2:
-            across, down, weights = _plane()
+            across, down, weights = plane()
             return Space(tuple(noisy), weights, dict(zip(noisy, (across, down), strict=True)))
         for leaf in noisy:
             self._columns.setdefault(leaf, len(self._columns))
         columns = 32 * math.ceil(len(self._columns) / 32)
         points = max(self._points, 1 << (2 * columns - 1).bit_length())
-        cloud = _cloud(points, columns)
+        found = cloud(points, columns)
         weights = np.full(points, 1.0 / points)
-        noise = {leaf: cloud[self._columns[leaf]] for leaf in noisy}
-        return Space(("cloud", cloud.shape), weights, noise)
+        noise = {leaf: found[self._columns[leaf]] for leaf in noisy}
+        return Space(("cloud", found.shape), weights, noise)
 
     def values(
         self, unit: Unit, space: Space, moved: tuple[Norm, float, float] | None = None
@@ -147,8 +147,19 @@ class Sampler:
                 moves.append((high - low) / (2 * (scale + shift)))
         rates = np.array(moves).reshape(len(moves), -1)
         bend = self._bend(unit, space, base)
+        weighed = space.weights * self.values(unit, space)[0]
+        none = np.zeros_like(weighed)
+        first = np.array([weighed @ space.noise.get(leaf, none) for leaf in unit.leaves])
         return Sense(
-            base[0], base[1], base[2:], rates[:, 0], rates[:, 1], rates[:, 2:], bend[0], bend[2:]
+            base[0],
+            base[1],
+            base[2:],
+            first,
+            rates[:, 0],
+            rates[:, 1],
+            rates[:, 2:],
+            bend[0],
+            bend[2:],
         )
 
     def _bend(self, unit: Unit, space: Space, base: Array) -> Array:
@@ -233,6 +244,10 @@ def _compute(
             scale = norm.scale * factor
             value = (inputs[0][0] - norm.mean - shift * norm.deviation) * scale
             return value, _scaled(inputs[0][1], scale)
+        case "batch":
+            places, scale = unit.key
+            value = on_sphere(inputs[0][0], places)
+            return value * scale, _scaled(inputs[0][1], scale * steepness(value, places))
         case "add":
             (first, by_first), (second, by_second) = inputs
             return first + second, _sum(by_first, by_second)
@@ -270,34 +285,3 @@ def _signature(unit: Unit, root: Unit) -> Any:
         numbers = f"{norm.mean:.12e} {norm.scale:.12e} {norm.deviation:.12e}"
         return "norm", root.norms.index(norm), numbers, inner
     return unit.kind, unit.key, inner
-
-
-@lru_cache(maxsize=1)
-def _plane() -> tuple[Array, Array, Array]:
-    step = 2 * _PLANE_REACH / _PLANE
-    line = np.linspace(-_PLANE_REACH + step / 2, _PLANE_REACH - step / 2, _PLANE)
-    across, down = (axis.ravel() for axis in np.meshgrid(line, line, indexing="ij"))
-    weights: Array = np.exp(-0.5 * (across**2 + down**2))
-    return across, down, weights / weights.sum()
-
-
-@lru_cache(maxsize=8)
-def _cloud(points: int, dimensions: int) -> Array:
-    """Low-discrepancy points of unit covariance, ``[dimensions, points]``."""
-    normal = normal_points(dimensions, points, seed=0)
-    normal = normal - normal.mean(1, keepdims=True)
-    factor = np.linalg.cholesky(normal @ normal.T / points)
-    return np.ascontiguousarray(np.linalg.solve(factor, normal))
-
-
-def normal_points(dimensions: int, count: int, seed: int) -> Array:
-    """Scrambled Sobol points as independent standard normal variables, ``[dimensions, count]``."""
-    engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
-    uniform = engine.draw(count, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
-    normal: Array = torch.special.ndtri(uniform).numpy().T
-    return normal
-
-
-def points_for(layers: int) -> int:
-    """Low-discrepancy points, fewer for models with more layers."""
-    return 8192 if layers <= 32 else 4096 if layers <= 128 else 2048

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from cerewrite.errors import AnalysisError
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules import values as algebra
-from cerewrite.oprules.growth import changes, grown, now, stacked
-from cerewrite.oprules.integrals import Sampler, points_for
+from cerewrite.oprules.batch import Batch, own_share
+from cerewrite.oprules.growth import changes, grown, mean_grown, now, overlap_of, stacked
+from cerewrite.oprules.integrals import Sampler
+from cerewrite.oprules.points import points_for
 from cerewrite.oprules.units import Leaf, Norm, Unit, make_unit, steady
 from cerewrite.oprules.values import Moments, Part, Signal, opaque, scalar
 from cerewrite.oprules.weights import Layers, Weights
 
-_ROUNDING = 1e-9
+_SLIGHT = 1e-4
+"""Share of a mean square below which what examples have in common is left out: the resolution of
+units of many leaves."""
 
 Noise = Callable[[bool], Tensor]
 """Makes the next slot of noise: a relative change of an energy, or (True) a shift of a mean."""
@@ -95,7 +99,7 @@ class MomentContext(Weights):
         self._crossed: dict[Leaf, Tensor] = {}
         self._grown: tuple[Unit, Tensor] | None = None
         self._changes: tuple[Unit, Tensor] | None = None
-        self.batched: dict[str, bool] = {}
+        self.batched: dict[str, Batch | None] = {}
         self._ops = {op.name: op for op in traced.ops}
         self._noise = noise if noise is not None else _zero
 
@@ -142,10 +146,16 @@ class MomentContext(Weights):
         if layer.node not in self.batched:
             kernel = scale * x.square + bias_scale + gain * x.kernel
             leaf = _leaf(layer, gain * x.square + bias, kernel)
+            leaf = replace(leaf, overlap=x.overlap * now(x.q) / (now(x.square) or 1.0))
             return Moments((Part(make_unit("leaf", leaf=leaf), 1.0),))
-        own = _leaf(layer, gain * x.q, scale * x.q + gain * x.kernel)
+        batch = self.batched[layer.node]
+        divided = scalar(1.0)
+        if batch is not None and now(x.q) > 0:
+            divided = batch.divided(x.q / now(x.q), x.fresh, x.overlap)
+        kernel = (scale * x.q + gain * x.kernel) * divided
+        own = replace(_leaf(layer, gain * x.q * divided, kernel), overlap=x.overlap)
         unit = make_unit("leaf", leaf=own)
-        if not self.batched[layer.node] and now(x.common) * gain + bias > 0:
+        if batch is None and now(x.common) * gain + bias > 0:
             kernel = scale * x.common + bias_scale
             common = _leaf(layer, gain * x.common + bias, kernel, common=True)
             unit = make_unit("add", unit, make_unit("leaf", leaf=common))
@@ -157,105 +167,49 @@ class MomentContext(Weights):
         for part in x.parts:
             largest = max(max(abs(leaf.mean), leaf.deviation) for leaf in part.unit.leaves)
             if not 0 < largest < math.inf:
-                raise _lost(largest**2, key)
+                raise lost(largest**2, key)
             unit = make_unit("apply", part.unit, function=function, key=key)
             parts.append(Part(unit, part.weight))
         return Moments(tuple(parts), constant=x.constant)
 
-    def normalise(self, op: Op, x: Moments, *, centred: bool) -> Moments:
-        """A norm over an example's units: ``q = gamma^2 + beta^2``, ``T = gamma^2 T / q``.
-
-        Args:
-            op: the norm.
-            x: what it reads.
-            centred: whether it subtracts the mean over units.
-        """
-        gain = self.affine(op)[0]
-        squares = [part.weight * self._square(part.unit) for part in x.parts]
-        senses = [self.sampler.sense(part.unit) for part in x.parts]
-        mean, shift = 0.0, scalar(0.0)
-        for part, sense in zip(x.parts if centred else (), senses, strict=False):
-            mean += part.weight * sense.mean
-            moved = torch.from_numpy(sense.by_mean) @ self._moved(part.unit)
-            shift = shift + part.weight * moved
-        energy = sum(now(square) for square in squares) - mean**2
-        if not 0 < energy < math.inf:
-            raise _lost(energy, op.target)
-        root, slots = math.sqrt(energy), []
-        total = -2 * mean * shift - mean**2
-        for part, sense, square in zip(x.parts, senses, squares, strict=True):
-            slots.append(len(self.slots))
-            own = part.weight * (sense.square - 2 * mean * sense.mean + mean**2)
-            total = total + square + own * self._slot()
-        shift = shift / root
-        for part in x.parts if centred else ():
-            shift = shift + part.weight * self._slot(shift=True)
-        norm = Norm(
-            mean=mean,
-            scale=math.sqrt(gain) / root,
-            energy=total / energy - 1,
-            shift=shift,
-            read=tuple((p.unit, p.weight, slot) for p, slot in zip(x.parts, slots, strict=True)),
-            centred=centred,
-            deviation=root,
-        )
-        self.norms.append(norm)
-        parts = [Part(make_unit("norm", p.unit, norm=norm), p.weight) for p in x.parts]
-        return self._shifted(op, Moments(tuple(parts)))
-
-    def normalise_batch(self, op: Op, x: Moments) -> Moments:
-        """A batch norm: each unit's mean and energy over a large, varied batch.
-
-        One example's own fluctuation passes. What all examples have in common is taken away.
-        """
-        gain, parts = self.affine(op)[0], []
-        for part in x.parts:
-            unit = steady(part.unit)
-            sense = self.sampler.sense(unit)
-            energy = sense.square - sense.mean**2
-            if not 0 < energy < math.inf:
-                raise _lost(energy, op.target)
-            zero, root = scalar(0.0), math.sqrt(energy)
-            norm = Norm(sense.mean, math.sqrt(gain) / root, zero, zero, (), True, root)
-            parts.append(Part(make_unit("norm", unit, norm=norm), part.weight))
-        return self._shifted(op, Moments(tuple(parts)))
-
-    def _shifted(self, op: Op, x: Moments) -> Moments:
-        """A norm's shift, and its own parameters' kernel."""
-        _, shift, own = self.affine(op)
-        return algebra.add(x, opaque(scalar(shift), scalar(own))) if shift or own else x
-
     def read(self, x: Moments) -> Signal:
         """What a layer reads of a value: its mean square and kernel, with the units' noise."""
-        squares, commons, kernels = [], [scalar(0.0)], []
+        squares, news, commons, kernels = [], [], [scalar(0.0)], []
         for part in x.parts:
-            square, slot, first = self._square(part.unit), -1, len(self.slots)
+            square, slot, first = self.square(part.unit), -1, len(self.slots)
             common = self._common(part.unit, now(square)) if self.batched else scalar(0.0)
-            squares.append(part.weight * (square - common) * (1 + self._slot()))
-            crossed = 1 + self._slot()
+            fresh = 1 + self.slot()
+            squares.append(part.weight * (square - common) * fresh)
+            if len(x.parts) > 1:
+                news.append(now(squares[-1]) * fresh)
+            crossed = 1 + self.slot()
             for leaf in part.unit.leaves:
                 self._crossed[leaf] = self._crossed.get(leaf, 1.0) * crossed
             kernel = self._kernel(part.unit)
-            kernels.append(part.weight * kernel * (1 + self._slot()))
+            kernels.append(part.weight * kernel * (1 + self.slot()))
             if now(common) > 0:
                 slot = len(self.slots)
-                commons.append(part.weight * common * (1 + self._slot()))
+                commons.append(part.weight * common * (1 + self.slot()))
             read = Read(part.unit, now(kernel), first, first + 2, first + 1, slot)
             self.reads.append(read)
         q, common_q = (sum(terms[1:], terms[0]) for terms in (squares, commons))
         total = now(q) + now(common_q)
         if not math.isfinite(total) or (total == 0 and any(p.unit.inputs for p in x.parts)):
-            raise _lost(total, "a layer")
-        return Signal(q, sum(kernels[1:], kernels[0]), common_q)
+            raise lost(total, "a layer")
+        size = now(q) or 1.0
+        if news:
+            fresh = sum(news[1:], news[0]) / size
+        overlap = sum(p.weight * overlap_of(p.unit, self.sampler.sense(p.unit)) for p in x.parts)
+        return Signal(q, sum(kernels[1:], kernels[0]), common_q, fresh, overlap / size)
 
     def _common(self, unit: Unit, square: float) -> Tensor:
         """What a batch's mean takes from E[x^2]; an example's own noise does not move that mean."""
         still = steady(unit)
         varying = self.sampler.sense(still)
         rest = max(square - varying.square, 0.0)
-        if rest + varying.mean**2 < _ROUNDING * square:
+        if rest + varying.mean**2 < _SLIGHT * square:
             return scalar(0.0)
-        moved = torch.from_numpy(varying.by_mean) @ self._moved(still)
+        moved = mean_grown(varying, self.moved(still)) - varying.mean
         return rest + varying.mean * (varying.mean + 2 * moved)
 
     def output(self, x: Moments) -> Tensor:
@@ -263,27 +217,35 @@ class MomentContext(Weights):
         kernels = [p.weight * self._kernel(p.unit) for p in x.parts]
         return sum(kernels[1:], kernels[0])
 
-    def _slot(self, *, shift: bool = False) -> Tensor:
+    def slot(self, *, shift: bool = False) -> Tensor:
+        """The next slot's noise."""
         self.slots.append(self._noise(shift))
         self.shifts.append(shift)
         return self.slots[-1]
 
-    def _square(self, unit: Unit) -> Tensor:
+    def square(self, unit: Unit) -> Tensor:
         """E[x^2] over units."""
         return self._growth(unit)[0]
 
     def _kernel(self, unit: Unit) -> Tensor:
-        """The tangent kernel of a unit: the leaves' kernels by its squared slopes."""
+        """The tangent kernel of a unit: the leaves' kernels by its squared slopes.
+
+        What comes by way of other examples, behind batch norms, has no noise of its own.
+        """
         kernels = stacked([leaf.rate * self._crossed.get(leaf, 1.0) for leaf in unit.leaves])
+        if unit.places:
+            shares = [own_share(unit.places.get(leaf, math.inf)) for leaf in unit.leaves]
+            own = torch.tensor(shares, dtype=torch.float64)[:, None]
+            kernels = own * kernels + (1 - own) * kernels[:, :1].detach()
         return (self._growth(unit)[1:] * kernels).sum(0)
 
     def _growth(self, unit: Unit) -> Tensor:
         """E[x^2], then the squared slopes by the leaves, ``[1 + leaves, draws]``."""
         if self._grown is None or self._grown[0] is not unit:
-            self._grown = unit, grown(self.sampler.sense(unit), self._moved(unit), unit)
+            self._grown = unit, grown(self.sampler.sense(unit), self.moved(unit), unit)
         return self._grown[1]
 
-    def _moved(self, unit: Unit) -> Tensor:
+    def moved(self, unit: Unit) -> Tensor:
         """Changes of the parameters behind a unit; the last are kept."""
         if self._changes is None or self._changes[0] is not unit:
             self._changes = unit, changes(unit)
@@ -295,7 +257,8 @@ def _leaf(layer: Layer, q: Tensor, kernel: Tensor, *, common: bool = False) -> L
     return Leaf(layer.name, 0.0, deviation, layer.out_channels, 1.0, q, kernel, common)
 
 
-def _lost(value: float, where: Any) -> AnalysisError:
+def lost(value: float, where: Any) -> AnalysisError:
+    """The error for a mean square that is zero or infinite."""
     return AnalysisError(
         f"the mean square reaches {value:g} before {where or 'a layer'}",
         advice="the signal dies or explodes at this initialisation: try --gain he",

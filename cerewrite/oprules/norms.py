@@ -12,6 +12,7 @@ from cerewrite.ir import Op
 from cerewrite.oprules.base import OPRULES, Channels, ModuleRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import axis_order, bound
 from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.normed import normalise, normalise_batch
 from cerewrite.oprules.values import Moments
 from cerewrite.surgery import norms as surgery
 from cerewrite.surgery.channel_norm import channel_norm_member, resize_channel_norm
@@ -29,7 +30,7 @@ class _Norm(ModuleRule):
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        return context.normalise(op, inputs[0], centred=self.centred)
+        return normalise(context, op, inputs[0], centred=self.centred)
 
 
 @register
@@ -65,7 +66,7 @@ class BatchNorm(_Norm):
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        return context.normalise_batch(op, inputs[0])
+        return normalise_batch(context, op, inputs[0])
 
 
 @register

@@ -37,6 +37,7 @@ class Leaf:
         share: the share of the layer's units that are of this kind.
         q, kernel: its mean square and tangent kernel, differentiable.
         common: whether it is what all examples of a batch have in common.
+        overlap: root mean square of its correlation between two examples of a batch.
     """
 
     layer: str
@@ -47,6 +48,7 @@ class Leaf:
     q: Tensor
     kernel: Tensor
     common: bool = False
+    overlap: float = 0.0
 
     @property
     def rate(self) -> Tensor:
@@ -80,13 +82,14 @@ class Norm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """A node: ``leaf``, ``apply``, ``add``, ``multiply`` or ``norm``.
+    """A node: ``leaf``, ``apply``, ``add``, ``multiply``, ``norm`` or ``batch``.
 
     Attributes:
         kind: one of these.
         inputs: the nodes that it reads.
         leaves, norms: the leaves behind it and the norms that see the example's own energy, in
             order of first use.
+        places: per leaf behind a batch norm, the places of the batch (`batch`).
         index: nodes are numbered in the order of their making.
     """
 
@@ -98,6 +101,7 @@ class Unit:
     norm: Norm | None = None
     leaves: tuple[Leaf, ...] = ()
     norms: tuple[Norm, ...] = ()
+    places: dict[Leaf, float] = field(default_factory=dict)
     index: int = field(default_factory=lambda: next(_INDEX))
 
 
@@ -109,7 +113,10 @@ def make_unit(kind: str, *inputs: Unit, **rest: Any) -> Unit:
         leaves[leaf] = None
     if (norm := rest.get("norm")) is not None and norm.read:
         norms[norm] = None
-    return Unit(kind, inputs, leaves=tuple(leaves), norms=tuple(norms), **rest)
+    places = {leaf: size for u in inputs for leaf, size in u.places.items()}
+    if kind == "batch":
+        places = dict.fromkeys(leaves, rest["key"][0])
+    return Unit(kind, inputs, leaves=tuple(leaves), norms=tuple(norms), places=places, **rest)
 
 
 def steady(unit: Unit) -> Unit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,11 +23,16 @@ class Signal:
         kernel: the tangent kernel's diagonal per unit (T in THEORY 5), likewise.
         common: the part of the mean square, not in q, that all examples of a batch have in
             common: told apart in models with batch norms, else 0.
+        fresh: what the noise read here makes of q, relative.
+        overlap: root mean square of the correlation of two examples, what all have in common
+            left out.
     """
 
     q: Tensor
     kernel: Tensor
     common: Tensor
+    fresh: Tensor
+    overlap: float = 0.0
 
     @property
     def square(self) -> Tensor:
@@ -66,10 +71,10 @@ def scalar(value: float) -> Tensor:
     return torch.tensor([value], dtype=torch.float64)
 
 
-def opaque(q: Tensor, kernel: Tensor, *, constant: bool = False) -> Moments:
+def opaque(q: Tensor, kernel: Tensor, *, constant: bool = False, overlap: float = 0.0) -> Moments:
     """A value of which only mean square and kernel are known: Gaussian, drawn by no layer."""
     square = max(now(q), 0.0)
-    leaf = Leaf("", 0.0, square**0.5, 0.0, 1.0, q, kernel)
+    leaf = Leaf("", 0.0, square**0.5, 0.0, 1.0, q, kernel, overlap=overlap)
     return Moments((Part(make_unit("leaf", leaf=leaf), 1.0),), constant=constant)
 
 
@@ -181,10 +186,7 @@ def _renamed(unit: Unit, done: dict[Unit | Leaf, Unit | Leaf], share: float) -> 
         return known
     leaf = unit.leaf
     if leaf is not None and leaf.deviation > 0:
-        leaf = Leaf(
-            leaf.layer, leaf.mean, leaf.deviation, leaf.units * share, leaf.share * share,
-            leaf.q, leaf.kernel, leaf.common,
-        )  # fmt: skip
+        leaf = replace(leaf, units=leaf.units * share, share=leaf.share * share)
     inputs = (_renamed(u, done, share) for u in unit.inputs)
     made = make_unit(
         unit.kind, *inputs, function=unit.function, key=unit.key, leaf=leaf, norm=unit.norm

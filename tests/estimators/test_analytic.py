@@ -146,8 +146,9 @@ def test_batch_normed_chains_against_monte_carlo(
     """Measured over 3,000 draws at width 32, on a batch of 256 Gaussian inputs of 64 features."""
     layers: list[nn.Module] = []
     for index in range(depth):
-        layers += [nn.Linear(32 if index else 8, 32), nn.BatchNorm1d(32), activation()]
-    nu = analysed(nn.Sequential(*layers, nn.Linear(32, 1)), torch.ones(2, 8), gain="he").nu.value
+        layers += [nn.Linear(32 if index else 64, 32), nn.BatchNorm1d(32), activation()]
+    x = torch.ones(256, 64)
+    nu = analysed(nn.Sequential(*layers, nn.Linear(32, 1)), x, gain="he").nu.value
     assert abs(nu - measured) < 0.06 * measured + 2 * stderr
 
 
@@ -221,7 +222,7 @@ def test_normed_relu_chains_against_monte_carlo(
     for index in range(depth):
         layers += [nn.Linear(width if index else 8, width, bias=False), norm(width), nn.ReLU()]
     model = nn.Sequential(*layers, nn.Linear(width, 1, bias=False))
-    nu = analysed(model, torch.ones(2, 8), gain="he").nu.value
+    nu = analysed(model, torch.ones(64, 8), gain="he").nu.value
     assert abs(nu - measured) < 0.06 * measured + 2 * stderr
 
 
