@@ -22,7 +22,7 @@ from cerewrite.planner.front import Front, pareto, pareto_members
 from cerewrite.planner.problem import GROWTH, Problem
 from cerewrite.planner.useful import regret, useful_stretches
 
-BETWEEN = 60_000
+BETWEEN = 150_000
 """Designs put between neighbours on the front of members, about."""
 
 EXHAUSTIVE = 120_000
