@@ -100,9 +100,9 @@ def test_a_stem_of_a_large_map_is_monte_carlos() -> None:
     body = nn.Sequential(nn.MaxPool2d(3, 3), nn.Conv2d(12, 12, 3), nn.BatchNorm2d(12), nn.ReLU())
     model = nn.Sequential(stem, body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 2))
     x = torch.randn(4, 3, 36, 36, generator=torch.Generator().manual_seed(1))
-    (nu, error), found = measured(model, x), composed(layers_of(model, x))
-    assert error < 0.12 * nu
-    assert found == pytest.approx(nu, rel=0.2)
+    (nu, error), found = measured(model, x, 250), composed(layers_of(model, x))
+    assert error < 0.15 * nu
+    assert found == pytest.approx(nu, rel=0.2 + error / nu)
 
 
 def test_running_statistics_scale_by_a_constant() -> None:
