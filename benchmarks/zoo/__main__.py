@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entries = [
         entry
         for entry in everything
-        if fnmatch.fnmatch(entry.name, options.only)
+        if any(fnmatch.fnmatch(entry.name, pattern) for pattern in options.only or ("*",))
         and entry.source in (options.source or (entry.source,))
     ]
     part = "onnx" if options.onnx else "models"
@@ -66,7 +66,7 @@ def is_left(store: Store, part: str, name: str, options: argparse.Namespace) -> 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__)
     parser.add_argument("--source", action="append", choices=("torchvision", "timm"))
-    parser.add_argument("--only", default="*", help="glob of names, such as timm/resnet*")
+    parser.add_argument("--only", action="append", help="glob of names, such as timm/resnet*")
     parser.add_argument("--onnx", action="store_true", help=f"export {PARITY} converted models")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--limit", type=float, default=90, help="processor seconds for one model")
