@@ -129,11 +129,12 @@ def test_closed_form_against_draws_exact_in_law(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["relu gate", "tanh stream", "layer-normed stream"])
-@pytest.mark.parametrize("fault", [1.1, 1 / 1.1])
-def test_a_factor_is_seen(name: str, fault: float) -> None:
+def test_a_factor_is_seen(name: str) -> None:
     torch.manual_seed(0)
     model = NETWORKS[name]()
-    assert not agrees(closed(model) * fault, measured(model))
+    truth, nu = measured(model, 120_000), closed(model)
+    assert agrees(nu, truth)
+    assert not any(agrees(nu * fault, truth) for fault in (1.05, 1 / 1.05))
 
 
 def test_draws_exact_in_law_are_monte_carlos() -> None:
