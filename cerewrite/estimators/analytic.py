@@ -16,6 +16,7 @@ from cerewrite.estimators.base import (
     Estimator,
     LayerCorrection,
     register,
+    require_first_output,
 )
 from cerewrite.estimators.influence import Influence, Noise, influences
 from cerewrite.estimators.scattering import Draws
@@ -58,7 +59,13 @@ class Analytic(Estimator):
     def estimate(
         self, traced: TracedModel, model: nn.Module, example_inputs: Any, assumption: Assumption
     ) -> Corrections:
-        """See `Estimator.estimate`; ``example_inputs`` are not looked at."""
+        """See `Estimator.estimate`; ``example_inputs`` are not looked at.
+
+        Raises:
+            AnalysisError: if an operator on the way has no closed form, or the read-out is not the
+                first output.
+        """
+        require_first_output(assumption.readout, traced)
 
         def context(**rest: Any) -> MomentContext:
             standard = assumption.parametrization == "standard"

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, TypedDict
 import torch
 from torch import nn
 
+from cerewrite.errors import AnalysisError
 from cerewrite.ir import Estimate, TracedModel
 from cerewrite.registry import Registry
 
@@ -144,3 +145,30 @@ def register(estimator: type[Estimator]) -> type[Estimator]:
     """Class decorator: make one instance of an estimator known under its name."""
     ESTIMATORS.register(estimator.name, estimator())
     return estimator
+
+
+def require_first_output(readout: str, traced: TracedModel) -> None:
+    """Refuse a read-out of another output than the first, or of a channel that it has not.
+
+    Any channel of the first output has the same closed form: all are alike at initialisation.
+
+    Args:
+        readout: see `Assumption`.
+        traced: the model.
+
+    Raises:
+        AnalysisError: if the closed form has no such read-out.
+    """
+    output, _, channel = readout.partition(":")
+    if output not in ("", "0") or not (channel or "0").isdecimal():
+        raise AnalysisError(
+            f"the closed form is that of the first output, the read-out asks for '{readout}'",
+            advice="use --estimator jackknife or monte-carlo",
+        )
+    shapes = {op.name: op.shape for op in traced.ops}
+    ends = [op.inputs[0] for op in traced.ops if op.target == "output" and op.inputs]
+    if channel and ends and len(shapes[ends[0]]) > 1 and int(channel) >= shapes[ends[0]][1]:
+        raise AnalysisError(
+            f"the output has {shapes[ends[0]][1]} channels, the read-out asks for {channel}",
+            advice=f"choose a channel from 0 to {shapes[ends[0]][1] - 1}",
+        )

@@ -42,7 +42,6 @@ class Spatial(Estimator):
         """
         maps = _maps(example_inputs)
         closed = Analytic().estimate(traced, model, None, assumption)
-        _first_output(assumption.readout, traced)
         needed = reached(traced)
         classes = spatial_kappas(traced, model, maps, assumption)
         widths = {layer.name: layer.out_channels for layer in traced.layers}
@@ -72,23 +71,6 @@ class Spatial(Estimator):
                 "K is that of any channel of the first output: all are alike in this limit",
                 f"Var[log K] by one unit over drawn fields, seed {assumption.seed}: 5 % or so",
             ),
-        )
-
-
-def _first_output(readout: str, traced: TracedModel) -> None:
-    """Refuse a read-out of another output than the first, or of a channel that it has not."""
-    output, _, channel = readout.partition(":")
-    if output not in ("", "0") or not (channel or "0").isdecimal():
-        raise AnalysisError(
-            f"the spatial factor is that of the first output, the read-out asks for '{readout}'",
-            advice="use --estimator jackknife or monte-carlo",
-        )
-    shapes = {op.name: op.shape for op in traced.ops}
-    shape = next(shapes[op.inputs[0]] for op in traced.ops if op.target == "output" and op.inputs)
-    if channel and len(shape) > 1 and int(channel) >= shape[1]:
-        raise AnalysisError(
-            f"the output has {shape[1]} channels, the read-out asks for {channel}",
-            advice=f"choose a channel from 0 to {shape[1] - 1}",
         )
 
 

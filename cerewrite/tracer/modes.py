@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
 
 from cerewrite.ir import Op, Rejection
+from cerewrite.modes import modes_kept
 from cerewrite.oprules import LayerRule, rule_for
 from cerewrite.tracer.recorder_rung import recorded_ops
 
@@ -33,7 +33,8 @@ def read_in_training(
     if not idle:
         return {}
     try:
-        with _training(model):
+        with modes_kept(model):
+            model.train()
             seen = recorded_ops(model, args, kwargs)
     except Exception:  # a batch norm may refuse one value per channel, a model targets
         return {}
@@ -88,14 +89,3 @@ def _layers_behind(known: dict[str, Op], name: str) -> Iterator[str]:
             yield op.module
         else:
             stack += op.inputs
-
-
-@contextlib.contextmanager
-def _training(model: nn.Module) -> Iterator[None]:
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        model.train()
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag

@@ -60,7 +60,7 @@ def test_no_parameters(name: str) -> None:
         found(name, nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
 
 
-@pytest.mark.parametrize("name", ON_INPUTS)
+@pytest.mark.parametrize("name", [*ON_INPUTS, "analytic"])
 @pytest.mark.parametrize(
     ("readout", "why"), [("logits", "logits"), (":9", "2 channels"), (":x", "x")]
 )

@@ -43,7 +43,7 @@ def test_the_heuristic_search_is_close_to_enumeration(
 
 def test_the_descent_covers_all_costs() -> None:
     problem = problem_of(chain_region("r", [64] * 6, 100, 10))
-    rows = problem.expand(sweep(problem))
+    rows = problem.expand(sweep(problem, FINE.slopes))
     costs = np.sort(problem.table(np.ones(1, dtype=np.int64), rows)[:, 0, 0])
     assert costs[0] == problem.table(np.ones(1, dtype=np.int64), np.ones((1, 6), int))[0, 0, 0]
     assert (costs[1:] / costs[:-1]).max() < 2.5
