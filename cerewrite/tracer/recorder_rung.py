@@ -39,9 +39,11 @@ def recorded_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def _put_back(module: nn.Module, before: dict[str, Any]) -> None:
-    """Plain attributes that hold tensors: hooks may have set them to fakes."""
+    """Plain attributes that hold tensors: forwards and hooks may have set them to fakes."""
     for name, value in list(vars(module).items()):
-        if isinstance(value, Tensor) and value is not before.get(name, value):
+        if isinstance(value, Tensor) and name not in before:
+            del vars(module)[name]
+        elif isinstance(value, Tensor) and value is not before[name]:
             vars(module)[name] = before[name]
 
 

@@ -179,3 +179,23 @@ def test_indexing(key: object) -> None:
     assert is_basic(key)
     assert torch.equal(index(x, key), x[key])
     assert not is_basic([0]) and not is_basic(True) and not is_basic(torch.tensor(0))
+
+
+class Remembers(nn.Module):
+    """Keeps what it saw last as plain attributes, one of them new."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.newest = self.layer(x)
+        return self.newest.relu()
+
+
+def test_attributes_that_a_forward_sets_are_put_back() -> None:
+    model = Remembers()
+    recorded_ops(model, (torch.randn(2, 4),), {})
+    assert model.last is None
+    assert "newest" not in vars(model)
