@@ -64,6 +64,9 @@ def _fits(norm: Node, layer: Node) -> bool:
     constants = [*layer.inputs[1:], *norm.inputs[1:]]
     if any(v is not None and (v.const_value is None or v.is_graph_input()) for v in constants):
         return False
+    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
+    if bias is not None and bias.const_value is not None and len(bias.const_value.shape) != 1:
+        return False
     return weights is not None and len(weights.uses()) == 1
 
 
