@@ -52,6 +52,26 @@ def fold_norms(graph: onnx_ir.Graph, exact: Mapping[str, Tensor]) -> int:
     return gone
 
 
+def drop_idle_biases(graph: onnx_ir.Graph) -> int:
+    """Take away biases of zeros that are no vectors, in place.
+
+    torch.onnx gives a three-dimensional convolution without a bias one of shape ``[out, 2]``,
+    which ONNX does not allow and some runtimes take all the same.
+
+    Returns:
+        How many are gone.
+    """
+    gone = 0
+    for node in graph:
+        if node.op_type not in ("Conv", "ConvTranspose") or len(node.inputs) < 3:
+            continue
+        constant = None if node.inputs[2] is None else node.inputs[2].const_value
+        if constant is not None and len(constant.shape) != 1 and not constant.numpy().any():
+            node.resize_inputs(2)
+            gone += 1
+    return gone
+
+
 def _fits(norm: Node, layer: Node) -> bool:
     """Whether the layer can take the norm in: constants of its own, nobody else reads it."""
     if layer.op_type not in FILTERS or layer.domain or norm.domain or len(norm.outputs) != 1:
@@ -63,9 +83,6 @@ def _fits(norm: Node, layer: Node) -> bool:
         return False
     constants = [*layer.inputs[1:], *norm.inputs[1:]]
     if any(v is not None and (v.const_value is None or v.is_graph_input()) for v in constants):
-        return False
-    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
-    if bias is not None and bias.const_value is not None and len(bias.const_value.shape) != 1:
         return False
     return weights is not None and len(weights.uses()) == 1
 

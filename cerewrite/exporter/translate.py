@@ -16,7 +16,7 @@ from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from cerewrite.errors import ExportError
-from cerewrite.exporter.fold import exact_tensors, fold_norms
+from cerewrite.exporter.fold import drop_idle_biases, exact_tensors, fold_norms
 from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.layout import keep_members_first
 from cerewrite.exporter.placing import unwritable
@@ -75,6 +75,7 @@ def write_onnx(
             )
             assert program is not None
             fold_constants(program.model)
+            drop_idle_biases(program.model.graph)
             fold_norms(program.model.graph, {} if exact is None else exact_tensors(exact))
             program.optimize()
             graph = program.model.graph

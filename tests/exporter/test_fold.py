@@ -132,3 +132,15 @@ def test_a_model_in_16_bits_is_folded_from_what_it_has(tmp_path: Path) -> None:
     layer, norm = (copy.deepcopy(module).double() for module in net)
     wanted = fuse_conv_bn_eval(layer, norm).weight.detach().numpy().astype(np.float16)
     np.testing.assert_array_equal(initializers(tmp_path / "x.onnx")["0.weight"], wanted)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm3d(8), nn.Identity()], ids=["norm", "no norm"])
+def test_biases_are_vectors(norm: nn.Module, tmp_path: Path) -> None:
+    """torch.onnx gives these convolutions a bias of shape [8, 2]; ONNX allows vectors alone."""
+    maps = (torch.randn(2, 4, 3, 6, 6),)
+    model = nn.Sequential(nn.Conv3d(4, 8, 3, groups=2, bias=False), norm, nn.ReLU())
+    export_onnx(model, tmp_path / "m.onnx", maps)
+    stored = initializers(tmp_path / "m.onnx")
+    (conv,) = [n for n in onnx.load(tmp_path / "m.onnx").graph.node if n.op_type == "Conv"]
+    assert all(stored[name].ndim == 1 for name in conv.input[2:])
+    assert "BatchNormalization" not in kinds(tmp_path / "m.onnx")
