@@ -59,6 +59,12 @@ class AnalysisError(CerewriteError):
     exit_code = 5
 
 
+class NoClosedFormError(AnalysisError):
+    """The closed form has no rule for an operator; estimators that measure need none."""
+
+    ADVICE = "measure with --estimator jackknife, or register a rule for the operator"
+
+
 class PlanError(CerewriteError):
     """A plan cannot be made, read or applied."""
 

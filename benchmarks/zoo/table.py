@@ -23,11 +23,12 @@ INTRODUCTION = """\
 # Coverage
 
 What cerewrite does with the models of torchvision and timm: random weights, two small images,
-analytic estimator, block scope (network scope where that holds no region), objective primal at
-equal parameters *and* equal FLOPs, members as wide as conversions make them by default. Written
-by `make zoo`; the figures behind it are in [coverage.json](coverage.json).
+the closed form (the jackknife where an operator has none), block scope (network scope where that
+holds no region), objective primal at equal parameters *and* equal FLOPs, members as wide as
+conversions make them by default. Written by `make zoo`; the figures behind it are in
+[coverage.json](coverage.json).
 
-nu is the closed form's, at the gain of the weights as built (at gain he where a read-out of
+nu is the estimator's, at the gain of the weights as built (at gain he where a read-out of
 zeros lets no signal through). Membership is the largest relative error in float64 of "the
 ensemble equals its members, added"; the limit is 1e-10. A split keeps a region's signature, not
 its function.
@@ -86,9 +87,23 @@ def _totals(models: Sequence[Record], exported: Mapping[str, Record]) -> Iterato
         yield ""
         yield (f"Of the {len(done)} converted models membership holds on all (worst error "
                f"{worst:.1e}) and a gradient reaches every parameter of all.")  # fmt: skip
+    yield from _estimators(models)
     ratios = sorted(r["nu_after"] / r["nu_before"] for r in done)
     if ratios:
         yield f"nu after over nu before, median: {ratios[len(ratios) // 2]:.2f}."
+
+
+def _estimators(models: Sequence[Record]) -> Iterator[str]:
+    """How many models each estimator has planned, and which the closed form has not."""
+    planned = [r for r in models if "split" in r]
+    measured = [r for r in planned if r.get("estimator", "analytic") != "analytic"]
+    if planned:
+        yield (f"Models with a plan: {len(planned) - len(measured)} by the closed form, "
+               f"{len(measured)} by the jackknife, for want of a closed form.")  # fmt: skip
+    if measured:
+        names = ", ".join(f"{r['name']} ({r['no_closed_form'].partition(' in ')[0]})"
+                          for r in measured)  # fmt: skip
+        yield f"Those are: {names}."
 
 
 def _row(name: str, counts: Any, meaning: str) -> str:

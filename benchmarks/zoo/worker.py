@@ -26,6 +26,7 @@ from cerewrite.clock import Clock
 from cerewrite.errors import (
     AnalysisError,
     CerewriteError,
+    NoClosedFormError,
     PlanError,
     TraceError,
     VerificationError,
@@ -97,7 +98,7 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
         traced = tracer.trace(model, inputs)
     _note_trace(traced, record)
     with clock("analyse"):
-        found = _analyze(traced, model, record)
+        found = _analyze(traced, model, inputs, record)
     record["scope"] = found.scope
     record["regions"] = len(found.regions)
     record["refusals"] = dict(Counter(r.code for r in found.rejections).most_common())
@@ -127,21 +128,39 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     return rewritten
 
 
-def _analyze(traced: ir.TracedModel, model: nn.Module, record: Record) -> ir.Analysis:
-    """Block scope, or network scope where that holds no region; the model is estimated once.
+DRAWS = 4
+"""Initialisations that the jackknife draws where an operator has no closed form."""
 
-    With the weights' own gain; with He's where a head of zeros kills the signal.
+
+def _analyze(
+    traced: ir.TracedModel, model: nn.Module, inputs: Inputs, record: Record
+) -> ir.Analysis:
+    """Block scope, or network scope where that holds no region.
+
+    By the closed form; by the jackknife where an operator has none, which the record says.
     """
     try:
-        record["gain"] = "as-built"
-        found = analysis.analyze(traced, model, scope="auto")
+        found = _estimated("analytic", traced, model, inputs, record)
+    except NoClosedFormError as error:
+        record["no_closed_form"] = _line(error)
+        found = _estimated("jackknife", traced, model, inputs, record)
+    block = found.at_scope("block")
+    return block if block.regions else found.at_scope("network")
+
+
+def _estimated(
+    estimator: str, traced: ir.TracedModel, model: nn.Module, inputs: Inputs, record: Record
+) -> ir.Analysis:
+    """With the weights' own gain; with He's where a head of zeros kills the signal."""
+    record |= {"estimator": estimator, "gain": "as-built"}
+    options: dict[str, Any] = {"estimator": estimator, "scope": "auto", "draws": DRAWS}
+    try:
+        return analysis.analyze(traced, model, inputs, **options)
     except AnalysisError as error:
         if "gain he" not in error.advice:
             raise
         record["gain"] = "he"
-        found = analysis.analyze(traced, model, scope="auto", gain="he")
-    block = found.at_scope("block")
-    return block if block.regions else found.at_scope("network")
+        return analysis.analyze(traced, model, inputs, gain="he", **options)
 
 
 def export(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import AnalysisError, NoClosedFormError
 from cerewrite.estimators.base import (
     Assumption,
     Corrections,
@@ -248,9 +248,9 @@ def _step(op: Op, inputs: list[Moments], context: MomentContext) -> Moments:
         return context.parameter(op)
     rule = rule_for(op)
     if rule is None:
-        raise AnalysisError(
+        raise NoClosedFormError(
             f"no closed form for the operator '{op.target}' in '{op.module or 'the model'}'",
-            advice="register a rule for it, or use an estimator that measures",
+            advice=NoClosedFormError.ADVICE,
         )
     return rule.moments(op, inputs, context)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
@@ -71,9 +71,9 @@ class MatMul(_Mixing):
             first, second = (context.read(x) for x in inputs)
             kernel = first.kernel * second.square + first.square * second.kernel
             return opaque(first.square * second.square, kernel)
-        raise AnalysisError(
+        raise NoClosedFormError(
             f"no closed form for '{op.target}' in '{op.module or op.name}'",
-            advice="use --estimator monte-carlo, or register a rule for the operator",
+            advice=NoClosedFormError.ADVICE,
         )
 
 

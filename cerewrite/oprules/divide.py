@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from typing_extensions import override
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.oprules.arithmetic import join
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
@@ -36,9 +36,9 @@ class Divide(OpRule):
         by = context.constants.value(op.inputs[1])
         if by is None or not bool(by.all()):
             what = "a value that inputs reach" if by is None else "zero"
-            raise AnalysisError(
+            raise NoClosedFormError(
                 f"no closed form for 'div' by {what} in '{op.module or op.name}'",
-                advice="use --estimator monte-carlo, or register a rule for the module",
+                advice=NoClosedFormError.ADVICE,
             )
         return context.scale(inputs[0], float(by.pow(-2).mean()))
 

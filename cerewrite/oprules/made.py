@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from typing_extensions import override
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
@@ -43,7 +43,7 @@ def _mean_square(op: Op) -> float:
     """Of the elements, from the arguments.
 
     Raises:
-        AnalysisError: if an argument is computed from a value.
+        NoClosedFormError: if an argument is computed from a value.
     """
     if op.target in _FIXED:
         return _FIXED[op.target] ** 2
@@ -53,9 +53,9 @@ def _mean_square(op: Op) -> float:
             return float(torch.arange(*numbers, dtype=torch.float64).square().mean())
     elif op.args and isinstance(op.args[-1], int | float):
         return float(op.args[-1]) ** 2
-    raise AnalysisError(
+    raise NoClosedFormError(
         f"no closed form for '{op.target}' in '{op.module or op.name}': its numbers are computed",
-        advice="use --estimator monte-carlo, or register a rule for the operator",
+        advice=NoClosedFormError.ADVICE,
     )
 
 

@@ -11,7 +11,7 @@ from math import prod
 
 from typing_extensions import override
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
@@ -98,9 +98,9 @@ class Sum(Mean):
         reduced = _reduced(op, len(whole)) if whole else set()
         channels = len(whole) - 1 if len(whole) <= 3 else 1
         if not reduced or reduced & {0, channels} or len(whole) > 4:
-            raise AnalysisError(
+            raise NoClosedFormError(
                 f"no closed form for a 'sum' over other axes than positions in "
                 f"'{op.module or op.name}'",
-                advice="use --estimator monte-carlo, or register a rule for the operator",
+                advice=NoClosedFormError.ADVICE,
             )
         return context.scale(inputs[0], float(prod(whole[axis] for axis in reduced)) ** 2)

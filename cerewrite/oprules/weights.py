@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules.constants import Constants
 from cerewrite.oprules.values import Moments, opaque, scalar
@@ -16,9 +16,9 @@ class Layers(dict[str, Layer]):
     """Sampled layers by operator; one that has no weight of its own has no closed form."""
 
     def __missing__(self, node: str) -> Layer:
-        raise AnalysisError(
+        raise NoClosedFormError(
             f"'{node}' has no weight of its own: it is computed in the forward, or empty",
-            advice="use --estimator monte-carlo, or keep the weight in a layer of its own",
+            advice="use --estimator jackknife, or keep the weight in a layer of its own",
         )
 
 

@@ -30,6 +30,17 @@ class Branching(nn.Module):
         return self.fc(x) if float(x.sum()) > 0 else x
 
 
+class Unruled(nn.Module):
+    """A running sum, which has no closed form, in front of the read-out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.last = chain([32, 32], inputs=16, outputs=8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.body(x).cumsum(1))
+
+
 def damaged() -> nn.Module:
     raise RuntimeError("planted")
 
@@ -37,6 +48,7 @@ def damaged() -> nn.Module:
 MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "mlp": (lambda: example("mlp_digits")[0], "converted"),
     "short": (lambda: chain([8], inputs=16), "declined"),
+    "unruled": (Unruled, "converted"),
     "damaged": (damaged, "not built"),
 }
 
@@ -68,13 +80,18 @@ def test_records_fill_the_table(record: Callable[[str], dict[str, Any]], tmp_pat
         assert found["outcome"] == outcome, found
         assert found["outcome"] in OUTCOMES
         store.put("models", found)
-    page = render(store.parts, 5)
-    assert "**3 of 5 models so far**" in page
-    assert "| converted | 1 |" in page
+    page = render(store.parts, 6)
+    assert "**4 of 6 models so far**" in page
+    assert "| converted | 2 |" in page
     assert "| one-hidden-layer | 1 | 1 |" in page
     assert "RuntimeError: planted" in page
-    scopes = {r["name"]: r.get("scope") for r in store.parts["models"].values()}
+    records = store.parts["models"]
+    scopes = {name: r.get("scope") for name, r in records.items() if name != "tests/unruled"}
     assert scopes == {"tests/mlp": "block", "tests/short": "network", "tests/damaged": None}
+    estimators = [r.get("estimator") for r in records.values()]
+    assert estimators == ["analytic", "analytic", "jackknife", None]
+    assert "1 by the closed form, 1 by the jackknife" in page
+    assert "tests/unruled (NoClosedFormError: no closed form for the operator 'cumsum')" in page
     (row,) = (line for line in page.splitlines() if line.startswith("| tests/mlp "))
     assert "| block | 1 | converted |" in row
 
