@@ -111,7 +111,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "layer-normed stream": lambda: Stream(nn.LayerNorm, nn.GELU()),
     "rms-normed stream": lambda: Stream(nn.RMSNorm, nn.ReLU()),
 }
-ALLOWED = 0.02
+ALLOWED = 0.015
 """Relative error left to the closed form beside two standard errors of the draws."""
 
 
@@ -121,18 +121,11 @@ def agrees(nu: float, truth: Ratio) -> bool:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_closed_form_against_draws_exact_in_law(name: str) -> None:
+    """With its planted fault: a factor of 1.05 is seen, gated networks included."""
     torch.manual_seed(0)
     model = NETWORKS[name]()
-    truth, nu = measured(model), closed(model)
-    assert 2 * truth.stderr < 0.03 * truth.value, "the draws do not resolve 5 per cent"
-    assert agrees(nu, truth)
-
-
-@pytest.mark.parametrize("name", ["relu gate", "tanh stream", "layer-normed stream"])
-def test_a_factor_is_seen(name: str) -> None:
-    torch.manual_seed(0)
-    model = NETWORKS[name]()
-    truth, nu = measured(model, 120_000), closed(model)
+    truth, nu = measured(model, 160_000), closed(model)
+    assert 2 * truth.stderr < 0.01 * truth.value, "the draws do not resolve 5 per cent"
     assert agrees(nu, truth)
     assert not any(agrees(nu * fault, truth) for fault in (1.05, 1 / 1.05))
 

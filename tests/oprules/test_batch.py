@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,12 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.analysis import analyze
+from cerewrite.empirical import relative_variance
 from cerewrite.oprules.activation import gaussian_grid
 from cerewrite.oprules.batch import ASSUMED, Batch, on_sphere, steepness
 from cerewrite.tracer import trace
+from tests.conftest import ROOT
 
 FEATURES = 4096
 """Features of the traced input: examples that hardly overlap, as orthogonal ones do not."""
+
+
+def batch_draws() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "batch_draws", ROOT / "benchmarks" / "batch_draws.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def chain(depth: int, width: int, activation: type[nn.Module]) -> nn.Module:
@@ -47,6 +61,24 @@ def test_small_batches_against_monte_carlo(
     assert 4 * stderr < 0.12 * measured
     nu = closed(chain(depth, 64, activation), batch)
     assert abs(nu - measured) < 0.06 * measured + 2 * stderr
+
+
+@pytest.mark.parametrize(
+    ("activation", "depth", "batch"), [(nn.ReLU, 1, 16), (nn.SiLU, 1, 16), (nn.Tanh, 2, 32)]
+)
+def test_a_factor_is_seen(activation: type[nn.Module], depth: int, batch: int) -> None:
+    """60,000 networks drawn here, and a factor of 1.05 planted."""
+    nu, x = closed(chain(depth, 48, activation), batch), torch.eye(batch) * batch**0.5
+    narrow = chain(depth, 48, activation)
+    narrow[0] = nn.Linear(batch, 48, bias=False)
+    for layer in narrow.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+    truth = relative_variance(batch_draws().kernels(narrow, x, 60_000))
+    assert 2 * truth.stderr < 0.015 * truth.value, "the draws do not resolve 5 per cent"
+    allowed = 0.01 * truth.value + 2 * truth.stderr
+    assert abs(nu - truth.value) < allowed
+    assert all(abs(nu * fault - truth.value) > allowed for fault in (1.05, 1 / 1.05))
 
 
 def test_a_large_batch_is_no_small_one() -> None:
