@@ -143,9 +143,24 @@ def _analyze(
         found = _estimated("analytic", traced, model, inputs, record)
     except NoClosedFormError as error:
         record["no_closed_form"] = _line(error)
+        _require_regions(traced, record)
         found = _estimated("jackknife", traced, model, inputs, record)
     block = found.at_scope("block")
     return block if block.regions else found.at_scope("network")
+
+
+def _require_regions(traced: ir.TracedModel, record: Record) -> None:
+    """Refuse a model without a region: no estimator would find one.
+
+    Raises:
+        PlanError: as planning would.
+    """
+    found = {scope: analysis.find_regions(traced, scope) for scope in ("block", "network")}
+    if not any(regions for regions, _ in found.values()):
+        rejections = (*traced.rejections, *found["network"][1])
+        codes = Counter(rejection.code for rejection in rejections)
+        record |= {"scope": "network", "regions": 0, "refusals": dict(codes.most_common())}
+        raise planner.no_regions(traced.name, "network", rejections)
 
 
 def _estimated(

@@ -3,7 +3,7 @@
 from cerewrite.planner.auto import compare_scopes
 from cerewrite.planner.check import check_plan, recount
 from cerewrite.planner.landscape import Landscape, Spot, landscape
-from cerewrite.planner.make import make_plan, planned_figures
+from cerewrite.planner.make import make_plan, no_regions, planned_figures
 
 __all__ = [
     "Landscape",
@@ -12,6 +12,7 @@ __all__ = [
     "compare_scopes",
     "landscape",
     "make_plan",
+    "no_regions",
     "planned_figures",
     "recount",
 ]

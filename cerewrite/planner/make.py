@@ -216,13 +216,18 @@ def _check_drawing(init: str | Custom, exit_scale: str, weights: str) -> str:
 
 def _require_regions(analysis: Analysis) -> None:
     if not analysis.regions:
-        codes = Counter(item.code for item in analysis.rejections)
-        reasons = ", ".join(f"{code} ({count})" for code, count in codes.most_common())
-        raise PlanError(
-            f"{analysis.model} has no region that can be split at scope '{analysis.scope}': "
-            + (reasons or "no runs of wide layers were found"),
-            advice="try another scope, or `cerewrite explain LAYER` for one layer's reason",
-        )
+        raise no_regions(analysis.model, analysis.scope, analysis.rejections)
+
+
+def no_regions(model: str, scope: str, rejections: Sequence[Rejection]) -> PlanError:
+    """The error for a model of which nothing can be split, with the codes of the refusals."""
+    codes = Counter(item.code for item in rejections)
+    reasons = ", ".join(f"{code} ({count})" for code, count in codes.most_common())
+    return PlanError(
+        f"{model} has no region that can be split at scope '{scope}': "
+        + (reasons or "no runs of wide layers were found"),
+        advice="try another scope, or `cerewrite explain LAYER` for one layer's reason",
+    )
 
 
 def _require_problems(problems: Sequence[Problem], refused: Sequence[Rejection]) -> None:

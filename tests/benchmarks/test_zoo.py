@@ -33,9 +33,9 @@ class Branching(nn.Module):
 class Unruled(nn.Module):
     """A running sum, which has no closed form, in front of the read-out."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: list[int]) -> None:
         super().__init__()
-        self.body, self.last = chain([32, 32], inputs=16, outputs=8), nn.Linear(8, 2)
+        self.body, self.last = chain(widths, inputs=16, outputs=8), nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.body(x).cumsum(1))
@@ -48,7 +48,8 @@ def damaged() -> nn.Module:
 MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "mlp": (lambda: example("mlp_digits")[0], "converted"),
     "short": (lambda: chain([8], inputs=16), "declined"),
-    "unruled": (Unruled, "converted"),
+    "unruled": (lambda: Unruled([32, 32]), "converted"),
+    "unruled_short": (lambda: Unruled([16]), "declined"),
     "damaged": (damaged, "not built"),
 }
 
@@ -80,16 +81,17 @@ def test_records_fill_the_table(record: Callable[[str], dict[str, Any]], tmp_pat
         assert found["outcome"] == outcome, found
         assert found["outcome"] in OUTCOMES
         store.put("models", found)
-    page = render(store.parts, 6)
-    assert "**4 of 6 models so far**" in page
+    page = render(store.parts, 7)
+    assert "**5 of 7 models so far**" in page
     assert "| converted | 2 |" in page
-    assert "| one-hidden-layer | 1 | 1 |" in page
+    assert "| one-hidden-layer | 2 | 2 |" in page
     assert "RuntimeError: planted" in page
     records = store.parts["models"]
-    scopes = {name: r.get("scope") for name, r in records.items() if name != "tests/unruled"}
+    scopes = {name: r.get("scope") for name, r in records.items() if "unruled" not in name}
     assert scopes == {"tests/mlp": "block", "tests/short": "network", "tests/damaged": None}
     estimators = [r.get("estimator") for r in records.values()]
-    assert estimators == ["analytic", "analytic", "jackknife", None]
+    assert estimators == ["analytic", "analytic", "jackknife", "analytic", None]
+    assert records["tests/unruled_short"]["error"].startswith("PlanError: Unruled has no region")
     assert "1 by the closed form, 1 by the jackknife" in page
     assert "tests/unruled (NoClosedFormError: no closed form for the operator 'cumsum')" in page
     (row,) = (line for line in page.splitlines() if line.startswith("| tests/mlp "))
