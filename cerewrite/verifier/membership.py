@@ -84,7 +84,7 @@ def _attempt(
     perturb(wide)
     trial = _Trial(wide, pieces(wide, changes), revive(wide, inputs, attempt))
     most = max(change.split.multiplicity for change in changes)
-    with torch.no_grad(), double_precision():
+    with torch.no_grad():
         trial.record()
         with threads(max(1, torch.get_num_threads() // most)):
             for index in range(most):
@@ -145,6 +145,8 @@ class _Trial:
         self.totals: dict[str, list[Tensor]] = {}
         self.silent: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
+        self.index = 0
+        self.waiting: dict[str, int] = {}
 
     def record(self) -> None:
         """Run the wide model; note what exits and layers outside the regions return."""
@@ -156,7 +158,8 @@ class _Trial:
             if name in exits or (isinstance(module, _REPLAYED) and name not in inside)
         }
         hooks = [module.register_forward_hook(self._note(name)) for name, module in noted.items()]
-        call(self.model, self.inputs)
+        with double_precision():
+            call(self.model, self.inputs)
         for hook in hooks:
             hook.remove()
         for name, module in noted.items():
@@ -183,30 +186,28 @@ class _Trial:
 
     def run_member(self, index: int) -> None:
         """Run member ``index`` of every region that has one; others repeat their last."""
-        waiting = {
-            piece.name: len(self.recorded[piece.name])
-            for piece in self.pieces
-            if piece.is_exit and index < piece.members
-        }
-        for piece in self.pieces:
-            narrow = piece.narrow(min(index, piece.members - 1))
+        live = [piece for piece in self.pieces if index < piece.members]
+        self.index = index
+        self.waiting = {p.name: len(self.recorded[p.name]) for p in live if p.is_exit}
+        for piece in live:
+            narrow = piece.narrow(index)
             set_submodule(self.model, piece.name, narrow)
             if piece.is_exit:
-                narrow.register_forward_hook(self._add(piece, index, waiting))
+                narrow.register_forward_hook(self._add(piece))
         self.calls.clear()
-        with suppress(_Done):
+        with suppress(_Done), double_precision():
             call(self.model, self.inputs)
 
-    def _add(self, piece: Piece, index: int, waiting: dict[str, int]) -> Callable[..., Tensor]:
+    def _add(self, piece: Piece) -> Callable[..., Tensor]:
         def add(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             recorded = self._next(piece.name)
-            if index < piece.members:
+            if piece.name in self.waiting:
                 self.totals[piece.name][self.calls[piece.name] - 1] += output
                 self.silent[piece.name] += not bool(_without_bias(module, output).any())
-                waiting[piece.name] -= 1
-                if not any(waiting.values()):
+                self.waiting[piece.name] -= 1
+                if not any(self.waiting.values()):
                     raise _Done
-            return piece.share(recorded, index).clone()
+            return piece.share(recorded, self.index).clone()
 
         return add
 

@@ -71,12 +71,15 @@ class _Doubling(TorchFunctionMode):
     ) -> Any:
         if func in (Tensor.half, Tensor.bfloat16, Tensor.float):
             func = Tensor.double
-        args, kwargs = pytree.tree_map_only(torch.dtype, _widest, (args, dict(kwargs or {})))
-        return func(*args, **kwargs)
+        named = {name: _widest(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_widest, args), **named)
 
 
-def _widest(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype.is_floating_point else dtype
+def _widest(value: Any) -> Any:
+    """A floating-point type as float64, all else as it is; no call nests one in a list."""
+    if isinstance(value, torch.dtype) and value.is_floating_point:
+        return torch.float64
+    return value
 
 
 @contextmanager
