@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext, ForkServerContext
@@ -40,7 +41,6 @@ def context() -> ForkServerContext:
 
 def work(server: BaseContext, entry: Entry, limits: Limits, *, onnx: bool = False) -> Record:
     """One model in a process of its own; a limit that is passed is a record too."""
-    record: Record = {"name": entry.name, "source": entry.source, "family": entry.family}
     start = time.perf_counter()
     receiver, sender = server.Pipe(duplex=False)
     process: BaseProcess = server.Process(  # type: ignore[attr-defined]
@@ -49,20 +49,30 @@ def work(server: BaseContext, entry: Entry, limits: Limits, *, onnx: bool = Fals
     process.start()
     sender.close()
     lines = _listen(receiver, start + 10 * limits.seconds)
-    code = _end(process)
-    answers = [line for line in lines if line.startswith("{")]
-    if answers:
-        record = json.loads(answers[0])
-    elif code in (-signal.SIGXCPU, None):
-        record |= {"outcome": "out of time", "error": f"not done after {limits.seconds:g} s"}
-    else:
-        last = next((line for line in reversed(lines) if not line.startswith("stage ")), "")
-        record |= {"outcome": "crashed", "error": f"exit {code}: {last}"[:300]}
-    if not answers:
-        record |= {"stage": _stage(lines), "seconds": {}}
+    record = conclude(entry, lines, _end(process), limits)
+    return record | {"wall": round(time.perf_counter() - start, 1)}
+
+
+def conclude(entry: Entry, lines: Sequence[str], code: int | None, limits: Limits) -> Record:
+    """The record of a process: the last that it sent, with its end where it sent no whole one.
+
+    Args:
+        entry: the model.
+        lines: records as they grew, in JSON.
+        code: the exit code; None if the process had to be stopped.
+        limits: what it was given.
+    """
+    record: Record = {"name": entry.name, "source": entry.source, "family": entry.family}
+    record |= json.loads(lines[-1]) if lines else {"stage": "load"}
+    if "seconds" not in record:  # they come last
+        record["seconds"] = {}
+        if code in (-signal.SIGXCPU, None):
+            record |= {"outcome": "out of time", "error": f"not done after {limits.seconds:g} s"}
+        else:
+            record |= {"outcome": "crashed", "error": f"exit {code}"}
     if any(text in record.get("error", "") for text in ("allocate memory", "MemoryError")):
         record["outcome"] = "out of memory"
-    return record | {"wall": round(time.perf_counter() - start, 1)}
+    return record
 
 
 def _listen(receiver: Connection, until: float) -> list[str]:
@@ -85,7 +95,7 @@ def _end(process: BaseProcess) -> int | None:
 
 
 def _serve(sender: Connection, entry: Entry, limits: Limits, onnx: bool) -> None:
-    """In the process: set the limits, work, and send stages and the record."""
+    """In the process: set the limits, work, and send the record as it grows."""
     size, processor = int(limits.gigabytes * 1e9), int(limits.seconds)
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CPU, (processor, processor + 5))
@@ -94,10 +104,8 @@ def _serve(sender: Connection, entry: Entry, limits: Limits, onnx: bool) -> None
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-    sender.send(json.dumps(work_on(entry, onnx=onnx, say=lambda s: sender.send(f"stage {s}"))))
 
+    def say(record: Record) -> None:
+        sender.send(json.dumps(record))
 
-def _stage(lines: list[str]) -> str:
-    """The stage that a process named last."""
-    stages = [line.removeprefix("stage ") for line in lines if line.startswith("stage ")]
-    return stages[-1] if stages else "load"
+    say(work_on(entry, onnx=onnx, say=say))

@@ -45,14 +45,14 @@ def main(name: str, source: str, family: str, *flags: str) -> None:
 
 
 def work_on(
-    entry: Entry, *, onnx: bool = False, say: Callable[[str], None] = lambda stage: None
+    entry: Entry, *, onnx: bool = False, say: Callable[[Record], None] = lambda record: None
 ) -> Record:
     """Convert one model.
 
     Args:
         entry: the model.
         onnx: whether to export it too.
-        say: hears of every stage before it starts.
+        say: hears what is known so far, before every stage; a limit may end the process there.
 
     Returns:
         What came of it: typed refusals and errors of ours are outcomes too.
@@ -62,7 +62,7 @@ def work_on(
     @contextlib.contextmanager
     def watch(stage: str) -> Iterator[None]:
         record["stage"] = stage
-        say(stage)
+        say(record)
         yield
 
     clock = Clock(watch)

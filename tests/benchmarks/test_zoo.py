@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from argparse import Namespace
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.zoo import example
 from benchmarks.zoo.__main__ import is_left
 from benchmarks.zoo.catalogue import Entry, stratified
-from benchmarks.zoo.processes import Limits, work
+from benchmarks.zoo.processes import Limits, conclude, work
 from benchmarks.zoo.store import Store
 from benchmarks.zoo.table import OUTCOMES, render
 from benchmarks.zoo.worker import main
@@ -133,6 +134,28 @@ def test_a_process_of_its_own_says_what_became_of_a_model() -> None:
     record = work(get_context("spawn"), entry, Limits(60, 10))
     assert (record["name"], record["outcome"], record["stage"]) == (entry.name, "not built", "load")
     assert record["wall"] > 0
+
+
+def test_what_a_process_knew_when_it_was_stopped_is_kept() -> None:
+    entry, limits = Entry("timm/a", "timm", "b"), Limits(60, 10)
+    begun, exporting, done = (
+        json.dumps(record)
+        for record in (
+            {"stage": "trace"},
+            {"stage": "export", "rung": "export", "outcome": "converted"},
+            {"stage": "export", "outcome": "converted", "seconds": {"trace": 1.0}},
+        )
+    )
+
+    def outcome(lines: list[str], code: int | None) -> str:
+        record = conclude(entry, lines, code, limits)
+        assert record["name"] == "timm/a" and "seconds" in record
+        return f"{record['outcome']} at {record['stage']}, {record.get('rung')}"
+
+    assert outcome([], 1) == "crashed at load, None"
+    assert outcome([begun], None) == "out of time at trace, None"
+    assert outcome([begun, exporting], -signal.SIGXCPU) == "out of time at export, export"
+    assert outcome([begun, exporting, done], 0) == "converted at export, None"
 
 
 def test_a_selection_takes_every_family_in_turn() -> None:
