@@ -14,6 +14,7 @@ from typing_extensions import override
 from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.oprules.branches import branch_count, branch_softmax
 from cerewrite.oprules.layout import bound
 from cerewrite.oprules.moments import MomentContext
 from cerewrite.oprules.values import Moments, opaque
@@ -43,14 +44,17 @@ class ScaledDotProductAttention(_Mixing):
 
 @register
 class Softmax(_Mixing):
-    """A softmax over positions; read as weights of attention it is not looked at."""
+    """A softmax over positions, which as weights of attention is not looked at; over branches."""
 
     name = "softmax"
     targets = frozenset({"softmax", "_softmax", "safe_softmax"})
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        return inputs[0]
+        dim = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim")
+        axis = dim % len(op.shape) if isinstance(dim, int) else -1
+        count = branch_count(op.inputs[0], axis, context.find) if axis >= 0 else 0
+        return branch_softmax(inputs[0], count, context) if count else inputs[0]
 
 
 @register

@@ -129,6 +129,10 @@ class MomentContext(Weights):
         """Elements of each operand."""
         return [self._ops[name].numel for name in op.inputs]
 
+    def find(self, name: str) -> Op:
+        """An operator by name."""
+        return self._ops[name]
+
     def operand(self, op: Op) -> Op:
         """The operator that makes the first operand."""
         return self._ops[op.inputs[0]]

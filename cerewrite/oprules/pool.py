@@ -14,6 +14,7 @@ from typing_extensions import override
 from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.oprules.branches import branch_count, branch_sum
 from cerewrite.oprules.layout import bound
 from cerewrite.oprules.moments import MomentContext
 from cerewrite.oprules.values import Moments
@@ -75,7 +76,9 @@ class Mean(OpRule):
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        return inputs[0]
+        reduced = _reduced(op, len(context.operand(op).shape) or 1)
+        count = 0 if op.target == "amax" else _branches(op, reduced, context)
+        return context.scale(branch_sum(inputs[0], count), count**-2) if count else inputs[0]
 
 
 def _reduced(op: Op, rank: int) -> set[int]:
@@ -85,9 +88,20 @@ def _reduced(op: Op, rank: int) -> set[int]:
     return {int(d) % rank for d in listed or ()}
 
 
+def _branches(op: Op, reduced: set[int], context: MomentContext) -> int:
+    """How many branches an operator reduces; 0 where it reduces something else."""
+    if len(reduced) != 1:
+        return 0
+    (axis,) = reduced
+    return branch_count(op.inputs[0], axis, context.find)
+
+
 @register
 class Sum(Mean):
-    """A sum over positions: their number times the mean. Over other axes it has no closed form."""
+    """A sum over positions: their number times the mean; over branches: unit by unit.
+
+    Over other axes it has no closed form.
+    """
 
     name = "sum"
     targets = frozenset({"sum"})
@@ -96,6 +110,8 @@ class Sum(Mean):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         whole = context.operand(op).shape
         reduced = _reduced(op, len(whole)) if whole else set()
+        if count := _branches(op, reduced, context):
+            return branch_sum(inputs[0], count)
         channels = len(whole) - 1 if len(whole) <= 3 else 1
         if not reduced or reduced & {0, channels} or len(whole) > 4:
             raise NoClosedFormError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -116,6 +117,19 @@ def pick(x: Moments, share: float) -> Moments:
         share: the piece's share of the units.
     """
     return Moments(tuple(Part(_renamed(p.unit, {}, share), p.weight) for p in x.parts))
+
+
+def slices(x: Moments, count: int) -> list[Moments]:
+    """A value's units in equal slices, one after another: other units in each."""
+    found, parts = [], list(x.parts)
+    for index in range(count):
+        low, high = index / count, (index + 1) / count
+        inner = [end for end in _ends(parts) if low + _THIN < end < high - _THIN]
+        ends = [low, *inner, high]
+        pieces = itertools.pairwise(ends)
+        units = (Part(_piece(parts, a, b), (b - a) * count) for a, b in pieces)
+        found.append(Moments(tuple(units), constant=x.constant))
+    return found
 
 
 def _fixed(x: Moments) -> Moments:
