@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from cerewrite import ir
 from cerewrite.clock import Clock
 from cerewrite.errors import UsageError
+from cerewrite.loader import describe_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,6 +108,7 @@ def analyze(
         traced = tracer.trace(model, inputs)
     with clock("analyse"):
         found = analysis.analyze(traced, model, inputs, **options)
+        found = replace(found, inputs=tuple(map(str, describe_inputs(inputs) or ())))
     if memory_batch is not None:
         found = analysis.keep(found, traced, model, batch=memory_batch)
     if latency_batch is None:
@@ -231,26 +234,35 @@ def verify(
 
 
 def export_onnx(
-    model: nn.Module, path: PathLike, example_inputs: Any, *, opset: int = 20, **options: Any
+    model: nn.Module,
+    path: PathLike,
+    example_inputs: Any = None,
+    *,
+    opset: int = 20,
+    **options: Any,
 ) -> ir.Export:
     """Write an ONNX file and prove it in ONNX Runtime; see `cerewrite.exporter.export_onnx`.
 
     Args:
         model: any module.
         path: file to write.
-        example_inputs: as for `analyze`.
+        example_inputs: as for `analyze`; for a rewritten model, without any, drawn to the shapes
+            that its plan was made on.
         opset: operator set version.
         options: further options of the exporter.
 
     Raises:
         ExportError: if the file cannot be written, read back or matched.
+        UsageError: if no inputs are given and none can be drawn.
     """
-    from cerewrite import exporter
+    from cerewrite import exporter, rewriter
     from cerewrite.unwrapping import unwrap
 
-    return exporter.export_onnx(
-        unwrap(model), path, as_arguments(example_inputs), opset=opset, **options
-    )
+    model = unwrap(model)
+    inputs = as_arguments(example_inputs)
+    if inputs is None:
+        inputs = rewriter.draw_inputs(model)
+    return exporter.export_onnx(model, path, inputs, opset=opset, **options)
 
 
 def as_arguments(example_inputs: Any) -> Any:

@@ -14,7 +14,7 @@ import cerewrite
 from cerewrite import artifacts, ir
 from cerewrite.clock import Clock
 from cerewrite.errors import OutputError
-from cerewrite.loader import describe_inputs
+from cerewrite.loader import InputShape, describe_inputs, parse_input_shape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,9 +59,10 @@ def save(
         model: the rewritten model, trained or not.
         plan: the plan that was applied.
         example_inputs: a tuple or dict of tensors; their shapes are kept for later exports.
+            Without any, they are the shapes that the plan was made on.
         source: spec of the original's factory, which ``model_ce.py`` will call.
         report: what to write as ``report.json`` and ``report.html``.
-        onnx: write ``model.onnx`` too; needs ``example_inputs``. A mapping gives options of
+        onnx: write ``model.onnx`` too. A mapping gives options of
             `cerewrite.exporter.export_onnx`.
         opset: its operator set version.
         overwrite: replace an earlier conversion in ``path``.
@@ -87,8 +88,7 @@ def save(
                 options = {"opset": opset, **given, "metadata": origin_of(plan, source)}
                 export = _export(draft, model, example_inputs, options)
         with clock("save"):
-            shapes = None if example_inputs is None else describe_inputs(example_inputs)
-            origin = artifacts.Origin(source, None if shapes is None else tuple(shapes))
+            origin = artifacts.Origin(source, _shapes(plan, example_inputs))
             target = Path(path).resolve()
             artifacts.write_module(draft, target, plan.model, origin, version=cerewrite.__version__)
             mapped = dataclasses.replace(plan, renamed=rewriter.renamed(model))
@@ -105,10 +105,20 @@ def origin_of(plan: ir.Plan, source: str | None) -> dict[str, str]:
 
 
 def _export(draft: Path, model: nn.Module, inputs: Any, options: Mapping[str, Any]) -> ir.Export:
-    from cerewrite import exporter
+    from cerewrite import exporter, rewriter
 
+    if inputs is None:
+        inputs = rewriter.draw_inputs(model)
     export = exporter.export_onnx(model, draft / artifacts.ONNX, inputs, **options)
     return dataclasses.replace(export, path=artifacts.ONNX)
+
+
+def _shapes(plan: ir.Plan, inputs: Any) -> tuple[InputShape, ...] | None:
+    """Shapes to draw example inputs to, the plan's without any; None where they cannot be drawn."""
+    if inputs is None:
+        return tuple(map(parse_input_shape, plan.inputs)) or None
+    found = describe_inputs(inputs)
+    return None if found is None else tuple(found)
 
 
 def _write_report(draft: Path, report: ir.Report) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cerewrite import artifacts, ir
-from cerewrite.pipeline import as_arguments
+from cerewrite.pipeline import export_onnx
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ VERSION = "1"
 def export_triton(
     model: nn.Module,
     repository: str | os.PathLike[str],
-    example_inputs: Any,
+    example_inputs: Any = None,
     *,
     name: str | None = None,
     max_batch_size: int = 32,
@@ -37,7 +37,7 @@ def export_triton(
     Args:
         model: any module.
         repository: the model repository; made if need be, its other models are left alone.
-        example_inputs: as for `cerewrite.analyze`.
+        example_inputs: as for `cerewrite.export_onnx`.
         name: the model's name; by default its class's, in lower case.
         max_batch_size: largest batch that the server may form.
         overwrite: replace an earlier export of that name.
@@ -61,7 +61,7 @@ def export_triton(
     with artifacts.staged_folder(target, overwrite=overwrite, ours=(CONFIG, VERSION)) as draft:
         (draft / VERSION).mkdir()
         file = draft / VERSION / artifacts.ONNX
-        export = exporter.export_onnx(model, file, as_arguments(example_inputs), **options)
+        export = export_onnx(model, file, example_inputs, **options)
         text = exporter.triton_config(file, name, max_batch_size=max_batch_size)
         (draft / CONFIG).write_text(text, encoding="utf-8")
     return dataclasses.replace(export, path=os.fspath(target / VERSION / artifacts.ONNX))

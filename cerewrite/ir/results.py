@@ -63,6 +63,8 @@ class Analysis:
         latency: nanoseconds per forward call as measured; 0 where nobody asked.
         scopes: for ``auto``, what was found at every scope.
         memory: bytes of training, see `cerewrite.budgets.memory`; 0 where nobody asked.
+        inputs: shapes of the example inputs, as ``--input`` takes them; empty where they cannot
+            be drawn again.
     """
 
     model: str
@@ -85,6 +87,7 @@ class Analysis:
     latency: int = 0
     scopes: tuple[ScopeFindings, ...] = ()
     memory: int = 0
+    inputs: tuple[str, ...] = ()
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -189,6 +192,7 @@ class Plan:
         renamed: old and new name of every parameter of a module that the plan swaps, "" for one
             that is gone; written when a plan is carried out, and ignored when it is read.
         scopes: how the scopes compared, if they were.
+        inputs: shapes of the analysis's example inputs, from which a later export draws its own.
     """
 
     model: str
@@ -213,6 +217,7 @@ class Plan:
     note: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
     scopes: tuple[ScopeOutcome, ...] = ()
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

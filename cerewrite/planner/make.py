@@ -141,6 +141,7 @@ def make_plan(
         init=drawn,
         exit_scale=exit_scale,
         weights=weights,
+        inputs=analysis.inputs,
     )
 
 

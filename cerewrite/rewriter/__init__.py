@@ -1,7 +1,7 @@
 """Rewriting: passes that swap submodules of the user's own module tree."""
 
 from cerewrite.rewriter.engine import PASSES, Pass, PassResult, default_passes_with, register
-from cerewrite.rewriter.record import is_rewritten
+from cerewrite.rewriter.record import draw_inputs, is_rewritten
 from cerewrite.rewriter.rewrite import Rewritten, renamed, revert, rewrite
 from cerewrite.rewriter.session import Change, Session
 
@@ -13,6 +13,7 @@ __all__ = [
     "Rewritten",
     "Session",
     "default_passes_with",
+    "draw_inputs",
     "is_rewritten",
     "register",
     "renamed",

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cerewrite.errors import RewriteError
+from cerewrite.errors import RewriteError, UsageError
+from cerewrite.loader import Inputs, make_inputs, parse_input_shape
 from cerewrite.nn import get_held
 from cerewrite.rewriter.session import set_submodule
 
@@ -25,11 +26,13 @@ class Record:
 
     Attributes:
         fingerprint: of the model before the rewriting.
+        inputs: shapes of the inputs that it was analysed on, as the plan has them.
         modules: the modules that were swapped out, by qualified name; None if not kept.
         state: values of the other parameters and buffers at that time, by qualified name.
     """
 
     fingerprint: str
+    inputs: tuple[str, ...] = ()
     modules: dict[str, nn.Module] | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
 
@@ -45,11 +48,31 @@ def get_record(model: nn.Module) -> Record | None:
     return record
 
 
+def draw_inputs(model: nn.Module) -> Inputs:
+    """Example inputs of the shapes that a rewritten model was analysed on, drawn anew.
+
+    Raises:
+        UsageError: if it knows none.
+    """
+    record = get_record(model)
+    if record is None or not record.inputs:
+        raise UsageError(
+            f"no example inputs for this {type(model).__name__}, and no shapes to draw them to",
+            advice="give example_inputs; a rewritten model knows the shapes of its analysis",
+        )
+    return make_inputs([parse_input_shape(text) for text in record.inputs])
+
+
 def attach(
-    model: nn.Module, fingerprint: str, originals: dict[str, nn.Module], *, keep: bool
+    model: nn.Module,
+    fingerprint: str,
+    originals: dict[str, nn.Module],
+    *,
+    keep: bool,
+    inputs: tuple[str, ...] = (),
 ) -> None:
     """Mark a model as rewritten; keep what `revert` needs if asked to."""
-    record = Record(fingerprint)
+    record = Record(fingerprint, inputs)
     if keep:
         record.modules = dict(originals)
         inside = tuple(f"{name}." for name in originals)

@@ -13,10 +13,7 @@ import torch
 
 import cerewrite
 from cerewrite import artifacts, ir, saving
-from cerewrite.errors import (
-    LoadError,
-    OutputError,
-)
+from cerewrite.errors import LoadError, OutputError, UsageError
 from tests.conftest import ROOT
 from tests.pipeline.builders import INPUT, Net, same, snapshot
 
@@ -105,6 +102,24 @@ def test_save_of_a_trained_model(conversion: cerewrite.Conversion, tmp_path: Pat
     assert same(snapshot(cerewrite.load(tmp_path / "out", Net())), snapshot(model))
     with pytest.raises(LoadError, match="came from Python"):
         cerewrite.load(tmp_path / "out")
+
+
+def test_a_rewritten_model_is_exported_to_the_shapes_of_its_analysis(
+    conversion: cerewrite.Conversion, folder: Path, tmp_path: Path
+) -> None:
+    assert conversion.plan.inputs == ("2,3,8,8:float32",)
+    for model in (conversion.model, cerewrite.load(folder)):
+        record = cerewrite.export_onnx(model, tmp_path / "net.onnx")
+        assert record.inputs == (("x", ("batch", 3, 8, 8)),)
+        assert all(pair.passed for pair in record.parity)
+    cerewrite.save(tmp_path / "again", conversion.model, conversion.plan, onnx=True)
+    assert '"2,3,8,8:float32"' in (tmp_path / "again" / "model_ce.py").read_text()
+
+
+def test_no_inputs_and_no_shapes_to_draw_them_to(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no example inputs for this Net"):
+        cerewrite.export_onnx(Net(), tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_load_of_no_folder(tmp_path: Path) -> None:
