@@ -24,10 +24,11 @@ from cerewrite.ir import Estimate, Layer, Op, TracedModel
 from cerewrite.oprules import LayerRule, ModuleRule, rule_for
 from cerewrite.oprules.attention import MatMul, ScaledDotProductAttention, Softmax
 from cerewrite.oprules.batch import ASSUMED, LEAST, Batch, batch_of
-from cerewrite.oprules.divide import sums_to_one
+from cerewrite.oprules.divide import Divide, sums_to_one
 from cerewrite.oprules.growth import now
 from cerewrite.oprules.layout import Passing
 from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.quotients import quotient
 from cerewrite.oprules.values import Moments, opaque, scalar
 
 ASSUMPTIONS = (
@@ -44,6 +45,8 @@ ROUGH = {
     "batch_norm": "batch norms: nu comes out within 10 % or so on dense networks, several times "
     "too high on convolutions, and ten times and more where gates stand between them, as in deep "
     "networks with squeeze-excite",
+    "vector_norm": "lengths over positions are those of positions that are alike; the channels' "
+    "mean that a response norm divides by scatters as their root mean square does",
     "attention": "attention passes its values: the same vector at every position",
 }
 """Rules whose closed form is known to be rough, and what a report says of them."""
@@ -195,6 +198,8 @@ def _signals(ops: dict[str, Op], op: Op, weights: frozenset[str]) -> list[str]:
     rule = rule_for(op)
     if isinstance(rule, MatMul):
         return [name for name in op.inputs if name not in weights] or list(op.inputs)
+    if isinstance(rule, Divide) and (form := quotient(op, ops.__getitem__)) is not None:
+        return [form.source]
     if isinstance(rule, ScaledDotProductAttention):
         return [op.inputs[2]]
     if not isinstance(rule, LayerRule | ModuleRule):

@@ -103,6 +103,31 @@ class Multiply(OpRule):
 
 
 @register
+class AddProduct(OpRule):
+    """``addcmul``: a value plus the product of two others, as scales with a shift are written."""
+
+    name = "addcmul"
+    targets = frozenset({"addcmul"})
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        product = join(op, inputs[1:], widths, "multiply")
+        return join(op, [inputs[0], Value(op, product)], widths, "add")
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        base, first, second = inputs
+        if context.is_free(op.inputs[1]):
+            product = context.rescale(second, first)
+        elif context.is_free(op.inputs[2]):
+            product = context.rescale(first, second)
+        else:
+            product = algebra.multiply(first, second)
+        factor = (op.kwargs or {}).get("value", 1)
+        return algebra.add(base, product if factor == 1 else context.scale(product, factor**2))
+
+
+@register
 class GatedLinearUnit(OpRule):
     """GLU: the first half of the channels, gated by the sigmoid of the second."""
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from typing_extensions import override
 
 from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.oprules.arithmetic import join
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.oprules.layout import bound
 from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.normed import divided
+from cerewrite.oprules.quotients import Quotient, quotient
 from cerewrite.oprules.values import Moments
 
 
@@ -19,7 +23,7 @@ class Divide(OpRule):
     """A value over constants or parameters: times the mean of ``1 / c^2``.
 
     By a value that inputs reach it has no closed form, but for attention weights over their own
-    sum (`sums_to_one`).
+    sum (`sums_to_one`) and the forms of `cerewrite.oprules.quotients`.
     """
 
     name = "divide"
@@ -31,6 +35,9 @@ class Divide(OpRule):
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        form = quotient(op, context.find)
+        if form is not None:
+            return _formed(form, inputs[0], context)
         if len(inputs) == 1:
             return inputs[0]
         by = context.constants.value(op.inputs[1])
@@ -41,6 +48,43 @@ class Divide(OpRule):
                 advice=NoClosedFormError.ADVICE,
             )
         return context.scale(inputs[0], float(by.pow(-2).mean()))
+
+
+def _formed(form: Quotient, x: Moments, context: MomentContext) -> Moments:
+    """A quotient of a known form; positions are alike, so that lengths over them are sizes."""
+    match form.kind:
+        case "average":
+            return x
+        case "direction":
+            return divided(context, x, "norm", 1 / form.count, centred=False)
+        case "sign":
+            return context.scale(context.apply(torch.sign, "sign", x), 1 / form.count)
+        case "response":
+            sizes = context.apply(torch.abs, "abs", x)
+            senses = [(part.weight, context.sampler.sense(part.unit)) for part in sizes.parts]
+            mean = sum(weight * sense.mean for weight, sense in senses)
+            square = sum(weight * sense.square for weight, sense in senses)
+            return divided(context, sizes, "norm", square / mean**2, centred=False)
+
+
+@register
+class VectorNorm(OpRule):
+    """Lengths of values: known where something is divided by them (`Divide`)."""
+
+    name = "vector_norm"
+    targets = frozenset({"linalg_vector_norm"})
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        bound(op, inputs[0], widths, "takes lengths")
+        return None
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        raise NoClosedFormError(
+            f"no closed form for a length by itself in '{op.module or op.name}'",
+            advice=NoClosedFormError.ADVICE,
+        )
 
 
 def sums_to_one(op: Op, ops: Mapping[str, Op]) -> bool:

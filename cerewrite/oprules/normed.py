@@ -25,6 +25,21 @@ def normalise(context: MomentContext, op: Op, x: Moments, *, centred: bool) -> M
         centred: whether it subtracts the mean over units.
     """
     gain = context.affine(op)[0]
+    return _shifted(context, op, divided(context, x, op.target, gain, centred=centred))
+
+
+def divided(
+    context: MomentContext, x: Moments, where: str, gain: float, *, centred: bool
+) -> Moments:
+    """A value over its own root mean square (its deviation if ``centred``), times a scale.
+
+    Args:
+        context: what it may ask.
+        x: what it reads.
+        where: the operator, for errors.
+        gain: the scale, squared.
+        centred: whether the mean over units is subtracted first.
+    """
     squares = [part.weight * context.square(part.unit) for part in x.parts]
     senses = [context.sampler.sense(part.unit) for part in x.parts]
     mean, shift = 0.0, scalar(0.0)
@@ -34,7 +49,7 @@ def normalise(context: MomentContext, op: Op, x: Moments, *, centred: bool) -> M
         shift = shift + part.weight * moved
     energy = sum(now(square) for square in squares) - mean**2
     if not 0 < energy < math.inf:
-        raise lost(energy, op.target)
+        raise lost(energy, where)
     root, slots = math.sqrt(energy), []
     total = -2 * mean * shift - mean**2
     for part, sense, square in zip(x.parts, senses, squares, strict=True):
@@ -55,7 +70,7 @@ def normalise(context: MomentContext, op: Op, x: Moments, *, centred: bool) -> M
     )
     context.norms.append(norm)
     parts = [Part(make_unit("norm", p.unit, norm=norm), p.weight) for p in x.parts]
-    return _shifted(context, op, Moments(tuple(parts)))
+    return Moments(tuple(parts))
 
 
 def normalise_batch(context: MomentContext, op: Op, x: Moments) -> Moments:
