@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 Record = dict[str, Any]
@@ -19,6 +20,8 @@ OUTCOMES = {
     "out of memory": "stopped at the memory limit",
 }
 
+LOG = {"log_variance_before", "log_variance_after"}
+
 INTRODUCTION = """\
 # Coverage
 
@@ -28,10 +31,8 @@ holds no region), objective primal at equal parameters *and* equal FLOPs, member
 conversions make them by default. Written by `make zoo`; the figures behind it are in
 [coverage.json](coverage.json).
 
-nu is the estimator's, at the gain of the weights as built (at gain he where a read-out of
-zeros lets no signal through). Membership is the largest relative error in float64 of "the
-ensemble equals its members, added"; the limit is 1e-10. A split keeps a region's signature, not
-its function.
+nu and Var[log K] are the estimator's, at the gain of the weights as built (at gain he where a
+read-out of X
 """
 
 
@@ -88,9 +89,8 @@ def _totals(models: Sequence[Record], exported: Mapping[str, Record]) -> Iterato
         yield (f"Of the {len(done)} converted models membership holds on all (worst error "
                f"{worst:.1e}) and a gradient reaches every parameter of all.")  # fmt: skip
     yield from _estimators(models)
-    ratios = sorted(r["nu_after"] / r["nu_before"] for r in done)
-    if ratios:
-        yield f"nu after over nu before, median: {ratios[len(ratios) // 2]:.2f}."
+    if done:
+        yield from _gains(done)
 
 
 def _estimators(models: Sequence[Record]) -> Iterator[str]:
@@ -104,6 +104,21 @@ def _estimators(models: Sequence[Record]) -> Iterator[str]:
         names = ", ".join(f"{r['name']} ({r['no_closed_form'].partition(' in ')[0]})"
                           for r in measured)  # fmt: skip
         yield f"Those are: {names}."
+
+
+def _gains(done: Sequence[Record]) -> Iterator[str]:
+    """What the plans made smaller, over all converted models."""
+    ratio = median(r["nu_after"] / r["nu_before"] for r in done)
+    yield f"nu after over nu before, median: {ratio:.2f}."
+    logs = [r["log_variance_after"] / r["log_variance_before"] for r in done if r.keys() >= LOG]
+    if logs:
+        smaller = sum(ratio < 1 for ratio in logs)
+        yield (f"Var[log K], which plans make small: median {median(logs):.2f}, smaller on "
+               f"{smaller} of {len(logs)}.")  # fmt: skip
+    grown = [r["nu_before"] for r in done if r["nu_after"] > r["nu_before"]]
+    if grown:
+        least = min(grown)
+        yield f"nu grows on {len(grown)}, where it was {least:.2g} or more: rare draws rule it."
 
 
 def _row(name: str, counts: Any, meaning: str) -> str:
@@ -196,9 +211,10 @@ def _models(models: Sequence[Record], exported: Mapping[str, Record]) -> Iterato
            "verification on a shared machine.")  # fmt: skip
     yield ""
     yield ("| model | px | rung | layers | scope | regions | outcome | params | FLOPs "
-           "| nu before | after | membership | gradients | ONNX | s | refusals |")  # fmt: skip
+           "| nu before | after | Var[log K] before | after "
+           "| membership | gradients | ONNX | s | refusals |")  # fmt: skip
     left, right = "| --- ", "| ---: "
-    yield f"{left}{right}{left}{right}{left}{right}{left}{right * 5}{left}{right * 2}{left}|"
+    yield f"{left}{right}{left}{right}{left}{right}{left}{right * 7}{left}{right * 2}{left}|"
     for r in models:
         codes = ", ".join(f"{code} {n}" for code, n in list(r.get("refusals", {}).items())[:4])
         parity = exported.get(r["name"], {}).get("parity")
@@ -212,7 +228,8 @@ def _models(models: Sequence[Record], exported: Mapping[str, Record]) -> Iterato
 def _figures(r: Record) -> list[str]:
     if r["outcome"] != "converted":
         nu = r.get("nu_before")
-        return ["", "", "" if nu is None else f"{nu:.3g}", "", "", ""]
+        return ["", "", "" if nu is None else f"{nu:.3g}", *[""] * 5]
     ratios = [f"{r[f'{key}_after'] / r[f'{key}_before']:.3f}" for key in ("params", "flops")]
-    return [*ratios, f"{r['nu_before']:.3g}", f"{r['nu_after']:.3g}", f"{r['membership']:.0e}",
-            "yes" if r["gradients"] else "NO"]  # fmt: skip
+    keys = ("nu_before", "nu_after", *sorted(LOG, reverse=True))
+    measures = [f"{r[key]:.3g}" if key in r else "" for key in keys]
+    return [*ratios, *measures, f"{r['membership']:.0e}", "yes" if r["gradients"] else "NO"]

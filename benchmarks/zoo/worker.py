@@ -107,7 +107,7 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
         plan = planner.make_plan(found, budget=["params", "flops"], min_width=None)
     record["min_width"] = TRUSTED
     record["split"] = len(plan.splits)
-    for key in ("params", "flops", "nu"):
+    for key in ("params", "flops", "nu", "log_variance"):
         record[f"{key}_before"] = getattr(plan.baseline, key)
         record[f"{key}_after"] = getattr(plan.planned, key)
     if not plan.splits:
