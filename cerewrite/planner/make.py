@@ -24,7 +24,7 @@ from cerewrite.ir import (
 from cerewrite.measures import DEFAULT, MEASURES, model_measures, region_measures
 from cerewrite.planner.choose import Choice, Objective, choose_designs
 from cerewrite.planner.fixing import held_designs
-from cerewrite.planner.limits import check_limits, find_room
+from cerewrite.planner.limits import Room, check_limits, find_room
 from cerewrite.planner.problem import Constraints, Problem, build_problem
 from cerewrite.planner.rules import select_regions
 from cerewrite.planner.search import COARSE
@@ -115,11 +115,7 @@ def make_plan(
             "designs cannot be held where regions share layers or one scale",
             advice="drop --fix and --keep-groups, or --uniform and the wider scope",
         )
-    if shared:
-        rounds = choose_uniform if uniform else partial(choose_designs, detail=COARSE)
-        choice = choose_shared(problems, room, objective, rounds)
-    else:
-        choice = (choose_uniform if uniform else choose_designs)(problems, room, objective)
+    choice = _choose(problems, room, objective, shared=bool(shared), uniform=uniform)
     splits, kept = _record(problems, choice, objective)
     baseline = model_measures(analysis)
     return Plan(
@@ -143,6 +139,16 @@ def make_plan(
         weights=weights,
         inputs=analysis.inputs,
     )
+
+
+def _choose(
+    problems: Sequence[Problem], room: Room, objective: Objective, *, shared: bool, uniform: bool
+) -> Choice:
+    """A design for every region: alone, in one scale, or around shared layers."""
+    if not shared:
+        return (choose_uniform if uniform else choose_designs)(problems, room, objective)
+    rounds = choose_uniform if uniform else partial(choose_designs, detail=COARSE)
+    return choose_shared(problems, room, objective, rounds)
 
 
 def planned_figures(analysis: Analysis, splits: Sequence[Split]) -> Figures:
