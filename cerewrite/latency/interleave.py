@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -61,10 +62,8 @@ def interleave(
 
 
 def _repeats(action: Action, warm: int, clock: Callable[[], float]) -> int:
-    for _ in range(warm):
-        action()
-    spent = _once(action, 1, clock)
-    return max(1, round(SHORTEST / max(spent, 1e-7)))
+    spent = min(_once(action, 1, clock) for _ in range(warm + 1))
+    return max(1, math.ceil(SHORTEST / max(spent, 1e-7)))
 
 
 def _once(action: Action, repeats: int, clock: Callable[[], float]) -> float:

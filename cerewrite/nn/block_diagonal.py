@@ -13,9 +13,10 @@ class BlockDiagonalLinear(nn.Module):
     """``members`` linear layers side by side: member j reads and writes only its own features.
 
     The features of member j are the contiguous run ``[j * n, (j + 1) * n)``, as in a grouped
-    convolution. One batched matrix product does the work, on ``[members, rows, n]`` views; the
-    weight is stored so that neither forward nor backward transposes it (DESIGN 5), and in eager
-    mode nothing else is turned or copied either (`cerewrite.nn.blockwise`).
+    convolution. One batched matrix product does the work, on ``[members, rows, n]`` views, or
+    one convolution in groups of size 1 where that is quicker; the weight is stored so that
+    neither forward nor backward transposes it (DESIGN 5), and in eager mode no activation is
+    turned or copied on the way forward either (`cerewrite.nn.blockwise`).
 
     Args:
         in_features: features read, all members together; a multiple of ``members``.

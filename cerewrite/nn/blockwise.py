@@ -12,15 +12,28 @@ from torch.overrides import has_torch_function
 PLAIN = (Tensor, Parameter)
 WIDE = (torch.float32, torch.float64)
 
+ONEDNN: bool = (
+    torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    and "AVX" in torch.backends.cpu.get_cpu_capability()
+)
+"""Whether PyTorch has oneDNN's convolutions for this processor."""
+IMAGES = 16
+"""Fewest images of which PyTorch gives a convolution of size 1 to oneDNN on one thread."""
+PIXELS = (16, 8, 4)
+"""Rows per image, quickest first."""
+NARROWEST = 32
+"""Features per member from which such convolutions are the quicker product."""
+
 
 def block_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Every member's own features times its own block.
 
-    In PyTorch eager on the CPU the batched product reads and writes ``[rows, members, n]`` in
-    place, so that a run of such layers never turns its activations; backward turns the gradient
-    of a layer's output once, which is quicker than to read it along strides. Everywhere else
-    (tracing, compilation, `torch.func`, autocast, tensor subclasses) the same product is made of
-    stock operators that everyone knows.
+    In PyTorch eager on the CPU the product reads and writes ``[rows, members, n]`` in place, so
+    that a run of such layers never turns its activations: as a convolution of size 1 in groups,
+    channels last, where oneDNN has it for the type and the sizes, and else as a batched product.
+    Backward does the same, and turns the layer's input once for the gradient of the weight.
+    Everywhere else (tracing, compilation, `torch.func`, autocast, tensor subclasses) the same
+    product is made of stock operators that everyone knows.
 
     Args:
         x: ``[..., members * n_in]``.
@@ -73,39 +86,68 @@ def eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 class _InPlace(torch.autograd.Function):
-    """Products whose outputs are strided views of ``[..., members * n_out]``."""
+    """Products that write ``[..., members * n_out]`` where it lies."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        members, _, n_out = weight.shape
-        out = x.new_empty((*x.shape[:-1], members * n_out))
-        _fill(out, _turned(x, weight.shape[:2]), weight, bias)
-        return out
+        return _product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Differentiable itself where it is asked to be."""
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad
-        # strided rows of a power of two fall on few cache lines: what is read along them is copied
-        given = _turned(gradients[0], weight.shape[::2]).contiguous()
-        back = None
-        if to_x and torch.is_grad_enabled():
-            back = block_linear(gradients[0], weight.transpose(1, 2), None)
-        elif to_x:
-            back = x.new_empty(x.shape)
-            _fill(back, given, weight.transpose(1, 2), None)
-        spread = None
+        (given,) = gradients
+        back = spread = None
+        if to_x:
+            product = block_linear if torch.is_grad_enabled() else _product
+            back = product(given, weight.transpose(1, 2), None)
         if to_weight:
-            read = _turned(x, weight.shape[:2])
-            spread = torch.bmm(given.transpose(1, 2), read).transpose(1, 2)
-        return back, spread, given.sum(1).flatten() if to_bias else None
+            # strided rows of a power of two fall on few cache lines: to sum over them, copy them
+            read = _turned(x, weight.shape[:2]).contiguous()
+            spread = torch.bmm(read.transpose(1, 2), _turned(given, weight.shape[::2]))
+        return back, spread, given.reshape(-1, given.shape[-1]).sum(0) if to_bias else None
 
 
 def _turned(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """``[..., members * n]`` as ``[members, rows, n]``; a view where the rows lie evenly."""
     return x.reshape(-1, *sizes).transpose(0, 1)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """By the quicker kernel for the type and the sizes; no view, to be changed in place at will."""
+    members, n_in, n_out = weight.shape
+    shape = (*x.shape[:-1], members * n_out)
+    pixels = _pixels(x, n_in, n_out)
+    if pixels:
+        images = x.reshape(-1, pixels, 1, members * n_in).permute(0, 3, 1, 2)
+        return _convolved(images, weight, bias).permute(0, 2, 3, 1).reshape(shape).data
+    out = x.new_empty(shape)
+    _fill(out, _turned(x, (members, n_in)), weight, bias)
+    return out
+
+
+def _pixels(x: Tensor, n_in: int, n_out: int) -> int:
+    """Rows per image if convolutions are the quicker product, else 0."""
+    if not ONEDNN or x.dtype != torch.float32 or min(n_in, n_out) < NARROWEST:
+        return 0
+    rows = x.numel() // x.shape[-1]
+    return next((p for p in PIXELS if rows % p == 0 and rows >= IMAGES * p), 0)
+
+
+def _convolved(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product as a convolution of size 1 in groups, ``[images, channels, pixels, 1]``.
+
+    Its kernel is ``[members * n_out, n_in]``, that of a transposed one ``[members * n_in, n_out]``:
+    the one that lies so in memory is taken, and no weight is copied.
+    """
+    members, n_in, n_out = weight.shape
+    if weight.is_contiguous():
+        kernel = weight.view(members * n_in, n_out, 1, 1)
+        return torch.conv_transpose2d(images, kernel, bias, groups=members)
+    kernel = weight.transpose(1, 2).reshape(members * n_out, n_in, 1, 1)
+    return torch.conv2d(images, kernel, bias, groups=members)
 
 
 def _fill(out: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:

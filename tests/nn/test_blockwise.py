@@ -16,8 +16,9 @@ SIZES = (5, 3, 4, 2)
 """Rows, members, n_in, n_out."""
 
 
-@pytest.fixture(params=["in place", "stock operators"])
+@pytest.fixture(params=["in place", "convolved", "stock operators"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(blockwise, "_pixels", lambda *_: int(request.param == "convolved"))
     if request.param == "stock operators":
         monkeypatch.setattr(blockwise, "eager", lambda *tensors: False)
     yield request.param
@@ -48,6 +49,85 @@ def test_equals_block_diag(sizes: tuple[int, int, int, int]) -> None:
         )
         for left, right in pairs:
             torch.testing.assert_close(left, right)
+
+
+@pytest.mark.skipif(not blockwise.ONEDNN, reason="PyTorch without oneDNN")
+@pytest.mark.parametrize("rows", [64, 128, 256, 500, 512])
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_onednn_convolves(rows: int, turned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, forward and backward, rows and gradients as they come, weights too."""
+    exact = operands(rows, 3, 32, 40)
+    x, weight, bias = (t.detach().float() for t in exact)
+    pull = torch.randn(rows, 120)
+    if turned:
+        x, pull = x.T.contiguous().T, pull.T.contiguous().T
+        weight = weight.transpose(1, 2).contiguous().transpose(1, 2)
+    inputs = [t.requires_grad_() for t in (x, weight, bias)]
+    calls: list[torch.Size] = []
+
+    def counted(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        calls.append(images.shape)
+        return convolved(images, weight, bias)
+
+    convolved = blockwise._convolved
+    monkeypatch.setattr(blockwise, "_convolved", counted)
+    found = blockwise.block_linear(x, weight, bias)
+    wanted = exact[0] @ torch.block_diag(*exact[1]) + exact[2]
+    gradients = torch.autograd.grad(found, inputs, pull)
+    assert [shape[0] * shape[2] for shape in calls] == [rows, rows]
+    assert found.is_contiguous() and gradients[1].is_contiguous()
+    pairs = zip(
+        (found, *gradients),
+        (wanted, *torch.autograd.grad(wanted, exact, pull.double())),
+        strict=True,
+    )
+    for left, right in pairs:
+        torch.testing.assert_close(left, right.float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_in", "n_out", "dtype", "pixels"),
+    [
+        (512, 32, 64, torch.float32, 16),
+        (256, 32, 32, torch.float32, 16),
+        (128, 32, 32, torch.float32, 8),
+        (500, 64, 32, torch.float32, 4),
+        (60, 32, 32, torch.float32, 0),
+        (502, 32, 32, torch.float32, 0),
+        (0, 32, 32, torch.float32, 0),
+        (512, 16, 64, torch.float32, 0),
+        (512, 32, 32, torch.float64, 0),
+    ],
+)
+def test_who_multiplies(
+    rows: int,
+    n_in: int,
+    n_out: int,
+    dtype: torch.dtype,
+    pixels: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = torch.empty(rows, 2 * n_in, dtype=dtype)
+    monkeypatch.setattr(blockwise, "ONEDNN", True)
+    assert blockwise._pixels(x, n_in, n_out) == pixels
+    monkeypatch.setattr(blockwise, "ONEDNN", False)
+    assert blockwise._pixels(x, n_in, n_out) == 0
+
+
+@pytest.mark.usefixtures("way")
+def test_the_output_may_be_changed_in_place() -> None:
+    x, weight, bias = operands(*SIZES)
+    found = blockwise.block_linear(x, weight, bias)
+    found[:, 0] = 2
+    wanted = (x @ torch.block_diag(*weight) + bias).index_fill(1, torch.tensor(0), 2)
+    inputs = (x, weight, bias)
+    pairs = zip(
+        torch.autograd.grad(found.square_().sum(), inputs),
+        torch.autograd.grad(wanted.square().sum(), inputs),
+        strict=True,
+    )
+    for left, right in pairs:
+        torch.testing.assert_close(left, right)
 
 
 @pytest.mark.usefixtures("way")
