@@ -132,7 +132,7 @@ def _functions(target: str) -> Iterator[Callable[..., Any]]:
     """Functions of an operator's name, ATen's first."""
     if target == "getitem":
         yield operator.getitem
-    for owner in (torch.ops.aten, Tensor, torch, functional):
+    for owner in (torch.ops.aten, Tensor, torch, functional, operator):
         function = getattr(owner, target, None)
         if callable(function):
             yield function

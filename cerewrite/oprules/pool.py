@@ -112,11 +112,45 @@ class Sum(Mean):
         reduced = _reduced(op, len(whole)) if whole else set()
         if count := _branches(op, reduced, context):
             return branch_sum(inputs[0], count)
-        channels = len(whole) - 1 if len(whole) <= 3 else 1
-        if not reduced or reduced & {0, channels} or len(whole) > 4:
+        if not _are_positions(reduced, len(whole)):
             raise NoClosedFormError(
                 f"no closed form for a 'sum' over other axes than positions in "
                 f"'{op.module or op.name}'",
                 advice=NoClosedFormError.ADVICE,
             )
         return context.scale(inputs[0], float(prod(whole[axis] for axis in reduced)) ** 2)
+
+
+@register
+class Extreme(OpRule):
+    """The largest or smallest of several positions, with where it is: of positions alike, any.
+
+    Over other axes, and of two tensors, it has no closed form.
+    """
+
+    name = "extreme"
+    targets = frozenset({"max", "min"})
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        for value in inputs:
+            bound(op, value, widths, "picks values by their size")
+        return None
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        whole = context.operand(op).shape
+        reduced = _reduced(op, len(whole)) if whole and len(inputs) == 1 else set()
+        if not _are_positions(reduced, len(whole)) or _branches(op, reduced, context):
+            raise NoClosedFormError(
+                f"no closed form for a '{op.target}' over other axes than positions in "
+                f"'{op.module or op.name}'",
+                advice=NoClosedFormError.ADVICE,
+            )
+        return inputs[0]
+
+
+def _are_positions(axes: set[int], rank: int) -> bool:
+    """Whether some axes are neither examples nor channels, in their usual places."""
+    channels = rank - 1 if rank <= 3 else 1
+    return bool(axes) and not axes & {0, channels} and rank <= 4

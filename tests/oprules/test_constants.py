@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import pytest
@@ -25,6 +26,7 @@ def grid() -> Tensor:
     [
         grid,
         lambda: ~torch.zeros(8, dtype=torch.bool) * 2.0,
+        lambda: operator.invert(torch.zeros(8, dtype=torch.bool)).float(),
         lambda: torch.linspace(0, 1, 8).cumsum(0),
         lambda: torch.as_tensor([1.0, 2.0]).tile(4),
         lambda: torch.eye(8)[3].repeat_interleave(1),

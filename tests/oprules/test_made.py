@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import AnalysisError, NoClosedFormError
 from cerewrite.estimators.analytic import propagate
 from cerewrite.oprules.moments import MomentContext
 from cerewrite.tracer import trace
@@ -43,6 +43,17 @@ def test_a_sum_over_positions_is_their_number_times_the_mean() -> None:
     assert kernel(mean) == pytest.approx(2.0)
     assert kernel(lambda x: x.sum((2, 3))) == pytest.approx(2.0 * 16**2)
     assert kernel(lambda x: x.sum(3).mean(2)) == pytest.approx(2.0 * 4**2)
+
+
+def test_an_extreme_of_positions_is_any_of_them() -> None:
+    def tokens(x: Tensor) -> Tensor:
+        return x.flatten(2).transpose(1, 2)
+
+    assert kernel(lambda x: tokens(x).max(1)[0]) == pytest.approx(2.0)
+    assert kernel(lambda x: tokens(x).min(dim=1, keepdim=True)[0].mean(1)) == pytest.approx(2.0)
+    for refused in (lambda x: x.max(1)[0], lambda x: torch.max(x, x.flip(2)).mean(1)):
+        with pytest.raises(NoClosedFormError, match="other axes than positions"):
+            kernel(refused, last=False)
 
 
 def test_a_sum_over_channels_has_no_closed_form() -> None:
