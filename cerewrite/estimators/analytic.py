@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -69,12 +68,8 @@ class Analytic(Estimator):
                 first output.
         """
         require_first_output(assumption.readout, traced)
-
-        def context(**rest: Any) -> MomentContext:
-            standard = assumption.parametrization == "standard"
-            return MomentContext(model, traced, standard=standard, gain=assumption.gain, **rest)
-
-        first = context()
+        standard = assumption.parametrization == "standard"
+        first = MomentContext(model, traced, standard=standard, gain=assumption.gain)
         with torch.enable_grad():
             noise = influences(propagate(traced, first), first)
         layers = tuple(
@@ -83,23 +78,18 @@ class Analytic(Estimator):
         total = sum(layer.kappa for layer in layers)
         return Corrections(
             layers=layers,
-            nu=_scattered(traced, context, first, noise) if total <= SCATTERED else None,
+            nu=_scattered(traced, first, noise) if total <= SCATTERED else None,
             assumptions=(*ASSUMPTIONS, *_rough(traced), *_beyond(total)),
         )
 
 
-def _scattered(
-    traced: TracedModel,
-    context: Callable[..., MomentContext],
-    first: MomentContext,
-    noise: Noise,
-) -> Estimate | None:
+def _scattered(traced: TracedModel, first: MomentContext, noise: Noise) -> Estimate | None:
     """Nu by drawing every average over units and propagating; None where nothing scatters."""
-    if not noise.scatter.any():
+    if not any(scatter.any() for _, scatter in noise.scatter):
         return None
     draws = Draws(noise, first.shifts)
     with torch.no_grad():
-        kernel = propagate(traced, context(sampler=first.sampler.again(), noise=draws))
+        kernel = propagate(traced, first.again(draws))
     value = draws.relative_variance(kernel[1:].numpy() / float(kernel[0]))
     return Estimate(value, None, 0, Analytic.name, Analytic.reference)
 
@@ -127,23 +117,18 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     Raises:
         AnalysisError: if an operator on the way has no rule, or the kernel is zero or infinite.
     """
-    ops = {op.name: op for op in traced.ops}
     output = next(op for op in traced.ops if op.target == "output")
     if not output.inputs:
         raise AnalysisError("the model returns no tensor", advice="analyse a part that does")
-    weights = _attention_weights(traced)
-    needed = _ancestors(ops, output.inputs[0], weights, context)
-    context.batched.update(_towards_batch_norms(traced))
+    if not context.route:
+        context.route = _route(traced, output.inputs[0], context)
     values: dict[str, Moments] = {}
-    for op in traced.ops:
-        if op.name not in needed:
-            continue
+    for op, signals in context.route:
         known = context.known(op)
         if known is not None:
             values[op.name] = known
         else:
-            inputs = [values[name] for name in _signals(ops, op, weights)]
-            values[op.name] = _step(op, inputs, context)
+            values[op.name] = _step(op, [values[name] for name in signals], context)
     kernel = context.output(values[output.inputs[0]])
     nominal = now(kernel)
     if not kernel.requires_grad and not nominal > 0:
@@ -157,6 +142,17 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
             advice="the signal dies or explodes at this initialisation: try --gain he",
         )
     return kernel
+
+
+def _route(
+    traced: TracedModel, end: str, context: MomentContext
+) -> tuple[tuple[Op, tuple[str, ...]], ...]:
+    """What a value is made of, in execution order: operators, and what each of them reads."""
+    ops = {op.name: op for op in traced.ops}
+    weights = _attention_weights(traced)
+    needed = _ancestors(ops, end, weights, context)
+    context.batched.update(_towards_batch_norms(traced))
+    return tuple((op, tuple(_signals(ops, op, weights))) for op in traced.ops if op.name in needed)
 
 
 def _attention_weights(traced: TracedModel) -> frozenset[str]:

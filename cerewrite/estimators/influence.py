@@ -29,8 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cerewrite.oprules.batch import scatter
-from cerewrite.oprules.growth import now
+from cerewrite.estimators.signals import backward, unit_mean
 from cerewrite.oprules.integrals import Sampler, Space
 from cerewrite.oprules.moments import MomentContext, Read
 from cerewrite.oprules.units import Array, Leaf, Norm, Unit, steady
@@ -66,12 +65,13 @@ class Noise:
 
     Attributes:
         shares: d log K / d noise, per slot.
-        scatter: covariance of the noises, ``[slots, slots]``.
+        scatter: covariances of the noises, as slots and ``[slots, slots]``; one for each class, as
+            the noises of different classes are independent.
         layers: influences by layer; several for a layer whose units are of several kinds.
     """
 
     shares: Array
-    scatter: Array
+    scatter: list[tuple[Ids, Array]]
     layers: dict[str, list[Influence]]
 
 
@@ -126,7 +126,7 @@ def influences(kernel: Tensor, context: MomentContext) -> Noise:
     if context.slots and kernel.requires_grad:
         slopes = torch.autograd.grad(kernel.log().sum(), context.slots, allow_unused=True)
         shares = np.array([0.0 if slope is None else float(slope) for slope in slopes])
-    noise = Noise(shares, np.zeros((len(shares), len(shares))), {})
+    noise = Noise(shares, [], {})
     for members in _classes(context.reads, context.norms):
         _add_class(members, context.sampler, noise)
     return noise
@@ -164,7 +164,7 @@ def _add_class(members: _Class, sampler: Sampler, noise: Noise) -> None:
         if not leaf.layer:
             main = _main(rows, leaf, space)
             scatter -= main @ main.T
-    noise.scatter[np.ix_(found.slots, found.slots)] += scatter / members.units
+    noise.scatter.append((found.slots, scatter / members.units))
     shares = noise.shares[found.slots]
     total = max(float(shares @ scatter @ shares), 0.0)
     leaves = [leaf for leaf in members.owned if leaf in space.noise]
@@ -209,19 +209,19 @@ def _features(members: _Class, sampler: Sampler, space: Space, shares: Array) ->
             varying, _ = sampler.values(steady(read.unit), space)
             own = (varying - space.weights @ varying) ** 2
             slots.append(read.common)
-            rows.append(_unit_mean(square - own, space))
+            rows.append(unit_mean(square - own, space))
             square = own
         slots.append(read.forward)
-        rows.append(_unit_mean(square, space))
+        rows.append(unit_mean(square, space))
     normed = len(rows)
     for unit, norm, energy, shift in members.norms:
         value = (sampler.values(unit, space)[0] - norm.mean) / norm.deviation
         slots += [energy] if shift < 0 else [energy, shift]
-        rows += [_unit_mean(value**2, space), value][: 1 if shift < 0 else 2]
+        rows += [unit_mean(value**2, space), value][: 1 if shift < 0 else 2]
     back = len(rows)
-    means, crosses, extra, downs = _backward(members, tangents, space, shares)
+    means, extra, downs = backward(members.reads, members.owned, tangents, space, shares)
     slots += [read.signal for read in members.reads] + [read.cross for read in members.reads]
-    rows += [*means, *crosses]
+    rows += [*means, *[np.zeros(len(space.weights))] * len(means)]
     return _Features(
         np.array(slots),
         np.array(rows),
@@ -231,51 +231,6 @@ def _features(members: _Class, sampler: Sampler, space: Space, shares: Array) ->
         list(range(back, len(rows))),
         downs,
     )
-
-
-def _unit_mean(row: Array, space: Space) -> Array:
-    mean = float(space.weights @ row)
-    return row / mean if mean else row
-
-
-def _backward(
-    members: _Class, tangents: list[dict[Leaf, Array | float]], space: Space, shares: Array
-) -> tuple[list[Array], list[Array], Array, dict[Leaf, float]]:
-    """Backward energies per reader: relative means given the leaves, variances by the signals.
-
-    With ``H_jj' = sum_k T_k d_jk d_j'k`` the energy is ``sum_jj' r_j r_j' H_jj'``. Its diagonal
-    belongs to the readers' own signals; the products of reader j's signal with those of later
-    ones to the kernels of all leaves from reader j on.
-    """
-    owned = members.owned
-    kernels = np.array([max(now(leaf.rate), 0.0) for leaf in owned])
-    signals = np.array([shares[r.signal] / (r.kernel or 1.0) for r in members.reads])
-    by = np.zeros((len(tangents), len(owned), len(space.weights)))
-    for j, slopes in enumerate(tangents):
-        for k, leaf in enumerate(owned):
-            if leaf in slopes:
-                by[j, k] = slopes[leaf]
-    energies = (by**2 @ space.weights) * signals[:, None] * kernels
-    downs = dict(zip(owned, energies.sum(0).tolist(), strict=True))
-    pairs = np.einsum("ikp,jkp->ijp", by * kernels[:, None], by)
-    means = [_unit_mean(pairs[j, j], space) for j in range(len(tangents))]
-    squares = (pairs**2 @ space.weights) * np.outer(signals, signals)
-    own = energies.sum(1)
-    crossed = np.array([shares[read.cross] for read in members.reads])
-    normed = _scattered(members, by**2 * kernels[:, None], space)
-    spread = 2 * np.diag(squares) + 3 * signals**2 * normed
-    diagonal = spread / np.where(own != 0, own, 1.0) ** 2
-    later = 4 * np.triu(squares, 1).sum(1) / np.where(crossed != 0, crossed, 1.0) ** 2
-    zero = np.zeros(len(space.weights))
-    return means, [zero] * len(tangents), np.concatenate([diagonal, later]), downs
-
-
-def _scattered(members: _Class, energies: Array, space: Space) -> Array:
-    """What batch norms' deviations, one per unit and leaf, scatter of each reader's energy."""
-    places = [[read.unit.places.get(leaf, math.inf) for leaf in members.owned]
-              for read in members.reads]  # fmt: skip
-    total: Array = (energies**2 @ space.weights * scatter(np.array(places))).sum(1)
-    return total
 
 
 def _main(rows: Array, leaf: Leaf, space: Space) -> Array:

@@ -16,10 +16,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cerewrite.errors import AnalysisError
-from cerewrite.estimators.influence import Noise
+from cerewrite.estimators.influence import Ids, Noise
 from cerewrite.oprules.points import normal_points
 from cerewrite.oprules.units import Array
 
@@ -43,29 +44,32 @@ class Draws:
     def __init__(self, noise: Noise, shifts: Sequence[bool]) -> None:
         shift = np.array(shifts, dtype=bool)
         factor = ~shift
-        both = factor[:, None] & factor[None, :]
-        variance = np.where(both, np.log1p(np.maximum(noise.scatter, -0.99)), noise.scatter)
-        live = np.flatnonzero(np.diag(variance) > 0)
-        values, vectors = np.linalg.eigh(variance[np.ix_(live, live)])
-        root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-        along = root.T @ noise.shares[live]
-        root = root @ _reflection(along)
+        roots = _roots(noise, factor)
+        live = np.sort(np.concatenate([slots for slots, _ in roots]))
+        places = [np.searchsorted(live, slots) for slots, _ in roots]
+        shares, along, half = noise.shares[live], np.empty(len(live)), np.empty(len(live))
+        for at, (_, root) in zip(places, roots, strict=True):
+            along[at] = root @ shares[at]
+            half[at] = (root**2).sum(1) / 2
         points = _points(len(live)).copy()
         tilt = _TILT * min(float(np.linalg.norm(along)), _LARGEST**0.5)
         points[:1] += tilt
         self._weights = np.exp(tilt**2 / 2 - tilt * points[0]) / points.shape[1]
-        logs = root @ points
-        half = np.where(factor[live], (root**2).sum(1) / 2, 0.0)[:, None]
-        draws = np.where(factor[live, None], np.expm1(logs - half), logs)
-        self._linear = noise.shares[live] @ logs
+        _reflect(points, along)
+        draws = np.zeros((len(live), 1 + points.shape[1]))
+        for at, (_, root) in zip(places, roots, strict=True):
+            draws[at, 1:] = root @ points[at]
+        self._linear = shares @ draws[:, 1:]
         self._total = float(along @ along)
-        none = torch.zeros(1, dtype=torch.float64)
-        noisy = torch.from_numpy(np.pad(draws, ((0, 0), (1, 0))))
-        found = dict(zip(live.tolist(), noisy, strict=True))
-        self._draws = iter([found.get(slot, none) for slot in range(len(shift))])
+        factors = np.flatnonzero(factor[live])
+        draws[factors] = np.exp(draws[factors] - half[factors, None])
+        draws[factors, 0] = 1.0
+        none = [torch.full((1,), float(not at), dtype=torch.float64) for at in shifts]
+        found = dict(zip(live.tolist(), torch.from_numpy(draws), strict=True))
+        self._draws = iter([found.get(slot, flat) for slot, flat in enumerate(none)])
 
     def __call__(self, shift: bool) -> Tensor:
-        """The next slot's noise: nominal (zero), then all draws."""
+        """The next slot's noise: nominal, then all draws."""
         noise: Tensor = next(self._draws)
         return noise
 
@@ -88,15 +92,28 @@ class Draws:
         return max(square / mean**2 - 1.0, 0.0)
 
 
-def _reflection(along: Array) -> Array:
-    """An orthogonal matrix whose first column points along a vector."""
+def _roots(noise: Noise, factor: NDArray[np.bool_]) -> list[tuple[Ids, Array]]:
+    """Symmetric roots of the covariances of all draws that scatter, class by class."""
+    found = []
+    for slots, scatter in noise.scatter:
+        both = factor[slots, None] & factor[None, slots]
+        variance = np.where(both, np.log1p(np.maximum(scatter, -0.99)), scatter)
+        live = np.flatnonzero(np.diag(variance) > 0)
+        values, vectors = np.linalg.eigh(variance[np.ix_(live, live)])
+        root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+        found.append((slots[live], root))
+    return found
+
+
+def _reflect(points: Array, along: Array) -> None:
+    """Turn points, in place, so that their first axis points along a vector."""
     size = float(np.linalg.norm(along))
     axis = np.zeros_like(along)
     axis[:1] = 1.0
     normal = axis - along / size if size else np.zeros_like(along)
     length = float(normal @ normal)
-    flip = np.eye(len(along))
-    return flip - 2 * np.outer(normal, normal) / length if length > 1e-24 else flip
+    if length > 1e-24:
+        points -= np.outer(2 / length * normal, normal @ points)
 
 
 @lru_cache(maxsize=4)

@@ -39,7 +39,7 @@ def evaluate(function: Callable[[Any], Any] | None, z: Array) -> tuple[Array, Ar
         point = torch.from_numpy(z).requires_grad_()
         value = function(point.clone())
         if value.requires_grad:
-            (slope,) = torch.autograd.grad(value.sum(), point)
+            (slope,) = torch.autograd.grad(value, point, torch.ones_like(value))
         else:
             slope = torch.zeros_like(point)
     return value.detach().numpy(), slope.numpy()

@@ -88,14 +88,22 @@ def batch_of(op: Op, shape: tuple[int, ...]) -> Batch:
 
 def on_sphere(x: Array, places: float) -> Array:
     """Standard normal numbers drawn in until their fourth moment is a sphere's; E[y^2] = 1."""
-    found: Array = _scale(places) * x / np.sqrt(1.0 + x * x / (2.0 * places))
+    radius = x * x
+    radius /= 2.0 * places
+    radius += 1.0
+    found: Array = _scale(places) * x
+    found /= np.sqrt(radius, out=radius)
     return found
 
 
 def steepness(y: Array, places: float) -> Array:
     """Norm of y's slopes by all values of its channel, in units of the deviation."""
-    kept = np.maximum(1.0 - (1.0 + y * y) / places, 0.0)
-    return np.sqrt(kept * (places / (places - 3.0)))
+    kept: Array = y * y
+    kept += 1.0
+    kept /= places
+    np.maximum(np.subtract(1.0, kept, out=kept), 0.0, out=kept)
+    kept *= places / (places - 3.0)
+    return np.sqrt(kept, out=kept)
 
 
 def own_share(places: float) -> float:

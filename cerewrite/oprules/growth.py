@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from cerewrite.oprules.integrals import Sense
-from cerewrite.oprules.units import Array, Unit
+from cerewrite.oprules.units import Array, Leaf, Unit
 
 _LEAST = 1e-6
+_ONE = np.ones((1, 1))
 
 
 def grow(base: Array, rates: Array, bend: Array, change: Tensor, unit: Unit) -> Tensor:
@@ -35,10 +36,12 @@ def grow(base: Array, rates: Array, bend: Array, change: Tensor, unit: Unit) -> 
     safe = np.where(base > 0, base, 1.0)
     powers = np.where(base > 0, rates / safe, 0.0).T
     if not (np.abs(powers) > 1e-12).any():
-        return torch.from_numpy(base)[:, None].expand(-1, change.shape[1])
+        return torch.from_numpy(base[:, None]).expand(-1, change.shape[1])
     leaves = len(unit.leaves)
-    start = torch.from_numpy(base)[:, None]
-    result = start * _homogeneous(powers[:, :leaves], bend, change[:leaves])
+    start = torch.from_numpy(base[:, None])
+    result = start * _homogeneous(
+        powers[:, :leaves], bend, change[:leaves] if unit.norms else change
+    )
     if unit.norms:
         relative = torch.from_numpy(powers.copy())
         energies = (1 + change[leaves::2]).clamp_min(_LEAST).log()
@@ -55,13 +58,13 @@ def grown(sense: Sense, change: Tensor, unit: Unit) -> Tensor:
     return grow(base, rates, np.append(sense.bend_square, sense.bend_slopes), change, unit)
 
 
-def mean_grown(sense: Sense, change: Tensor) -> Tensor:
-    """E[x] likewise, ``[draws]``: by powers where they are at most 1, else to first order."""
+def mean_moved(sense: Sense, change: Tensor) -> Tensor:
+    """The change of E[x], ``[draws]``: by powers where they are at most 1, else to first order."""
     powers = sense.by_mean / (sense.mean or 1.0)
     if change.shape[1] > 1 and sense.mean and float(np.abs(powers).max(initial=0.0)) <= 1.0:
         factors = (1 + change).clamp_min(_LEAST).log()
-        return sense.mean * (torch.from_numpy(powers) @ factors).exp()
-    return sense.mean + torch.from_numpy(sense.by_mean) @ change
+        return sense.mean * (torch.from_numpy(powers) @ factors).expm1()
+    return torch.from_numpy(sense.by_mean) @ change
 
 
 def overlap_of(unit: Unit, sense: Sense) -> float:
@@ -75,7 +78,7 @@ def _homogeneous(powers: Array, bend: Array, moves: Tensor) -> Tensor:
     alike = ((powers >= -1e-6).all(1) | (powers <= 1e-6).all(1)) & (np.abs(degree) > 1e-9)
     flat = (np.abs(powers) <= 1e-12).all(1)
     even = np.where(alike, degree, 1.0)[:, None]
-    linear = torch.from_numpy(powers / even) @ moves + 1
+    linear = torch.addmm(torch.from_numpy(_ONE), torch.from_numpy(powers / even), moves)
     if (flat | (alike & (np.abs(degree - 1) < 1e-9) & (np.abs(bend) < 1e-9))).all():
         return linear
     mixed = None
@@ -85,17 +88,25 @@ def _homogeneous(powers: Array, bend: Array, moves: Tensor) -> Tensor:
         if not alike.any():
             return mixed
     steps = linear.clamp_min(_LEAST).log()
-    curve = torch.from_numpy(bend)[:, None] / 2 * steps**2
-    factor = (torch.from_numpy(even) * steps + curve).exp()
+    curve = torch.from_numpy(bend[:, None] / 2)
+    factor = (torch.addcmul(torch.from_numpy(even), curve, steps) * steps).exp()
     return factor if mixed is None else factor.where(torch.from_numpy(alike)[:, None], mixed)
 
 
-def changes(unit: Unit) -> Tensor:
-    """Relative changes of the parameters behind a unit, ``[parameters, draws]``."""
-    found = []
-    for leaf in unit.leaves:
-        nominal = now(leaf.q)
-        found.append(leaf.q / nominal - 1 if nominal > 0 else torch.zeros_like(leaf.q))
+def change(leaf: Leaf) -> Tensor:
+    """The relative change of a leaf's mean square."""
+    nominal = now(leaf.q)
+    return leaf.q / nominal - 1 if nominal > 0 else torch.zeros_like(leaf.q)
+
+
+def changes(unit: Unit, moved: Sequence[Tensor]) -> Tensor:
+    """Relative changes of the parameters behind a unit, ``[parameters, draws]``.
+
+    Args:
+        unit: the unit.
+        moved: those of its leaves.
+    """
+    found = list(moved)
     for norm in unit.norms:
         found += [norm.energy, norm.shift]
     return stacked(found)
@@ -103,10 +114,12 @@ def changes(unit: Unit) -> Tensor:
 
 def stacked(values: Sequence[Tensor]) -> Tensor:
     """Vectors of one element or of one per draw, as rows."""
+    if len(values) == 1:
+        return values[0][None]
     draws = max(len(value) for value in values)
-    return torch.stack([value.expand(draws) for value in values])
+    return torch.stack([v if len(v) == draws else v.expand(draws) for v in values])
 
 
 def now(value: Tensor) -> float:
     """The nominal number behind a differentiable one: without noise, in front of all draws."""
-    return float(value.detach().flatten()[0])
+    return float(value.item() if value.numel() == 1 else value.detach().flatten()[0].item())

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cerewrite.oprules.activation import evaluate, gaussian_grid
+from cerewrite.oprules.averages import averages, bend, densities, on_grid
 from cerewrite.oprules.batch import on_sphere, steepness
 from cerewrite.oprules.points import cloud, plane
 from cerewrite.oprules.units import Array, Leaf, Norm, Tangent, Unit
@@ -75,6 +76,8 @@ class Sampler:
         self._columns: dict[Leaf, int] = {}
         self._memo: dict[Any, tuple[Array, dict[Leaf, Tangent]]] = {}
         self._senses: dict[Any, Sense] = {}
+        self._known: dict[Unit, Sense] = {}
+        self._twins: dict[Any, tuple[Unit, Any]] = {}
         self._asked: list[Sense] = []
 
     def again(self) -> Sampler:
@@ -116,6 +119,8 @@ class Sampler:
             if key in self._memo:
                 stack.pop()
                 continue
+            if moved is None and len(space.noise) == 1 and self._alike(node, space):
+                continue
             missing = [u for u in node.inputs if _memo_key(u, space, moved) not in self._memo]
             if missing:
                 stack += missing
@@ -125,19 +130,42 @@ class Sampler:
             stack.pop()
         return self._memo[_memo_key(unit, space, moved)]
 
+    def _alike(self, unit: Unit, space: Space) -> bool:
+        """Whether a unit's values on a line are those of one that has been asked for; kept then."""
+        twin, line = self._twins.setdefault(_signature(unit, unit), (unit, space.name))
+        if twin is unit or (twin, line) not in self._memo:
+            return False
+        value, slopes = self._memo[twin, line]
+        named = dict(zip(twin.leaves, unit.leaves, strict=True))
+        self._memo[unit, space.name] = value, {named[leaf]: by for leaf, by in slopes.items()}
+        return True
+
     def sense(self, unit: Unit) -> Sense:
         """Expectations over a unit and their derivatives."""
-        single = sum(leaf.deviation > 0 for leaf in unit.leaves) <= 2
-        key = _signature(unit, unit) if single else unit
-        if key not in self._senses:
-            self._senses[key] = self._sense(unit)
-        self._asked.append(self._senses[key])
+        if unit not in self._known:
+            single = sum(leaf.deviation > 0 for leaf in unit.leaves) <= 2
+            key = _signature(unit, unit) if single else unit
+            if key not in self._senses:
+                self._senses[key] = self._sense(unit)
+            self._known[unit] = self._senses[key]
+        self._asked.append(self._known[unit])
         return self._asked[-1]
 
     def _sense(self, unit: Unit) -> Sense:
         space = self.space(unit.leaves)
-        base = self._expect(unit, space, None)
-        moves = [self._by_leaf(unit, space, leaf) for leaf in unit.leaves]
+        values = self.values(unit, space)
+        noisy = [leaf for leaf in unit.leaves if leaf in space.noise]
+        noise = np.zeros((len(noisy), len(space.weights)))
+        for row, leaf in enumerate(noisy):
+            noise[row] = space.noise[leaf]
+        over = on_grid(len(noisy)) if len(noisy) <= 2 else densities(space.weights, noise)
+        found = iter(averages(*values, unit.leaves, over))
+        base = next(found)
+        moves = [
+            next(found) if leaf in space.noise else np.zeros_like(base) for leaf in unit.leaves
+        ]
+        bends = not unit.norms and 1 <= len(noisy) <= 2
+        bent = bend(base, *found) if bends else np.zeros_like(base)
         for norm in unit.norms:
             for scale, shift in ((_STEP_SCALE, 0.0), (0.0, _STEP_SHIFT)):
                 low, high = (
@@ -146,10 +174,8 @@ class Sampler:
                 )
                 moves.append((high - low) / (2 * (scale + shift)))
         rates = np.array(moves).reshape(len(moves), -1)
-        bend = self._bend(unit, space, base)
-        weighed = space.weights * self.values(unit, space)[0]
-        none = np.zeros_like(weighed)
-        first = np.array([weighed @ space.noise.get(leaf, none) for leaf in unit.leaves])
+        projected = dict(zip(noisy, noise @ (space.weights * values[0]), strict=True))
+        first = np.array([projected.get(leaf, 0.0) for leaf in unit.leaves])
         return Sense(
             base[0],
             base[1],
@@ -158,33 +184,16 @@ class Sampler:
             rates[:, 0],
             rates[:, 1],
             rates[:, 2:],
-            bend[0],
-            bend[2:],
+            bent[0],
+            bent[2:],
         )
-
-    def _bend(self, unit: Unit, space: Space, base: Array) -> Array:
-        """Second logarithmic derivatives by the scale of all leaves; by the density again."""
-        if unit.norms or not 1 <= len(space.noise) <= 2:
-            return np.zeros_like(base)
-        squares = sum(noise**2 for noise in space.noise.values())
-        score = (squares - len(space.noise)) / 2
-        values = self.values(unit, space)
-        first = _averages(*values, unit.leaves, space.weights * score)
-        second = _averages(*values, unit.leaves, space.weights * (score**2 - squares / 2))
-        safe = np.where(base != 0, base, 1.0)
-        bend: Array = np.where(base != 0, second / safe - (first / safe) ** 2, 0.0)
-        return bend
 
     def _expect(self, unit: Unit, space: Space, moved: tuple[Norm, float, float] | None) -> Array:
         """E[y^2], E[y], then E[slope^2] per leaf."""
-        return _averages(*self.values(unit, space, moved), unit.leaves, space.weights)
-
-    def _by_leaf(self, unit: Unit, space: Space, leaf: Leaf) -> Array:
-        """Derivatives by the leaf's relative variance: the density moves, not the function."""
-        if leaf not in space.noise:
-            return np.zeros(2 + len(unit.leaves))
-        score = space.weights * (space.noise[leaf] ** 2 - 1) / 2
-        return _averages(*self.values(unit, space), unit.leaves, score)
+        found: Array = averages(*self.values(unit, space, moved), unit.leaves, space.weights[None])[
+            0
+        ]
+        return found
 
 
 class _Memory(Sampler):
@@ -194,22 +203,6 @@ class _Memory(Sampler):
 
     def sense(self, unit: Unit) -> Sense:
         return next(self._answers)
-
-
-def _averages(
-    value: Array, tangents: dict[Leaf, Tangent], leaves: tuple[Leaf, ...], weights: Array
-) -> Array:
-    done: dict[int, float] = {}
-    found = [float(weights @ value**2), float(weights @ value)]
-    for leaf in leaves:
-        tangent = tangents.get(leaf, 0.0)
-        if id(tangent) not in done:
-            if isinstance(tangent, np.ndarray):
-                done[id(tangent)] = float(weights @ tangent**2)
-            else:
-                done[id(tangent)] = float(weights.sum()) * tangent**2
-        found.append(done[id(tangent)])
-    return np.array(found)
 
 
 def _memo_key(unit: Unit, space: Space, moved: tuple[Norm, float, float] | None) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ from cerewrite.errors import AnalysisError
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules import values as algebra
 from cerewrite.oprules.batch import Batch, own_share
-from cerewrite.oprules.growth import changes, grown, mean_grown, now, overlap_of, stacked
+from cerewrite.oprules.growth import change, changes, grown, mean_moved, now, overlap_of, stacked
 from cerewrite.oprules.integrals import Sampler
 from cerewrite.oprules.points import points_for
 from cerewrite.oprules.units import Leaf, Norm, Unit, make_unit, steady
@@ -26,7 +28,7 @@ _SLIGHT = 1e-4
 units of many leaves."""
 
 Noise = Callable[[bool], Tensor]
-"""Makes the next slot of noise: a relative change of an energy, or (True) a shift of a mean."""
+"""Makes the next slot of noise: a factor on an energy, or (True) a shift of a mean."""
 
 VIEWS = frozenset(
     {"view", "reshape", "unsqueeze", "squeeze", "_unsafe_view", "contiguous", "alias", "detach"}
@@ -67,13 +69,14 @@ class MomentContext(Weights):
         standard: standard instead of NTK parametrisation.
         gain: the ``fan_in * Var[W]`` to assume for every layer, biases zero; None for as built.
         sampler: integrals over units, where they have been taken before.
-        noise: makes the noise of each slot; None for zeros that ask for a gradient.
+        noise: makes the noise of each slot; None for none, but its derivative.
 
     Attributes:
         layers: sampled layers by the name of their operator.
         sampler: integrals over units.
         slots: the noise of every average over units, in execution order.
         shifts: which of them are shifts of a mean instead of factors of an energy.
+        route: the operators that are asked, and what each of them reads; empty before it is known.
         reads, norms: what layers read, and the norms that divide by an example's own energy.
         batched: layers (by operator) whose output a batch norm reads, and whether nothing else
             does.
@@ -91,7 +94,20 @@ class MomentContext(Weights):
     ) -> None:
         super().__init__(model, traced, standard=standard, gain=gain)
         self.layers = Layers({layer.node: layer for layer in traced.layers})
-        self.sampler = sampler or Sampler(points_for(len(traced.layers)))
+        self._ops = {op.name: op for op in traced.ops}
+        self.batched: dict[str, Batch | None] = {}
+        self.route: tuple[tuple[Op, tuple[str, ...]], ...] = ()
+        self._start(sampler or Sampler(points_for(len(traced.layers))), noise or _zero)
+
+    def again(self, noise: Noise) -> MomentContext:
+        """The same questions in the same order, under other noise: integrals are not taken anew."""
+        other = copy(self)
+        other._start(self.sampler.again(), noise)
+        return other
+
+    def _start(self, sampler: Sampler, noise: Noise) -> None:
+        self.sampler = sampler
+        self._noise = noise
         self.slots: list[Tensor] = []
         self.shifts: list[bool] = []
         self.reads: list[Read] = []
@@ -99,9 +115,8 @@ class MomentContext(Weights):
         self._crossed: dict[Leaf, Tensor] = {}
         self._grown: tuple[Unit, Tensor] | None = None
         self._changes: tuple[Unit, Tensor] | None = None
-        self.batched: dict[str, Batch | None] = {}
-        self._ops = {op.name: op for op in traced.ops}
-        self._noise = noise if noise is not None else _zero
+        self._moved: dict[Leaf, Tensor] = {}
+        self._rates: dict[Leaf, Tensor] = {}
 
     def is_free(self, name: str) -> bool:
         """Whether a value is a free parameter, perhaps seen under another shape."""
@@ -153,11 +168,12 @@ class MomentContext(Weights):
             leaf = replace(leaf, overlap=x.overlap * now(x.q) / (now(x.square) or 1.0))
             return Moments((Part(make_unit("leaf", leaf=leaf), 1.0),))
         batch = self.batched[layer.node]
-        divided = scalar(1.0)
-        if batch is not None and now(x.q) > 0:
-            divided = batch.divided(x.q / now(x.q), x.fresh, x.overlap)
-        kernel = (scale * x.q + gain * x.kernel) * divided
-        own = replace(_leaf(layer, gain * x.q * divided, kernel), overlap=x.overlap)
+        q, nominal = gain * x.q, now(x.q)
+        kernel = gain * (x.q + x.kernel) if scale == gain else scale * x.q + gain * x.kernel
+        if batch is not None and nominal > 0:
+            divided = batch.divided(x.q / nominal, x.fresh, x.overlap)
+            q, kernel = q * divided, kernel * divided
+        own = replace(_leaf(layer, q, kernel), overlap=x.overlap)
         unit = make_unit("leaf", leaf=own)
         if batch is None and now(x.common) * gain + bias > 0:
             kernel = scale * x.common + bias_scale
@@ -178,26 +194,26 @@ class MomentContext(Weights):
 
     def read(self, x: Moments) -> Signal:
         """What a layer reads of a value: its mean square and kernel, with the units' noise."""
-        squares, news, commons, kernels = [], [], [scalar(0.0)], []
+        squares, news, commons, kernels = [], [], [], []
         for part in x.parts:
             square, slot, first = self.square(part.unit), -1, len(self.slots)
-            common = self._common(part.unit, now(square)) if self.batched else scalar(0.0)
-            fresh = 1 + self.slot()
-            squares.append(part.weight * (square - common) * fresh)
+            common = self._common(part.unit, now(square)) if self.batched else None
+            fresh = self.slot()
+            own = square if common is None else square - common
+            squares.append(_share(part, own) * fresh)
             if len(x.parts) > 1:
                 news.append(now(squares[-1]) * fresh)
-            crossed = 1 + self.slot()
-            for leaf in part.unit.leaves:
-                self._crossed[leaf] = self._crossed.get(leaf, 1.0) * crossed
+            self._cross(part.unit, self.slot())
             kernel = self._kernel(part.unit)
-            kernels.append(part.weight * kernel * (1 + self.slot()))
-            if now(common) > 0:
+            kernels.append(_share(part, kernel) * self.slot())
+            if common is not None and now(common) > 0:
                 slot = len(self.slots)
-                commons.append(part.weight * common * (1 + self.slot()))
+                commons.append(_share(part, common) * self.slot())
             read = Read(part.unit, now(kernel), first, first + 2, first + 1, slot)
             self.reads.append(read)
-        q, common_q = (sum(terms[1:], terms[0]) for terms in (squares, commons))
-        total = now(q) + now(common_q)
+        q = sum(squares[1:], squares[0])
+        common_q = sum(commons[1:], commons[0]) if commons else scalar(0.0)
+        total = now(q) + (now(common_q) if commons else 0.0)
         if not math.isfinite(total) or (total == 0 and any(p.unit.inputs for p in x.parts)):
             raise lost(total, "a layer")
         size = now(q) or 1.0
@@ -206,15 +222,24 @@ class MomentContext(Weights):
         overlap = sum(p.weight * overlap_of(p.unit, self.sampler.sense(p.unit)) for p in x.parts)
         return Signal(q, sum(kernels[1:], kernels[0]), common_q, fresh, overlap / size)
 
-    def _common(self, unit: Unit, square: float) -> Tensor:
-        """What a batch's mean takes from E[x^2]; an example's own noise does not move that mean."""
+    def _cross(self, unit: Unit, noise: Tensor) -> None:
+        """Signals that are sent back meet those of later readers."""
+        crossed = self._crossed
+        for leaf in unit.leaves:
+            crossed[leaf] = crossed[leaf] * noise if leaf in crossed else noise
+
+    def _common(self, unit: Unit, square: float) -> Tensor | None:
+        """What a batch's mean takes from E[x^2]; an example's own noise does not move that mean.
+
+        None where it is next to nothing.
+        """
         still = steady(unit)
         varying = self.sampler.sense(still)
         rest = max(square - varying.square, 0.0)
         if rest + varying.mean**2 < _SLIGHT * square:
-            return scalar(0.0)
-        moved = mean_grown(varying, self.moved(still)) - varying.mean
-        return rest + varying.mean * (varying.mean + 2 * moved)
+            return None
+        moved = mean_moved(varying, self.moved(still))
+        return moved * (2 * varying.mean) + (rest + varying.mean**2)
 
     def output(self, x: Moments) -> Tensor:
         """The tangent kernel of the model's output, per unit."""
@@ -222,7 +247,7 @@ class MomentContext(Weights):
         return sum(kernels[1:], kernels[0])
 
     def slot(self, *, shift: bool = False) -> Tensor:
-        """The next slot's noise."""
+        """The next slot's noise: a factor, or a shift."""
         self.slots.append(self._noise(shift))
         self.shifts.append(shift)
         return self.slots[-1]
@@ -236,12 +261,20 @@ class MomentContext(Weights):
 
         What comes by way of other examples, behind batch norms, has no noise of its own.
         """
-        kernels = stacked([leaf.rate * self._crossed.get(leaf, 1.0) for leaf in unit.leaves])
+        kernels = stacked([self._rate(leaf) for leaf in unit.leaves])
         if unit.places:
             shares = [own_share(unit.places.get(leaf, math.inf)) for leaf in unit.leaves]
-            own = torch.tensor(shares, dtype=torch.float64)[:, None]
-            kernels = own * kernels + (1 - own) * kernels[:, :1].detach()
-        return (self._growth(unit)[1:] * kernels).sum(0)
+            own = torch.from_numpy(np.array(shares)[:, None])
+            kernels = kernels[:, :1].detach().lerp(kernels, own)
+        growth = self._growth(unit)
+        return (growth[1:] * kernels).sum(0) if len(kernels) > 1 else growth[1] * kernels[0]
+
+    def _rate(self, leaf: Leaf) -> Tensor:
+        """A leaf's kernel in units of its variance, with the noise of products of signals."""
+        if leaf not in self._rates:
+            self._rates[leaf] = leaf.rate
+        rate = self._rates[leaf]
+        return rate * self._crossed[leaf] if leaf in self._crossed else rate
 
     def _growth(self, unit: Unit) -> Tensor:
         """E[x^2], then the squared slopes by the leaves, ``[1 + leaves, draws]``."""
@@ -252,13 +285,20 @@ class MomentContext(Weights):
     def moved(self, unit: Unit) -> Tensor:
         """Changes of the parameters behind a unit; the last are kept."""
         if self._changes is None or self._changes[0] is not unit:
-            self._changes = unit, changes(unit)
+            for leaf in unit.leaves:
+                if leaf not in self._moved:
+                    self._moved[leaf] = change(leaf)
+            self._changes = unit, changes(unit, [self._moved[leaf] for leaf in unit.leaves])
         return self._changes[1]
 
 
 def _leaf(layer: Layer, q: Tensor, kernel: Tensor, *, common: bool = False) -> Leaf:
     deviation = math.sqrt(max(now(q), 0.0))
     return Leaf(layer.name, 0.0, deviation, layer.out_channels, 1.0, q, kernel, common)
+
+
+def _share(part: Part, value: Tensor) -> Tensor:
+    return value if part.weight == 1.0 else part.weight * value
 
 
 def lost(value: float, where: Any) -> AnalysisError:
@@ -271,4 +311,4 @@ def lost(value: float, where: Any) -> AnalysisError:
 
 def _zero(shift: bool) -> Tensor:
     """No noise, but its derivative."""
-    return torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    return torch.full((1,), float(not shift), dtype=torch.float64, requires_grad=True)

@@ -55,7 +55,7 @@ def divided(
     for part, sense, square in zip(x.parts, senses, squares, strict=True):
         slots.append(len(context.slots))
         own = part.weight * (sense.square - 2 * mean * sense.mean + mean**2)
-        total = total + square + own * context.slot()
+        total = total + square + own * (context.slot() - 1)
     shift = shift / root
     for part in x.parts if centred else ():
         shift = shift + part.weight * context.slot(shift=True)

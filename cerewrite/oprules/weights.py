@@ -44,6 +44,7 @@ class Weights:
         drawn = {layer.node for layer in traced.layers}
         self.constants = Constants(traced.ops, lambda name: _tensor(model, name), drawn)
         self._known: dict[str, Moments | None] = {}
+        self._affine: dict[str, tuple[float, float, float]] = {}
 
     def known(self, op: Op) -> Moments | None:
         """The moments of a value that no input reaches, as it is computed.
@@ -82,6 +83,11 @@ class Weights:
         Under a gain that is not the model's own, scales that start at zero are 1: what counts
         then is the architecture, not how its branches start.
         """
+        if op.module not in self._affine:
+            self._affine[op.module] = self._read_affine(op)
+        return self._affine[op.module]
+
+    def _read_affine(self, op: Op) -> tuple[float, float, float]:
         module = self._model.get_submodule(op.module)
         tensors = [getattr(module, name, None) for name in ("weight", "bias")]
         found = [t for t in tensors if isinstance(t, nn.Parameter)]
