@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cerewrite.errors import AnalysisError
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.oprules import values as algebra
 from cerewrite.oprules.batch import Batch, own_share
@@ -20,7 +19,7 @@ from cerewrite.oprules.growth import change, changes, grown, mean_moved, now, ov
 from cerewrite.oprules.integrals import Sampler
 from cerewrite.oprules.points import points_for
 from cerewrite.oprules.units import Leaf, Norm, Unit, make_unit, steady
-from cerewrite.oprules.values import Moments, Part, Signal, opaque, scalar
+from cerewrite.oprules.values import Moments, Part, Signal, lost, opaque, scalar
 from cerewrite.oprules.weights import Layers, Weights
 
 _SLIGHT = 1e-4
@@ -299,14 +298,6 @@ def _leaf(layer: Layer, q: Tensor, kernel: Tensor, *, common: bool = False) -> L
 
 def _share(part: Part, value: Tensor) -> Tensor:
     return value if part.weight == 1.0 else part.weight * value
-
-
-def lost(value: float, where: Any) -> AnalysisError:
-    """The error for a mean square that is zero or infinite."""
-    return AnalysisError(
-        f"the mean square reaches {value:g} before {where or 'a layer'}",
-        advice="the signal dies or explodes at this initialisation: try --gain he",
-    )
 
 
 def _zero(shift: bool) -> Tensor:

@@ -10,9 +10,9 @@ from cerewrite.ir import Op
 from cerewrite.oprules import values as algebra
 from cerewrite.oprules.batch import batch_of
 from cerewrite.oprules.growth import now, overlap_of
-from cerewrite.oprules.moments import MomentContext, lost
+from cerewrite.oprules.moments import MomentContext
 from cerewrite.oprules.units import Norm, make_unit, steady
-from cerewrite.oprules.values import Moments, Part, opaque, scalar
+from cerewrite.oprules.values import Moments, Part, lost, opaque, scalar
 
 
 def normalise(context: MomentContext, op: Op, x: Moments, *, centred: bool) -> Moments:

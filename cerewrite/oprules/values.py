@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cerewrite.errors import AnalysisError
 from cerewrite.oprules.growth import now
 from cerewrite.oprules.units import Leaf, Unit, make_unit
 
@@ -207,3 +209,11 @@ def _renamed(unit: Unit, done: dict[Unit | Leaf, Unit | Leaf], share: float) -> 
     )
     done[unit] = made
     return made
+
+
+def lost(value: float, where: Any) -> AnalysisError:
+    """The error for a mean square that is zero or infinite."""
+    return AnalysisError(
+        f"the mean square reaches {value:g} before {where or 'a layer'}",
+        advice="the signal dies or explodes at this initialisation: try --gain he",
+    )
