@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cerewrite.ir import Op
+from cerewrite.oprules.layout import VIEWED, axis_order
 
 Find = Callable[[str], Op]
 
+_CHANNELS_LAST = frozenset({"linear", "matmul", "layer_norm", "rms_norm"})
 _MATMULS = frozenset({"matmul", "bmm"})
 _CASTS = frozenset({"to", "float", "_to_copy"})
 _PADS = frozenset({"pad", "constant_pad_nd"})
@@ -85,10 +87,38 @@ def _length(above: str, below: Op, find: Find) -> Quotient | None:
     shape, axes = find(above).shape, _reduced(below, 2, find)
     if len(axes) != 1:
         return None
-    (axis,) = axes
-    if axis == (len(shape) - 1 if len(shape) <= 3 else 1):
+    (axis,), channels = axes, channel_axis(above, find)
+    if channels is None or axis == 0:
+        return None
+    if axis == channels:
         return Quotient("direction", above, shape[axis])
-    return Quotient("sign", above, shape[axis]) if len(shape) == 3 and axis == 1 else None
+    return Quotient("sign", above, shape[axis]) if len(shape) == 3 else None
+
+
+def channel_axis(name: str, find: Find) -> int | None:
+    """The axis that holds the channels of a value, as what wrote it has them; None if unknown.
+
+    Args:
+        name: the operator that makes the value.
+        find: gives an operator by name.
+    """
+    op = find(name)
+    if op.target in _CHANNELS_LAST:
+        return len(op.shape) - 1
+    if op.target.startswith("conv") or op.target in ("batch_norm", "group_norm"):
+        return 1
+    if not op.inputs or not op.shape:
+        return None
+    found, before = channel_axis(op.inputs[0], find), find(op.inputs[0]).shape
+    if found is None:
+        return None
+    if op.target in ("permute", "transpose"):
+        order = axis_order(op, len(op.shape))
+        return None if order is None else order.index(found)
+    if op.target in (*VIEWED, "flatten"):
+        kept = op.shape[: found + 1] == before[: found + 1]
+        return found if kept else None
+    return found if op.shape == before else None
 
 
 def _response(above: str, below: Op, find: Find) -> Quotient | None:

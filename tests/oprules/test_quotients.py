@@ -14,6 +14,7 @@ from cerewrite.empirical import make_subject
 from cerewrite.errors import NoClosedFormError
 from cerewrite.estimators.analytic import propagate
 from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.quotients import quotient
 from cerewrite.tracer import trace
 
 WIDTH = 64
@@ -95,6 +96,24 @@ def test_a_direction_is_a_norm_over_the_channels() -> None:
     nus = [analyze(trace(m, x), m, x, gain=2.0).nu.value for m in (Net(direction), Normed())]
     assert nus[0] == pytest.approx(nus[1], rel=1e-9)
     assert limit(Net(direction), x) == pytest.approx(limit(Normed(), x), rel=1e-9)
+
+
+def test_channels_are_where_the_layer_before_wrote_them() -> None:
+    class Sequence(Net):
+        def __init__(self, axis: int) -> None:
+            super().__init__(nn.Identity())
+            self.up, self.mid = nn.Conv1d(6, WIDTH, 1), nn.Conv1d(WIDTH, WIDTH, 1)
+            self.axis = axis
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = functional.normalize(self.mid(self.up(x).relu()), dim=self.axis)
+            return self.down(x.transpose(1, 2)).mean(1)
+
+    for axis, kind in ((1, "direction"), (2, "sign")):
+        traced = trace(Sequence(axis), torch.ones(2, 6, 5))
+        ops = {op.name: op for op in traced.ops}
+        (form,) = (quotient(op, ops.__getitem__) for op in traced.ops if op.target == "div")
+        assert form is not None and (form.kind, form.count) == (kind, WIDTH if axis == 1 else 5)
 
 
 def test_positions_that_are_alike_keep_their_sign_alone() -> None:
