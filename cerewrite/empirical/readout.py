@@ -38,9 +38,17 @@ class Readout:
         """The scalar f: channels dotted with v, averaged over positions, first example.
 
         Raises:
-            AnalysisError: if the output or channel does not exist, or is no floating tensor.
+            AnalysisError: if the output or channel does not exist, is empty, or is no floating
+                tensor.
         """
         value = self._select(outputs)
+        if not value.numel():
+            raise AnalysisError(
+                f"the output that is read is empty, of shape {list(value.shape)}: detectors that "
+                "find nothing return this",
+                advice="read another output with --readout, or analyse the part that is wanted, "
+                "such as the backbone",
+            )
         if value.dim() == 0:
             return value
         example = value[0]

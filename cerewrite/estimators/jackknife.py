@@ -72,14 +72,16 @@ class Jackknife(Estimator):
                 f"the tangent kernel is zero in {wanted - len(found)} of {wanted} draws",
                 advice="no gradient arrives: zero-initialised heads need --gain he",
             )
-        layers = marked(closed_form(traced, model, assumption), subject, traced)
+        closed = marked(closed_form(traced, model, assumption), subject, traced)
+        layers = tuple(_measured(closed, traced, units, found))
         return Corrections(
-            layers=tuple(_measured(layers, traced, units, found)),
+            layers=layers,
             nu=None,
             assumptions=(
                 f"{len(found)} initialisations with seed {assumption.seed}, on the given inputs",
                 "influences of single units, to first order: biased for layers of few units",
                 "layers that write one width class share its kappa as the closed form does",
+                *_beyond(sum(layer.kappa for layer in layers)),
             ),
             draws=wanted,
         )
@@ -98,6 +100,16 @@ class Jackknife(Estimator):
                 yield draw
             if assumption.progress is not None:
                 assumption.progress(index + 1, wanted, math.expm1(total / max(alive, 1)))
+
+
+def _beyond(total: float) -> tuple[str, ...]:
+    """A warning where corrections are too large for what is of first order in them."""
+    if total <= 1.0:
+        return ()
+    return (
+        f"WARNING: corrections add up to {total:.3g}; above 1 nu composed of them is an order of "
+        "magnitude at best: give batch norms more examples, or measure with Monte-Carlo",
+    )
 
 
 @dataclass(frozen=True, slots=True)

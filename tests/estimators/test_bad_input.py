@@ -31,6 +31,8 @@ class Net(nn.Module):
         match self.fault:
             case "no tensor":
                 return {"count": 3}
+            case "nothing found":
+                return {"boxes": y.mean((2, 3))[:0]}
             case "detached":
                 y = y + self.side(y).detach()
             case "unused":
@@ -73,6 +75,12 @@ def test_a_readout_that_does_not_exist(name: str, readout: str, why: str) -> Non
 def test_outputs_that_are_no_tensors(name: str) -> None:
     with pytest.raises(AnalysisError):
         found(name, Net("no tensor"))
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_an_output_that_is_empty(name: str) -> None:
+    with pytest.raises(AnalysisError, match="empty"):
+        found(name, Net("nothing found"))
 
 
 @pytest.mark.parametrize("name", [*ON_INPUTS, "analytic"])

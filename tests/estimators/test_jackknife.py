@@ -170,6 +170,15 @@ def test_no_closed_form_leaves_the_jackknife() -> None:
     assert "no closed form" in at.note and at.kappa >= 0
 
 
+@pytest.mark.parametrize(("width", "warned"), [(8, True), (64, False)])
+def test_corrections_too_large_to_compose_are_warned_of(width: int, warned: bool) -> None:
+    model, x = chain([width] * 8), torch.ones(2, 7)
+    options = Assumption(gain=2.0, draws=4)
+    found = ESTIMATORS["jackknife"].estimate(trace(model, x), model, x, options)
+    assert warned == (sum(layer.kappa for layer in found.layers) > 1)
+    assert warned == any(text.startswith("WARNING") for text in found.assumptions)
+
+
 def test_dead_draws_and_too_few() -> None:
     with pytest.raises(AnalysisError, match="too few"):
         layers(chain([8]), torch.ones(2, 7), draws=1)
