@@ -11,6 +11,7 @@ from cerewrite.oprules import values as algebra
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.layout import bound
 from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.pieces import joined_axis
 from cerewrite.oprules.values import Moments
 
 
@@ -28,7 +29,7 @@ class Concatenate(OpRule):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        axis = _axis(op)
+        axis = joined_axis(op)
         if axis is None:
             for value in inputs:
                 bound(op, value, widths, "joins tensors along an axis that is not followed")
@@ -57,15 +58,6 @@ class Concatenate(OpRule):
 def _channels(value: Value) -> Channels:
     assert value.channels is not None
     return value.channels
-
-
-def _axis(op: Op) -> int | None:
-    """The axis along which an operator concatenates; None where it cannot be read off."""
-    if op.target == "stack":
-        return None
-    named = op.kwargs or {}
-    dim = op.args[1] if len(op.args) > 1 else named.get("dim", named.get("axis", 0))
-    return int(dim) % len(op.shape) if isinstance(dim, int) else None
 
 
 def _side_by_side(
@@ -98,9 +90,8 @@ def _same(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | N
 
 def _refuse(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> None:
     """Pin the parts whose channels are known, for a part whose channels are not."""
-    other = next(
-        value for value in inputs if value.channels is None or value.channels.axis != _axis(op)
-    )
+    axis = joined_axis(op)
+    other = next(value for value in inputs if value.channels is None or value.channels.axis != axis)
     for value in inputs:
         if value.channels is not None:
             widths.pin(

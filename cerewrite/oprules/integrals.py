@@ -15,7 +15,7 @@ import numpy as np
 from cerewrite.oprules.activation import evaluate, gaussian_grid
 from cerewrite.oprules.averages import averages, bend, densities, on_grid
 from cerewrite.oprules.batch import on_sphere, steepness
-from cerewrite.oprules.points import cloud, plane
+from cerewrite.oprules.points import cloud, columns_for, plane
 from cerewrite.oprules.units import Array, Leaf, Norm, Tangent, Unit
 
 _STEP_SCALE = 0.1
@@ -77,6 +77,7 @@ class Sampler:
         self._memo: dict[Any, tuple[Array, dict[Leaf, Tangent]]] = {}
         self._senses: dict[Any, Sense] = {}
         self._known: dict[Unit, Sense] = {}
+        self._cloud: Any = None
         self._twins: dict[Any, tuple[Unit, Any]] = {}
         self._asked: list[Sense] = []
 
@@ -95,12 +96,15 @@ class Sampler:
             return Space(tuple(noisy), weights, dict(zip(noisy, (across, down), strict=True)))
         for leaf in noisy:
             self._columns.setdefault(leaf, len(self._columns))
-        columns = 32 * math.ceil(len(self._columns) / 32)
+        columns = columns_for(len(self._columns))
         points = max(self._points, 1 << (2 * columns - 1).bit_length())
         found = cloud(points, columns)
+        name = ("cloud", found.shape)
+        if name != self._cloud:
+            self._memo = {key: kept for key, kept in self._memo.items() if key[1] != self._cloud}
+            self._cloud = name
         weights = np.full(points, 1.0 / points)
-        noise = {leaf: found[self._columns[leaf]] for leaf in noisy}
-        return Space(("cloud", found.shape), weights, noise)
+        return Space(name, weights, {leaf: found[self._columns[leaf]] for leaf in noisy})
 
     def values(
         self, unit: Unit, space: Space, moved: tuple[Norm, float, float] | None = None
@@ -112,14 +116,14 @@ class Sampler:
             space: the points.
             moved: a norm, the factor on its scale and the shift of its mean, for differences.
         """
-        stack = [unit]
+        line = moved is None and len(space.noise) == 1
+        known = line and (unit, space.name) not in self._memo and self._alike(unit, space)
+        stack = [] if known else [unit]
         while stack:
             node = stack[-1]
             key = _memo_key(node, space, moved)
             if key in self._memo:
                 stack.pop()
-                continue
-            if moved is None and len(space.noise) == 1 and self._alike(node, space):
                 continue
             missing = [u for u in node.inputs if _memo_key(u, space, moved) not in self._memo]
             if missing:

@@ -10,6 +10,7 @@ from typing_extensions import override
 from cerewrite.ir import Length, Op
 from cerewrite.oprules.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.oprules.moments import MomentContext
+from cerewrite.oprules.pieces import between
 from cerewrite.oprules.values import Moments, pick
 
 
@@ -240,6 +241,8 @@ class Pick(Passing):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         """Pieces along the channels are other units; all else passes."""
         source = context.operand(op)
+        if op.target == "slice":
+            return between(op, inputs[0], context)
         if op.target != "getitem" or source.target not in _CUTS:
             return inputs[0]
         whole = context.operand(source).shape

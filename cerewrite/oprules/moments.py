@@ -151,6 +151,10 @@ class MomentContext(Weights):
         """The operator that makes the first operand."""
         return self._ops[op.inputs[0]]
 
+    def operands(self, op: Op) -> list[Op]:
+        """The operators that make all operands."""
+        return [self._ops[name] for name in op.inputs]
+
     def weigh(self, layer: Layer, x: Signal) -> Moments:
         """A linear or convolution layer: ``q = s q + b`` and ``T = L q + l + s T``.
 

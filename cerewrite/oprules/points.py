@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +12,8 @@ from cerewrite.oprules.units import Array
 
 _PLANE = 160
 _PLANE_REACH = 6.5
+FEW = 128
+"""Dimensions up to which a cloud costs next to nothing."""
 
 
 @lru_cache(maxsize=1)
@@ -23,13 +26,17 @@ def plane() -> tuple[Array, Array, Array]:
     return across, down, weights / weights.sum()
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def cloud(points: int, dimensions: int) -> Array:
     """Low-discrepancy points of unit covariance, ``[dimensions, points]``."""
     normal = normal_points(dimensions, points, seed=0)
     normal = normal - normal.mean(1, keepdims=True)
     factor = np.linalg.cholesky(normal @ normal.T / points)
-    return np.ascontiguousarray(np.linalg.solve(factor, normal))
+    if dimensions <= FEW:
+        return np.ascontiguousarray(np.linalg.solve(factor, normal))
+    pair = (torch.from_numpy(np.ascontiguousarray(x)) for x in (factor, normal))
+    found: Array = torch.linalg.solve_triangular(*pair, upper=False).contiguous().numpy()
+    return found
 
 
 def normal_points(dimensions: int, count: int, seed: int) -> Array:
@@ -38,6 +45,14 @@ def normal_points(dimensions: int, count: int, seed: int) -> Array:
     uniform = engine.draw(count, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     normal: Array = torch.special.ndtri(uniform).numpy().T
     return normal
+
+
+def columns_for(leaves: int) -> int:
+    """Dimensions of the cloud for so many leaves: steps of 32, in doublings beyond `FEW`.
+
+    Whatever was integrated is integrated anew on a wider cloud, so that there must be few.
+    """
+    return 32 * math.ceil(leaves / 32) if leaves <= FEW else 1 << (leaves - 1).bit_length()
 
 
 def points_for(layers: int) -> int:

@@ -134,6 +134,30 @@ def slices(x: Moments, count: int) -> list[Moments]:
     return found
 
 
+def cut(x: Moments, low: float, high: float) -> Moments:
+    """The units between two shares of a value: kinds as they stand, one cut through in part.
+
+    A value of one kind passes as it is.
+
+    Args:
+        x: the value.
+        low: where the piece starts, as a share of the value's units.
+        high: where it ends.
+    """
+    if len(x.parts) == 1:
+        return x
+    start, found = 0.0, []
+    for part, end in zip(x.parts, _ends(list(x.parts)), strict=True):
+        shared = min(high, end) - max(low, start)
+        if shared >= _THIN:
+            kept = part.weight - shared < _THIN
+            unit = part.unit if kept else _renamed(part.unit, {}, shared / part.weight)
+            found.append(Part(unit, shared))
+        start = end
+    whole = sum(part.weight for part in found)
+    return Moments(tuple(Part(part.unit, part.weight / whole) for part in found), x.constant)
+
+
 def _fixed(x: Moments) -> Moments:
     """A factor that no input reaches, as a number: its root mean square."""
     parts = []
