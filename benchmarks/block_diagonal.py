@@ -10,6 +10,7 @@ that of the thread, so that other work on the machine counts little.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from benchmarks.warm import keep_memory
 from cerewrite.latency import Sample, interleave
 from cerewrite.nn import BlockDiagonalLinear
+from cerewrite.nn.blockwise import NARROWEST
 
 MEMBERS = (2, 4, 8, 16, 32, 64)
 RUNS = 31
@@ -111,6 +113,17 @@ def rows(width: int, batch: int, runs: int) -> Iterator[str]:
         )
 
 
+def remarks() -> list[str]:
+    """What to know beside the table; the load is that of now, so ask after measuring."""
+    load = f" (load {os.getloadavg()[0]:.1f} here)" if hasattr(os, "getloadavg") else ""
+    return [
+        "The dense layer is `torch.nn.Linear`, whose products are MKL's; the block-diagonal one's",
+        f"are oneDNN's where its blocks have {NARROWEST} features or more, but for the weight's",
+        "gradient: a share below the ideal is the work of that library, not of the structure.",
+        f"Other work on the machine{load} empties caches, which costs narrow members most.",
+    ]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -125,6 +138,7 @@ def main() -> None:
     for width in options.width:
         for line in rows(width, options.batch, options.runs):
             print(line, flush=True)
+    print(*remarks(), sep="\n")
 
 
 if __name__ == "__main__":

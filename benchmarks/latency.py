@@ -148,6 +148,7 @@ def page(names: list[str]) -> str:
         "`BlockDiagonalLinear` of equal width in and out, batch 512, as a share of a dense layer's",
         "time; the ideal is 1 / members. `of ideal` is the share over the ideal. Medians of",
         f"{block_diagonal.RUNS} runs; on one thread, of that thread's own time.",
+        *block_diagonal.remarks(),
         "",
         "| width | members | ideal | forward | of ideal | with backward | of ideal |",
         "| --- | --- | --- | --- | --- | --- | --- |",
