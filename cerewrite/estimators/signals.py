@@ -43,13 +43,13 @@ def backward(
     """
     kernels = np.array([max(now(leaf.rate), 0.0) for leaf in owned])
     signals = np.array([shares[read.signal] / (read.kernel or 1.0) for read in reads])
-    moments = _Moments(len(reads), len(owned))
-    means = np.empty((len(reads), len(space.weights)))
-    step = max(_ELEMENTS // max(len(reads) * len(owned), 1), 1)
-    for start in range(0, len(space.weights), step):
+    slopes = _Slopes(tangents, owned)
+    moments = _Moments(slopes, kernels)
+    means = np.repeat(moments.energies.sum(1)[:, None], len(space.weights), 1)
+    step = max(_ELEMENTS // max(slopes.varying, 1), 1)
+    for start in range(0, len(space.weights) if slopes.varying else 0, step):
         part = slice(start, start + step)
-        by = _slopes(tangents, owned, space.weights, part)
-        means[:, part] = moments.add(by, kernels, space.weights[part])
+        moments.add(slopes, part, space.weights[part], means)
     energies = moments.energies * signals[:, None]
     downs = dict(zip(owned, energies.sum(0).tolist(), strict=True))
     squares = moments.squares * np.outer(signals, signals)
@@ -70,6 +70,37 @@ def unit_mean(row: Array, space: Space) -> Array:
     return row / mean if mean else row
 
 
+class _Slopes:
+    """Slopes of all readers by all leaves: numbers, or arrays over the points.
+
+    Attributes:
+        flat: the slopes of readers all of whose slopes are numbers, ``[readers, leaves]``; 0 for
+            others.
+        bent: the other readers, each with the leaves that it has slopes by.
+        varying: how many slopes those have.
+    """
+
+    def __init__(self, tangents: Sequence[dict[Leaf, Tangent]], owned: Sequence[Leaf]) -> None:
+        self._tangents, self._owned = tangents, owned
+        self.flat = np.zeros((len(tangents), len(owned)))
+        self.bent: dict[int, list[int]] = {}
+        for j, slopes in enumerate(tangents):
+            found = {k: slopes[leaf] for k, leaf in enumerate(owned) if leaf in slopes}
+            if any(isinstance(slope, np.ndarray) for slope in found.values()):
+                self.bent[j] = list(found)
+            else:
+                self.flat[j, list(found)] = list(found.values())
+        self.varying = sum(map(len, self.bent.values()))
+
+    def at(self, j: int, part: slice, points: int) -> Array:
+        """Those of one reader at some points, ``[its leaves, points]``."""
+        found = np.empty((len(self.bent[j]), points))
+        for row, k in enumerate(self.bent[j]):
+            slope = self._tangents[j][self._owned[k]]
+            found[row] = slope[part] if isinstance(slope, np.ndarray) else slope
+        return found
+
+
 class _Moments:
     """Moments of slopes over the points, added up piece by piece.
 
@@ -79,30 +110,30 @@ class _Moments:
         squares: ``E[H_jj'^2]`` for a reader and later ones, ``[readers, readers]``.
     """
 
-    def __init__(self, readers: int, leaves: int) -> None:
-        self.energies = np.zeros((readers, leaves))
-        self.fourths = np.zeros((readers, leaves))
-        self.squares = np.zeros((readers, readers))
+    def __init__(self, slopes: _Slopes, kernels: Array) -> None:
+        self._kernels = kernels
+        self.energies = slopes.flat**2 * kernels
+        self.fourths = self.energies**2
+        self.squares = np.triu(((slopes.flat * kernels) @ slopes.flat.T) ** 2)
 
-    def add(self, by: Array, kernels: Array, weights: Array) -> Array:
-        """Add some points; returns H_jj at them, ``[readers, points]``."""
-        weighed = by * kernels[:, None]
-        squared = weighed * by
-        self.energies += squared @ weights
-        self.fourths += squared**2 @ weights
-        for j, own in enumerate(weighed):
-            self.squares[j, j:] += np.einsum("kp,jkp->jp", own, by[j:]) ** 2 @ weights
-        found: Array = squared.sum(1)
-        return found
-
-
-def _slopes(
-    tangents: Sequence[dict[Leaf, Tangent]], owned: Sequence[Leaf], weights: Array, part: slice
-) -> Array:
-    """Slopes of all readers by all leaves at some points, ``[readers, leaves, points]``."""
-    by = np.zeros((len(tangents), len(owned), len(weights[part])))
-    for j, slopes in enumerate(tangents):
-        for k, leaf in enumerate(owned):
-            slope = slopes.get(leaf, 0.0)
-            by[j, k] = slope[part] if isinstance(slope, np.ndarray) else slope
-    return by
+    def add(self, slopes: _Slopes, part: slice, weights: Array, means: Array) -> None:
+        """Add some points of readers whose slopes vary, and note their H_jj in ``means``."""
+        by = {j: slopes.at(j, part, len(weights)) for j in slopes.bent}
+        for j, leaves in slopes.bent.items():
+            weighed = by[j] * self._kernels[leaves, None]
+            squared = weighed * by[j]
+            self.energies[j, leaves] += squared @ weights
+            self.fourths[j, leaves] += squared**2 @ weights
+            means[j, part] = squared.sum(0)
+            beside = (slopes.flat[:, leaves] @ weighed) ** 2 @ weights
+            self.squares[:j, j] += beside[:j]
+            self.squares[j, j:] += beside[j:]
+            rows = {leaf: row for row, leaf in enumerate(leaves)}
+            for other, others in slopes.bent.items():
+                if other < j:
+                    continue
+                met = [(rows[leaf], row) for row, leaf in enumerate(others) if leaf in rows]
+                if met:
+                    own, theirs = (list(side) for side in zip(*met, strict=True))
+                    both = np.einsum("kp,kp->p", weighed[own], by[other][theirs])
+                    self.squares[j, other] += both**2 @ weights
