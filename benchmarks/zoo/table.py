@@ -32,7 +32,9 @@ conversions make them by default. Written by `make zoo`; the figures behind it a
 [coverage.json](coverage.json).
 
 nu and Var[log K] are the estimator's, at the gain of the weights as built (at gain he where a
-read-out of X
+read-out of zeros lets no signal through, or a branch that starts at zero has no correction).
+Membership is the largest relative error in float64 of "the ensemble equals its members, added";
+the limit is 1e-10. A split keeps a region's signature, not its function.
 """
 
 

@@ -97,14 +97,12 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     with clock("trace"):
         traced = tracer.trace(model, inputs)
     _note_trace(traced, record)
-    with clock("analyse"):
-        found = _analyze(traced, model, inputs, record)
-    record["scope"] = found.scope
-    record["regions"] = len(found.regions)
-    record["refusals"] = dict(Counter(r.code for r in found.rejections).most_common())
-    record["nu_before"] = found.nu.value
-    with clock("plan"):
-        plan = planner.make_plan(found, budget=["params", "flops"], min_width=None)
+    try:
+        plan = _plan(traced, model, inputs, record, clock)
+    except PlanError as error:
+        if "gain he" not in error.advice or record["gain"] == "he":
+            raise
+        plan = _plan(traced, model, inputs, record, clock, gain="he")
     record["min_width"] = TRUSTED
     record["split"] = len(plan.splits)
     for key in ("params", "flops", "nu", "log_variance"):
@@ -128,23 +126,42 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     return rewritten
 
 
+def _plan(
+    traced: ir.TracedModel,
+    model: nn.Module,
+    inputs: Inputs,
+    record: Record,
+    clock: Clock,
+    gain: str = "as-built",
+) -> ir.Plan:
+    """Analyse and plan; what was found is noted before a plan is refused."""
+    with clock("analyse"):
+        found = _analyze(traced, model, inputs, record, gain)
+    record["scope"] = found.scope
+    record["regions"] = len(found.regions)
+    record["refusals"] = dict(Counter(r.code for r in found.rejections).most_common())
+    record["nu_before"] = found.nu.value
+    with clock("plan"):
+        return planner.make_plan(found, budget=["params", "flops"], min_width=None)
+
+
 DRAWS = 4
 """Initialisations that the jackknife draws where an operator has no closed form."""
 
 
 def _analyze(
-    traced: ir.TracedModel, model: nn.Module, inputs: Inputs, record: Record
+    traced: ir.TracedModel, model: nn.Module, inputs: Inputs, record: Record, gain: str
 ) -> ir.Analysis:
     """Block scope, or network scope where that holds no region.
 
     By the closed form; by the jackknife where an operator has none, which the record says.
     """
     try:
-        found = _estimated("analytic", traced, model, inputs, record)
+        found = _estimated("analytic", gain, traced, model, inputs, record)
     except NoClosedFormError as error:
         record["no_closed_form"] = _line(error)
         _require_regions(traced, record)
-        found = _estimated("jackknife", traced, model, inputs, record)
+        found = _estimated("jackknife", gain, traced, model, inputs, record)
     block = found.at_scope("block")
     return block if block.regions else found.at_scope("network")
 
@@ -164,15 +181,20 @@ def _require_regions(traced: ir.TracedModel, record: Record) -> None:
 
 
 def _estimated(
-    estimator: str, traced: ir.TracedModel, model: nn.Module, inputs: Inputs, record: Record
+    estimator: str,
+    gain: str,
+    traced: ir.TracedModel,
+    model: nn.Module,
+    inputs: Inputs,
+    record: Record,
 ) -> ir.Analysis:
-    """With the weights' own gain; with He's where a head of zeros kills the signal."""
-    record |= {"estimator": estimator, "gain": "as-built"}
+    """With a gain, or with He's where a head of zeros kills the signal."""
+    record |= {"estimator": estimator, "gain": gain}
     options: dict[str, Any] = {"estimator": estimator, "scope": "auto", "draws": DRAWS}
     try:
-        return analysis.analyze(traced, model, inputs, **options)
+        return analysis.analyze(traced, model, inputs, gain=gain, **options)
     except AnalysisError as error:
-        if "gain he" not in error.advice:
+        if "gain he" not in error.advice or gain == "he":
             raise
         record["gain"] = "he"
         return analysis.analyze(traced, model, inputs, gain="he", **options)

@@ -42,6 +42,20 @@ class Unruled(nn.Module):
         return self.last(self.body(x).cumsum(1))
 
 
+class Silent(nn.Module):
+    """A branch that starts at zero, beside a stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.last = nn.Linear(16, 32), nn.Linear(32, 2)
+        self.branch = chain([32, 32], inputs=32, outputs=32)
+        nn.init.zeros_(self.branch.get_parameter("4.weight"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x)
+        return self.last(x + self.branch(x))
+
+
 def damaged() -> nn.Module:
     raise RuntimeError("planted")
 
@@ -97,6 +111,15 @@ def test_records_fill_the_table(record: Callable[[str], dict[str, Any]], tmp_pat
     assert "tests/unruled (NoClosedFormError: no closed form for the operator 'cumsum')" in page
     (row,) = (line for line in page.splitlines() if line.startswith("| tests/mlp "))
     assert "| block | 1 | converted |" in row
+
+
+def test_a_branch_that_starts_at_zero_is_planned_at_gain_he(
+    record: Callable[[str], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "silent", (Silent, "converted"))
+    found = record("silent")
+    assert (found["outcome"], found["gain"]) == ("converted", "he"), found
+    assert "zeros lets no signal through" in render({"models": {}, "onnx": {}})
 
 
 def test_a_run_picks_up_where_it_stopped(tmp_path: Path) -> None:
