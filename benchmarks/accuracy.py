@@ -1,11 +1,12 @@
 """Every estimator against Monte-Carlo on random architectures; writes docs/ACCURACY.md.
 
-    python -m benchmarks.accuracy [--quick] [--workers 2]
+    python -m benchmarks.accuracy [--quick] [--workers 2] [--groups TITLE ...] [--keep]
 
 Chains, residual, concatenated (DenseNet-like), gated (GLU-like) and convolutional networks of
 `random_nets`, depth 1 to 20, widths 8 to 256 (8 to 32 for convolutions), eight activations, with
 and without norms and biases. Errors are relative to Monte-Carlo's nu, which has an error itself:
-both are printed. The literature's ``exp(5 sum 1/n) - 1`` stands beside them.
+both are printed. The literature's ``exp(5 sum 1/n) - 1`` stands beside them. ``--keep`` takes
+Monte-Carlo's figures from the document and measures the estimators anew, in minutes.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks import unit_draws
+from benchmarks import batch_draws, unit_draws
 from benchmarks.random_nets import DENSE, Net, Spec, draw_spec, make_inputs
 from cerewrite.analysis import analyze
 from cerewrite.empirical import log_variance, needed_draws, relative_variance
@@ -32,6 +33,8 @@ from cerewrite.tracer import trace
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "ACCURACY.md"
 UNIT_DRAWS = 100_000
+DRAWN_WEIGHTS = 600_000_000
+"""Weights drawn per network whose batch norms mix examples, between 6,000 and 100,000 draws."""
 LARGEST = 1.0
 """Networks of a larger nu are left out: by the closed form before they are measured, and by
 Monte-Carlo from the quantiles."""
@@ -84,18 +87,20 @@ def specs(group: Group) -> list[Spec]:
     return found
 
 
-def measure(spec: Spec, seed: int, most: int, jack: int) -> Row:
-    """Every estimator on one network, weights as built."""
+def measure(spec: Spec, seed: int, most: int, jack: int, kept: Row | None = None) -> Row:
+    """Every estimator on one network, weights as built; Monte-Carlo's figures may be kept."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     net, x = Net(spec), make_inputs(spec, seed)
     traced = trace(net, x)
     closed = analyze(traced, net, x).nu.value
-    draws = round(min(most, max(1000, needed_draws(math.log1p(closed), 0.03))))
-    nu, spread = reference(spec, net, x, draws)
     layers = ESTIMATORS["jackknife"].estimate(traced, net, x, Assumption(draws=jack, seed=2)).layers
     product = math.prod(1 + layer.kappa for layer in layers)
     error = product * math.sqrt(sum((layer.stderr or 0.0) ** 2 for layer in layers))
+    if kept is not None:
+        return replace(kept, analytic=closed, jackknife=product - 1, jackknife_stderr=error)
+    draws = round(min(most, max(1000, needed_draws(math.log1p(closed), 0.03))))
+    nu, spread = reference(spec, net, x, draws)
     return Row(
         name=spec.name,
         kind=spec.kind,
@@ -111,17 +116,21 @@ def measure(spec: Spec, seed: int, most: int, jack: int) -> Row:
 
 
 def reference(spec: Spec, net: Net, x: torch.Tensor, draws: int) -> tuple[Estimate, float]:
-    """Monte-Carlo's nu and Var[log K]; by draws exact in law where no batch or map is mixed."""
-    if spec.kind == "conv" or spec.norm == "batch":
+    """Monte-Carlo's nu and Var[log K]; dense networks by many draws at a time."""
+    if spec.kind == "conv":
         traced = trace(net, x)
         found = ESTIMATORS["monte-carlo"].estimate(traced, net, x, Assumption(draws=draws, seed=1))
         assert found.nu is not None and found.log_variance is not None
         return found.nu, found.log_variance.value
-    kernels = unit_draws.kernels(net, x, UNIT_DRAWS)
+    if spec.norm == "batch":
+        weights = sum(m.weight.numel() for m in net.modules() if isinstance(m, torch.nn.Linear))
+        count, name = min(UNIT_DRAWS, max(6000, DRAWN_WEIGHTS // weights)), "batch draws"
+        kernels = batch_draws.kernels(net, x, count)
+    else:
+        count, name = UNIT_DRAWS, "unit draws"
+        kernels = unit_draws.kernels(net, x, count)
     ratio = relative_variance(kernels)
-    value = Estimate(
-        ratio.value, ratio.stderr, UNIT_DRAWS, "unit draws", "benchmarks/unit_draws.py"
-    )
+    value = Estimate(ratio.value, ratio.stderr, count, name, "benchmarks")
     return value, log_variance(kernels[kernels > 0]).value
 
 
@@ -184,6 +193,24 @@ def _parsed(cells: Sequence[str]) -> Row:
     )  # fmt: skip
 
 
+def kept_rows(rows: Sequence[Row], chosen: Sequence[Spec]) -> list[Row]:
+    """The row of every network; namesakes are told apart by their closed form's figure.
+
+    Raises:
+        ValueError: if a network has no row: measure its group anew.
+    """
+    left, found = list(rows), []
+    for spec in chosen:
+        net, x = Net(spec), make_inputs(spec, 0)
+        closed = analyze(trace(net, x), net, x).nu.value
+        named = [row for row in left if row.name == spec.name]
+        if not named:
+            raise ValueError(f"no row for '{spec.name}': measure its group without --keep")
+        found.append(min(named, key=lambda row: abs(row.analytic - closed)))
+        left.remove(found[-1])
+    return found
+
+
 def document(found: dict[str, list[Row]]) -> str:
     """The whole of ACCURACY.md."""
     heads = " | ".join(name for name, _ in COLUMNS)
@@ -195,8 +222,9 @@ def document(found: dict[str, list[Row]]) -> str:
         "above 1 are not drawn, those with a nu above 1 by Monte-Carlo are listed but not counted.",
         "NTK parametrisation, weights as built, standard errors in brackets. Monte-Carlo's own",
         "median relative error bounds what can be seen: dense networks without batch norm are",
-        "drawn exactly in law (`benchmarks/unit_draws.py`), 100,000 draws each. The jackknife's",
-        "nu is `prod(1 + kappa) - 1`.",
+        "drawn exactly in law (`benchmarks/unit_draws.py`), 100,000 draws each, those with one",
+        "many networks at a time (`benchmarks/batch_draws.py`), 6,000 to 100,000 draws. The",
+        "jackknife's nu is `prod(1 + kappa) - 1`.",
         "",
         f"| networks | count | Monte-Carlo's error | {heads} |",
         "| --- | --- | --- | " + " | ".join("---" for _ in COLUMNS) + " |",
@@ -220,15 +248,21 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--most", type=int, default=6000, help="most draws per network")
     parser.add_argument("--groups", nargs="*", help="groups to measure; others keep their rows")
+    parser.add_argument("--keep", action="store_true", help="keep Monte-Carlo's figures")
     options = parser.parse_args()
     most, jack = (1000, 8) if options.quick else (options.most, 32)
-    found = known(DOCUMENT.read_text(encoding="utf-8")) if options.groups else {}
+    reading = options.groups or options.keep
+    found = known(DOCUMENT.read_text(encoding="utf-8")) if reading else {}
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         for group in GROUPS:
             if options.groups and group.title not in options.groups:
                 continue
             chosen = specs(group)[: 4 if options.quick else None]
-            futures = [pool.submit(measure, s, i, most, jack) for i, s in enumerate(chosen)]
+            kept = kept_rows(found[group.title], chosen) if options.keep else [None] * len(chosen)
+            futures = [
+                pool.submit(measure, spec, i, most, jack, row)
+                for i, (spec, row) in enumerate(zip(chosen, kept, strict=True))
+            ]
             found[group.title] = [future.result() for future in futures]
             print(summary(group.title, found[group.title]), flush=True)
     text = document(found)

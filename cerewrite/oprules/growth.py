@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cerewrite.oprules.curves import followed
 from cerewrite.oprules.integrals import Sense
 from cerewrite.oprules.units import Array, Leaf, Unit
 
@@ -15,18 +16,21 @@ _LEAST = 1e-6
 _ONE = np.ones((1, 1))
 
 
-def grow(base: Array, rates: Array, bend: Array, change: Tensor, unit: Unit) -> Tensor:
+def grow(
+    base: Array, rates: Array, bend: Array, table: Array | None, change: Tensor, unit: Unit
+) -> Tensor:
     """Expectations after a change of their parameters, exact to first order.
 
     Mean squares are homogeneous in the leaves' variances where functions are: with the degree s,
     the sum of their relative rates, they follow ``(1 + sum_k rate_k change_k / s)^s``, which is
     exact for sums, for gates whose branches change alike, and for every homogeneous function;
-    other functions bend. A norm's energy is a power of its own.
+    other functions bend, and saturate (`curves`). A norm's energy is a power of its own.
 
     Args:
         base: expectations, ``[n]``, at least 0.
         rates: their derivatives by the parameters (see `Sense`), ``[parameters, n]``.
         bend: second derivatives of their logarithms by that of all variances, ``[n]``.
+        table: those logarithms further out, if it takes more (`curves`).
         change: relative changes of the parameters, ``[parameters, draws]``.
         unit: whose leaves and norms the parameters are.
 
@@ -39,9 +43,8 @@ def grow(base: Array, rates: Array, bend: Array, change: Tensor, unit: Unit) -> 
         return torch.from_numpy(base[:, None]).expand(-1, change.shape[1])
     leaves = len(unit.leaves)
     start = torch.from_numpy(base[:, None])
-    result = start * _homogeneous(
-        powers[:, :leaves], bend, change[:leaves] if unit.norms else change
-    )
+    moves = change[:leaves] if unit.norms else change
+    result = start * _homogeneous(powers[:, :leaves], bend, table, moves)
     if unit.norms:
         relative = torch.from_numpy(powers.copy())
         energies = (1 + change[leaves::2]).clamp_min(_LEAST).log()
@@ -55,7 +58,8 @@ def grown(sense: Sense, change: Tensor, unit: Unit) -> Tensor:
     """E[x^2], then the squared slopes by the leaves, ``[1 + leaves, draws]``."""
     base = np.append(sense.square, sense.slopes)
     rates = np.concatenate([sense.by_square[:, None], sense.by_slopes], 1)
-    return grow(base, rates, np.append(sense.bend_square, sense.bend_slopes), change, unit)
+    bend = np.append(sense.bend_square, sense.bend_slopes)
+    return grow(base, rates, bend, sense.table, change, unit)
 
 
 def mean_moved(sense: Sense, change: Tensor) -> Tensor:
@@ -72,7 +76,7 @@ def overlap_of(unit: Unit, sense: Sense) -> float:
     return float(sense.first**2 @ np.array([leaf.overlap for leaf in unit.leaves]))
 
 
-def _homogeneous(powers: Array, bend: Array, moves: Tensor) -> Tensor:
+def _homogeneous(powers: Array, bend: Array, table: Array | None, moves: Tensor) -> Tensor:
     """Factors by the leaves' changes, ``[n, draws]``."""
     degree = powers.sum(1)
     alike = ((powers >= -1e-6).all(1) | (powers <= 1e-6).all(1)) & (np.abs(degree) > 1e-9)
@@ -88,8 +92,7 @@ def _homogeneous(powers: Array, bend: Array, moves: Tensor) -> Tensor:
         if not alike.any():
             return mixed
     steps = linear.clamp_min(_LEAST).log()
-    curve = torch.from_numpy(bend[:, None] / 2)
-    factor = (torch.addcmul(torch.from_numpy(even), curve, steps) * steps).exp()
+    factor = followed(steps, even[:, 0], bend, table).exp()
     return factor if mixed is None else factor.where(torch.from_numpy(alike)[:, None], mixed)
 
 

@@ -15,11 +15,14 @@ import numpy as np
 from cerewrite.oprules.activation import evaluate, gaussian_grid
 from cerewrite.oprules.averages import averages, bend, densities, on_grid
 from cerewrite.oprules.batch import on_sphere, steepness
+from cerewrite.oprules.curves import STEPS, tabled
 from cerewrite.oprules.points import cloud, columns_for, plane
 from cerewrite.oprules.units import Array, Leaf, Norm, Tangent, Unit
 
 _STEP_SCALE = 0.1
 _STEP_SHIFT = 0.05
+_BENT = 1e-3
+_COARSE = (16, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Sense:
         by_slopes: of the slopes, ``[parameters, leaves]``.
         bend_square, bend_slopes: second derivatives of the logarithms of E[y^2] and of the slopes
             by the logarithm of all leaves' variances together; 0 behind norms.
+        table: those logarithms over that one (`curves`); None where bends are all.
     """
 
     square: float
@@ -62,6 +66,7 @@ class Sense:
     by_slopes: Array
     bend_square: float
     bend_slopes: Array
+    table: Array | None
 
 
 class Sampler:
@@ -190,7 +195,22 @@ class Sampler:
             rates[:, 2:],
             bent[0],
             bent[2:],
+            self._table(unit, space, bent),
         )
+
+    def _table(self, unit: Unit, space: Space, bend: Array) -> Array | None:
+        """E[y^2] and the slopes over the scale of all leaves (`curves`), on fewer points."""
+        if not (np.abs(bend) > _BENT).any():
+            return None
+        kept = slice(None, None, _COARSE[len(space.noise) - 1])
+        weights = space.weights[kept] / space.weights[kept].sum()
+        factors = np.exp(STEPS / 2)
+        noise = {leaf: np.outer(factors, z[kept]).ravel() for leaf, z in space.noise.items()}
+        wide = Space("scaled", np.tile(weights, len(factors)), noise)
+        value, tangents = Sampler(0).values(unit, wide)
+        rows = [value, *(tangents.get(leaf, 0.0) for leaf in unit.leaves)]
+        squares = [np.broadcast_to(row, value.shape).reshape(len(factors), -1) ** 2 for row in rows]
+        return tabled(np.stack([square @ weights for square in squares], 1))
 
     def _expect(self, unit: Unit, space: Space, moved: tuple[Norm, float, float] | None) -> Array:
         """E[y^2], E[y], then E[slope^2] per leaf."""

@@ -1,0 +1,66 @@
+"""How expectations follow the scale of everything behind a unit, far beyond the first order.
+
+Noise that is compounded over many layers moves an example's energy by factors. A sigmoid gate
+then saturates and a SiLU turns linear: powers and their bend, which hold for small changes,
+would grow without end. So logarithms of the expectations are tabled over the logarithm of the
+scale, and only what the second order leaves is interpolated.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cerewrite.oprules.units import Array
+
+REACH = 6.0
+STEPS: Array = np.linspace(-REACH, REACH, 25)
+"""Logarithms of the factor on all variances: 0.0025 to 400; beyond, the last slope goes on."""
+_TINY = 1e-200
+
+
+def tabled(expectations: Array) -> Array:
+    """Logarithms of expectations over their nominal ones, ``[steps, n]``; 0 where they vanish.
+
+    Args:
+        expectations: at every one of `STEPS`, ``[steps, n]``, at least 0.
+
+    Example:
+        >>> table = tabled(np.stack([np.exp(STEPS), np.full(len(STEPS), 3.0)], 1))
+        >>> bool(np.allclose(table[:, 0], STEPS)), bool((table[:, 1] == 0).all())
+        (True, True)
+    """
+    nominal = expectations[len(STEPS) // 2]
+    alive = nominal > _TINY
+    ratios = expectations / np.where(alive, nominal, 1.0)
+    found: Array = np.where(alive, np.log(np.maximum(ratios, _TINY)), 0.0)
+    return found
+
+
+def followed(steps: Tensor, degree: Array, bend: Array, table: Array | None) -> Tensor:
+    """Logarithms of the factors on expectations.
+
+    Args:
+        steps: logarithms of the factor on all variances, ``[n, draws]``.
+        degree: first derivatives at 0, ``[n]``.
+        bend: second derivatives there, ``[n]``.
+        table: as from `tabled`, ``[steps, n]``; None where first and second order are all.
+
+    Returns:
+        ``[n, draws]``, with the given derivatives at 0.
+    """
+    first, second = (torch.from_numpy(x.copy())[:, None] for x in (degree, bend))
+    if table is None or steps.shape[1] == 1:
+        return first * steps + second / 2 * steps**2
+    inner = steps.clamp(-REACH, REACH)
+    rest = table - np.outer(STEPS, degree) - np.outer(STEPS**2, bend) / 2
+    at = ((inner + REACH) / (STEPS[1] - STEPS[0])).numpy()
+    low = np.minimum(at.astype(np.int64), len(STEPS) - 2)
+    column = np.arange(table.shape[1])[:, None]
+    left, right = rest[low, column], rest[low + 1, column]
+    between = torch.from_numpy(left + (at - low) * (right - left))
+    ends = (table[1] - table[0], table[-1] - table[-2])
+    slope = np.where(steps.numpy() < 0, ends[0][:, None], ends[1][:, None])
+    beyond = (steps - inner) * torch.from_numpy(slope / (STEPS[1] - STEPS[0]))
+    return first * inner + second / 2 * inner**2 + between + beyond
