@@ -22,7 +22,7 @@ from cerewrite.oprules.units import Array, Leaf, Norm, Tangent, Unit
 _STEP_SCALE = 0.1
 _STEP_SHIFT = 0.05
 _BENT = 1e-3
-_COARSE = (16, 5)
+_COARSE = (32, 21)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Sampler:
 
     def _table(self, unit: Unit, space: Space, bend: Array) -> Array | None:
         """E[y^2] and the slopes over the scale of all leaves (`curves`), on fewer points."""
-        if not (np.abs(bend) > _BENT).any():
+        if not (np.abs(np.delete(bend, 1)) > _BENT).any():
             return None
         kept = slice(None, None, _COARSE[len(space.noise) - 1])
         weights = space.weights[kept] / space.weights[kept].sum()
