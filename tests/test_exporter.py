@@ -70,6 +70,18 @@ class Counter(nn.Module):
         return self.linear(x)
 
 
+class Rounding(nn.Module):
+    """A linear layer that is off by a part of its output, in float32 alone."""
+
+    def __init__(self, layer: nn.Linear, error: float) -> None:
+        super().__init__()
+        self.layer, self.error = layer, error
+
+    def forward(self, input: Tensor) -> Tensor:
+        y: Tensor = self.layer(input)
+        return y * (1.0 + self.error) if y.dtype == torch.float32 else y
+
+
 class ZeroHead(nn.Module):
     """A network whose read-out starts at zero, as torchvision's ViT."""
 
@@ -178,6 +190,30 @@ def test_parity_notices_another_models_file(tmp_path: Path) -> None:
     bad = check_parity(twin, tmp_path / "net.onnx", IMAGES)
     assert all(record.passed for record in good)
     assert not any(record.passed for record in bad)
+
+
+@pytest.mark.parametrize(
+    ("own", "file", "passes"),
+    [
+        (3e-5, 0.0, True),  # PyTorch is off, the file is right
+        (3e-5, 1e-5, True),  # both are off, the file by less
+        (3e-5, 4e-5, False),  # the file is off by more
+        (0.0, 3e-5, False),
+        (3e-4, 2e-4, False),  # more than rounding can be
+    ],
+)
+def test_double_precision_decides_what_is_rounding(
+    tmp_path: Path, own: float, file: float, passes: bool
+) -> None:
+    torch.manual_seed(0)
+    model = Rounding(nn.Linear(6, 4, bias=False), own)
+    off = nn.Linear(6, 4, bias=False)
+    with torch.no_grad():
+        off.weight.copy_(model.layer.weight * (1.0 - file))
+    export_onnx(off, tmp_path / "net.onnx", (torch.randn(2, 6),))
+    records = check_parity(model, tmp_path / "net.onnx", (torch.randn(2, 6),), batches=(2,))
+    assert records[0].passed == passes
+    assert ("float64" in records[0].note) == passes
 
 
 def test_buffers_random_state_and_modes_come_back(tmp_path: Path) -> None:

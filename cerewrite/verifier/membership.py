@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cerewrite.doubling import double_precision
 from cerewrite.ir import Check, Plan
 from cerewrite.rewriter.session import Change, changes_of, set_submodule
 from cerewrite.surgery.conv_transpose import KINDS
@@ -35,7 +36,6 @@ from cerewrite.verifier.perturb import ATTEMPTS, perturb, revive
 from cerewrite.verifier.running import (
     Inputs,
     call,
-    double_precision,
     doubled,
     fresh_copy,
     on_meta,

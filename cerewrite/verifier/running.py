@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from cerewrite.modes import called
@@ -49,37 +48,6 @@ def on_meta(model: nn.Module) -> bool:
 def batch_size(inputs: Inputs) -> int:
     """Examples in the inputs: the first axis of the first tensor that has one."""
     return next((tensor.shape[0] for tensor in tensors(inputs) if tensor.dim()), 1)
-
-
-@contextmanager
-def double_precision() -> Iterator[None]:
-    """Tensors that a model creates by itself, or casts, are float64 here too."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with _Doubling():
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-class _Doubling(TorchFunctionMode):
-    """Turns every cast to a floating-point type into one to float64."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func in (Tensor.half, Tensor.bfloat16, Tensor.float):
-            func = Tensor.double
-        named = {name: _widest(value) for name, value in (kwargs or {}).items()}
-        return func(*map(_widest, args), **named)
-
-
-def _widest(value: Any) -> Any:
-    """A floating-point type as float64, all else as it is; no call nests one in a list."""
-    if isinstance(value, torch.dtype) and value.is_floating_point:
-        return torch.float64
-    return value
 
 
 @contextmanager
