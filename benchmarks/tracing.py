@@ -2,9 +2,9 @@
 
     python -m benchmarks.tracing
 
-Medians of five, interleaved: (a) ResNet-50, tracing with analysis, and the recorder alone, over
-`torch.export`; analysis alone in seconds; (b) peak memory of analysing an MLP of 7 billion
-parameters on meta.
+Medians of five, interleaved: (a) ResNet-50 and, where torchvision is installed, ViT-L: tracing
+with analysis, and the recorder alone, over `torch.export`; analysis alone in seconds; (b) peak
+memory of analysing an MLP of 7 billion parameters on meta.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.zoo import example
+from benchmarks.zoo.sources import torchvision_models
 from cerewrite.analysis import analyze
 from cerewrite.tracer import trace
 from cerewrite.tracer.recorder_rung import recorded_ops
@@ -34,15 +35,14 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def resnet() -> None:
+def beside_export(label: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Ratio of tracing to export, and the seconds of an analysis."""
-    model, inputs = example("resnet50")
     model.eval()
     traced = trace(model, inputs)
     actions: dict[str, Callable[[], object]] = {
         "torch.export": lambda: torch.export.export(model, inputs, strict=False),
         "trace": lambda: trace(model, inputs),
-        "analyse": lambda: analyze(traced, model),
+        "analyse": lambda: analyze(traced, model, gain="he"),
         "recorder": lambda: recorded_ops(model, inputs, {}),
     }
     times: dict[str, list[float]] = {name: [] for name in actions}
@@ -51,10 +51,18 @@ def resnet() -> None:
             times[name].append(seconds(action))
     median = {name: statistics.median(values) for name, values in times.items()}
     both = (median["trace"] + median["analyse"]) / median["torch.export"]
-    print(f"ResNet-50: trace and analyse {both:.2f} of torch.export")
-    print(f"ResNet-50: analyse {median['analyse']:.3f} s")
+    above = median["trace"] + median["analyse"] - median["torch.export"]
+    print(f"{label}: trace and analyse take {above:.2f} s beyond torch.export")
+    print(f"{label}: trace and analyse {both:.2f} of torch.export")
+    print(f"{label}: analyse {median['analyse']:.3f} s")
     recorder = median["recorder"] / median["torch.export"]
-    print(f"ResNet-50: the recorder alone {recorder:.2f} of torch.export")
+    seconds_alone = f"{median['recorder']:.2f} s"
+    print(f"{label}: the recorder alone {seconds_alone}, {recorder:.2f} of torch.export")
+
+
+def vit() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """ViT-L/16 of torchvision with random weights, and two images."""
+    return torchvision_models().vit_l_16(), (torch.randn(2, 3, 224, 224),)
 
 
 def large() -> None:
@@ -74,5 +82,9 @@ if __name__ == "__main__":
     if "--large" in sys.argv:
         large()
     else:
-        resnet()
+        beside_export("ResNet-50", *example("resnet50"))
+        try:
+            beside_export("ViT-L", *vit())
+        except ImportError as error:
+            print(f"ViT-L: not measured ({error})")
         subprocess.run([sys.executable, "-m", "benchmarks.tracing", "--large"], check=True)

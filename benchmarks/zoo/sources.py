@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ TORCHVISION = {"resnet50": 64, "resnet101": 64, "wide_resnet50_2": 64, "vgg16_bn
 _library: torch.library.Library | None = None
 
 
-def torchvision_models() -> object:
+def torchvision_models() -> Any:
     """The module ``torchvision.models``.
 
     Raises:

@@ -119,8 +119,8 @@ def stacked(values: Sequence[Tensor]) -> Tensor:
     """Vectors of one element or of one per draw, as rows."""
     if len(values) == 1:
         return values[0][None]
-    draws = max(len(value) for value in values)
-    return torch.stack([v if len(v) == draws else v.expand(draws) for v in values])
+    draws = max(value.numel() for value in values)
+    return torch.stack([v if v.numel() == draws else v.expand(draws) for v in values])
 
 
 def now(value: Tensor) -> float:
