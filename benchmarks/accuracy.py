@@ -193,21 +193,17 @@ def _parsed(cells: Sequence[str]) -> Row:
     )  # fmt: skip
 
 
-def kept_rows(rows: Sequence[Row], chosen: Sequence[Spec]) -> list[Row]:
-    """The row of every network; namesakes are told apart by their closed form's figure.
-
-    Raises:
-        ValueError: if a network has no row: measure its group anew.
-    """
-    left, found = list(rows), []
+def kept_rows(rows: Sequence[Row], chosen: Sequence[Spec]) -> list[Row | None]:
+    """The row of every network, if any; namesakes are told apart by their closed form's figure."""
+    left, found = list(rows), list[Row | None]()
     for spec in chosen:
         net, x = Net(spec), make_inputs(spec, 0)
         closed = analyze(trace(net, x), net, x).nu.value
         named = [row for row in left if row.name == spec.name]
-        if not named:
-            raise ValueError(f"no row for '{spec.name}': measure its group without --keep")
-        found.append(min(named, key=lambda row: abs(row.analytic - closed)))
-        left.remove(found[-1])
+        row = min(named, key=lambda row: abs(row.analytic - closed), default=None)
+        found.append(row)
+        if row is not None:
+            left.remove(row)
     return found
 
 
@@ -223,7 +219,7 @@ def document(found: dict[str, list[Row]]) -> str:
         "NTK parametrisation, weights as built, standard errors in brackets. Monte-Carlo's own",
         "median relative error bounds what can be seen: dense networks without batch norm are",
         "drawn exactly in law (`benchmarks/unit_draws.py`), 100,000 draws each, those with one",
-        "many networks at a time (`benchmarks/batch_draws.py`), 6,000 to 100,000 draws. The",
+        "many networks at a time (`benchmarks/batch_draws.py`), as many draws as the table says. The",
         "jackknife's nu is `prod(1 + kappa) - 1`.",
         "",
         f"| networks | count | Monte-Carlo's error | {heads} |",
