@@ -219,7 +219,7 @@ def document(found: dict[str, list[Row]]) -> str:
         "NTK parametrisation, weights as built, standard errors in brackets. Monte-Carlo's own",
         "median relative error bounds what can be seen: dense networks without batch norm are",
         "drawn exactly in law (`benchmarks/unit_draws.py`), 100,000 draws each, those with one",
-        "many networks at a time (`benchmarks/batch_draws.py`), as many draws as the table says. The",
+        "many networks at a time (`benchmarks/batch_draws.py`), draws as tabled. The",
         "jackknife's nu is `prod(1 + kappa) - 1`.",
         "",
         f"| networks | count | Monte-Carlo's error | {heads} |",
