@@ -53,6 +53,34 @@ def _inside(leaf: Any) -> list[Any]:
     return list(vars(leaf).values()) if hasattr(leaf, "__dict__") else []
 
 
+def examples(inputs: Any, rows: int) -> int:
+    """How many examples the inputs of a model hold.
+
+    That is the first axis of the first tensor. A list of tensors may be a list of examples: it is
+    where the model's layers have as many rows as the list is long, and not as the tensors have.
+
+    Args:
+        inputs: arguments of a forward call, with a tensor that has an axis.
+        rows: first axis of what the model's first layer writes.
+
+    Example:
+        >>> examples(torch.ones(4, 3), 4), examples(([torch.ones(3, 8, 8)] * 2,), 2)
+        (4, 2)
+        >>> examples(([torch.ones(4, 8, 8)] * 2,), 4)
+        4
+    """
+    first = tensors(inputs)[0]
+    size = int(first.shape[0])
+    lists = [leaf for leaf in _lists(inputs) if any(item is first for item in leaf)]
+    return rows if rows != size and any(len(item) == rows for item in lists) else size
+
+
+def _lists(tree: Any) -> list[list[Any]]:
+    """The lists of a structure of which no part is a list again."""
+    leaves = pytree.tree_leaves(tree, is_leaf=lambda part: isinstance(part, list))
+    return [leaf for leaf in leaves if isinstance(leaf, list)]
+
+
 def with_rows(tree: Any, rows: int, batch: int) -> Any:
     """A tree at another batch size: tensors with ``rows`` rows have them repeated or cut.
 

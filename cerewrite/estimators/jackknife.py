@@ -291,6 +291,8 @@ def _corrected(
         return replace(at, rho=kappa / at.kappa, kappa=kappa, stderr=stderr)
     up = float(np.mean([draw.up for draw in draws]))
     down = float(np.mean([draw.down for draw in draws]))
+    if not up * up + down * down > 0:
+        return replace(at, kappa=0.0, note=at.note or "nothing of the kernel passes it")
     scatter = kappa * width / (up * up + down * down)
     note = "no closed form: moments are the jackknife's, forward and backward alike"
     return LayerCorrection(

@@ -61,7 +61,7 @@ def followed(steps: Tensor, degree: Array, bend: Array, table: Array | None) -> 
         return straight
     inner = steps.clamp(-REACH, REACH)
     at = ((inner + REACH) / (STEPS[1] - STEPS[0])).numpy()
-    low = np.minimum(at.astype(np.int64), len(STEPS) - 2)
+    low = np.minimum(np.nan_to_num(at).astype(np.int64), len(STEPS) - 2)  # no number stays none
     column = np.arange(table.shape[1])[:, None]
     left, right = rest[low, column], rest[low + 1, column]
     between = torch.from_numpy(left + (at - low) * (right - left))

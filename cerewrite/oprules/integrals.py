@@ -295,7 +295,8 @@ def _signature(unit: Unit, root: Unit) -> Any:
         norm = unit.norm
         if not norm.read and (read := unit.inputs[0].leaf) is not None:
             size = read.deviation or 1.0
-            numbers = f"{(read.mean - norm.mean) / size:.9e} {norm.scale * size:.9e}"
+            offset = round((read.mean - norm.mean) / size, 9) + 0.0  # no rounding, no -0
+            numbers = f"{offset:.9f} {norm.scale * size:.9e}"
             return "normed", root.leaves.index(read), numbers
         if not norm.read:
             return "norm", f"{norm.mean:.12e} {norm.scale:.12e}", inner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from cerewrite.errors import TraceError
 from cerewrite.fingerprint import fingerprint
 from cerewrite.ir import Op, TracedModel
 from cerewrite.modes import silenced
+from cerewrite.oprules import LayerRule, rule_for
 from cerewrite.tracer.export_rung import export_ops
 from cerewrite.tracer.lengths import UNTOLD, names_widths
 from cerewrite.tracer.modes import read_in_training
@@ -20,7 +21,7 @@ from cerewrite.tracer.subject import check_ready, observed
 from cerewrite.tracer.symbolic_rung import symbolic_ops
 from cerewrite.tracer.whole import take_whole
 from cerewrite.tracer.widths import build_widths
-from cerewrite.trees import tensors
+from cerewrite.trees import examples, tensors
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 Rung = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], list[Op]]
@@ -60,7 +61,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
     """
     check_ready(model)
     args, kwargs = normalise_inputs(example_inputs)
-    batch = _batch(args, kwargs)
+    _require_batch(args, kwargs)
     reasons: list[str] = []
     seen: TracedModel | None = None
     for name, rung in LADDER:
@@ -79,7 +80,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
             ops,
             model,
             rung=name,
-            batch=batch,
+            batch=examples((args, kwargs), _rows(ops)),
             fingerprint=fingerprint(model),
             notes=tuple(reasons),
             kept=kept,
@@ -113,7 +114,7 @@ def normalise_inputs(example_inputs: Any) -> Inputs:
     return (example_inputs,), {}
 
 
-def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+def _require_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     leaves = tensors((args, kwargs))
     if not leaves or leaves[0].dim() == 0:
         raise TraceError(
@@ -122,7 +123,12 @@ def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         )
     if not leaves[0].shape[0]:
         raise TraceError("the batch is empty", advice="give at least one example, better two")
-    return int(leaves[0].shape[0])
+
+
+def _rows(ops: Sequence[Op]) -> int:
+    """First axis of what the first layer writes; 0 without any."""
+    layers = (op for op in ops if isinstance(rule_for(op), LayerRule) and op.shape)
+    return next((op.shape[0] for op in layers), 0)
 
 
 def _first_line(error: Exception) -> str:

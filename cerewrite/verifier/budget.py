@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from cerewrite.ir import Check, Plan
 from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.surgery.conv_transpose import KINDS
-from cerewrite.verifier.running import Inputs, batch_size
+from cerewrite.trees import examples
+from cerewrite.verifier.running import Inputs
 from cerewrite.verifier.shapes import run_for_shapes
 
 _LAYERS = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
@@ -55,7 +56,7 @@ def count_flops(model: nn.Module, inputs: Inputs) -> int:
 
     Args:
         model: the model; a copy of it is run.
-        inputs: example inputs; their first axis is the batch.
+        inputs: example inputs, as many as `cerewrite.trees.examples` says.
 
     Example:
         >>> import torch
@@ -63,22 +64,23 @@ def count_flops(model: nn.Module, inputs: Inputs) -> int:
         ...             (torch.zeros(3, 4),))
         96
     """
-    total = 0
+    total = rows = 0
 
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal total
+        nonlocal total, rows
+        rows = rows or output.shape[0]
         read = inputs[0] if isinstance(module, KINDS) else output
         total += 2 * read.numel() * _fan_in(module)
 
     def hook(copy: nn.Module) -> None:
-        nonlocal total
-        total = 0
+        nonlocal total, rows
+        total = rows = 0
         for module in copy.modules():
             if isinstance(module, _LAYERS):
                 module.register_forward_hook(count)
 
     run_for_shapes(model, inputs, training=False, prepare=hook)
-    return total // batch_size(inputs)
+    return total // examples(inputs, rows)
 
 
 def _fan_in(module: nn.Module) -> int:

@@ -14,7 +14,6 @@ from torch.utils import _pytree as pytree
 
 from cerewrite.modes import called
 from cerewrite.rewriter.record import copy_sharing_record
-from cerewrite.trees import tensors
 
 Inputs = tuple[Any, ...] | Mapping[str, Any]
 """Example inputs: positional arguments, or keyword arguments."""
@@ -43,11 +42,6 @@ def fresh_copy(model: nn.Module, *, training: bool) -> nn.Module:
 def on_meta(model: nn.Module) -> bool:
     """Whether a model has parameters without values."""
     return any(parameter.is_meta for parameter in model.parameters())
-
-
-def batch_size(inputs: Inputs) -> int:
-    """Examples in the inputs: the first axis of the first tensor that has one."""
-    return next((tensor.shape[0] for tensor in tensors(inputs) if tensor.dim()), 1)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cerewrite.empirical import Gates, find_units
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption, LayerCorrection
-from cerewrite.estimators.jackknife import Influence, blend, influences
+from cerewrite.estimators.jackknife import Influence, _corrected, blend, influences
 from cerewrite.estimators.monte_carlo import subject_of
 from cerewrite.tracer import trace
 from tests.models import ResidualNet, chain, plain_cnn
@@ -234,3 +234,10 @@ def test_grouped_transposed_convolutions_keep_the_closed_form() -> None:
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
     found = layers(nn.Sequential(*body, *head), torch.randn(1, 3, 5, 5), gain=2.0, draws=2)
     assert "grouped transposed" in found[1].note and found[1].kappa > 0
+
+
+def test_a_layer_that_nothing_passes_has_no_moments() -> None:
+    at = LayerCorrection("conv", 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, None, "")
+    still = Influence(1e-9, 0.0, 0.0, 0.0, 0.0, up=0.0, down=0.0)
+    found = _corrected(at, 8, 1.0, [still, still])
+    assert (found.kappa, found.v_aa, found.note) == (0.0, 0.0, "nothing of the kernel passes it")

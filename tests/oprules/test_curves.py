@@ -98,3 +98,10 @@ def test_squeeze_excite_between_batch_norms_stays_finite(monkeypatch: pytest.Mon
     assert 0.5 * truth.value < closed() < 3 * truth.value
     monkeypatch.setattr(integrals, "_BENT", math.inf)
     assert closed() > 100 * truth.value, "the planted fault: powers that never end"
+
+
+def test_what_is_no_number_stays_none() -> None:
+    table = tabled(np.exp(np.outer(STEPS**3, [0.1])))
+    steps = torch.tensor([[0.0, math.nan, 1.0]], dtype=torch.float64)
+    found = followed(steps, np.zeros(1), np.zeros(1), table)
+    assert found.isnan().tolist() == [[False, True, False]]
