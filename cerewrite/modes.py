@@ -6,11 +6,15 @@ import contextlib
 import io
 import logging
 import warnings
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+OF_ANY_MODULE = frozenset(vars(nn.Module()))
+"""Attributes of every module: what it registers, its hooks, its flag."""
 
 BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (
     nn.BatchNorm1d,
@@ -47,6 +51,56 @@ def modes_kept(*models: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Put plain attributes of all modules back: counters, caches, lists of what was seen.
+
+    A traced forward would leave tensors without values there, a measured one graphs of its own.
+    Parameters, buffers, submodules and hooks are not looked at, nor what lies deeper than a
+    container.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> with attributes_kept(layer):
+        ...     layer.seen = [1]
+        >>> hasattr(layer, "seen")
+        False
+    """
+    own = [
+        (vars(module), {name: (value, _contents(value)) for name, value in vars(module).items()})
+        for module in model.modules()
+    ]
+    try:
+        yield
+    finally:
+        for now, before in own:
+            for name in now.keys() - before.keys():
+                del now[name]
+            for name, (value, contents) in before.items():
+                if name not in OF_ANY_MODULE:
+                    now[name] = value
+                    _refill(value, contents)
+
+
+def _contents(value: Any) -> list[Any]:
+    """What a container of Python's own holds."""
+    if type(value) in (dict, OrderedDict):
+        return list(value.items())
+    return list(value) if type(value) in (list, set) else []
+
+
+def _refill(value: Any, contents: list[Any]) -> None:
+    """Put a container's contents back, if they are others."""
+    if [id(item) for item in _flat(_contents(value))] != [id(item) for item in _flat(contents)]:
+        value.clear()
+        value.extend(contents) if isinstance(value, list) else value.update(contents)
+
+
+def _flat(contents: list[Any]) -> list[Any]:
+    """Keys and values of a mapping's items side by side."""
+    return [part for item in contents for part in (item if isinstance(item, tuple) else (item,))]
+
+
+@contextlib.contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Every submodule in evaluation mode; the flags are put back."""
     with modes_kept(*models):
@@ -73,7 +127,7 @@ def undisturbed(
     """Evaluation mode without gradients, of which nothing remains on the model.
 
     Restored are the training flag of every submodule, every buffer that a forward call changed
-    or replaced, and the random state. Attention's fast path is off.
+    or replaced, plain attributes, and the random state. Attention's fast path is off.
 
     Args:
         model: the model.
@@ -89,7 +143,13 @@ def undisturbed(
         if not (learning and module in own and name.startswith("running_"))
     ]
     try:
-        with evaluating(model), without_fast_path(), torch.no_grad(), _random_state_kept(model):
+        with (
+            attributes_kept(model),
+            evaluating(model),
+            without_fast_path(),
+            torch.no_grad(),
+            _random_state_kept(model),
+        ):
             for norm in own:
                 norm.train().momentum = 1.0
             yield

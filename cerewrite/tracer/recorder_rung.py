@@ -19,6 +19,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 
 from cerewrite.ir import Op
+from cerewrite.modes import attributes_kept
 from cerewrite.tracer.fusion import fuse
 from cerewrite.tracer.recording import Recording
 from cerewrite.trees import tensors
@@ -30,21 +31,8 @@ def recorded_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     Raises:
         Exception: whatever the model raises, on fake tensors and on the inputs themselves.
     """
-    own = [(module, dict(vars(module))) for module in model.modules()]
-    try:
+    with attributes_kept(model):
         return _recorded(model, args, kwargs)
-    finally:
-        for module, before in own:
-            _put_back(module, before)
-
-
-def _put_back(module: nn.Module, before: dict[str, Any]) -> None:
-    """Plain attributes that hold tensors: forwards and hooks may have set them to fakes."""
-    for name, value in list(vars(module).items()):
-        if isinstance(value, Tensor) and name not in before:
-            del vars(module)[name]
-        elif isinstance(value, Tensor) and value is not before[name]:
-            vars(module)[name] = before[name]
 
 
 def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Op]:

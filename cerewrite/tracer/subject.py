@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from cerewrite.errors import TraceError
-from cerewrite.modes import evaluating, without_fast_path
+from cerewrite.modes import attributes_kept, evaluating, without_fast_path
 
 _TABLES = ("_modules", "_parameters", "_buffers")
 
@@ -39,7 +39,7 @@ def check_ready(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def observed(model: nn.Module) -> Iterator[None]:
-    """Eval mode for the time of a trace; flags and structure come back as they were.
+    """Eval mode for the time of a trace; flags, attributes and structure come back as they were.
 
     Raises:
         TraceError: if the forward added, removed or replaced submodules or parameters.
@@ -49,7 +49,7 @@ def observed(model: nn.Module) -> Iterator[None]:
         for name, module in model.named_modules()
         for kind in _TABLES
     ]
-    with evaluating(model), without_fast_path():
+    with attributes_kept(model), evaluating(model), without_fast_path():
         try:
             yield
         finally:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -188,14 +189,26 @@ class Remembers(nn.Module):
         super().__init__()
         self.layer = nn.Linear(4, 4)
         self.last: Tensor | None = None
+        self.calls = 0
+        self.seen: list[Tensor] = []
+        self.levels = [torch.ones(1)]
+        self.named = {"first": torch.ones(1)}
 
     def forward(self, x: Tensor) -> Tensor:
         self.last = self.newest = self.layer(x)
+        self.calls += 1
+        self.seen.append(self.last)
+        self.levels = [self.last]
+        self.named["first"] = self.last
         return self.newest.relu()
 
 
-def test_attributes_that_a_forward_sets_are_put_back() -> None:
+@pytest.mark.parametrize("see", [recorded_ops, lambda model, args, kwargs: trace(model, args)])
+def test_attributes_that_a_forward_sets_are_put_back(see: Callable[..., Any]) -> None:
     model = Remembers()
-    recorded_ops(model, (torch.randn(2, 4),), {})
-    assert model.last is None
+    levels, named, first = model.levels, model.named, model.named["first"]
+    see(model, (torch.randn(2, 4),), {})
+    assert model.last is None and model.calls == 0 and model.seen == []
     assert "newest" not in vars(model)
+    assert model.levels is levels and type(levels[0]) is Tensor
+    assert model.named is named and named["first"] is first
