@@ -14,7 +14,7 @@ class BlockDiagonalLinear(nn.Module):
 
     The features of member j are the contiguous run ``[j * n, (j + 1) * n)``, as in a grouped
     convolution. One batched matrix product does the work, on ``[members, rows, n]`` views, or
-    one convolution in groups of size 1 where that is quicker; the weight is stored so that
+    one convolution of size 1 in groups where that is quicker; the weight is stored so that
     neither forward nor backward transposes it (DESIGN 5), and in eager mode no activation is
     turned or copied on the way forward either (`cerewrite.nn.blockwise`).
 

@@ -62,7 +62,7 @@ def _behind(name: str, find: Find) -> Op:
 
 
 def _axes(op: Op, position: int) -> set[int]:
-    """The axes that an operator reduces, counted from the front; empty where it names none."""
+    """The axes that an operator reduces, as it names them; empty where it names none."""
     dims = op.args[position] if len(op.args) > position else (op.kwargs or {}).get("dim")
     listed = [dims] if isinstance(dims, int) else dims
     return set() if not isinstance(listed, list | tuple) else {int(d) for d in listed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -57,12 +58,15 @@ Axes = frozenset[tuple[int, int]]
 
 
 def _free_axes(model: nn.Module, inputs: Inputs, training: bool, output: Any) -> Axes:
-    """Axes whose size changes where the model's weights have other signs."""
+    """Axes whose size changes where the model's weights have other signs.
+
+    An attempt in which the model raises, or that gives another structure, shows nothing.
+    """
     sizes = [tuple(tensor.shape) for tensor in tensors(output)]
     found: set[tuple[int, int]] = set()
     for attempt in range(1, ATTEMPTS):
-        copy = fresh_copy(model, training=training)
-        with torch.no_grad():
+        copy, other = fresh_copy(model, training=training), []
+        with torch.no_grad(), suppress(Exception):
             other = tensors(call(copy, revive(copy, inputs, attempt)))
         if [tensor.dim() for tensor in other] == [len(shape) for shape in sizes]:
             found |= {

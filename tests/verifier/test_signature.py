@@ -70,6 +70,13 @@ def test_sizes_that_do_not_depend_on_values_may_not() -> None:
     assert not check.passed
 
 
+def test_a_model_that_cannot_run_with_other_signs_keeps_the_message() -> None:
+    one, other = (chain([8, 8, 8], inputs=4).to("meta") for _ in range(2))
+    other.append(nn.Linear(next(reversed(list(one.parameters()))).shape[0], 9, device="meta"))
+    (check,) = check_signature(one, other, plan(), (torch.randn(2, 4),))
+    assert not check.passed and "became (2, 9) float32" in check.detail
+
+
 def test_a_list_of_images_is_a_batch() -> None:
     flops = 2 * 64 * (27 * 16 + 9 * 16 * 16 + 16 * 4)
     traced = trace(Stacking(), (IMAGES,))
