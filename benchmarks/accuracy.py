@@ -26,10 +26,10 @@ import torch
 from benchmarks import batch_draws, unit_draws
 from benchmarks.random_nets import DENSE, Net, Spec, draw_spec, make_inputs
 from cerewrite.analysis import analyze
-from cerewrite.empirical import log_variance, needed_draws, relative_variance
 from cerewrite.estimators import ESTIMATORS, Assumption
+from cerewrite.estimators.draws import log_variance, needed_draws, relative_variance
+from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Estimate
-from cerewrite.tracer import trace
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "ACCURACY.md"
 UNIT_DRAWS = 100_000

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.warm import keep_memory
-from cerewrite.latency import Sample, interleave
 from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.nn.blockwise import NARROWEST
+from cerewrite.timing import Sample, interleave
 
 MEMBERS = (2, 4, 8, 16, 32, 64)
 RUNS = 31

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import cerewrite
 from cerewrite import ir
-from cerewrite.budgets import region_cost
-from cerewrite.empirical import Ratio, relative_variance
 from cerewrite.estimators import Assumption
+from cerewrite.estimators.draws import Ratio, relative_variance
 from cerewrite.estimators.monte_carlo import subject_of
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
+from cerewrite.planning.budgets import region_cost
 
 Designs = Mapping[str, tuple[int, tuple[int, ...]]]
 """Members and widths of one, by region."""

@@ -25,11 +25,11 @@ from torch import nn
 
 from benchmarks.zoo import example
 from cerewrite.analysis import analyze
-from cerewrite.empirical import Gates, find_units
 from cerewrite.estimators import ESTIMATORS, Assumption
+from cerewrite.estimators.draws import Gates, find_units
 from cerewrite.estimators.jackknife import influences
 from cerewrite.estimators.monte_carlo import subject_of
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
 
 
 def seconds(action: Callable[[], object]) -> float:

@@ -14,7 +14,7 @@ import torch
 import cerewrite
 from benchmarks.zoo import torchvision_models
 from cerewrite.errors import CerewriteError
-from cerewrite.measures import MEASURES
+from cerewrite.planning.measures import MEASURES
 
 MODELS = ("resnet50", "resnet101", "vgg16", "densenet121")
 

@@ -21,8 +21,8 @@ from benchmarks import conv_nets
 from benchmarks.random_nets import Net, Spec, make_inputs
 from benchmarks.unit_draws import kernels
 from cerewrite import ir
-from cerewrite.budgets import region_cost
-from cerewrite.empirical import relative_variance
+from cerewrite.estimators.draws import relative_variance
+from cerewrite.planning.budgets import region_cost
 
 NETWORKS = (
     Spec("chain", (64,) * 3, 0, "relu", "", bias=False),

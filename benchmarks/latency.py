@@ -28,7 +28,7 @@ from benchmarks.warm import keep_memory
 from benchmarks.zoo import everything
 from cerewrite.errors import CerewriteError
 from cerewrite.ir import Timing
-from cerewrite.latency.store import machine
+from cerewrite.timing.store import machine
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "LATENCY.md"
 NETWORKS = ("mlp_digits", "vgg_cnn", "resnet50", "wide_resnet50_2")

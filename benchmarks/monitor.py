@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.warm_start import MODELS, digits
-from cerewrite.callbacks import KernelMonitor, gram
+from cerewrite.training import KernelMonitor, gram
 
 PROBES, INTERVALS = 4, 2
 EVERY: int = inspect.signature(KernelMonitor).parameters["every"].default

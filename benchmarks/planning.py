@@ -13,9 +13,9 @@ import statistics
 import time
 
 from cerewrite.ir import Analysis
-from cerewrite.measures import DEFAULT
-from cerewrite.planner import make_plan
-from tests.planner.builders import mlp, resnet, vgg16
+from cerewrite.planning import make_plan
+from cerewrite.planning.measures import DEFAULT
+from tests.planning.builders import mlp, resnet, vgg16
 
 REPEATS = 5
 MEASURES = (DEFAULT, "nu")

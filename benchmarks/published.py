@@ -19,8 +19,8 @@ import numpy as np
 
 import cerewrite
 from benchmarks.published_cases import EXPECTED, PIXELS, RECORD, Case, cases
-from cerewrite.empirical import log_variance, relative_variance
-from cerewrite.measures import MEASURES
+from cerewrite.estimators.draws import log_variance, relative_variance
+from cerewrite.planning.measures import MEASURES
 
 Score = Callable[[float, int], float]
 

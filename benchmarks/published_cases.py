@@ -12,8 +12,8 @@ from torch import nn
 import cerewrite
 from benchmarks.resnext import ResNeXt29
 from benchmarks.zoo import torchvision_models
-from cerewrite.budgets import region_cost
 from cerewrite.ir import Analysis, Region
+from cerewrite.planning.budgets import region_cost
 
 Design = tuple[int, int]
 

@@ -22,7 +22,7 @@ from benchmarks.published_cases import EXPECTED, PIXELS, RECORD, Case, cases
 from cerewrite import ir
 from cerewrite.estimators import Assumption
 from cerewrite.estimators.monte_carlo import subject_of
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
 
 MEASURED = "jackknife"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cerewrite.oprules.activation import evaluate, gaussian_grid
+from cerewrite.kernel.activation import evaluate, gaussian_grid
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo import EXAMPLES
-from cerewrite.empirical import Subject
 from cerewrite.estimators import ESTIMATORS, Assumption
-from cerewrite.estimators.map_influence import spatial_kappas
+from cerewrite.estimators.draws import Subject
+from cerewrite.estimators.maps.influence import spatial_kappas
 from cerewrite.estimators.monte_carlo import subject_of
+from cerewrite.frontend.tracing import trace
 from cerewrite.ir import TracedModel
-from cerewrite.tracer import trace
 
 STORE = Path(__file__).resolve().parent.parent / "docs" / "resnet50.json"
 DESIGNS = ((1, 8), (3, 4), (1, 16), (3, 8), (1, 32), (6, 8), (1, 72), (12, 10), (24, 8))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.resnet_designs import BATCH, DESIGNS, NAMES, STORE, read
-from cerewrite.empirical import log_variance, relative_variance
+from cerewrite.estimators.draws import log_variance, relative_variance
 
 DOCUMENT = STORE.with_name("RESNET50.md")
 RESAMPLED = 1000

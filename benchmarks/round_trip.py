@@ -128,7 +128,7 @@ def save_converted(name: str, folder: str) -> None:
     import torch
 
     import cerewrite
-    from cerewrite.loader import load
+    from cerewrite.frontend.loading import load
     from cerewrite.verifier.perturb import perturb
 
     torch.manual_seed(0)

@@ -17,7 +17,7 @@ import torch
 from benchmarks.accuracy import DOCUMENT, GROUPS, Group, reference, specs
 from benchmarks.random_nets import Net, make_inputs
 from cerewrite.estimators import ESTIMATORS, Assumption
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
 
 
 def known() -> dict[str, list[float]]:

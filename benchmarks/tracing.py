@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from benchmarks.zoo import example
 from benchmarks.zoo.sources import torchvision_models
 from cerewrite.analysis import analyze
-from cerewrite.tracer import trace
-from cerewrite.tracer.recorder_rung import recorded_ops
+from cerewrite.frontend.tracing import trace
+from cerewrite.frontend.tracing.recorder_rung import recorded_ops
 
 REPEATS = 5
 

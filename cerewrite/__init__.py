@@ -32,15 +32,15 @@ from cerewrite.errors import (
 )
 
 if TYPE_CHECKING:
-    from cerewrite.clock import Clock
-    from cerewrite.conversion import Conversion, convert
+    from cerewrite.api.conversion import Conversion, convert
+    from cerewrite.api.saving import load, save
+    from cerewrite.api.serving import export_triton
+    from cerewrite.api.speed import bench
+    from cerewrite.api.stages import analyze, apply, export_onnx, plan, revert, verify
+    from cerewrite.frontend.loading import build
     from cerewrite.ir import Analysis, Plan, Report
-    from cerewrite.loader import build
-    from cerewrite.pipeline import analyze, apply, export_onnx, plan, revert, verify
-    from cerewrite.saving import load, save
-    from cerewrite.serving import export_triton
-    from cerewrite.speed import bench
-    from cerewrite.training import distill
+    from cerewrite.runtime.clock import Clock
+    from cerewrite.training.distill import distill
 
 __version__ = "0.1.0"
 
@@ -82,17 +82,17 @@ __all__ = [
 
 _HOMES = {
     "Analysis": "ir",
-    "Clock": "clock",
-    "Conversion": "conversion",
+    "Clock": "runtime.clock",
+    "Conversion": "api.conversion",
     "Plan": "ir",
     "Report": "ir",
-    "bench": "speed",
-    "build": "loader",
-    "convert": "conversion",
+    "bench": "api.speed",
+    "build": "frontend.loading",
+    "convert": "api.conversion",
     "distill": "training",
-    "export_triton": "serving",
-    "load": "saving",
-    "save": "saving",
+    "export_triton": "api.serving",
+    "load": "api.saving",
+    "save": "api.saving",
 }
 
 
@@ -100,7 +100,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module 'cerewrite' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"cerewrite.{_HOMES.get(name, 'pipeline')}"), name)
+    value = getattr(importlib.import_module(f"cerewrite.{_HOMES.get(name, 'api.stages')}"), name)
     globals()[name] = value
     return value
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from cerewrite.errors import RewriteError
 from cerewrite.initialisers import Custom, Initialiser, Original, find_initialiser
 from cerewrite.nn import BlockDiagonalLinear, scale_of
-from cerewrite.rewriter.engine import Pass, PassResult, register
-from cerewrite.rewriter.session import Session
-from cerewrite.surgery import fan_in, member_weights
-from cerewrite.surgery.conv_transpose import KINDS
+from cerewrite.ops.surgery import fan_in, member_weights
+from cerewrite.ops.surgery.conv_transpose import KINDS
+from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.session import Session
 
 _SAMPLED = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import ConcatenationReader
-from cerewrite.rewriter.engine import Pass, PassResult, register
-from cerewrite.rewriter.session import Change, Session
-from cerewrite.surgery.concatenation import read_concatenation
+from cerewrite.ops.surgery.concatenation import read_concatenation
+from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.session import Change, Session
 
 
 @register

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from cerewrite.oprules.base import OPRULES, ModuleRule
-from cerewrite.rewriter.engine import Pass, PassResult, register
-from cerewrite.rewriter.session import Session
+from cerewrite.ops.base import OPRULES, ModuleRule
+from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.session import Session
 
 
 @register

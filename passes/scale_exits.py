@@ -9,8 +9,8 @@ from torch import nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.nn import SCALED, with_scale
-from cerewrite.rewriter.engine import Pass, PassResult, register
-from cerewrite.rewriter.session import Session
+from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.session import Session
 
 
 @register

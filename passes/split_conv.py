@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from cerewrite.oprules.base import OPRULES, LayerRule
-from cerewrite.rewriter.engine import Pass, PassResult, register
-from cerewrite.rewriter.session import Session
+from cerewrite.ops.base import OPRULES, LayerRule
+from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.session import Session
 
 
 def split_layers(session: Session, name: str, op: str) -> PassResult:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cerewrite.rewriter.engine import Pass, PassResult, register
-from cerewrite.rewriter.session import Session
+from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.session import Session
 from passes.split_conv import split_layers
 
 

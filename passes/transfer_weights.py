@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import member_order
-from cerewrite.rewriter.engine import Pass, PassResult, register
-from cerewrite.rewriter.session import Change, Session, set_submodule
-from cerewrite.transfer import (
+from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.session import Change, Session, set_submodule
+from cerewrite.rewriting.transfer import (
     Interior,
     Rows,
     blocks_of,
@@ -28,8 +28,8 @@ from cerewrite.transfer import (
     take_channels,
     written_rows,
 )
-from cerewrite.transfer.calibration import Visit, examples, visit
-from cerewrite.transfer.patches import positions
+from cerewrite.rewriting.transfer.calibration import Visit, examples, visit
+from cerewrite.rewriting.transfer.patches import positions
 from passes.reinitialise import layer_generator
 
 NOISE = 0.01
@@ -81,7 +81,7 @@ class TransferWeights(Pass):
     """Members start from trained channels instead of fresh draws, where the plan asks for it.
 
     Channels are grouped so that the blocks keep most of each interior layer's energy
-    (`cerewrite.transfer.group_channels`); per-channel modules take their channels' settings.
+    (`cerewrite.rewriting.transfer.group_channels`); per-channel modules take their channels' settings.
     With calibration inputs, every interior block and every exit is then fitted in closed form
     to what the original writes there, in execution order and on what the members really read,
     and batch norms of the regions take the batch's statistics.

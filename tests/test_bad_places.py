@@ -1,7 +1,7 @@
 """Bad input to artefacts: typed errors, nothing lost, nothing left behind.
 
-Damaged and newer records and weights are in `tests.test_artifacts` and
-`tests.artifacts.test_weights`, files that ONNX Runtime refuses in `tests.test_exporter`.
+Damaged and newer records and weights are in `tests.output.test_output` and
+`tests.output.test_weights`, files that ONNX Runtime refuses in `tests.exporter.test_exporter`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import cerewrite
-from cerewrite import artifacts
+from cerewrite import output
 from cerewrite.errors import CerewriteError, ExportError, OutputError, RewriteError
 from cerewrite.exporter import export_onnx
 
@@ -37,14 +37,14 @@ def chain(width: int = 32) -> nn.Sequential:
 
 
 def folder(path: Path) -> None:
-    with artifacts.staged_folder(path, overwrite=True) as draft:
-        artifacts.save_weights(chain(256), draft, fingerprint="f")
+    with output.staged_folder(path, overwrite=True) as draft:
+        output.save_weights(chain(256), draft, fingerprint="f")
 
 
 WRITERS: dict[str, tuple[Callable[[Path], object], type[CerewriteError]]] = {
     "folder": (folder, OutputError),
     "onnx": (lambda path: export_onnx(chain(256), path, ROWS), ExportError),
-    "text": (lambda path: artifacts.write_file(path, "x" * 200_000, overwrite=True), OutputError),
+    "text": (lambda path: output.write_file(path, "x" * 200_000, overwrite=True), OutputError),
     "triton": (
         lambda path: cerewrite.export_triton(chain(256), path.parent, ROWS, name=path.name),
         CerewriteError,
@@ -80,7 +80,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, what: str) -> None:
     kept = out
     if what == "folder":
         out.mkdir()
-        kept = out / artifacts.PLAN
+        kept = out / output.PLAN
     kept.write_text("old")
     with pytest.raises(error):
         write(out)

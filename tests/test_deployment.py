@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import cerewrite
-from cerewrite import artifacts
+from cerewrite import output
 from cerewrite.cli import main
 from tests.conftest import ROOT
 
@@ -38,4 +38,4 @@ def test_the_page_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Path("build/models/digits/1/model.onnx").is_file()
     assert Path("build/models/digits/config.pbtxt").is_file()
     assert cerewrite.load("build/digits") is not None
-    assert artifacts.PLAN in listed
+    assert output.PLAN in listed

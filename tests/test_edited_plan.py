@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import cerewrite
-from cerewrite import artifacts, ir
+from cerewrite import ir, output
 from cerewrite.errors import PlanError
 
 
@@ -35,7 +35,7 @@ def test_an_edited_design_is_carried_out_and_counted(
     path, data = written
     data["splits"][0] |= {"multiplicity": 3, "widths": [8, 7, 6], "note": "by hand"}
     path.write_text(json.dumps(data))
-    plan = artifacts.read_record(ir.Plan, path)
+    plan = output.read_record(ir.Plan, path)
     model = network()
     rewritten = cerewrite.apply(plan, model)
     result = cerewrite.convert(model, torch.ones(2, 16), gain="he", plan=plan)
@@ -47,7 +47,7 @@ def test_an_edited_design_is_carried_out_and_counted(
 
 
 def test_a_plan_that_was_not_edited_stays_as_it_is(written: tuple[Path, dict[str, Any]]) -> None:
-    plan = artifacts.read_record(ir.Plan, written[0])
+    plan = output.read_record(ir.Plan, written[0])
     result = cerewrite.convert(network(), torch.ones(2, 16), gain="he", plan=plan)
     assert result.plan.planned == plan.planned
     assert result.plan.splits == plan.splits
@@ -68,5 +68,5 @@ def test_an_edit_that_breaks_a_rule_is_refused(
     data["splits"][0] |= changes
     path.write_text(json.dumps(data))
     with pytest.raises(PlanError, match=message) as caught:
-        cerewrite.apply(artifacts.read_record(ir.Plan, path), network())
+        cerewrite.apply(output.read_record(ir.Plan, path), network())
     assert caught.value.advice

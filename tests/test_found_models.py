@@ -236,7 +236,7 @@ def test_refused_with_code_reason_and_remedy(
 ) -> None:
     from cerewrite.cli.explaining import explained
     from cerewrite.cli.session import Session
-    from cerewrite.loader import Loaded
+    from cerewrite.frontend.loading import Loaded
 
     torch.manual_seed(0)
     make, layer = REFUSED[name]

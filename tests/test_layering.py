@@ -74,7 +74,7 @@ MODULES = {module_name(file) for file in files()}
 
 
 def stage(module: str) -> str:
-    """``cerewrite.tracer.ladder`` belongs to ``tracer``; the root and __main__ to themselves."""
+    """``cerewrite.frontend.tracing.ladder`` belongs to ``tracer``; the root and __main__ to themselves."""
     parts = module.split(".")
     return parts[1] if parts[0] == "cerewrite" and len(parts) > 1 else parts[0]
 
@@ -161,7 +161,7 @@ def loaded_after(code: str) -> set[str]:
         "import cerewrite; cerewrite.CerewriteError",
         "import " + ", ".join(f"cerewrite.{name}" for name in TORCH_FREE),
         "import cerewrite; cerewrite.plan, cerewrite.convert, cerewrite.load, cerewrite.Plan",
-        "import cerewrite.loader, cerewrite.artifacts, cerewrite.cli",
+        "import cerewrite.frontend.loading, cerewrite.output, cerewrite.cli",
     ],
 )
 def test_importing_needs_no_torch(code: str) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 import cerewrite
 from cerewrite.cli import main
 from cerewrite.errors import UsageError
-from cerewrite.measures import DEFAULT, MEASURES
+from cerewrite.planning.measures import DEFAULT, MEASURES
 
 
 def digits_mlp(depth: int = 16, width: int = 64) -> nn.Sequential:

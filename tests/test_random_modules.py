@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 import cerewrite
-from cerewrite.tracer import trace
-from cerewrite.tracer.lengths import UNTOLD
-from cerewrite.tracer.recorder_rung import recorded_ops
-from cerewrite.tracer.widths import build_widths
+from cerewrite.frontend.tracing import trace
+from cerewrite.frontend.tracing.lengths import UNTOLD
+from cerewrite.frontend.tracing.recorder_rung import recorded_ops
+from cerewrite.frontend.tracing.widths import build_widths
+from tests.frontend.tracing.test_ladder import structure
 from tests.models import chain
 from tests.random_modules import INPUTS, MODULES, Part, RandomModule
 from tests.test_laws import afresh, budgets, check_laws, seeds
-from tests.tracer.test_ladder import structure
 
 OBJECTIVES = pytest.mark.parametrize("objective", ["primal", "dual"])
 
@@ -42,12 +42,12 @@ def check_rungs(network: RandomModule) -> None:
     x = torch.randn(3, INPUTS, 5, 5) if network.conv else torch.randn(3, INPUTS)
     first = trace(network, x)
     ops = recorded_ops(network.eval(), (x,), {})
-    second = build_widths(ops, network, rung="recorder", batch=3, fingerprint="")
+    second = build_widths(ops, network, frontend="recorder", batch=3, fingerprint="")
     assert structure(second) == structure(first)
-    if first.rung == "recorder":  # it alone tells sizes from numbers
+    if first.frontend == "recorder":  # it alone tells sizes from numbers
         assert any(UNTOLD in refusal.reason for refusal in first.rejections)
     else:
-        assert first.rung == "export"
+        assert first.frontend == "export"
 
 
 @settings(max_examples=10, **afresh)

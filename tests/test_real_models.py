@@ -15,8 +15,8 @@ from torch import nn
 
 import cerewrite
 from benchmarks.zoo import everything
-from cerewrite.conversion import Conversion
-from cerewrite.exporter.blind import hidden_weights
+from cerewrite.api.conversion import Conversion
+from cerewrite.exporter.degenerate import hidden_weights
 
 MODELS = everything()
 QUICK = ("mlp_digits", "vgg_cnn")

@@ -12,10 +12,10 @@ from torch import nn
 
 import cerewrite
 from benchmarks.training.tasks import Task
-from cerewrite.budgets import region_cost
 from cerewrite.ir import Analysis, Plan, Region, Split
-from cerewrite.measures import DEFAULT, MEASURES, region_measures
-from cerewrite.planner.make import planned_figures
+from cerewrite.planning.budgets import region_cost
+from cerewrite.planning.make import planned_figures
+from cerewrite.planning.measures import DEFAULT, MEASURES, region_measures
 
 Shape = tuple[str, int, tuple[int, ...]]
 """A region's name, its members, their widths."""

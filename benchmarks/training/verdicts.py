@@ -19,7 +19,7 @@ from benchmarks.training.correlations import NAMES, WIDTH, Answers
 from benchmarks.training.evidence import OUTCOMES, TITLES, Entry
 from benchmarks.training.statistics import Interval, share
 from benchmarks.training.tasks import OPTIMISERS
-from cerewrite.measures import DEFAULT
+from cerewrite.planning.measures import DEFAULT
 
 MAIN = f"primal {DEFAULT}"
 DUAL = f"dual {DEFAULT}"

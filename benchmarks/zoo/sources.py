@@ -37,7 +37,7 @@ def torchvision_models() -> Any:
 
 def example(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """An example's model and inputs, by the name of its folder."""
-    from cerewrite.loader import load
+    from cerewrite.frontend.loading import load
 
     loaded = load(str(EXAMPLES / name / "model.py"))
     return loaded.module, loaded.example_inputs

@@ -78,9 +78,9 @@ def _totals(models: Sequence[Record], exported: Mapping[str, Record]) -> Iterato
     yield _row("models", (sum(r["source"] == s for r in models) for s in sources), "")
     traced = [r for r in models if "rung" in r]
     yield _row("traced", (sum(r["source"] == s for r in traced) for s in sources), "")
-    for rung in sorted({r["rung"] for r in traced}):
-        counts = (sum(r["source"] == s and r["rung"] == rung for r in traced) for s in sources)
-        yield _row(f"- by {rung}", counts, "")
+    for frontend in sorted({r["rung"] for r in traced}):
+        counts = (sum(r["source"] == s and r["rung"] == frontend for r in traced) for s in sources)
+        yield _row(f"- by {frontend}", counts, "")
     for outcome, meaning in OUTCOMES.items():
         counts = [sum((r["source"], r["outcome"]) == (s, outcome) for r in models) for s in sources]
         yield _row(outcome, counts, meaning)

@@ -21,8 +21,7 @@ from torch import nn
 
 from benchmarks.zoo.catalogue import Entry
 from benchmarks.zoo.subject import Inputs, build
-from cerewrite import analysis, exporter, ir, planner, rewriter, tracer, verifier
-from cerewrite.clock import Clock
+from cerewrite import analysis, exporter, ir, planning, rewriting, verifier
 from cerewrite.errors import (
     AnalysisError,
     CerewriteError,
@@ -31,7 +30,9 @@ from cerewrite.errors import (
     TraceError,
     VerificationError,
 )
-from cerewrite.planner.problem import TRUSTED
+from cerewrite.frontend import tracing
+from cerewrite.planning.problem import TRUSTED
+from cerewrite.runtime.clock import Clock
 
 Record = dict[str, Any]
 
@@ -95,7 +96,7 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
         VerificationError: if a check fails.
     """
     with clock("trace"):
-        traced = tracer.trace(model, inputs)
+        traced = tracing.trace(model, inputs)
     _note_trace(traced, record)
     try:
         plan = _plan(traced, model, inputs, record, clock)
@@ -112,7 +113,7 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
         record["outcome"] = "unchanged"
         return None
     with clock("rewrite"):
-        rewritten = rewriter.rewrite(plan, model).model
+        rewritten = rewriting.rewrite(plan, model).model
     with clock("verify"):
         verification = verifier.verify(model, rewritten, plan, inputs)
     checks = {check.name: check for check in verification.checks}
@@ -142,7 +143,7 @@ def _plan(
     record["refusals"] = dict(Counter(r.code for r in found.rejections).most_common())
     record["nu_before"] = found.nu.value
     with clock("plan"):
-        return planner.make_plan(found, budget=["params", "flops"], min_width=None)
+        return planning.make_plan(found, budget=["params", "flops"], min_width=None)
 
 
 DRAWS = 4
@@ -177,7 +178,7 @@ def _require_regions(traced: ir.TracedModel, record: Record) -> None:
         rejections = (*traced.rejections, *found["network"][1])
         codes = Counter(rejection.code for rejection in rejections)
         record |= {"scope": "network", "regions": 0, "refusals": dict(codes.most_common())}
-        raise planner.no_regions(traced.name, "network", rejections)
+        raise planning.no_regions(traced.name, "network", rejections)
 
 
 def _estimated(
@@ -213,7 +214,11 @@ def export(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> No
 
 def _note_trace(traced: ir.TracedModel, record: Record) -> None:
     """Rung, layers, and how many of them lie between two hidden widths."""
-    record |= {"rung": traced.rung, "layers": len(traced.layers), "params_before": traced.params}
+    record |= {
+        "rung": traced.frontend,
+        "layers": len(traced.layers),
+        "params_before": traced.params,
+    }
     record["hidden"] = sum(
         bool(layer.sources) and layer.target is not None for layer in traced.layers
     )

@@ -24,7 +24,7 @@ from cerewrite.ir import (
     Site,
     TracedModel,
 )
-from cerewrite.measures import MEASURES, REPORTED, region_measures
+from cerewrite.planning.measures import MEASURES, REPORTED, region_measures
 from cerewrite.registry import suggest
 
 
@@ -95,7 +95,7 @@ def analyze(
         rejections=first.rejections,
         params=traced.params,
         flops=traced.flops,
-        rung=traced.rung,
+        frontend=traced.frontend,
         assumptions=corrections.assumptions,
         scopes=found if scope == AUTO else (),
     )
@@ -176,8 +176,8 @@ def _with_sites(
                 Site(
                     layer=layer.name,
                     width=index[layer.target],
-                    f_up=at.f_up,
-                    f_dn=at.f_dn,
+                    forward_share=at.forward_share,
+                    backward_share=at.backward_share,
                     v_aa=at.v_aa,
                     v_bb=at.v_bb,
                     v_ab=at.v_ab,
@@ -226,8 +226,8 @@ def _layer(layer: Layer, at: LayerCorrection, total: float, owner: dict[str, str
         width=layer.out_channels,
         kappa=at.kappa,
         kappa_stderr=at.stderr,
-        f_up=at.f_up,
-        f_dn=at.f_dn,
+        forward_share=at.forward_share,
+        backward_share=at.backward_share,
         share=at.kappa / total if total else 0.0,
         v_aa=at.v_aa,
         v_bb=at.v_bb,
@@ -236,6 +236,6 @@ def _layer(layer: Layer, at: LayerCorrection, total: float, owner: dict[str, str
         region=owner.get(layer.name),
         params=layer.params,
         flops=layer.flops,
-        rung=layer.rung,
+        frontend=layer.frontend,
         note=at.note,
     )

@@ -8,10 +8,10 @@ from math import prod
 
 from torch import nn
 
-from cerewrite.budgets import BUDGETS
-from cerewrite.budgets.memory import COPIES
 from cerewrite.errors import UsageError
-from cerewrite.ir import Analysis, Kept, Op, Region, RegionEstimate, TracedModel
+from cerewrite.ir import Analysis, Op, Region, RegionEstimate, SavedActivations, TracedModel
+from cerewrite.planning.budgets import BUDGETS
+from cerewrite.planning.budgets.memory import COPIES
 
 ENDS = frozenset({"parameter", "constant"})
 
@@ -126,11 +126,11 @@ def keep(analysis: Analysis, traced: TracedModel, model: nn.Module, *, batch: in
             replace(one, region=replace(one.region, kept=kept(one.region))) for one in found
         )
 
-    def kept(region: Region) -> Kept:
+    def kept(region: Region) -> SavedActivations:
         channels = tuple(per_channel.get(name, 0) for name in region.classes)
         members = sum(per_member.get(module.name, 0) for module in region.modules)
         less = sum(spared.get(name, 0) * sizes[name] for name in region.classes)
-        return Kept(batch, item, channels, members, less)
+        return SavedActivations(batch, item, channels, members, less)
 
     values = sum(saved.values()) - sum(later.values())
     whole = COPIES * item * traced.params + batch * (values // traced.batch)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import cerewrite
-from cerewrite import artifacts, ir, loader
+from cerewrite import ir, output
 from cerewrite.cli import options as opt
 from cerewrite.cli.exporting import ONNX, TRITON, WANTED, Repository, export, onnx_request
 from cerewrite.cli.group import Group
@@ -15,6 +15,7 @@ from cerewrite.cli.mapping import landscape
 from cerewrite.cli.requests import check_budget, take_batches
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import VerificationError
+from cerewrite.frontend import loading
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -46,7 +47,8 @@ def analyze(model: str, json: str | None, html: str | None, force: bool, **optio
     if json:
         write_text(json, ir.dumps(analysis), force=force)
     if html:
-        from cerewrite import reporter, saving
+        from cerewrite import reporter
+        from cerewrite.api import saving
 
         report = ir.Report(analysis, seconds=session.clock.seconds, versions=saving.versions())
         write_text(html, reporter.render_html(report), force=force)
@@ -108,7 +110,7 @@ def convert(
         raise click.UsageError("--onnx needs --out DIR: the folder that will hold model.onnx")
     session = Session.start(options)
     if out is not None:
-        artifacts.check_target(out, folder=True, overwrite=force)
+        output.check_target(out, folder=True, overwrite=force)
     request = onnx_request(options)
     asked = {name: options.pop(name) for name in opt.BENCH_NAMES}
     if dry_run:
@@ -155,8 +157,8 @@ def apply(plan: str, model: str, out: str, onnx: bool, force: bool, **options: A
 
     session = Session.start(options)
     request = onnx_request(options)
-    artifacts.check_target(out, folder=True, overwrite=force)
-    made = artifacts.read_record(ir.Plan, Path(plan))
+    output.check_target(out, folder=True, overwrite=force)
+    made = output.read_record(ir.Plan, Path(plan))
     loaded, inputs = session.load(model)
     _convert(
         session,
@@ -186,7 +188,7 @@ def verify(folder: str, **options: Any) -> None:
     """
     from pathlib import Path
 
-    from cerewrite import saving
+    from cerewrite.api import saving
     from cerewrite.cli.text import check_lines
 
     session = Session.start(options)
@@ -267,7 +269,7 @@ def _plan(session: Session, model: str, options: dict[str, Any]) -> ir.Plan:
 
 
 def _convert(
-    session: Session, loaded: loader.Loaded, inputs: loader.Inputs, **options: Any
+    session: Session, loaded: loading.Loaded, inputs: loading.Inputs, **options: Any
 ) -> cerewrite.Conversion:
     """Convert a model that was loaded, and print the report."""
     result = cerewrite.convert(

@@ -17,13 +17,14 @@ def explained(session: Session, model: str, layer: str, options: dict[str, Any])
     Raises:
         CerewriteError: see `cerewrite.analyze`.
     """
-    from cerewrite import analysis, tracer
-    from cerewrite.unwrapping import unwrap
+    from cerewrite import analysis
+    from cerewrite.frontend import tracing
+    from cerewrite.frontend.unwrapping import unwrap
 
     loaded, inputs = session.load(model)
     module = unwrap(loaded.module)
     with session.clock("trace"):
-        traced = tracer.trace(module, inputs)
+        traced = tracing.trace(module, inputs)
     try:
         with session.clock("analyse"):
             found = analysis.analyze(traced, module, inputs, progress=session.progress, **options)
@@ -61,9 +62,9 @@ def explain_lines(
         yield f"{name}: width {layer.width}, {layer.params:,} parameters, {layer.flops:,} FLOPs"
         error = "" if layer.kappa_stderr is None else f" +- {layer.kappa_stderr:.2g}"
         yield f"  kappa {layer.kappa:.4g}{error}, {layer.share:.1%} of the model's sum"
-        yield f"  f_up {layer.f_up:.4g}, f_dn {layer.f_dn:.4g}, rho {layer.rho:.3g}"
+        yield f"  f_up {layer.forward_share:.4g}, f_dn {layer.backward_share:.4g}, rho {layer.rho:.3g}"
         yield f"  moments v_aa {layer.v_aa:.4g}, v_bb {layer.v_bb:.4g}, v_ab {layer.v_ab:.4g}"
-        yield f"  seen by {layer.rung}{'; ' + layer.note if layer.note else ''}"
+        yield f"  seen by {layer.frontend}{'; ' + layer.note if layer.note else ''}"
     for item in regions:
         region = item.region
         role = next((one.role for one in region.layers if one.name == name), "resized with it")

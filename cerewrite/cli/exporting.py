@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cerewrite
-from cerewrite import ir, loader, saving, serving
+from cerewrite import ir
+from cerewrite.api import saving, serving
 from cerewrite.cli import options as opt
 from cerewrite.cli.session import Session, check_file
 from cerewrite.errors import UsageError
+from cerewrite.frontend import loading
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +95,7 @@ class Repository:
         return cls(path, name, force)
 
     def write(
-        self, session: Session, model: nn.Module, inputs: loader.Inputs, **request: Any
+        self, session: Session, model: nn.Module, inputs: loading.Inputs, **request: Any
     ) -> ir.Export:
         """Export the model into it, and say so."""
         with session.clock("export"):

@@ -45,8 +45,8 @@ def landscape(
     Widths keep their proportions; `plan` searches the others too.
     """
     from cerewrite import reporter
-    from cerewrite.budgets import BUDGETS, parse_budgets, region_cost
-    from cerewrite.planner import landscape as map_region
+    from cerewrite.planning import landscape as map_region
+    from cerewrite.planning.budgets import BUDGETS, parse_budgets, region_cost
 
     session = Session.start(options, silent=json == "-")
     for path in (json, html):

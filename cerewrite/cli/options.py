@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from cerewrite.frontend.loading import InputShape, parse_input_shape
 from cerewrite.initialisers import INITIALISERS
 from cerewrite.ir import EXIT_SCALES, WEIGHT_SOURCES
-from cerewrite.loader import InputShape, parse_input_shape
-from cerewrite.measures import DEFAULT, MEASURES
+from cerewrite.planning.measures import DEFAULT, MEASURES
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cerewrite.budgets import batches_for
+from cerewrite.planning.budgets import batches_for
 
 
 def check_budget(texts: Sequence[str]) -> None:
     """Refuse a budget that cannot be read, before the model is loaded and traced.
 
     Raises:
-        UsageError: see `cerewrite.budgets.parse_budgets`.
+        UsageError: see `cerewrite.planning.budgets.parse_budgets`.
     """
-    from cerewrite.budgets import parse_budgets
     from cerewrite.ir import Analysis, Estimate
+    from cerewrite.planning.budgets import parse_budgets
 
     nothing = Estimate(0.0, None, 0, "", "")
     measured = (nothing, nothing, nothing)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cerewrite
-from cerewrite import artifacts, ir, loader, saving
-from cerewrite.clock import Clock
+from cerewrite import ir, output
+from cerewrite.api import saving
 from cerewrite.errors import UsageError
+from cerewrite.frontend import loading
+from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +52,7 @@ class Session:
         clock: times the stages.
     """
 
-    shapes: tuple[loader.InputShape, ...] = ()
+    shapes: tuple[loading.InputShape, ...] = ()
     seed: int = 0
     quiet: bool = False
     verbose: bool = False
@@ -75,7 +77,7 @@ class Session:
             verbose=options.pop("verbose"),
         )
 
-    def load(self, spec: str) -> tuple[loader.Loaded, loader.Inputs]:
+    def load(self, spec: str) -> tuple[loading.Loaded, loading.Inputs]:
         """A model and its example inputs.
 
         Raises:
@@ -83,7 +85,7 @@ class Session:
             UsageError: if neither the command nor the model's file gives inputs.
         """
         with self.clock("load"):
-            loaded = loader.load(spec, seed=self.seed)
+            loaded = loading.load(spec, seed=self.seed)
             return loaded, self.inputs(loaded.example_inputs, spec)
 
     def analyze(self, spec: str, options: dict[str, Any]) -> ir.Analysis:
@@ -97,7 +99,7 @@ class Session:
             loaded.module, inputs, clock=self.clock, progress=self.progress, **options
         )
 
-    def load_target(self, target: str) -> tuple[nn.Module, nn.Module, loader.Inputs]:
+    def load_target(self, target: str) -> tuple[nn.Module, nn.Module, loading.Inputs]:
         """Original, rewritten and inputs of an output folder; a model is both originals.
 
         Raises:
@@ -109,18 +111,18 @@ class Session:
             return loaded.module, loaded.module, inputs
         with self.clock("load"):
             saving.read_plan(folder)
-            original = artifacts.build_original(folder)
-            given = self.inputs(artifacts.example_inputs(folder, seed=self.seed), target)
+            original = output.build_original(folder)
+            given = self.inputs(output.example_inputs(folder, seed=self.seed), target)
             return original, cerewrite.load(folder, original), given
 
-    def inputs(self, given: loader.Inputs | None, what: str) -> loader.Inputs:
+    def inputs(self, given: loading.Inputs | None, what: str) -> loading.Inputs:
         """Those of ``--input``, or else those that came with the model.
 
         Raises:
             UsageError: if there are neither.
         """
         if self.shapes:
-            return loader.make_inputs(self.shapes, seed=self.seed)
+            return loading.make_inputs(self.shapes, seed=self.seed)
         if given is None:
             raise UsageError(
                 f"{what}: no example inputs",
@@ -184,7 +186,7 @@ def write_text(path: str, text: str, *, force: bool) -> None:
     if path == "-":
         click.echo(text, nl=False)
     else:
-        artifacts.write_file(path, text, overwrite=force)
+        output.write_file(path, text, overwrite=force)
 
 
 def check_file(path: str | None, *, force: bool) -> None:
@@ -195,4 +197,4 @@ def check_file(path: str | None, *, force: bool) -> None:
     """
     if path not in (None, "-"):
         assert path is not None
-        artifacts.check_target(path, folder=False, overwrite=force)
+        output.check_target(path, folder=False, overwrite=force)

@@ -49,12 +49,12 @@ def timing_lines(timings: tuple[ir.Timing, ...]) -> Iterator[str]:
 
 def registry_lines() -> Iterator[str]:
     """Every registered thing with its first docstring line."""
-    from cerewrite.budgets import BUDGETS
     from cerewrite.estimators import ESTIMATORS
     from cerewrite.initialisers import INITIALISERS
-    from cerewrite.measures import MEASURES
-    from cerewrite.oprules import OPRULES
-    from cerewrite.rewriter import PASSES
+    from cerewrite.ops import OPRULES
+    from cerewrite.planning.budgets import BUDGETS
+    from cerewrite.planning.measures import MEASURES
+    from cerewrite.rewriting import PASSES
 
     kinds: tuple[tuple[str, Registry[Any]], ...] = (
         ("operators", OPRULES),

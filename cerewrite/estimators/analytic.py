@@ -17,18 +17,18 @@ from cerewrite.estimators.base import (
     register,
     require_first_output,
 )
-from cerewrite.estimators.influence import Influence, Noise, influences
-from cerewrite.estimators.scattering import Draws
 from cerewrite.ir import Estimate, Layer, Op, TracedModel
-from cerewrite.oprules import LayerRule, ModuleRule, rule_for
-from cerewrite.oprules.attention import MatMul, ScaledDotProductAttention, Softmax
-from cerewrite.oprules.batch import ASSUMED, LEAST, Batch, batch_of
-from cerewrite.oprules.divide import Divide, sums_to_one
-from cerewrite.oprules.growth import now
-from cerewrite.oprules.layout import Passing
-from cerewrite.oprules.moments import MomentContext
-from cerewrite.oprules.quotients import quotient
-from cerewrite.oprules.values import Moments, opaque, scalar
+from cerewrite.kernel.batch import ASSUMED, LEAST, Batch, batch_of
+from cerewrite.kernel.growth import nominal_value
+from cerewrite.kernel.influence import Influence, Noise, influences
+from cerewrite.kernel.moments import MomentContext
+from cerewrite.kernel.scattering import Draws
+from cerewrite.kernel.values import Moments, gaussian_value, scalar
+from cerewrite.ops import LayerRule, ModuleRule, rule_for
+from cerewrite.ops.attention import MatMul, ScaledDotProductAttention, Softmax
+from cerewrite.ops.divide import Divide, sums_to_one
+from cerewrite.ops.layout import Passing
+from cerewrite.ops.quotients import quotient
 
 ASSUMPTIONS = (
     "maps are spatially constant (rho = 1): an upper bound for convolutions on real images",
@@ -89,7 +89,7 @@ def _scattered(traced: TracedModel, first: MomentContext, noise: Noise) -> Estim
         return None
     draws = Draws(noise, first.shifts)
     with torch.no_grad():
-        kernel = propagate(traced, first.again(draws))
+        kernel = propagate(traced, first.replay(draws))
     value = draws.relative_variance(kernel[1:].numpy() / float(kernel[0]))
     return Estimate(value, None, 0, Analytic.name, Analytic.reference)
 
@@ -130,7 +130,7 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
         else:
             values[op.name] = _step(op, [values[name] for name in signals], context)
     kernel = context.output(values[output.inputs[0]])
-    nominal = now(kernel)
+    nominal = nominal_value(kernel)
     if not kernel.requires_grad and not nominal > 0:
         raise AnalysisError(
             "no parameter reaches the output: its tangent kernel is zero",
@@ -158,7 +158,7 @@ def _route(
 def _attention_weights(traced: TracedModel) -> frozenset[str]:
     """Values that are a softmax over positions, or divided by their sum; moved or dropped at most.
 
-    What they weigh passes as it is (`cerewrite.oprules.attention`), so that neither they nor the
+    What they weigh passes as it is (`cerewrite.ops.attention`), so that neither they nor the
     logits in front of them are needed there.
     """
     found: set[str] = set()
@@ -244,7 +244,7 @@ def _towards_batch_norms(traced: TracedModel) -> dict[str, Batch | None]:
 def _step(op: Op, inputs: list[Moments], context: MomentContext) -> Moments:
     if op.target == "input":
         features = math.prod(op.shape[1:]) or 1
-        return opaque(scalar(1.0), scalar(0.0), overlap=features**-0.5)
+        return gaussian_value(scalar(1.0), scalar(0.0), overlap=features**-0.5)
     if op.target in ("parameter", "constant"):
         return context.parameter(op)
     rule = rule_for(op)
@@ -267,12 +267,15 @@ def _correction(layer: Layer, found: list[Influence]) -> LayerCorrection:
         sum(getattr(at, name) * at.kappa for at in found) / (sum(at.kappa for at in found) or 1.0)
         for name in ("v_aa", "v_bb", "v_ab")
     )
-    up, down = math.fsum(at.f_up for at in found), math.fsum(at.f_dn for at in found)
+    up, down = (
+        math.fsum(at.forward_share for at in found),
+        math.fsum(at.backward_share for at in found),
+    )
     scatter = v_aa * up * up + v_bb * down * down + 2 * v_ab * up * down
     return LayerCorrection(
         layer=layer.name,
-        f_up=up,
-        f_dn=down,
+        forward_share=up,
+        backward_share=down,
         v_aa=v_aa,
         v_bb=v_bb,
         v_ab=v_ab,

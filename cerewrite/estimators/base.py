@@ -70,8 +70,8 @@ class LayerCorrection:
 
     Attributes:
         layer: name of the sampled layer.
-        f_up: d log K / d log(forward second moment).
-        f_dn: d log K / d log(backward second moment).
+        forward_share: d log K / d log(forward second moment).
+        backward_share: d log K / d log(backward second moment).
         v_aa, v_bb, v_ab: relative (co)variances of one unit's energies.
         rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
         kappa: the correction.
@@ -81,8 +81,8 @@ class LayerCorrection:
     """
 
     layer: str
-    f_up: float
-    f_dn: float
+    forward_share: float
+    backward_share: float
     v_aa: float
     v_bb: float
     v_ab: float

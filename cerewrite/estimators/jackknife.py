@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cerewrite.empirical import Gates, Influences, Subject, Units, find_units
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators.base import (
     Assumption,
@@ -22,6 +21,7 @@ from cerewrite.estimators.base import (
     LayerCorrection,
     register,
 )
+from cerewrite.estimators.draws import Gates, Influences, Subject, Units, find_units
 from cerewrite.estimators.monte_carlo import closed_form, marked, subject_of
 from cerewrite.ir import TracedModel
 

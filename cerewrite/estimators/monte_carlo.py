@@ -11,14 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from cerewrite.empirical import (
-    Ratio,
-    Subject,
-    log_variance,
-    make_subject,
-    needed_draws,
-    relative_variance,
-)
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators.analytic import Analytic
 from cerewrite.estimators.base import (
@@ -27,6 +19,14 @@ from cerewrite.estimators.base import (
     Estimator,
     LayerCorrection,
     register,
+)
+from cerewrite.estimators.draws import (
+    Ratio,
+    Subject,
+    log_variance,
+    make_subject,
+    needed_draws,
+    relative_variance,
 )
 from cerewrite.ir import Estimate, TracedModel
 

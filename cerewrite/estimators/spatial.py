@@ -13,8 +13,8 @@ from typing_extensions import override
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators.analytic import Analytic
 from cerewrite.estimators.base import Assumption, Corrections, Estimator, register
-from cerewrite.estimators.map_influence import reached, spatial_kappas
-from cerewrite.estimators.map_stem import examples_of
+from cerewrite.estimators.maps.influence import reached, spatial_kappas
+from cerewrite.estimators.maps.stem import examples_of
 from cerewrite.ir import TracedModel
 
 

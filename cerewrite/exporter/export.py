@@ -13,8 +13,8 @@ from torch import nn
 
 from cerewrite import ir
 from cerewrite.errors import ExportError
-from cerewrite.exporter.blind import blind_spots, perturbed, silent_outputs
 from cerewrite.exporter.checks import describe, require_sound, require_values
+from cerewrite.exporter.degenerate import degenerate_parameters, perturbed, silent_outputs
 from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.locate import first_difference
 from cerewrite.exporter.parity import compare, default_limit
@@ -22,7 +22,7 @@ from cerewrite.exporter.placing import publish, staging
 from cerewrite.exporter.precision import cast, cast_inputs, widened
 from cerewrite.exporter.reasons import reason
 from cerewrite.exporter.translate import write_onnx
-from cerewrite.modes import undisturbed
+from cerewrite.runtime.modes import undisturbed
 
 
 def export_onnx(
@@ -99,7 +99,7 @@ def export_onnx(
         _write(model, draft, example, opset, external_data, metadata or {}, exact)
         require_sound(draft, example, opset)
         parity = _prove(model, draft, example, batches, seed, limit, exact)
-        if blind := blind_spots(model, example, seed):
+        if blind := degenerate_parameters(model, example, seed):
             with tempfile.TemporaryDirectory(dir=draft.parent) as folder:
                 copy = Path(folder, draft.name)
                 twin = perturbed(model if exact is None else exact, seed)

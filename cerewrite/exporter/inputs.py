@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import ExportError
-from cerewrite.trees import stretched
+from cerewrite.runtime.trees import stretched
 
 Arguments = tuple[Any, ...] | dict[str, Any]
 """Positional arguments, or keyword arguments by name."""

@@ -19,7 +19,7 @@ from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import Arguments, ExampleInputs, call
 from cerewrite.exporter.parity import relative_error
 from cerewrite.exporter.runner import Array, Runner, as_array
-from cerewrite.modes import undisturbed
+from cerewrite.runtime.modes import undisturbed
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 

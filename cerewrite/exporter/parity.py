@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite import ir
-from cerewrite.doubling import double_precision
 from cerewrite.errors import ExportError
 from cerewrite.exporter.inputs import Arguments, DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.precision import cast, cast_inputs, is_16_bit
 from cerewrite.exporter.reasons import reason
 from cerewrite.exporter.runner import Array, Runner, as_array
-from cerewrite.modes import undisturbed
+from cerewrite.runtime.doubling import double_precision
+from cerewrite.runtime.modes import undisturbed
 
 ROUNDING = 10.0
 """Times the limit that PyTorch's own float32 may be off its float64, and the file with it."""

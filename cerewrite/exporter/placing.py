@@ -10,8 +10,8 @@ from pathlib import Path
 import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
-from cerewrite.drafts import draft_folder
 from cerewrite.errors import ExportError
+from cerewrite.output.drafts import draft_folder
 
 
 @contextlib.contextmanager
@@ -19,7 +19,7 @@ def staging(target: Path) -> Iterator[Path]:
     """A file of the target's name in a temporary folder beside it, removed in the end.
 
     External data is found by its name, so the file must be written under its final one. What
-    killed runs left beside the target is removed (`cerewrite.drafts`).
+    killed runs left beside the target is removed (`cerewrite.output.drafts`).
 
     Raises:
         ExportError: if the folder cannot be written, or the disk fails or fills up inside.

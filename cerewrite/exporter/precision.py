@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from cerewrite.errors import ExportError
 from cerewrite.exporter.reasons import reason
-from cerewrite.rewriter.record import copy_sharing_record
+from cerewrite.rewriting.record import copy_sharing_record
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -21,7 +21,7 @@ from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.layout import keep_members_first
 from cerewrite.exporter.placing import unwritable
 from cerewrite.exporter.reasons import reason
-from cerewrite.modes import silenced
+from cerewrite.runtime.modes import silenced
 
 Shape = tuple[int | str, ...]
 

@@ -5,7 +5,7 @@ from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthCla
 from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
-from cerewrite.ir.profile import BlockTimes, Kept, Profile
+from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
     EXIT_SCALES,
@@ -37,7 +37,6 @@ __all__ = [
     "Export",
     "Figures",
     "Forecast",
-    "Kept",
     "Layer",
     "LayerEstimate",
     "Length",
@@ -54,6 +53,7 @@ __all__ = [
     "Rejection",
     "Report",
     "Role",
+    "SavedActivations",
     "ScopeFindings",
     "ScopeOutcome",
     "Site",

@@ -74,7 +74,7 @@ class Layer:
         bias: whether it has a bias.
         gain: ``fan_in * Var[W]``, dimensionless (THEORY 1).
         bias_variance: variance of its biases, 0 without.
-        rung: which tracer saw it.
+        frontend: which tracer saw it.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Layer:
     bias: bool
     gain: float
     bias_variance: float
-    rung: str
+    frontend: str
 
     @property
     def fan_in(self) -> int:
@@ -166,7 +166,7 @@ class TracedModel:
         rejections: what was refused while tracing, with reasons.
         params: parameters of the model, shared ones counted once.
         fingerprint: hash of the model's structure (names, types, shapes; not weights).
-        rung: the tracer that produced the graph.
+        frontend: the tracer that produced the graph.
         name: class name of the model.
         batch: batch size of the traced example.
         carried: by operator, the width classes on the channel axis of its output, in order; an
@@ -179,7 +179,7 @@ class TracedModel:
     rejections: tuple[Rejection, ...]
     params: int
     fingerprint: str
-    rung: str
+    frontend: str
     name: str
     batch: int
     carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

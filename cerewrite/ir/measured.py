@@ -50,15 +50,15 @@ class LayerEstimate:
         width: units, that is, output channels.
         kappa: its contribution to log E[K^2]/E[K]^2; 0 for a read-out layer.
         kappa_stderr: standard error of kappa; None for closed forms.
-        f_up: share of K that scales with its forward second moment.
-        f_dn: share of K that scales with its backward second moment.
+        forward_share: share of K that scales with its forward second moment.
+        backward_share: share of K that scales with its backward second moment.
         share: kappa over the sum of all kappas, in [0, 1].
         v_aa, v_bb, v_ab: relative (co)variances of one unit's energies (THEORY 4).
         rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
         region: name of the region that can split its width, or None.
         params: parameters of the layer.
         flops: FLOPs per example.
-        rung: which tracer saw it.
+        frontend: which tracer saw it.
         note: what is approximate about the figure, "" if nothing.
     """
 
@@ -66,8 +66,8 @@ class LayerEstimate:
     width: int
     kappa: float
     kappa_stderr: float | None
-    f_up: float
-    f_dn: float
+    forward_share: float
+    backward_share: float
     share: float
     v_aa: float
     v_bb: float
@@ -76,7 +76,7 @@ class LayerEstimate:
     region: str | None
     params: int
     flops: int
-    rung: str
+    frontend: str
     note: str = ""
 
 

@@ -42,7 +42,7 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SavedActivations:
     """What a region keeps of its forward pass until the backward pass.
 
     Attributes:

@@ -8,7 +8,7 @@ from math import lcm
 from typing import Literal
 
 from cerewrite.ir.graph import PerChannel
-from cerewrite.ir.profile import Kept, Profile
+from cerewrite.ir.profile import Profile, SavedActivations
 
 Role = Literal["entry", "interior", "exit"]
 
@@ -59,8 +59,8 @@ class Site:
     Attributes:
         layer: the sampled layer whose fresh weights fluctuate.
         width: index into the region's widths.
-        f_up: d log K / d log(forward second moment), dimensionless.
-        f_dn: d log K / d log(backward second moment).
+        forward_share: d log K / d log(forward second moment), dimensionless.
+        backward_share: d log K / d log(backward second moment).
         v_aa: relative variance of one unit's forward energy.
         v_bb: relative variance of one unit's backward energy.
         v_ab: their relative covariance.
@@ -70,8 +70,8 @@ class Site:
 
     layer: str
     width: int
-    f_up: float
-    f_dn: float
+    forward_share: float
+    backward_share: float
     v_aa: float
     v_bb: float
     v_ab: float
@@ -81,7 +81,7 @@ class Site:
     @property
     def coefficient(self) -> float:
         """``kappa * width``: the layer's correction at one unit."""
-        up, dn = self.f_up, self.f_dn
+        up, dn = self.forward_share, self.backward_share
         scatter = self.v_aa * up * up + self.v_bb * dn * dn + 2 * self.v_ab * up * dn
         return self.rho * (max(scatter, 0.0) + self.c_norm)
 
@@ -112,7 +112,7 @@ class Region:
     modules: tuple[PerChannel, ...]
     sites: tuple[Site, ...] = ()
     profile: Profile | None = None
-    kept: Kept | None = None
+    kept: SavedActivations | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -57,12 +57,12 @@ class Analysis:
         rejections: what was refused, with reasons.
         params: parameters of the model.
         flops: FLOPs per example.
-        rung: tracer that produced the graph.
+        frontend: tracer that produced the graph.
         assumptions: what the figures rest on, one sentence each.
         schema: version of this record.
         latency: nanoseconds per forward call as measured; 0 where nobody asked.
         scopes: for ``auto``, what was found at every scope.
-        memory: bytes of training, see `cerewrite.budgets.memory`; 0 where nobody asked.
+        memory: bytes of training, see `cerewrite.planning.budgets.memory`; 0 where nobody asked.
         inputs: shapes of the example inputs, as ``--input`` takes them; empty where they cannot
             be drawn again.
     """
@@ -81,7 +81,7 @@ class Analysis:
     rejections: tuple[Rejection, ...]
     params: int
     flops: int
-    rung: str
+    frontend: str
     assumptions: tuple[str, ...]
     schema: int = SCHEMA
     latency: int = 0

@@ -31,7 +31,7 @@ LIMITS: dict[tuple[str, str], dict[str, Any]] = {
     ("Split", "multiplicity"): {"type": "integer", "minimum": 1},
     ("Split", "widths"): {"type": "array", "items": {"type": "integer", "minimum": 1}},
 }
-"""What the values of some fields must be besides; `cerewrite.planner` refuses the others too."""
+"""What the values of some fields must be besides; `cerewrite.planning` refuses the others too."""
 
 
 def json_schema(record: type) -> dict[str, Any]:

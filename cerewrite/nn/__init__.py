@@ -2,8 +2,8 @@
 
 from cerewrite.nn.block_diagonal import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ChannelReorder
-from cerewrite.nn.held import HeldParameter, get_held, put_held
 from cerewrite.nn.member_norm import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
+from cerewrite.nn.parameter_module import ParameterModule, get_parameter, put_parameter
 from cerewrite.nn.scaled import (
     SCALED,
     ScaledConv1d,
@@ -19,15 +19,15 @@ __all__ = [
     "BlockDiagonalLinear",
     "ChannelLayerNorm",
     "ChannelReorder",
-    "HeldParameter",
     "MemberLayerNorm",
     "MemberRMSNorm",
+    "ParameterModule",
     "ScaledConv1d",
     "ScaledConv2d",
     "ScaledConv3d",
     "ScaledLinear",
-    "get_held",
-    "put_held",
+    "get_parameter",
+    "put_parameter",
     "scale_of",
     "with_scale",
 ]

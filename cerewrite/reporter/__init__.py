@@ -1,8 +1,8 @@
 """The report stage: what a run found out, for the terminal and as one HTML file."""
 
 from cerewrite.reporter.html import render_html, render_landscape
+from cerewrite.reporter.landscape_chart import landscape_lines
 from cerewrite.reporter.terminal import print_analysis, print_plan, print_report
-from cerewrite.reporter.terrain import landscape_lines
 
 __all__ = [
     "landscape_lines",

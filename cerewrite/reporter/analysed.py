@@ -25,7 +25,7 @@ def headline(analysis: ir.Analysis) -> Section:
         title=f"{analysis.model}: analysis",
         facts=(
             ("size", f"{count(analysis.params)} parameters, {scaled(analysis.flops, 'FLOPs')}"),
-            ("graph", f"{sizes} at scope {analysis.scope}, traced by {analysis.rung}"),
+            ("graph", f"{sizes} at scope {analysis.scope}, traced by {analysis.frontend}"),
             *(
                 (name, _estimate(estimate))
                 for name, estimate in zip(
@@ -53,16 +53,21 @@ def layers(analysis: ir.Analysis, *, full: bool) -> Section:
     if not full and len(every) > SHOWN + 4:
         shown = sorted(every, key=lambda layer: -layer.share)[:SHOWN]
     closed = all(layer.kappa_stderr is None for layer in every)
-    mixed = len({layer.rung for layer in every}) > 1
+    mixed = len({layer.frontend for layer in every}) > 1
     largest = max((layer.share for layer in every), default=0.0)
     rows = []
     for layer in shown:
         kappa = with_error(layer.kappa, layer.kappa_stderr)
         if layer.kappa_stderr is None and not closed:
             kappa += f" ({CLOSED_FORM})"
-        row: list[Cell] = [layer.name, count(layer.width), f"{layer.f_up:.3f}", f"{layer.f_dn:.3f}"]
+        row: list[Cell] = [
+            layer.name,
+            count(layer.width),
+            f"{layer.forward_share:.3f}",
+            f"{layer.backward_share:.3f}",
+        ]
         row += [kappa, Share(layer.share, largest), layer.region or "-"]
-        rows.append(tuple(row + ([layer.rung] if mixed else [])))
+        rows.append(tuple(row + ([layer.frontend] if mixed else [])))
     kappa_title = f">kappa\n({CLOSED_FORM})" if closed else ">kappa\n+- error"
     columns = ("layer", ">width", ">f_up", ">f_dn", kappa_title, "share of nu", "region")
     return Section(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from html import escape
 
 from cerewrite import ir
-from cerewrite.planner import Landscape
+from cerewrite.planning import Landscape
 from cerewrite.reporter.charts import costs_chart, layers_chart
 from cerewrite.reporter.content import report_sections
 from cerewrite.reporter.figures import percent
+from cerewrite.reporter.landscape_chart import landscape_chart, planned_landscape
 from cerewrite.reporter.section import Cell, Section, Share, Verdict
-from cerewrite.reporter.terrain import landscape_chart, planned_landscape
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --dim: #61676f; --paper: #ffffff;

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple
 
 from cerewrite import ir
-from cerewrite.measures import MEASURES, REPORTED, region_measures
+from cerewrite.planning.measures import MEASURES, REPORTED, region_measures
 from cerewrite.reporter.figures import number, plural
 from cerewrite.reporter.section import SHOWN, Section
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cerewrite import ir
-from cerewrite.budgets import BUDGETS, planned_cost
+from cerewrite.planning.budgets import BUDGETS, planned_cost
 from cerewrite.reporter.figures import count, members, number, percent, plural, ratio, scaled
 from cerewrite.reporter.measured import (
     TITLES,

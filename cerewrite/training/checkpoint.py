@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cerewrite.errors import TrainingError
-from cerewrite.fingerprint import fingerprint
+from cerewrite.runtime.fingerprint import fingerprint
 
 SCHEMA = 1
 State = dict[str, Tensor]

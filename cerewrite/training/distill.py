@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from cerewrite.errors import TrainingError, UsageError
-from cerewrite.modes import evaluating, modes_kept
 from cerewrite.registry import suggest
+from cerewrite.runtime.modes import evaluating, modes_kept
 from cerewrite.training.checkpoint import (
     Progress,
     State,

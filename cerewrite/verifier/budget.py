@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
 from cerewrite.nn import BlockDiagonalLinear
-from cerewrite.surgery.conv_transpose import KINDS
-from cerewrite.trees import examples
+from cerewrite.ops.surgery.conv_transpose import KINDS
+from cerewrite.runtime.trees import examples
 from cerewrite.verifier.running import Inputs
 from cerewrite.verifier.shapes import run_for_shapes
 
@@ -56,7 +56,7 @@ def count_flops(model: nn.Module, inputs: Inputs) -> int:
 
     Args:
         model: the model; a copy of it is run.
-        inputs: example inputs, as many as `cerewrite.trees.examples` says.
+        inputs: example inputs, as many as `cerewrite.runtime.trees.examples` says.
 
     Example:
         >>> import torch

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
-from cerewrite.trees import tensors
-from cerewrite.verifier.perturb import ATTEMPTS, perturb, revive
+from cerewrite.runtime.trees import tensors
+from cerewrite.verifier.perturb import ATTEMPTS, perturb, resample_signs
 from cerewrite.verifier.running import (
     Inputs,
     as_sentence,
@@ -72,7 +72,7 @@ def _gradients(
     model = fresh_copy(model, training=training)
     if not on_meta(model):
         perturb(model)
-        inputs = revive(model, inputs, attempt)
+        inputs = resample_signs(model, inputs, attempt)
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         outputs = [out for out in tensors(call(model, inputs)) if out.requires_grad]

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cerewrite.ir import PerChannel, RegionLayer
-from cerewrite.nn import get_held
-from cerewrite.oprules.base import OPRULES, LayerRule, ModuleRule
-from cerewrite.rewriter.session import Change
-from cerewrite.surgery.concatenation import channels_by_member, member_major
-from cerewrite.surgery.keeping import part
+from cerewrite.nn import get_parameter
+from cerewrite.ops.base import OPRULES, LayerRule, ModuleRule
+from cerewrite.ops.surgery.concatenation import channels_by_member, member_major
+from cerewrite.ops.surgery.keeping import part
+from cerewrite.rewriting.session import Change
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RegionModule:
     """A wide module of a region, from which members are cut.
 
     Attributes:
@@ -76,7 +76,7 @@ class Piece:
         return output.narrow(axis, own.start, width)
 
 
-def pieces(model: nn.Module, changes: Sequence[Change]) -> list[Piece]:
+def pieces(model: nn.Module, changes: Sequence[Change]) -> list[RegionModule]:
     """Every module of every changed region; a layer between two regions comes as the exit."""
     found: dict[str, list[tuple[Change, RegionLayer | PerChannel]]] = defaultdict(list)
     for change in changes:
@@ -85,14 +85,14 @@ def pieces(model: nn.Module, changes: Sequence[Change]) -> list[Piece]:
         for layer in change.region.layers:
             if isinstance(OPRULES[layer.op], LayerRule):
                 found[layer.name].append((change, layer))
-    return [_piece(name, get_held(model, name), parts) for name, parts in found.items()]
+    return [_piece(name, get_parameter(model, name), parts) for name, parts in found.items()]
 
 
 def _piece(
     name: str, wide: nn.Module, parts: list[tuple[Change, RegionLayer | PerChannel]]
-) -> Piece:
+) -> RegionModule:
     if len(parts) == 1:
-        return Piece(name, wide, *parts[0])
+        return RegionModule(name, wide, *parts[0])
     by_role = {item.role: (change, item) for change, item in parts if isinstance(item, RegionLayer)}
     assert len(parts) == 2 and set(by_role) == {"entry", "exit"}, (name, parts)
-    return Piece(name, wide, *by_role["exit"], reader=by_role["entry"])
+    return RegionModule(name, wide, *by_role["exit"], reader=by_role["entry"])

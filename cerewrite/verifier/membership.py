@@ -12,7 +12,7 @@ exit.
 
 A narrow member may be dead (all ReLUs off) on the few example inputs. Exits to which no member
 contributes are compared again with other signs of the weights
-(`cerewrite.verifier.perturb.revive`); one that stays silent is a fault.
+(`cerewrite.verifier.perturb.resample_signs`); one that stays silent is a fault.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cerewrite.doubling import double_precision
 from cerewrite.ir import Check, Plan
-from cerewrite.rewriter.session import Change, changes_of, set_submodule
-from cerewrite.surgery.conv_transpose import KINDS
-from cerewrite.verifier.members import Piece, pieces
-from cerewrite.verifier.perturb import ATTEMPTS, perturb, revive
+from cerewrite.ops.surgery.conv_transpose import KINDS
+from cerewrite.rewriting.session import Change, changes_of, set_submodule
+from cerewrite.runtime.doubling import double_precision
+from cerewrite.verifier.members import RegionModule, pieces
+from cerewrite.verifier.perturb import ATTEMPTS, perturb, resample_signs
 from cerewrite.verifier.running import (
     Inputs,
     call,
@@ -82,7 +82,7 @@ def _attempt(
     """Run the wide model and every member once, on perturbed weights."""
     wide = fresh_copy(rewritten, training=False).double()
     perturb(wide)
-    trial = _Trial(wide, pieces(wide, changes), revive(wide, inputs, attempt))
+    trial = _Trial(wide, pieces(wide, changes), resample_signs(wide, inputs, attempt))
     most = max(change.split.multiplicity for change in changes)
     with torch.no_grad():
         trial.record()
@@ -137,7 +137,7 @@ class _Done(BaseException):
 class _Trial:
     """The wide model, what was recorded of it, and the members' sums so far."""
 
-    def __init__(self, model: nn.Module, parts: Sequence[Piece], inputs: Inputs) -> None:
+    def __init__(self, model: nn.Module, parts: Sequence[RegionModule], inputs: Inputs) -> None:
         self.model = model
         self.pieces = parts
         self.inputs = inputs
@@ -198,7 +198,7 @@ class _Trial:
         with suppress(_Done), double_precision():
             call(self.model, self.inputs)
 
-    def _add(self, piece: Piece) -> Callable[..., Tensor]:
+    def _add(self, piece: RegionModule) -> Callable[..., Tensor]:
         def add(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             recorded = self._next(piece.name)
             if piece.name in self.waiting:
@@ -244,7 +244,7 @@ class _Trial:
             worst = max(worst, math.inf if math.isnan(relative) else relative)
         return worst
 
-    def _unheard(self, piece: Piece) -> bool:
+    def _unheard(self, piece: RegionModule) -> bool:
         return self.silent[piece.name] == piece.members * len(self.recorded[piece.name])
 
 

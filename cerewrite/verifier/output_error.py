@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from cerewrite.ir import Check
-from cerewrite.transfer.calibration import Inputs, outputs
+from cerewrite.rewriting.transfer.calibration import Inputs, outputs
 
 
 def output_error(original: nn.Module, other: nn.Module, inputs: Inputs) -> float:

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
 from cerewrite.nn import BlockDiagonalLinear, MemberLayerNorm, MemberRMSNorm
-from cerewrite.surgery.conv_transpose import KINDS
+from cerewrite.ops.surgery.conv_transpose import KINDS
 from cerewrite.verifier.running import Inputs
 
 ATTEMPTS = 4
@@ -55,7 +55,7 @@ def perturb(model: nn.Module, seed: int = 0) -> None:
                     _perturb_free(parameter, normal)
 
 
-def revive(model: nn.Module, inputs: Inputs, attempt: int) -> Inputs:
+def resample_signs(model: nn.Module, inputs: Inputs, attempt: int) -> Inputs:
     """Give the weights other signs, in place, so that other ReLUs are dead; returns the inputs.
 
     Attempt 0 changes nothing; the last makes parameters and inputs positive, so that no ReLU

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.modes import called
-from cerewrite.rewriter.record import copy_sharing_record
+from cerewrite.rewriting.record import copy_sharing_record
+from cerewrite.runtime.modes import called
 
 Inputs = tuple[Any, ...] | Mapping[str, Any]
 """Example inputs: positional arguments, or keyword arguments."""

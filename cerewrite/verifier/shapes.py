@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.rewriter.record import copy_sharing_record
-from cerewrite.trees import tensors
+from cerewrite.rewriting.record import copy_sharing_record
+from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.running import Inputs, call, fresh_copy
 
 _SIDE = {False: 32, True: 64}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.ir import Check, Plan
-from cerewrite.trees import tensors
-from cerewrite.verifier.perturb import ATTEMPTS, revive
+from cerewrite.runtime.trees import tensors
+from cerewrite.verifier.perturb import ATTEMPTS, resample_signs
 from cerewrite.verifier.running import Inputs, as_sentence, call, fresh_copy
 from cerewrite.verifier.shapes import run_for_shapes
 
@@ -67,7 +67,7 @@ def _free_axes(model: nn.Module, inputs: Inputs, training: bool, output: Any) ->
     for attempt in range(1, ATTEMPTS):
         copy, other = fresh_copy(model, training=training), []
         with torch.no_grad(), suppress(Exception):
-            other = tensors(call(copy, revive(copy, inputs, attempt)))
+            other = tensors(call(copy, resample_signs(copy, inputs, attempt)))
         if [tensor.dim() for tensor in other] == [len(shape) for shape in sizes]:
             found |= {
                 (number, axis)

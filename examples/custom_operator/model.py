@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cerewrite.oprules.base import ModuleRule, register
-from cerewrite.surgery.keeping import part
+from cerewrite.ops.base import ModuleRule, register
+from cerewrite.ops.surgery.keeping import part
 
 
 class ChannelGain(nn.Module):

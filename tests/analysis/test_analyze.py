@@ -6,9 +6,9 @@ from torch import nn
 
 from cerewrite.analysis import analyze
 from cerewrite.errors import AnalysisError, UsageError
+from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Analysis, dumps, loads
-from cerewrite.measures import model_measures
-from cerewrite.tracer import trace
+from cerewrite.planning.measures import model_measures
 from tests.models import ResidualNet, chain
 
 

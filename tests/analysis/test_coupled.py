@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 import cerewrite
 from cerewrite.analysis import find_regions
-from cerewrite.conversion import Conversion
+from cerewrite.api.conversion import Conversion
+from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Region, Rejection
 from cerewrite.nn import ChannelReorder
-from cerewrite.tracer import trace
-from tests.rewriter.cases import Dense, Gated, Towers
+from tests.rewriting.cases import Dense, Gated, Towers
 
 
 def regions(model: nn.Module, x: Tensor) -> tuple[tuple[Region, ...], dict[str, Rejection]]:
@@ -58,7 +58,7 @@ def test_a_part_that_keeps_its_width_keeps_the_others(kept: str, reason: str) ->
 
 
 def test_traced_regions_equal_those_written_by_hand() -> None:
-    from tests.rewriter.cases import CASES
+    from tests.rewriting.cases import CASES
 
     for name in ("dense", "towers", "gated"):
         case = CASES[name]
@@ -97,9 +97,9 @@ def test_conversion_holds_its_laws(name: str, uniform: bool) -> None:
 
 def test_members_of_a_dense_block_read_their_own_slices() -> None:
     """A planted fault: without the reordering, members read each other's channels."""
-    from cerewrite.rewriter import rewrite
+    from cerewrite.rewriting import rewrite
     from cerewrite.verifier import verify
-    from tests.rewriter.cases import CASES
+    from tests.rewriting.cases import CASES
 
     case = CASES["dense"]
     model = case.model()

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from cerewrite.analysis import find_regions
 from cerewrite.analysis.scopes import group_classes
+from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Region, Rejection
-from cerewrite.tracer import trace
 from tests.models import Basic, Inverted, ResidualNet, StagedNet, chain, plain_cnn
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from cerewrite import artifacts
+from cerewrite import output
 from cerewrite.cli import main
 
-FILES = {artifacts.PLAN, artifacts.WEIGHTS, artifacts.REPORT, artifacts.PAGE, artifacts.MODULE}
+FILES = {output.PLAN, output.WEIGHTS, output.REPORT, output.PAGE, output.MODULE}
 
 
 def run(*arguments: object) -> Result:

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cerewrite import artifacts, ir, saving
+from cerewrite import ir, output
+from cerewrite.api import saving
 from tests.cli.running import FILES, listing, run
 from tests.conftest import ROOT
 
@@ -36,7 +37,7 @@ def test_analyze(model: Path) -> None:
 
 def test_analyze_writes_json_and_html(model: Path) -> None:
     assert run("analyze", "model.py", "--json", "a.json", "--html", "a.html").exit_code == 0
-    analysis = artifacts.read_record(ir.Analysis, Path("a.json"))
+    analysis = output.read_record(ir.Analysis, Path("a.json"))
     assert analysis.model == "Sequential"
     assert Path("a.html").read_text().lower().startswith("<!doctype html>")
     again = run("analyze", "model.py", "--json", "a.json")
@@ -55,7 +56,7 @@ def test_json_on_standard_output_is_json_alone(model: Path) -> None:
 
 def test_plan_apply_verify_export(model: Path) -> None:
     assert run("plan", "model.py", "--out", "plan.json").exit_code == 0
-    plan = artifacts.read_record(ir.Plan, Path("plan.json"))
+    plan = output.read_record(ir.Plan, Path("plan.json"))
     assert plan.splits
     applied = run("apply", "plan.json", "model.py", "--out", "out")
     assert applied.exit_code == 0, applied.output
@@ -78,8 +79,8 @@ def test_convert(model: Path) -> None:
     assert result.exit_code == 0, result.output
     for text in ("Splits", "Checks", "Before and after", "relative error", "written to out"):
         assert text in result.output
-    assert listing(Path("out")) == FILES | {artifacts.ONNX}
-    report = artifacts.read_record(ir.Report, Path("out") / artifacts.REPORT)
+    assert listing(Path("out")) == FILES | {output.ONNX}
+    report = output.read_record(ir.Report, Path("out") / output.REPORT)
     assert report.plan is not None
     assert 0.99 <= report.plan.planned.params / report.plan.baseline.params <= 1
     assert report.plan.planned.log_variance < report.plan.baseline.log_variance
@@ -121,7 +122,7 @@ def test_force_replaces_an_earlier_conversion_only(model: Path) -> None:
 def test_same_seed_same_bytes(model: Path) -> None:
     for name in ("first", "second"):
         assert run("convert", "model.py", "--out", name, "-q").exit_code == 0
-    for name in (artifacts.PLAN, artifacts.WEIGHTS, artifacts.MODULE):
+    for name in (output.PLAN, output.WEIGHTS, output.MODULE):
         assert Path("first", name).read_bytes() == Path("second", name).read_bytes()
 
 
@@ -130,7 +131,7 @@ def test_bench(model: Path) -> None:
         run("convert", "model.py", "--bench", "--runs", 5, "--batch", 2, "--out", "d").exit_code
         == 0
     )
-    report = json.loads((model.parent / "d" / artifacts.REPORT).read_text())
+    report = json.loads((model.parent / "d" / output.REPORT).read_text())
     assert [t["engine"] for t in report["timings"]] == ["eager", "onnxruntime"]
     result = run("bench", "d", "--engine", "eager", "--batch", 3, "--runs", 5, "--json", "t.json")
     assert result.exit_code == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cerewrite import artifacts, ir
+from cerewrite import ir, output
 from tests.cli.running import run
 from tests.conftest import ROOT
 
@@ -20,7 +20,7 @@ def test_examples(tmp_path: Path, name: str, objective: str) -> None:
     model = ROOT / "examples" / name / "model.py"
     result = run("convert", model, "--objective", objective, "--out", out, *onnx)
     assert result.exit_code == 0, result.output
-    report = artifacts.read_record(ir.Report, out / artifacts.REPORT)
+    report = output.read_record(ir.Report, out / output.REPORT)
     assert report.plan is not None
     before, after = report.plan.baseline, report.plan.planned
     if objective == "primal":

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cerewrite import tracer
-from cerewrite.tracer import trace
+from cerewrite.frontend import tracing
+from cerewrite.frontend.tracing import trace
 from tests.cli.running import run
 
 
@@ -33,6 +33,6 @@ def test_explain_traces_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
         traces.append(trace(*arguments))
         return traces[-1]
 
-    monkeypatch.setattr(tracer, "trace", counted)
+    monkeypatch.setattr(tracing, "trace", counted)
     assert run("explain", "model.py", "2").exit_code == 0
     assert len(traces) == 1

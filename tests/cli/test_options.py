@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cerewrite import artifacts, ir, saving
+from cerewrite import ir, output
+from cerewrite.api import saving
 from tests.cli.running import run
 
 
@@ -61,7 +62,7 @@ def test_initialisation_is_recorded_and_applied_again(model: Path) -> None:
     assert (plan.init, plan.exit_scale) == ("orthogonal", "explicit")
     again = run("apply", "first/plan.json", "model.py", "--out", "second")
     assert again.exit_code == 0, again.output
-    weights = [(Path(name) / artifacts.WEIGHTS).read_bytes() for name in ("first", "second")]
+    weights = [(Path(name) / output.WEIGHTS).read_bytes() for name in ("first", "second")]
     assert weights[0] == weights[1]
     assert run("verify", "first").exit_code == 0
     wrong = run("plan", "model.py", "--init", "gian")
@@ -82,7 +83,7 @@ def test_warm_start(model: Path) -> None:
     assert "warm start" in first.output and "before any training" in first.output
     again = run("apply", "first/plan.json", "model.py", "--calibration", "x.npy", "--out", "again")
     assert again.exit_code == 0, again.output
-    weights = [(Path(name) / artifacts.WEIGHTS).read_bytes() for name in ("first", "again")]
+    weights = [(Path(name) / output.WEIGHTS).read_bytes() for name in ("first", "again")]
     assert weights[0] == weights[1]
     assert run("convert", "model.py", *options, "--dry-run").exit_code == 0
     np.save("y.npy", np.zeros((64, 5)))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cerewrite import artifacts, ir
+from cerewrite import ir, output
 from tests.cli.running import listing, run
 from tests.conftest import ROOT, WriteModel
 
@@ -132,9 +132,9 @@ def test_bad_plan_files(model: Path, text: str | None, code: int, message: str) 
     [
         (["verify", "nowhere"], None, 10, "nowhere: no such folder"),
         (["verify", "."], None, 10, "plan.json: cannot be read"),
-        (["verify", "out"], artifacts.WEIGHTS, 10, "not a whole safetensors file"),
-        (["verify", "out"], artifacts.PLAN, 6, "not JSON"),
-        (["export", "out", "--out", "a.onnx"], artifacts.WEIGHTS, 10, "not a whole safetensors"),
+        (["verify", "out"], output.WEIGHTS, 10, "not a whole safetensors file"),
+        (["verify", "out"], output.PLAN, 6, "not JSON"),
+        (["export", "out", "--out", "a.onnx"], output.WEIGHTS, 10, "not a whole safetensors"),
         (["export", "nowhere", "--out", "a.onnx"], None, 3, "nowhere: no such file"),
     ],
 )

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from cerewrite.analysis import analyze
 from cerewrite.estimators import ESTIMATORS, Assumption
+from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Estimate
-from cerewrite.tracer import trace
 from tests.models import chain
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from cerewrite.analysis import analyze
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption
+from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Analysis
-from cerewrite.tracer import trace
 from tests.models import chain
 
 
@@ -34,7 +34,7 @@ def test_shares_of_a_relu_chain(depth: int) -> None:
     layers = analysed(chain([16] * depth), torch.ones(2, 7), gain="he").layers
     for index, layer in enumerate(layers[:-1], start=1):
         up = (depth + 1 - index) / (depth + 1)
-        assert (layer.f_up, layer.f_dn) == pytest.approx((up, 1 - up), rel=1e-9)
+        assert (layer.forward_share, layer.backward_share) == pytest.approx((up, 1 - up), rel=1e-9)
         assert layer.kappa == pytest.approx((5 - 8 * up * (1 - up)) / 16, rel=1e-6)
     assert layers[-1].kappa == 0 and "read-out" in layers[-1].note
     assert sum(layer.share for layer in layers) == pytest.approx(1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption, Corrections
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
 
 MEASURING = ("monte-carlo", "jackknife")
 ON_INPUTS = (*MEASURING, "spatial")

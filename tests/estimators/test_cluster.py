@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cerewrite.estimators import ESTIMATORS, Assumption
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
 from tests.models import chain
 
 distributed = pytest.importorskip(

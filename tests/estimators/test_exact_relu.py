@@ -10,7 +10,7 @@ from torch import nn
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption
 from cerewrite.estimators.exact_relu import exact_relu_nu
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
 from tests.models import chain
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cerewrite.empirical import Gates, find_units
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption, LayerCorrection
+from cerewrite.estimators.draws import Gates, find_units
 from cerewrite.estimators.jackknife import Influence, _corrected, blend, influences
 from cerewrite.estimators.monte_carlo import subject_of
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
 from tests.models import ResidualNet, chain, plain_cnn
 
 
@@ -51,7 +51,11 @@ def test_relu_chain_layer_by_layer(deep_relu: tuple[LayerCorrection, ...]) -> No
 
 def test_coefficient_times_rho_is_the_kappa(deep_relu: tuple[LayerCorrection, ...]) -> None:
     for at in deep_relu[:-1]:
-        moments = at.v_aa * at.f_up**2 + at.v_bb * at.f_dn**2 + 2 * at.v_ab * at.f_up * at.f_dn
+        moments = (
+            at.v_aa * at.forward_share**2
+            + at.v_bb * at.backward_share**2
+            + 2 * at.v_ab * at.forward_share * at.backward_share
+        )
         assert at.rho * (moments + at.c_norm) / 96 == pytest.approx(at.kappa, rel=1e-9)
 
 

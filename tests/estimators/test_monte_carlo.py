@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cerewrite.empirical import log_variance, needed_draws, relative_variance
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption, Corrections
+from cerewrite.estimators.draws import log_variance, needed_draws, relative_variance
 from cerewrite.estimators.exact_relu import exact_relu_nu
 from cerewrite.estimators.monte_carlo import subject_of
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
 from tests.models import ResidualNet, chain, plain_cnn
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption, LayerCorrection
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
 
 FAULT_SEEDS = 12
 
@@ -88,8 +88,8 @@ def test_maxima_over_windows(pool: nn.Module, norm: bool) -> None:
 def test_a_stem_needs_no_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = chain(pool=nn.MaxPool2d(2)), maps("smooth", 1)
     whole = layers_of(model, x)
-    monkeypatch.setattr("cerewrite.estimators.map_stem.POINTS", 9)
-    monkeypatch.setattr("cerewrite.estimators.map_walk.POINTS", 9)
+    monkeypatch.setattr("cerewrite.estimators.maps.stem.POINTS", 9)
+    monkeypatch.setattr("cerewrite.estimators.maps.walk.POINTS", 9)
     for small, large in zip(layers_of(model, x), whole, strict=True):
         assert small.kappa == pytest.approx(large.kappa, rel=0.12, abs=1e-4)
 

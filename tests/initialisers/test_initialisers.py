@@ -15,13 +15,13 @@ from cerewrite.initialisers import INITIALISERS, Initialiser, custom_name, find_
 from cerewrite.initialisers.base import CustomInitialiser, Original, fan_in, seeded_globally
 from cerewrite.ir import EXIT_SCALES, Plan
 from cerewrite.nn import BlockDiagonalLinear, ScaledLinear, with_scale
-from cerewrite.oprules import OPRULES, LayerRule
-from cerewrite.rewriter import Change, Session, default_passes_with, revert, rewrite
+from cerewrite.ops import OPRULES, LayerRule
+from cerewrite.rewriting import Change, Session, default_passes_with, revert, rewrite
 from cerewrite.verifier import verify
 from passes.reinitialise import Reinitialise
 from passes.scale_exits import ScaleExits
-from tests.rewriter.builders import Case, layer, region
-from tests.rewriter.cases import CASES, parameters_of, same_state
+from tests.rewriting.builders import Case, layer, region
+from tests.rewriting.cases import CASES, parameters_of, same_state
 
 WIDE = 112
 

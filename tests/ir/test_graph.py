@@ -22,7 +22,7 @@ CONV = ir.Layer(
     bias=True,
     gain=2.0,
     bias_variance=0.0,
-    rung="export",
+    frontend="export",
 )
 
 

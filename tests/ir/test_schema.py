@@ -11,7 +11,7 @@ import pytest
 from cerewrite import ir
 from cerewrite.errors import PlanError
 from cerewrite.ir import schema
-from cerewrite.planner import recount
+from cerewrite.planning import recount
 
 GOLDEN = Path(__file__).parents[1] / "planner" / "golden_plan.json"
 PLAN: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from cerewrite.rewriter import rewrite
-from cerewrite.surgery import fan_in
+from cerewrite.ops.surgery import fan_in
+from cerewrite.rewriting import rewrite
 from passes.reinitialise import layer_generator
-from tests.rewriter.builders import Case, layer, region
-from tests.rewriter.cases import CASES, Bottleneck, _cnn_regions
+from tests.rewriting.builders import Case, layer, region
+from tests.rewriting.cases import CASES, Bottleneck, _cnn_regions
 
 SAMPLED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 import cerewrite
 from cerewrite.errors import RewriteError, UsageError
 from cerewrite.ir import EXIT_SCALES
-from cerewrite.rewriter import Rewritten, Session, default_passes_with, revert, rewrite
-from cerewrite.transfer.calibration import divide, outputs
+from cerewrite.rewriting import Rewritten, Session, default_passes_with, revert, rewrite
+from cerewrite.rewriting.transfer.calibration import divide, outputs
 from cerewrite.verifier import check_transfer, output_error, verify
 from passes.transfer_weights import TransferWeights
-from tests.rewriter.builders import Case, layer, region
-from tests.rewriter.cases import CASES, parameters_of, same_state
+from tests.rewriting.builders import Case, layer, region
+from tests.rewriting.cases import CASES, parameters_of, same_state
 
 
 def calibration(case: Case, count: int = 64, seed: int = 5) -> tuple[Tensor]:

@@ -17,8 +17,8 @@ def layer(
         width=width,
         kappa=kappa,
         kappa_stderr=None,
-        f_up=0.75,
-        f_dn=0.25,
+        forward_share=0.75,
+        backward_share=0.25,
         share=share,
         v_aa=5.0,
         v_bb=1.0,
@@ -27,7 +27,7 @@ def layer(
         region=region,
         params=width * width,
         flops=2 * width * width,
-        rung="export",
+        frontend="export",
         note=note,
     )
 
@@ -80,7 +80,7 @@ def analysis(depth: int = 5, *, sampled: bool = False) -> ir.Analysis:
         rejections=rejections(),
         params=826_378,
         flops=1_651_712,
-        rung="export",
+        frontend="export",
         assumptions=(
             "Weights are Gaussian with the gain that the layers were built with.",
             "Inputs are white: spatial correlation would raise the share of convolutions.",

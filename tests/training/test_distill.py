@@ -16,7 +16,7 @@ import cerewrite
 from cerewrite.errors import TrainingError, UsageError
 from cerewrite.training import distill
 from cerewrite.training.losses import LOSSES, soft_labels
-from tests.rewriter.cases import parameters_of, same_state
+from tests.rewriting.cases import parameters_of, same_state
 
 
 def net(width: int, seed: int = 0, dropout: float = 0.0) -> nn.Sequential:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from cerewrite.ir import Plan
 from cerewrite.nn import BlockDiagonalLinear
-from cerewrite.rewriter import rewrite
+from cerewrite.rewriting import rewrite
 from cerewrite.verifier import verify
-from tests.rewriter.builders import layer, make_plan, region
-from tests.rewriter.cases import CASES
+from tests.rewriting.builders import layer, make_plan, region
+from tests.rewriting.cases import CASES
 
 
 class Shuffled(BlockDiagonalLinear):

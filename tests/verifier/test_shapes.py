@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.verifier.shapes import run_for_shapes, smaller
-from tests.rewriter.cases import ResNet
+from tests.rewriting.cases import ResNet
 
 
 class Constant(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import cerewrite
-from cerewrite.tracer import trace
+from cerewrite.frontend.tracing import trace
 from cerewrite.verifier.budget import count_flops
 from cerewrite.verifier.signature import check_signature
 from tests.models import chain

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cerewrite.ir import Budget, Check, Verification
-from cerewrite.rewriter import rewrite
+from cerewrite.rewriting import rewrite
 from cerewrite.verifier import CHECKS, verify
 from cerewrite.verifier.budget import count_flops
-from tests.rewriter.builders import Case, layer, make_plan, region
-from tests.rewriter.cases import CASES, parameters_of, same_state
+from tests.rewriting.builders import Case, layer, make_plan, region
+from tests.rewriting.cases import CASES, parameters_of, same_state
 
 
 def named(verification: Verification, name: str) -> Check:
@@ -111,8 +111,8 @@ def test_keyword_inputs_and_nested_outputs() -> None:
 
 
 def make_plan_for(model: nn.Module, plan, found):  # noqa: ANN001, ANN201
-    from cerewrite.fingerprint import fingerprint
     from cerewrite.ir import Split
+    from cerewrite.runtime.fingerprint import fingerprint
 
     split = Split(found.name, 2, (3, 4), 0, 0, 0.1, 0.1, 0.1)
     return replace(plan, fingerprint=fingerprint(model), regions=(found,), splits=(split,))

@@ -1,0 +1,273 @@
+"""Where the stages meet: one function per verb, each calling its stages and nothing else.
+
+Stages are imported when a verb needs them, so that a plan costs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+from cerewrite import ir
+from cerewrite.errors import UsageError
+from cerewrite.frontend.loading import describe_inputs
+from cerewrite.runtime.clock import Clock
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cerewrite.rewriting import Pass
+
+PathLike = str | os.PathLike[str]
+
+
+class AnalysisOptions(TypedDict, total=False):
+    """Options of `analyze`, with the defaults of `cerewrite.analysis.analyze`."""
+
+    estimator: str
+    parametrization: str
+    gain: str | float
+    scope: str
+    draws: int | None
+    seed: int
+    precision: float | None
+    readout: str
+    norms: Literal["train", "eval"]
+    redraw: Any
+    executor: Any
+    progress: Any
+
+
+class PlanOptions(TypedDict, total=False):
+    """Options of `plan`, with the defaults of `cerewrite.planning.make_plan`."""
+
+    budget: str | Sequence[str]
+    objective: Literal["primal", "dual"]
+    measure: str
+    include: Sequence[str]
+    exclude: Sequence[str]
+    min_width: int | None
+    max_multiplicity: int | None
+    channel_multiple: int
+    uniform: bool
+    fixed: Mapping[str, str | tuple[int, Sequence[int]]]
+    keep_groups: bool
+    seed: int
+    init: str | Callable[..., Any]
+    exit_scale: str
+    weights: str
+
+
+def analyze(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    clock: Clock | None = None,
+    latency_batch: int | None = None,
+    memory_batch: int | None = None,
+    **options: Unpack[AnalysisOptions],
+) -> ir.Analysis:
+    """Trace a model and compute the finite-width correction of every layer.
+
+    Args:
+        model: any module; its parameters may be on the meta device. `DataParallel`,
+            `DistributedDataParallel` and ``torch.compile`` are taken off first.
+        example_inputs: a tensor, a tuple of positional inputs or a dict of keyword inputs, batch
+            first.
+        clock: times the stages.
+        latency_batch: time the model and its layers at this batch size on this machine, which a
+            latency budget needs; see `cerewrite.timing.profile`.
+        memory_batch: count what a training step at this batch size holds, which a memory budget
+            needs; see `cerewrite.analysis.keep`.
+        options: ``estimator`` (a registered one, "analytic"), ``parametrization`` ("ntk" or
+            "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage",
+            "network" or "auto"; see `cerewrite.analysis.find_regions`); and for estimators that
+            measure ``draws``, ``seed``, ``precision``, ``readout``, ``norms``,
+            ``redraw``, ``executor``, ``progress`` (see `cerewrite.estimators.Assumption`).
+
+    Raises:
+        TraceError: if the model cannot be traced.
+        AnalysisError: if the estimator cannot make its estimate.
+        UsageError: if an option names no choice.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4)))
+        >>> [region.region.sizes for region in analyze(net, torch.ones(2, 64)).regions]
+        [(64, 64, 64)]
+    """
+    from cerewrite import analysis
+    from cerewrite.frontend import tracing
+    from cerewrite.frontend.unwrapping import unwrap
+
+    clock = clock or Clock()
+    model = unwrap(model)
+    inputs = as_arguments(example_inputs)
+    with clock("trace"):
+        traced = tracing.trace(model, inputs)
+    with clock("analyse"):
+        found = analysis.analyze(traced, model, inputs, **options)
+        found = replace(found, inputs=tuple(map(str, describe_inputs(inputs) or ())))
+    if memory_batch is not None:
+        found = analysis.keep(found, traced, model, batch=memory_batch)
+    if latency_batch is None:
+        return found
+    from cerewrite import timing
+
+    with clock("profile"):
+        return timing.profile(found, traced, model, inputs, batch=latency_batch)
+
+
+def plan(
+    analysis: ir.Analysis, *, scope: str | None = None, **options: Unpack[PlanOptions]
+) -> ir.Plan:
+    """Choose members and widths for every region; see `cerewrite.planning.make_plan`.
+
+    Args:
+        analysis: what `analyze` returned.
+        scope: the analysis's own, if given; of an ``auto`` analysis, one scope of it. Without,
+            an ``auto`` analysis's scopes are compared, and the plan says how (`Plan.scopes`).
+        options: ``budget`` ("params", "params=0.5x", "flops=1.2G"; several hold together),
+            ``objective`` ("primal": least measure within the budget; "dual": least cost at an
+            equal one), ``measure`` ("log-variance", "nu", "leading-order"),
+            ``include`` and ``exclude`` (rules), ``min_width`` (4, or the original's where that is
+            less), ``max_multiplicity``, ``channel_multiple``, ``uniform``, ``fixed`` (designs by
+            hand, by region),
+            ``keep_groups``, ``seed``, ``init`` (how weights are drawn),
+            ``exit_scale`` ("folded", "explicit"),
+            ``weights`` ("reinitialise", "transfer").
+
+    Raises:
+        UsageError: if a budget, rule or constraint cannot be read.
+        InfeasibleBudgetError: if no design meets the budget; the message gives the range.
+        PlanError: if there is no region to split.
+    """
+    from cerewrite import planning
+
+    options.setdefault("min_width", None)
+    if analysis.scopes and scope in (None, analysis.scope):
+        return planning.compare_scopes(analysis, **options)
+    if scope in {found.scope for found in analysis.scopes}:
+        assert scope is not None
+        return planning.make_plan(analysis.at_scope(scope), **options)
+    if scope not in (None, analysis.scope):
+        raise UsageError(
+            f"scope '{scope}' was asked for, the analysis was made at scope '{analysis.scope}'",
+            advice=f"analyze again with scope='{scope}'",
+        )
+    return planning.make_plan(analysis, **options)
+
+
+def apply(
+    plan: ir.Plan,
+    model: nn.Module,
+    *,
+    inplace: bool = False,
+    init: str | Callable[..., Any] | None = None,
+    calibration: Any = None,
+) -> nn.Module:
+    """The rewritten model; the members' weights are drawn anew, all others are kept.
+
+    Args:
+        plan: what to do.
+        model: the model it was made for; left as it is unless ``inplace``. The result of a
+            wrapped one is bare: wrap it again.
+        inplace: whether to change the model itself; after a failure it is as it was.
+        init: an initialiser, or a function ``f(weight)`` that fills the weight
+            ``[out, in / groups, *kernel]`` of one member's layer in place, such as those of
+            ``torch.nn.init``; instead of the plan's.
+        calibration: for a plan whose weights are transferred, one batch of inputs on which the
+            members are fitted; without it the original's weights are copied as they are.
+
+    Raises:
+        PlanError: if a split of the plan breaks a rule; its figures are counted anew.
+        StalePlanError: if the plan belongs to another model, or one has been applied already.
+        RewriteError: if a pass fails, or the plan names a user's function, which was not given.
+    """
+    from cerewrite import planning, rewriting
+
+    plan = planning.recount(plan)
+    passes = passes_for(init, as_arguments(calibration))
+    return rewriting.rewrite(plan, model, inplace=inplace, passes=passes).model
+
+
+def passes_for(
+    init: str | Callable[..., Any] | None = None, calibration: Any = None
+) -> tuple[Pass, ...]:
+    """The default passes, with these options."""
+    from cerewrite import rewriting
+    from passes.reinitialise import Reinitialise
+    from passes.transfer_weights import TransferWeights
+
+    return rewriting.default_passes_with(Reinitialise(init), TransferWeights(calibration))
+
+
+def revert(model: nn.Module) -> nn.Module:
+    """Turn a rewritten model back into its original, in place, and return it.
+
+    Raises:
+        RewriteError: if the model is not a rewritten one.
+    """
+    from cerewrite import rewriting
+    from cerewrite.frontend.unwrapping import unwrap
+
+    return rewriting.revert(unwrap(model))
+
+
+def verify(
+    original: nn.Module, rewritten: nn.Module, plan: ir.Plan, example_inputs: Any
+) -> ir.Verification:
+    """Check a rewritten model: signature, budget, membership, gradients; all results are kept.
+
+    Args:
+        original: the model before.
+        rewritten: the model after.
+        plan: the plan that was applied.
+        example_inputs: as for `analyze`.
+    """
+    from cerewrite import verifier
+    from cerewrite.frontend.unwrapping import unwrap
+
+    inputs = as_arguments(example_inputs)
+    return verifier.verify(unwrap(original), unwrap(rewritten), plan, inputs)
+
+
+def export_onnx(
+    model: nn.Module,
+    path: PathLike,
+    example_inputs: Any = None,
+    *,
+    opset: int = 20,
+    **options: Any,
+) -> ir.Export:
+    """Write an ONNX file and prove it in ONNX Runtime; see `cerewrite.exporter.export_onnx`.
+
+    Args:
+        model: any module.
+        path: file to write.
+        example_inputs: as for `analyze`; for a rewritten model, without any, drawn to the shapes
+            that its plan was made on.
+        opset: operator set version.
+        options: further options of the exporter.
+
+    Raises:
+        ExportError: if the file cannot be written, read back or matched.
+        UsageError: if no inputs are given and none can be drawn.
+    """
+    from cerewrite import exporter, rewriting
+    from cerewrite.frontend.unwrapping import unwrap
+
+    model = unwrap(model)
+    inputs = as_arguments(example_inputs)
+    if inputs is None:
+        inputs = rewriting.draw_inputs(model)
+    return exporter.export_onnx(model, path, inputs, opset=opset, **options)
+
+
+def as_arguments(example_inputs: Any) -> Any:
+    """Example inputs as a tuple or a dict; a single tensor is a tuple of one."""
+    if example_inputs is None or isinstance(example_inputs, tuple | dict):
+        return example_inputs
+    return tuple(example_inputs) if isinstance(example_inputs, list) else (example_inputs,)

@@ -1,0 +1,29 @@
+"""Measuring the tangent kernel on the real module: draws, read-outs, gates, statistics."""
+
+from cerewrite.estimators.draws.gates import Gates, Influences
+from cerewrite.estimators.draws.gaussian import draw_generator, gaussian_draws
+from cerewrite.estimators.draws.readout import Readout
+from cerewrite.estimators.draws.statistics import (
+    Ratio,
+    log_variance,
+    needed_draws,
+    relative_variance,
+)
+from cerewrite.estimators.draws.subject import Subject, make_subject
+from cerewrite.estimators.draws.units import Units, find_units
+
+__all__ = [
+    "Gates",
+    "Influences",
+    "Ratio",
+    "Readout",
+    "Subject",
+    "Units",
+    "draw_generator",
+    "find_units",
+    "gaussian_draws",
+    "log_variance",
+    "make_subject",
+    "needed_draws",
+    "relative_variance",
+]

@@ -1,0 +1,279 @@
+r"""Taps on units: what log K owes to each unit's energies, cleared of other units' noise.
+
+Scaling the forward energy of unit i (channel i of what layers read) changes log K at the rate
+``a_i . dlog K/da_i / 2``, scaling its backward energy (of the gradient at its own output) at the
+rate ``b_i . dlog K/db_i / 2``. Both hold the unit's own influence and, through the weights that
+read it (forward) or that it reads with (backward), cross terms with all other units: zero on
+average, but their squares add up to a correction of the same order, which those weights' own
+layer already counts. Their variance is known, because weights are independent of what they read::
+
+    noise_i = sigma^2 / 4 * sum over unit i's weights of (dlog K / dW)^2
+
+with the derivative through the forward pass alone (reading weights) or through the backward pass
+alone (its own weights), and sigma^2 the weights' variance. In deep networks with batch norms the
+noise exceeds the rest a thousandfold, and no subtraction helps. There the influence is fitted:
+width enters K through kernels over positions, ``sum_i a_i a_i'`` and ``sum_i b_i b_i'``, so unit i
+has the influence ``a_i' M a_i + b_i' N b_i`` with matrices common to all units, here in the span
+of the identity and the mean over positions: noise averages out, finer structure is lost. Where
+even that one coefficient would be noise, the identity alone is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from cerewrite.estimators.draws.units import Place, Units
+
+Array = NDArray[np.float64]
+
+
+class _Tap(torch.autograd.Function):
+    """The identity, whose gradient passes a probe (zeros) that log K can be derived by."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, probe: Tensor, box: list[Tensor]) -> Tensor:
+        ctx.save_for_backward(probe)
+        ctx.box = box
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (probe,) = ctx.saved_tensors
+        if not ctx.box:
+            ctx.box.append(grads[0].detach())
+        return grads[0] + probe, None, None
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What a tap saw at one layer: weight, input, output, the gradient and its probe."""
+
+    weight: Tensor
+    transposed: bool = False
+    x: Tensor | None = None
+    z: Tensor | None = None
+    probe: Tensor | None = None
+    box: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Influences:
+    """What units do to log K, ``[units]`` each.
+
+    Attributes:
+        forward: raw rate by the forward energy.
+        backward: raw rate by the backward energy.
+        noise: variance of the noise in both.
+        fitted: influence fitted with the identity and the mean over positions.
+        plain: influence fitted with the identity alone.
+        slack: what the noise leaves in the squares of the fit.
+    """
+
+    forward: Array
+    backward: Array
+    noise: Array
+    fitted: Array
+    plain: Array
+    slack: Array
+
+
+class Gates:
+    """Taps on every unit of a model.
+
+    Args:
+        units: the units and their places.
+        variances: variance of each layer's weights, by the module's name.
+        like: a tensor of the model's dtype and device.
+    """
+
+    def __init__(self, units: Units, variances: dict[str, float], like: Tensor) -> None:
+        self.units = units
+        self._variances = variances
+        self._reads = {place.module: place for place in units.reads}
+        self._writes = {place.module: place for place in units.writes}
+        self._energy = torch.ones(units.count + 1, dtype=like.dtype, device=like.device)
+        self._energy.requires_grad_()
+        self._passes: dict[str, _Pass] = {}
+
+    @contextmanager
+    def on(self, model: nn.Module) -> Iterator[None]:
+        """The taps set on a model, for the time of a block and of one forward pass."""
+        self._passes = {}
+        handles: list[RemovableHandle] = []
+        try:
+            for name in {**self._reads, **self._writes}:
+                module = model.get_submodule(name)
+                handles.append(module.register_forward_pre_hook(self._reading(name)))
+                handles.append(module.register_forward_hook(self._writing(name)))
+            for place in self.units.norms:
+                module = model.get_submodule(place.module)
+                handles.append(module.register_forward_pre_hook(self._into_norm(place)))
+                handles.append(module.register_forward_hook(self._out_of_norm(place)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def influences(self, log_kernel: Tensor) -> Influences:
+        """Rates of log K from a pass under `on`.
+
+        Args:
+            log_kernel: log K with its graph.
+        """
+        passes = list(self._passes.items())
+        leaves = [t for _, p in passes for t in (p.weight, p.x, p.z, p.probe) if t is not None]
+        leaves = [t for t in leaves if t.requires_grad]
+        found = torch.autograd.grad(
+            log_kernel, [*leaves, self._energy], allow_unused=True, retain_graph=True
+        )
+        slopes = {id(t): s for t, s in zip(leaves, found, strict=False) if s is not None}
+        total = Influences(*(np.zeros(self.units.count + 1) for _ in range(6)))
+        for name, seen in passes:
+            self._layer(name, seen, slopes, total)
+        if found[-1] is not None:
+            energies = found[-1].detach().double().cpu().numpy()
+            np.add(total.forward, energies, out=total.forward)
+            np.add(total.fitted, energies, out=total.fitted)
+            np.add(total.plain, energies, out=total.plain)
+        return Influences(*(getattr(total, part.name)[:-1] for part in fields(Influences)))
+
+    def _layer(self, name: str, seen: _Pass, slopes: dict[int, Tensor], total: Influences) -> None:
+        """Add one layer's part: forward rates of what it reads, backward rates of its output."""
+        whole, slope = slopes.get(id(seen.weight)), slopes.get(id(seen.z))
+        quarter = self._variances.get(name, 0.0) / 4
+        through = torch.zeros_like(seen.weight)
+        if slope is not None and seen.z is not None:
+            (through,) = torch.autograd.grad(seen.z, seen.weight, slope, retain_graph=True)
+        reads, writes = self._reads.get(name), self._writes.get(name)
+        rate = slopes.get(id(seen.x))
+        if reads is not None and rate is not None and seen.x is not None:
+            rates = _rates(seen.x, rate, reads.axis)
+            np.add.at(total.forward, reads.ids, rates)
+            noise = quarter * _columns(_rows_first(through, seen), len(reads.ids))
+            _fit(total, reads, seen.x, rate, noise, float(rates.sum()))
+        rate = slopes.get(id(seen.probe))
+        if writes is not None and rate is not None and seen.box:
+            rates = _rates(seen.box[0], rate, writes.axis)
+            np.add.at(total.backward, writes.ids, rates)
+            rest = through.neg() if whole is None else whole - through
+            rest = _rows_first(rest, seen)
+            rows = rest.detach().flatten(1).square().sum(1).double().cpu().numpy()
+            _fit(total, writes, seen.box[0], rate, quarter * rows, float(rates.sum()))
+
+    def _reading(self, name: str) -> Callable[..., Any]:
+        def hook(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            x = inputs[0].view_as(inputs[0])
+            turned = bool(getattr(module, "transposed", False))
+            self._passes[name] = _Pass(module.weight, turned, x if x.requires_grad else None)
+            return (x, *inputs[1:])
+
+        return hook
+
+    def _writing(self, name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            seen = self._passes[name]
+            seen.z = output
+            if name not in self._writes:
+                return output
+            seen.probe = torch.zeros_like(output, requires_grad=True)
+            tapped: Tensor = _Tap.apply(output, seen.probe, seen.box)  # type: ignore[no-untyped-call]
+            return tapped
+
+        return hook
+
+    def _scale(self, place: Place, x: Tensor) -> Tensor:
+        ids = torch.from_numpy(place.ids % len(self._energy)).to(x.device)
+        roots = self._energy.sqrt()[ids]
+        shape = [1] * x.dim()
+        shape[place.axis] = len(roots)
+        return roots.view(shape)
+
+    def _into_norm(self, place: Place) -> Callable[..., Any]:
+        """The norm's own energy sees the unit's weight ..."""
+
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (inputs[0] * self._scale(place, inputs[0]), *inputs[1:])
+
+        return hook
+
+    def _out_of_norm(self, place: Place) -> Callable[..., Any]:
+        """... but what the unit hands on does not."""
+
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            return output / self._scale(place, output)
+
+        return hook
+
+
+def _rates(signal: Tensor, slope: Tensor, axis: int) -> Array:
+    """``signal . slope / 2`` per channel, summed over everything else, ``[channels]``."""
+    product = (signal.detach() * slope).movedim(axis, 0).flatten(1).sum(1)
+    rates: Array = product.double().cpu().numpy() / 2
+    return rates
+
+
+def _fit(
+    total: Influences, place: Place, signal: Tensor, slope: Tensor, noise: Array, rate: float
+) -> None:
+    """Add what a place's units do: fitted influences, and the noise that is in them.
+
+    The first example's signals count; ``rate`` is that of all units and examples together, which
+    norms hold free of noise.
+    """
+    a, h = (
+        t.detach()[0].double().movedim(place.axis - 1, 0).reshape(len(place.ids) // place.inner, -1)
+        for t in (signal, slope)
+    )
+    ids = place.ids[:: place.inner]
+    energies = a.square().sum(1)
+    shares: Array = (energies / energies.sum().clamp_min(1e-300)).cpu().numpy()
+    np.add.at(total.plain, ids, rate * shares)
+    np.add.at(total.fitted, ids, quadratic(a, h) if a.shape[1] > 1 else rate * shares)
+    np.add.at(total.noise, place.ids, noise)
+    np.add.at(total.slack, place.ids, noise / a.numel())
+
+
+def quadratic(a: Tensor, h: Tensor) -> Array:
+    """Influences ``a_i' M a_i`` with ``h_i = 2 M a_i`` fitted over all units, ``[units]``.
+
+    M is in the span of the identity and the mean over positions. The sum over units is that of
+    the raw rates ``a_i . h_i / 2``.
+
+    Args:
+        a: signals, ``[units, positions]``.
+        h: dlog K / da, likewise.
+
+    Example:
+        >>> a = torch.tensor([[1.0, -1.0], [2.0, 0.0]], dtype=torch.float64)
+        >>> quadratic(a, 3 * a).round(6).tolist()
+        [3.0, 6.0]
+    """
+    basis = torch.stack([a, a.mean(1, keepdim=True).expand_as(a)])
+    design = basis.flatten(1)
+    gram, target = design @ design.T, design @ h.flatten() / 2
+    weights = torch.linalg.lstsq(gram.cpu(), target.cpu()[:, None], driver="gelsd").solution
+    values: Array = torch.einsum("b,bip,ip->i", weights[:, 0].to(a), basis, a).cpu().numpy()
+    return values
+
+
+def _rows_first(gradient: Tensor, seen: _Pass) -> Tensor:
+    """A weight's gradient with output channels first: a transposed convolution has them second."""
+    return gradient.transpose(0, 1) if seen.transposed else gradient
+
+
+def _columns(gradient: Tensor, inputs: int) -> Array:
+    """Squares of a weight's gradient summed per input channel, ``[inputs]``."""
+    per_group = gradient.shape[1]
+    groups = inputs // per_group
+    squares = gradient.detach().square().reshape(groups, -1, per_group, gradient[0, 0].numel())
+    sums: Array = squares.sum((1, 3)).flatten().double().cpu().numpy()
+    return sums

@@ -1,0 +1,226 @@
+"""Units of a traced model, and where each is read: what a jackknife leaves out.
+
+A unit is one channel of a width class: all that the rows behind it write, wherever sums tie
+several layers together. Its energy is gated where sampled layers read it, behind every norm and
+activation, so that forward and backward energy of THEORY 4 both pass the gate once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from cerewrite.estimators.draws.gaussian import module_name
+from cerewrite.ir import Layer, Op, TracedModel
+
+Ids = NDArray[np.int64]
+
+_OPAQUE = frozenset(
+    {"matmul", "bmm", "baddbmm", "einsum", "softmax", "chunk", "split", "split_with_sizes",
+     "unbind", "getitem", "select", "slice", "index", "channel_shuffle", "pixel_shuffle",
+     "roll", "flip", "cumsum", "sort", "topk"}
+)  # fmt: skip
+"""Operators behind which channels cannot be told apart by their position."""
+_CONTRACTIONS = frozenset({"matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"})
+_OWN_ENERGY = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where units pass a module.
+
+    Attributes:
+        module: qualified name of the module.
+        axis: channel axis of its first input (of its output, for a write).
+        ids: unit of each element along the axis; -1 for what is not followed.
+        inner: elements per unit, next to each other (above 1 after a flatten).
+    """
+
+    module: str
+    axis: int
+    ids: Ids
+    inner: int = 1
+
+
+@dataclass(slots=True)
+class Units:
+    """Units by width class, and the places where they pass.
+
+    Attributes:
+        classes: first unit and number of units of each class.
+        writers: names of the layers that write each class.
+        reads: inputs of sampled layers.
+        norms: norms that divide by an example's own energy.
+        own: weights of depthwise convolutions, whose rows are units' own.
+        writes: outputs of layers whose class no layer reads, but a contraction does.
+        refused: layers whose units pass no gate, with the reason.
+    """
+
+    classes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    writers: dict[str, list[str]] = field(default_factory=dict)
+    reads: list[Place] = field(default_factory=list)
+    norms: list[Place] = field(default_factory=list)
+    writes: list[Place] = field(default_factory=list)
+    own: list[Place] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """All units."""
+        return sum(size for _, size in self.classes.values())
+
+
+def find_units(traced: TracedModel, model: nn.Module) -> Units:
+    """Units of a traced model and the modules at which they can be gated.
+
+    Args:
+        traced: the trace.
+        model: the module that was traced.
+
+    Example:
+        >>> from cerewrite.frontend.tracing import trace
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> units = find_units(trace(net, torch.ones(2, 4)), net)
+        >>> units.classes, [(place.module, len(place.ids)) for place in units.reads]
+        ({'0': (0, 8), '2': (8, 2)}, [('2', 8)])
+    """
+    return _Finder(traced, model).find()
+
+
+class _Finder:
+    """Follows the channels of sampled layers along the graph."""
+
+    def __init__(self, traced: TracedModel, model: nn.Module) -> None:
+        self._traced = traced
+        self._model = model
+        self._ops = {op.name: op for op in traced.ops}
+        self._layers = {layer.node: layer for layer in traced.layers}
+        self._units = Units()
+        self._ids: dict[str, Ids | None] = {}
+
+    def find(self) -> Units:
+        units = self._units
+        for layer in self._traced.layers:
+            name = layer.target or layer.name
+            if name not in units.classes:
+                units.classes[name] = (units.count, layer.out_channels)
+            units.writers.setdefault(name, []).append(layer.name)
+        for op in self._traced.ops:
+            self._ids[op.name] = self._follow(op)
+        for layer in self._traced.layers:
+            if layer.op == "conv_transpose" and layer.groups > 1:
+                units.refused[layer.name] = "grouped transposed convolutions pass no gate"
+            elif layer.op == "depthwise_conv":
+                ids = self._class(layer.target or layer.name)
+                units.own.append(Place(module_name(layer), 0, ids))
+            else:
+                self._read(layer)
+        self._norms()
+        read = {i for place in units.reads for i in place.ids.tolist()}
+        for layer in self._traced.layers:
+            name = layer.target or layer.name
+            if layer.op == "depthwise_conv" or layer.name in units.refused:
+                continue
+            if units.classes[name][0] in read or self._contracted(layer.node):
+                self._write(layer, name)
+        return units
+
+    def _class(self, name: str) -> Ids:
+        start, size = self._units.classes[name]
+        return np.arange(start, start + size)
+
+    def _follow(self, op: Op) -> Ids | None:
+        layer = self._layers.get(op.name)
+        if layer is not None:
+            return self._class(layer.target or layer.name)
+        if op.target in _OPAQUE:
+            return None
+        if op.target in ("cat", "concat"):
+            return self._joined(op)
+        if op.target == "scaled_dot_product_attention":
+            return self._ids.get(op.inputs[2])
+        found = (self._ids.get(name) for name in op.inputs)
+        return next((ids for ids in found if ids is not None), None)
+
+    def _joined(self, op: Op) -> Ids | None:
+        """Channels of a concatenation; parts that are not followed are not gated."""
+        dim = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim", 0)
+        parts = []
+        for name in op.inputs:
+            length, ids = self._ops[name].shape[dim], self._ids.get(name)
+            follows = ids is not None and len(ids) == length
+            parts.append(ids if follows and ids is not None else np.full(length, -1))
+        joined = np.concatenate(parts)
+        return joined if (joined >= 0).any() else None
+
+    def _read(self, layer: Layer) -> None:
+        op = self._ops[layer.node]
+        known = self._ids.get(op.inputs[0])
+        source = self._class(layer.sources[0]) if len(layer.sources) == 1 else known
+        if source is None:
+            return
+        axis = 1 if "conv" in layer.op else len(self._ops[op.inputs[0]].shape) - 1
+        self._place(self._units.reads, module_name(layer), axis, source, op.inputs[0])
+
+    def _norms(self) -> None:
+        for op in self._traced.ops:
+            if not op.module or op.target in ("parameter", "constant") or not op.inputs:
+                continue
+            module = self._model.get_submodule(op.module)
+            ids = self._ids.get(op.inputs[0])
+            if isinstance(module, _OWN_ENERGY) and ids is not None:
+                last = len(self._ops[op.inputs[0]].shape) - 1
+                axis = 1 if isinstance(module, nn.GroupNorm) else last
+                self._place(self._units.norms, op.module, axis, ids, op.inputs[0])
+
+    def _place(
+        self, effective_batch_size: list[Place], module: str, axis: int, ids: Ids, source: str
+    ) -> None:
+        """Note a gate at a module's input, if it is a module that reads its input itself."""
+        length = self._ops[source].shape[axis]
+        try:
+            self._model.get_submodule(module)
+        except AttributeError:
+            return
+        if length % len(ids) == 0 and all(p.module != module for p in effective_batch_size):
+            inner = length // len(ids)
+            effective_batch_size.append(Place(module, axis, np.repeat(ids, inner), inner))
+
+    def _write(self, layer: Layer, name: str) -> None:
+        """Tap a layer's output."""
+        module = module_name(layer)
+        try:
+            self._model.get_submodule(module)
+        except AttributeError:
+            self._units.refused[layer.name] = "its weight is used outside its module"
+            return
+        shape = self._ops[layer.node].shape
+        axis = 1 if "conv" in layer.op else len(shape) - 1
+        if all(place.module != module for place in self._units.writes):
+            self._units.writes.append(Place(module, axis, self._class(name)))
+
+    def _contracted(self, node: str) -> bool:
+        """Whether a product over channels reads what a layer writes, before any other layer."""
+        readers: dict[str, list[Op]] = {}
+        for op in self._traced.ops:
+            for name in op.inputs:
+                readers.setdefault(name, []).append(op)
+        stack: list[Op] = list(readers.get(node, ()))
+        seen: set[str] = set()
+        while stack:
+            op = stack.pop()
+            if op.target in _CONTRACTIONS:
+                return True
+            if op.name not in seen and op.name not in self._layers:
+                seen.add(op.name)
+                stack += _others(readers.get(op.name, ()))
+        return False
+
+
+def _others(ops: Sequence[Op]) -> list[Op]:
+    return [op for op in ops if op.target != "output"]

@@ -1,0 +1,1 @@
+"""Moments over the positions of maps: what the spatial estimator rests on."""

@@ -1,0 +1,62 @@
+"""Modules that a rule takes as one operator, whatever their forward is made of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from cerewrite.ir import Op, Ref
+from cerewrite.ops import OPRULES, OpRule
+
+_ENDS = ("input", "parameter", "constant", "output")
+
+
+def collapse_leaf_modules(ops: Sequence[Op], model: nn.Module) -> list[Op]:
+    """Put one operator in the place of all those that ran inside a module of a rule's own types.
+
+    A module that reads several values, or of which several values are read, stays as it is: no
+    rule could say what it does.
+
+    Args:
+        ops: operators in execution order.
+        model: the traced module.
+    """
+    kinds = {kind: rule for rule in OPRULES.values() for kind in rule.whole}
+    if not kinds:
+        return list(ops)
+    owners = {name: kinds[type(m)] for name, m in model.named_modules() if type(m) in kinds}
+    inside: dict[str, list[Op]] = defaultdict(list)
+    for op in ops:
+        if op.target not in _ENDS:
+            for name in owners:
+                if op.module == name or op.module.startswith(f"{name}."):
+                    inside[name].append(op)
+    found = list(ops)
+    for name, group in inside.items():
+        found = _replace(found, group, name, owners[name])
+    return found
+
+
+def _replace(ops: list[Op], group: Sequence[Op], name: str, rule: OpRule) -> list[Op]:
+    own = {op.name for op in group}
+    ends = {op.name for op in ops if op.target in ("parameter", "constant")}
+    reads = dict.fromkeys(i for op in group for i in op.inputs if i not in own)
+    values = [read for read in reads if read not in ends]
+    results = [op for op in group if any(op.name in y.inputs for y in ops if y.name not in own)]
+    if len(values) != 1 or len(results) != 1:
+        return ops
+    whole = replace(
+        results[0],
+        target=min(rule.targets, default=rule.name),
+        inputs=(values[0], *(read for read in reads if read in ends)),
+        module=name,
+        args=(Ref(values[0]),),
+        kwargs=None,
+        function=None,
+    )
+    return [
+        whole if op is results[0] else op for op in ops if op.name not in own or op is results[0]
+    ]

@@ -1,0 +1,1 @@
+"""The numerics of the closed form: moments, expectations, influence and scattering."""

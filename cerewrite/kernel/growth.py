@@ -1,0 +1,128 @@
+"""How expectations over a unit follow finite changes of the Gaussians and norms behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cerewrite.kernel.curves import interpolate_log_response
+from cerewrite.kernel.integrals import UnitMoments
+from cerewrite.kernel.units import Array, GaussianTerm, Unit
+
+_LEAST = 1e-6
+_ONE = np.ones((1, 1))
+
+
+def extrapolate_moments(
+    base: Array, rates: Array, log_curvature: Array, table: Array | None, change: Tensor, unit: Unit
+) -> Tensor:
+    """Expectations after a change of their parameters, exact to first order.
+
+    Mean squares are homogeneous in the leaves' variances where functions are: with the degree s,
+    the sum of their relative rates, they follow ``(1 + sum_k rate_k change_k / s)^s``, which is
+    exact for sums, for gates whose branches change alike, and for every homogeneous function;
+    other functions bend, and saturate (`curves`). A norm's energy is a power of its own.
+
+    Args:
+        base: expectations, ``[n]``, at least 0.
+        rates: their derivatives by the parameters (see `UnitMoments`), ``[parameters, n]``.
+        log_curvature: second derivatives of their logarithms by that of all variances, ``[n]``.
+        table: those logarithms further out, if it takes more (`curves`).
+        change: relative changes of the parameters, ``[parameters, draws]``.
+        unit: whose leaves and norms the parameters are.
+
+    Returns:
+        ``[n, draws]``.
+    """
+    safe = np.where(base > 0, base, 1.0)
+    powers = np.where(base > 0, rates / safe, 0.0).T
+    if not (np.abs(powers) > 1e-12).any():
+        return torch.from_numpy(base[:, None]).expand(-1, change.shape[1])
+    leaves = len(unit.leaves)
+    start = torch.from_numpy(base[:, None])
+    moves = change[:leaves] if unit.norms else change
+    result = start * _homogeneous(powers[:, :leaves], log_curvature, table, moves)
+    if unit.norms:
+        relative = torch.from_numpy(powers.copy())
+        energies = (1 + change[leaves::2]).clamp_min(_LEAST).log()
+        shifts = change[leaves + 1 :: 2]
+        result = result * (relative[:, leaves::2] @ energies).exp()
+        result = result * (relative[:, leaves + 1 :: 2] @ shifts).exp()
+    return result
+
+
+def grown(sense: UnitMoments, change: Tensor, unit: Unit) -> Tensor:
+    """E[x^2], then the squared slopes by the leaves, ``[1 + leaves, draws]``."""
+    base = np.append(sense.square, sense.slopes)
+    rates = np.concatenate([sense.by_square[:, None], sense.by_slopes], 1)
+    log_curvature = np.append(sense.bend_square, sense.bend_slopes)
+    return extrapolate_moments(base, rates, log_curvature, sense.table, change, unit)
+
+
+def mean_moved(sense: UnitMoments, change: Tensor) -> Tensor:
+    """The change of E[x], ``[draws]``: by powers where they are at most 1, else to first order."""
+    powers = sense.by_mean / (sense.mean or 1.0)
+    if change.shape[1] > 1 and sense.mean and float(np.abs(powers).max(initial=0.0)) <= 1.0:
+        factors = (1 + change).clamp_min(_LEAST).log()
+        return sense.mean * (torch.from_numpy(powers) @ factors).expm1()
+    return torch.from_numpy(sense.by_mean) @ change
+
+
+def overlap_of(unit: Unit, sense: UnitMoments) -> float:
+    """What two examples have in common beyond the mean, to first order in their correlation."""
+    return float(sense.first**2 @ np.array([leaf.overlap for leaf in unit.leaves]))
+
+
+def _homogeneous(powers: Array, log_curvature: Array, table: Array | None, moves: Tensor) -> Tensor:
+    """Factors by the leaves' changes, ``[n, draws]``."""
+    degree = powers.sum(1)
+    alike = ((powers >= -1e-6).all(1) | (powers <= 1e-6).all(1)) & (np.abs(degree) > 1e-9)
+    flat = (np.abs(powers) <= 1e-12).all(1)
+    even = np.where(alike, degree, 1.0)[:, None]
+    linear = torch.addmm(torch.from_numpy(_ONE), torch.from_numpy(powers / even), moves)
+    if (flat | (alike & (np.abs(degree - 1) < 1e-9) & (np.abs(log_curvature) < 1e-9))).all():
+        return linear
+    mixed = None
+    if not alike.all():
+        factors = (1 + moves).clamp_min(_LEAST).log()
+        mixed = (torch.from_numpy(powers.copy()) @ factors).exp()
+        if not alike.any():
+            return mixed
+    steps = linear.clamp_min(_LEAST).log()
+    factor = interpolate_log_response(steps, even[:, 0], log_curvature, table).exp()
+    return factor if mixed is None else factor.where(torch.from_numpy(alike)[:, None], mixed)
+
+
+def change(leaf: GaussianTerm) -> Tensor:
+    """The relative change of a leaf's mean square."""
+    nominal = nominal_value(leaf.q)
+    return leaf.q / nominal - 1 if nominal > 0 else torch.zeros_like(leaf.q)
+
+
+def changes(unit: Unit, moved: Sequence[Tensor]) -> Tensor:
+    """Relative changes of the parameters behind a unit, ``[parameters, draws]``.
+
+    Args:
+        unit: the unit.
+        moved: those of its leaves.
+    """
+    found = list(moved)
+    for norm in unit.norms:
+        found += [norm.energy, norm.shift]
+    return stacked(found)
+
+
+def stacked(values: Sequence[Tensor]) -> Tensor:
+    """Vectors of one element or of one per draw, as rows."""
+    if len(values) == 1:
+        return values[0][None]
+    draws = max(value.numel() for value in values)
+    return torch.stack([v if v.numel() == draws else v.expand(draws) for v in values])
+
+
+def nominal_value(value: Tensor) -> float:
+    """The nominal number behind a differentiable one: without noise, in front of all draws."""
+    return float(value.item() if value.numel() == 1 else value.detach().flatten()[0].item())

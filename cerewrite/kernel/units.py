@@ -1,0 +1,139 @@
+r"""One unit of a width class as a function of the Gaussians behind it.
+
+Between sampled layers, operators act unit by unit (THEORY 4): what a layer reads of unit i is a
+function of the values that the layers before wrote into unit i, and those are independent
+Gaussians in the limit of wide layers, alike for all units. A `Unit` is that function, kept as a
+graph of sums, products, pointwise functions and norms over `GaussianTerm` Gaussians; `integrals` takes its
+moments.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Array = npt.NDArray[np.float64]
+Tangent = Array | float
+Function = Callable[..., Any] | None
+
+_INDEX = itertools.count()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GaussianTerm:
+    """What one layer writes into a unit: a Gaussian.
+
+    Attributes:
+        layer: name of the sampled layer; "" for what no layer draws (inputs, parameters).
+        mean: its mean: 0 for what is drawn.
+        deviation: its standard deviation.
+        units: how many units there are; 0 where unknown.
+        share: the share of the layer's units that are of this kind.
+        q, kernel: its mean square and tangent kernel, differentiable.
+        common: whether it is what all examples of a batch have in common.
+        overlap: root mean square of its correlation between two examples of a batch.
+    """
+
+    layer: str
+    mean: float
+    deviation: float
+    units: float
+    share: float
+    q: Tensor
+    kernel: Tensor
+    common: bool = False
+    overlap: float = 0.0
+
+    @property
+    def rate(self) -> Tensor:
+        """The kernel in units of the variance, as slopes are taken; as it is without variance."""
+        return self.kernel / self.deviation**2 if self.deviation > 0 else self.kernel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Norm:
+    """A norm over the units of an example: ``(x - mean) scale``.
+
+    Attributes:
+        mean: the mean over units that it subtracts, nominal.
+        scale: what it multiplies with, nominal.
+        energy: the relative change of the energy that it divides out, differentiable.
+        shift: the change of the mean in standard deviations, differentiable.
+        read: what it reads, as (unit, weight, slot): slots of the noise of the energies, followed
+            by those of the means; empty where an example does not see its own.
+        centred: whether it subtracts the mean.
+        deviation: standard deviation of what it reads.
+    """
+
+    mean: float
+    scale: float
+    energy: Tensor
+    shift: Tensor
+    read: tuple[tuple[Unit, float, int], ...]
+    centred: bool
+    deviation: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """A node: ``leaf``, ``apply``, ``add``, ``multiply``, ``norm`` or ``batch``.
+
+    Attributes:
+        kind: one of these.
+        inputs: the nodes that it reads.
+        leaves, norms: the leaves behind it and the norms that see the example's own energy, in
+            order of first use.
+        effective_batch_size: per leaf behind a batch norm, the places of the batch (`batch`).
+        index: nodes are numbered in the order of their making.
+    """
+
+    kind: str
+    inputs: tuple[Unit, ...] = ()
+    function: Function = None
+    key: Any = None
+    leaf: GaussianTerm | None = None
+    norm: Norm | None = None
+    leaves: tuple[GaussianTerm, ...] = ()
+    norms: tuple[Norm, ...] = ()
+    effective_batch_size: dict[GaussianTerm, float] = field(default_factory=dict)
+    index: int = field(default_factory=lambda: next(_INDEX))
+
+
+def make_unit(kind: str, *inputs: Unit, **rest: Any) -> Unit:
+    """A node with the leaves and norms behind it."""
+    leaves = dict.fromkeys(leaf for u in inputs for leaf in u.leaves)
+    norms = dict.fromkeys(norm for u in inputs for norm in u.norms)
+    if (leaf := rest.get("leaf")) is not None:
+        leaves[leaf] = None
+    if (norm := rest.get("norm")) is not None and norm.read:
+        norms[norm] = None
+    effective_batch_size = {
+        leaf: size for u in inputs for leaf, size in u.effective_batch_size.items()
+    }
+    if kind == "batch":
+        effective_batch_size = dict.fromkeys(leaves, rest["key"][0])
+    return Unit(
+        kind,
+        inputs,
+        leaves=tuple(leaves),
+        norms=tuple(norms),
+        effective_batch_size=effective_batch_size,
+        **rest,
+    )
+
+
+def without_shared_part(unit: Unit) -> Unit:
+    """A sum of leaves less what all examples of a batch have in common; other units unchanged."""
+    if not any(leaf.common for leaf in unit.leaves) or unit.kind != "add":
+        return unit
+    kept = [u for u in unit.inputs if u.leaf is None or not u.leaf.common]
+    kept = [without_shared_part(u) for u in kept]
+    if len(kept) == 2:
+        return make_unit("add", *kept)
+    return kept[0]

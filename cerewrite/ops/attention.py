@@ -1,0 +1,97 @@
+"""Softmax attention and embeddings, under the closed form's constant-map assumption.
+
+With the same vector at every position the attention weights are uniform, so attention returns
+its values and the logits get no gradient: ``q`` and ``T`` of the output are those of the
+values. This is the rule that is stated; measured estimators do not use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from cerewrite.errors import NoClosedFormError
+from cerewrite.ir import Op
+from cerewrite.kernel.moments import MomentContext
+from cerewrite.kernel.values import Moments, gaussian_value
+from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.branches import branch_count, branch_softmax
+from cerewrite.ops.layout import bound
+
+
+class _Mixing(OpRule):
+    """Mixes channels or positions: every width it reads is kept."""
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        for value in inputs:
+            bound(op, value, widths, "mixes channels or positions")
+        return None
+
+
+@register
+class ScaledDotProductAttention(_Mixing):
+    """Fused attention: the values pass, they alone are given."""
+
+    name = "attention"
+    targets = frozenset({"scaled_dot_product_attention"})
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return inputs[0]
+
+
+@register
+class Softmax(_Mixing):
+    """A softmax over positions, which as weights of attention is not looked at; over branches."""
+
+    name = "softmax"
+    targets = frozenset({"softmax", "_softmax", "safe_softmax"})
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        dim = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim")
+        axis = dim % len(op.shape) if isinstance(dim, int) else -1
+        count = branch_count(op.inputs[0], axis, context.find) if axis >= 0 else 0
+        return branch_softmax(inputs[0], count, context) if count else inputs[0]
+
+
+@register
+class MatMul(_Mixing):
+    """Attention weights times values: the values pass, they alone are given.
+
+    A product of two signals is a sum of products of units.
+    """
+
+    name = "matmul"
+    targets = frozenset({"matmul", "bmm", "einsum"})
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        if len(inputs) == 1:
+            return inputs[0]
+        if len(inputs) == 2 and op.target != "einsum":
+            first, second = (context.read(x) for x in inputs)
+            kernel = first.kernel * second.square + first.square * second.kernel
+            return gaussian_value(first.square * second.square, kernel)
+        raise NoClosedFormError(
+            f"no closed form for '{op.target}' in '{op.module or op.name}'",
+            advice=NoClosedFormError.ADVICE,
+        )
+
+
+@register
+class Embedding(OpRule):
+    """Rows of a table: mean square of the table; its own parameters under standard scaling."""
+
+    name = "embedding"
+    targets = frozenset({"embedding"})
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        return None
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return context.table(op)

@@ -1,0 +1,103 @@
+"""Concatenations: several width classes side by side on one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from cerewrite.ir import Op
+from cerewrite.kernel import values as algebra
+from cerewrite.kernel.moments import MomentContext
+from cerewrite.kernel.slices import joined_axis
+from cerewrite.kernel.values import Moments
+from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.layout import bound
+
+
+@register
+class Concatenate(OpRule):
+    """``cat``: along the channels the classes stand side by side, else they must be equal.
+
+    Each part keeps its own class: a member then owns a slice of every part, and what reads them
+    inside a region puts the slices together (`cerewrite.nn.ChannelReorder`). Moments are means
+    weighted by channels.
+    """
+
+    name = "concatenate"
+    targets = frozenset({"cat", "concat", "stack"})
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        axis = joined_axis(op)
+        if axis is None:
+            for value in inputs:
+                bound(op, value, widths, "joins tensors along an axis that is not followed")
+            return None
+        known = [value for value in inputs if value.channels is not None]
+        if not known:
+            return None
+        if all(value.channels is not None and value.channels.axis == axis for value in inputs):
+            return _side_by_side(op, inputs, widths, axis)
+        if any(_channels(v).axis == axis for v in known):
+            _refuse(op, inputs, widths)
+            return None
+        found, rank = _channels(known[0]), len(op.shape)
+        rest = [value for value in inputs if value.channels is None]
+        if not all(widths.free_parameter(found, value, rank) for value in rest):
+            _refuse(op, inputs, widths)
+            return None
+        return _same(op, known, widths)
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        parts = list(zip(context.sizes(op), inputs, strict=True))
+        return algebra.concatenate(parts)
+
+
+def _channels(value: Value) -> Channels:
+    assert value.channels is not None
+    return value.channels
+
+
+def _side_by_side(
+    op: Op, inputs: Sequence[Value], widths: WidthBuilder, axis: int
+) -> Channels | None:
+    """Along the channel axis: the classes one after another."""
+    found = [_channels(value) for value in inputs]
+    if len({channels.inner for channels in found}) > 1:
+        for value in inputs:
+            bound(op, value, widths, "joins channels of different numbers of elements")
+        return None
+    if len(found) == 1:
+        return found[0]
+    width = widths.concatenate([channels.width for channels in found])
+    return Channels(axis, width, found[0].inner)
+
+
+def _same(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+    """Along positions or tokens: the parts must have the same channels."""
+    found = [_channels(value) for value in inputs]
+    if len({(c.axis, c.inner, v.op.shape[c.axis]) for c, v in zip(found, inputs, strict=True)}) > 1:
+        for value in inputs:
+            bound(op, value, widths, "joins values whose channel axes differ")
+        return None
+    width = found[0].width
+    for other in found[1:]:
+        width = widths.tie(width, other.width, "concatenate", op.module or op.name)
+    return Channels(found[0].axis, width, found[0].inner)
+
+
+def _refuse(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> None:
+    """Pin the parts whose channels are known, for a part whose channels are not."""
+    axis = joined_axis(op)
+    other = next(value for value in inputs if value.channels is None or value.channels.axis != axis)
+    for value in inputs:
+        if value.channels is not None:
+            widths.pin(
+                value.channels.width,
+                op.module or op.name,
+                "concatenated-with-fixed",
+                f"'{op.target}' joins it with '{other.op.name}', whose width is fixed",
+                "keep this width, or let a layer that can be resized write the other part",
+            )

@@ -1,0 +1,156 @@
+"""Pooling, averages over positions, padding and interpolation.
+
+Moments follow the assumption of the closed form that maps are spatially constant (THEORY 6):
+an average or a maximum over positions is then the value itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from typing_extensions import override
+
+from cerewrite.errors import NoClosedFormError
+from cerewrite.ir import Op
+from cerewrite.kernel.moments import MomentContext
+from cerewrite.kernel.values import Moments
+from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.branches import branch_count, branch_sum
+from cerewrite.ops.layout import bound
+
+
+@register
+class Pool(OpRule):
+    """Spatial pools, pads and resizes: each channel by itself."""
+
+    name = "pool"
+    targets = frozenset(
+        {f"{kind}_pool{d}d" for kind in ("max", "avg", "lp") for d in (1, 2, 3)}
+        | {f"adaptive_{kind}_pool{d}d" for kind in ("max", "avg") for d in (1, 2, 3)}
+        | {f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "bilinear2d")}
+        | {"upsample_linear1d", "upsample_bicubic2d", "upsample_trilinear3d"}
+        | {"pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "zero_pad2d"}
+        | {"interpolate", "max_pool2d_with_indices"}
+    )
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        value = inputs[0]
+        if value.channels is None:
+            return None
+        if not op.shape and op.target.endswith(("pool1d", "pool2d", "pool3d", "_with_indices")):
+            return value.channels  # several outputs: the maxima and where they are
+        axis = value.channels.axis
+        if len(op.shape) == len(value.op.shape) and op.shape[axis] == value.op.shape[axis]:
+            return value.channels
+        bound(op, value, widths, "changes the channel axis")
+        return None
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return inputs[0]
+
+
+@register
+class Mean(OpRule):
+    """A mean over positions keeps the channels; a mean over the channels bounds the region."""
+
+    name = "mean"
+    targets = frozenset({"mean", "adaptive_avg", "amax"})
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        value = inputs[0]
+        if value.channels is None:
+            return None
+        rank = len(value.op.shape)
+        reduced = _reduced(op, rank)
+        if not reduced or value.channels.axis in reduced:
+            bound(op, value, widths, "averages over the channels")
+            return None
+        kept = len(op.shape) == rank
+        moved = 0 if kept else sum(dim < value.channels.axis for dim in reduced)
+        found = value.channels
+        return Channels(found.axis - moved, found.width, found.inner)
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        reduced = _reduced(op, len(context.operand(op).shape) or 1)
+        count = 0 if op.target == "amax" else _branches(op, reduced, context)
+        return context.scale(branch_sum(inputs[0], count), count**-2) if count else inputs[0]
+
+
+def _reduced(op: Op, rank: int) -> set[int]:
+    """The axes that an operator sums or averages over; empty where they are not given."""
+    dims = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim")
+    listed = [dims] if isinstance(dims, int) else dims
+    return {int(d) % rank for d in listed or ()}
+
+
+def _branches(op: Op, reduced: set[int], context: MomentContext) -> int:
+    """How many branches an operator reduces; 0 where it reduces something else."""
+    if len(reduced) != 1:
+        return 0
+    (axis,) = reduced
+    return branch_count(op.inputs[0], axis, context.find)
+
+
+@register
+class Sum(Mean):
+    """A sum over positions: their number times the mean; over branches: unit by unit.
+
+    Over other axes it has no closed form.
+    """
+
+    name = "sum"
+    targets = frozenset({"sum"})
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        whole = context.operand(op).shape
+        reduced = _reduced(op, len(whole)) if whole else set()
+        if count := _branches(op, reduced, context):
+            return branch_sum(inputs[0], count)
+        if not _are_positions(reduced, len(whole)):
+            raise NoClosedFormError(
+                f"no closed form for a 'sum' over other axes than positions in "
+                f"'{op.module or op.name}'",
+                advice=NoClosedFormError.ADVICE,
+            )
+        return context.scale(inputs[0], float(prod(whole[axis] for axis in reduced)) ** 2)
+
+
+@register
+class Extreme(OpRule):
+    """The largest or smallest of several positions, with where it is: of positions alike, any.
+
+    Over other axes, and of two tensors, it has no closed form.
+    """
+
+    name = "extreme"
+    targets = frozenset({"max", "min"})
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        for value in inputs:
+            bound(op, value, widths, "picks values by their size")
+        return None
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        whole = context.operand(op).shape
+        reduced = _reduced(op, len(whole)) if whole and len(inputs) == 1 else set()
+        if not _are_positions(reduced, len(whole)) or _branches(op, reduced, context):
+            raise NoClosedFormError(
+                f"no closed form for a '{op.target}' over other axes than positions in "
+                f"'{op.module or op.name}'",
+                advice=NoClosedFormError.ADVICE,
+            )
+        return inputs[0]
+
+
+def _are_positions(axes: set[int], rank: int) -> bool:
+    """Whether some axes are neither examples nor channels, in their usual places."""
+    channels = rank - 1 if rank <= 3 else 1
+    return bool(axes) and not axes & {0, channels} and rank <= 4

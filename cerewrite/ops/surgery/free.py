@@ -1,0 +1,62 @@
+"""Free parameters along the channels: layer scales, tokens, embeddings of positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cerewrite.errors import RewriteError
+from cerewrite.nn.parameter_module import ParameterModule, channel_axis
+from cerewrite.ops.surgery.keeping import part
+
+
+def _held(module: nn.Module) -> tuple[nn.Parameter, int]:
+    """The parameter and the axis of its channels."""
+    if not isinstance(module, ParameterModule) or type(module.value) is not nn.Parameter:
+        raise RewriteError(
+            f"a {type(module).__name__} is no free parameter", advice="make the plan again"
+        )
+    axis = channel_axis(tuple(module.value.shape))
+    if axis is None:
+        raise RewriteError(
+            f"a parameter of shape {list(module.value.shape)} has no single channel axis",
+            advice="make the plan again for this model",
+        )
+    return module.value, axis
+
+
+def _like(old: nn.Parameter, values: Tensor) -> ParameterModule:
+    copied = values.detach().to(old.dtype).clone()
+    return ParameterModule(nn.Parameter(copied, requires_grad=old.requires_grad))
+
+
+def resize_free(module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+    """The parameter for all members' channels.
+
+    With one value per channel it keeps its constant, else their mean; with several (one per
+    position), the original's channels are repeated from the first on, which keeps their spread.
+
+    Raises:
+        RewriteError: if it has no single channel axis.
+    """
+    parameter, axis = _held(module)
+    size = multiplicity * width
+    with torch.no_grad():
+        if parameter.numel() == parameter.shape[axis] and not bool(_constant(parameter)):
+            shape = [size if i == axis else 1 for i in range(parameter.dim())]
+            return _like(parameter, parameter.mean().expand(shape))
+        index = torch.arange(size, device=parameter.device) % parameter.shape[axis]
+        return _like(parameter, parameter.index_select(axis, index))
+
+
+def _constant(parameter: Tensor) -> bool:
+    if parameter.is_meta:
+        return True
+    return bool((parameter == parameter.flatten()[0]).all())
+
+
+def free_member(module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+    """The values of member ``index`` of a resized parameter."""
+    parameter, axis = _held(module)
+    own = part(index, parameter.shape[axis] // multiplicity)
+    return _like(parameter, parameter.narrow(axis, own.start, own.stop - own.start))

@@ -1,0 +1,32 @@
+"""The output folder: written whole or not at all, read back without pickle.
+
+A folder holds ``plan.json``, ``model.safetensors`` and ``model_ce.py``, and, of a conversion,
+``report.json``, ``report.html`` and, on request, ``model.onnx``.
+"""
+
+from cerewrite.output.module_file import Origin, build_original, example_inputs, write_module
+from cerewrite.output.names import MODULE, ONNX, PAGE, PLAN, REPORT, WEIGHTS
+from cerewrite.output.records import read_record
+from cerewrite.output.staging import check_target, staged_folder, write_file
+from cerewrite.output.swap import recover
+from cerewrite.output.weights import load_weights, save_weights
+
+__all__ = [
+    "MODULE",
+    "ONNX",
+    "PAGE",
+    "PLAN",
+    "REPORT",
+    "WEIGHTS",
+    "Origin",
+    "build_original",
+    "check_target",
+    "example_inputs",
+    "load_weights",
+    "read_record",
+    "recover",
+    "save_weights",
+    "staged_folder",
+    "write_file",
+    "write_module",
+]

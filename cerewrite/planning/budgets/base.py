@@ -1,0 +1,171 @@
+"""Costs that a budget limits: how a region's cost follows from its design, exactly."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cerewrite.ir import Analysis, Region
+from cerewrite.registry import Registry
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+LARGEST = 1 << 61
+"""Costs above it are given as it: no int64 overflows unseen."""
+
+
+class RegionCost(Protocol):
+    """One region's cost as a function of its design; never falls with members or widths.
+
+    The original design alone may cost less than that says.
+    """
+
+    def table(self, multiplicities: IntArray, widths: IntArray) -> IntArray:
+        """The cost of every pair of a multiplicity and a row of member widths.
+
+        Args:
+            multiplicities: members, ``[m]``.
+            widths: widths of one member, ``[designs, classes]``.
+
+        Returns:
+            ``[designs, m]``, in the cost's unit.
+        """
+
+
+class Cost(ABC):
+    """A cost of a model that is a fixed part plus one term per region.
+
+    Attributes:
+        name: registered name, as in ``--budget name=...``.
+        unit: what one of it is, for messages.
+        units: further suffixes of an amount, beside k, M, G and T.
+        timed: whether it needs times measured on this machine (`Region.profile`).
+        keeps: whether it needs what training keeps (`Region.kept`).
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    units: ClassVar[Mapping[str, float]] = {}
+    timed: ClassVar[bool] = False
+    keeps: ClassVar[bool] = False
+
+    @abstractmethod
+    def baseline(self, analysis: Analysis) -> int:
+        """The whole original model's cost."""
+
+    @abstractmethod
+    def region(self, region: Region) -> RegionCost:
+        """The cost of one region's layers and modules."""
+
+
+BUDGETS: Registry[Cost] = Registry("budget", "cerewrite.planning.budgets")
+
+
+def register(cost: type[Cost]) -> type[Cost]:
+    """Class decorator: make one instance of a cost known under its name."""
+    BUDGETS.register(cost.name, cost())
+    return cost
+
+
+def region_cost(name: str, region: Region, multiplicity: int, widths: Sequence[int]) -> int:
+    """Exact cost of one region's layers and modules in one design.
+
+    Args:
+        name: registered cost.
+        region: the region.
+        multiplicity: members, at least 1.
+        widths: width of one member per class.
+
+    Returns:
+        The cost in its own unit, at least 0.
+
+    Raises:
+        UsageError: if no cost has that name.
+
+    Example:
+        >>> from cerewrite.ir import RegionLayer
+        >>> up = RegionLayer("up", "linear", "entry", (), 0, 10, 8, 1, 1, True)
+        >>> down = RegionLayer("down", "linear", "exit", (0,), -1, 8, 3, 1, 1, True)
+        >>> region = Region("mlp", "block", ("up",), (8,), 1, (up, down), ())
+        >>> region_cost("params", region, 2, (4,))
+        115
+    """
+    rows = np.asarray([widths], dtype=np.int64)
+    table = BUDGETS[name].region(region).table(np.asarray([multiplicity], dtype=np.int64), rows)
+    return int(table[0, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class Polynomial:
+    """``constant + m * (member + linear . n + sum over pairs of c n_s n_t / g)``: exact in int64.
+
+    Attributes:
+        constant: what no split changes (the biases of exits).
+        linear: cost per unit of member width, ``[classes]``: entries, exits, biases, norms.
+        sources: class that each interior term reads, ``[pairs]``.
+        targets: class that it writes, ``[pairs]``.
+        pairs: cost per pair of units, ``[pairs]``.
+        groups: groups g inside a member, which divide its widths, ``[pairs]``.
+        member: cost per member, whatever its widths.
+    """
+
+    constant: int
+    linear: IntArray
+    sources: IntArray
+    targets: IntArray
+    pairs: IntArray
+    groups: IntArray
+    member: int = 0
+
+    def table(self, multiplicities: IntArray, widths: IntArray) -> IntArray:
+        """See `RegionCost.table`."""
+        widths = np.asarray(widths, dtype=np.int64)
+        member = widths @ self.linear + self.member
+        if len(self.pairs):
+            read = widths[:, self.sources] // self.groups
+            member = member + (read * widths[:, self.targets]) @ self.pairs
+        table = self.constant + np.multiply.outer(member, multiplicities)
+        if float(member.max(initial=0)) * float(multiplicities.max(initial=0)) > LARGEST:
+            exact = np.multiply.outer(member.astype(np.float64), multiplicities)
+            table[exact > LARGEST] = LARGEST
+        return np.asarray(table)
+
+
+def weight_polynomial(region: Region, *, per_weight: bool) -> Polynomial:
+    """The weights and biases of a region's layers, with its modules, as a polynomial.
+
+    Args:
+        region: the region.
+        per_weight: count parameters when True, floating-point operations when False (two per
+            weight and output position, biases not counted).
+    """
+    linear = np.zeros(len(region.classes), dtype=np.int64)
+    pairs: dict[tuple[int, int, int], int] = {}
+    constant = 0
+    for layer in region.layers:
+        weight = layer.kernel if per_weight else 2 * layer.kernel * layer.positions
+        bias = int(layer.bias and per_weight)
+        if layer.role == "entry":
+            linear[layer.target] += weight * layer.in_channels + bias
+        elif layer.role == "exit":
+            for source in layer.sources:
+                linear[source] += weight * layer.out_channels
+            constant += bias * layer.out_channels
+        else:
+            for source in layer.sources:
+                key = (source, layer.target, layer.groups)
+                pairs[key] = pairs.get(key, 0) + weight
+            linear[layer.target] += bias
+    for module in region.modules:
+        for name in module.widths:
+            linear[region.classes.index(name)] += module.params if per_weight else module.flops
+    keys = np.asarray(sorted(pairs), dtype=np.int64).reshape(-1, 3)
+    weights = np.asarray([pairs[key] for key in sorted(pairs)], dtype=np.int64)
+    return Polynomial(constant, linear, keys[:, 0], keys[:, 1], weights, keys[:, 2])

@@ -1,0 +1,25 @@
+"""The FLOP budget: two per multiply-add of linear and convolution layers, per example."""
+
+from __future__ import annotations
+
+from cerewrite.ir import Analysis, Region
+from cerewrite.planning.budgets.base import Cost, RegionCost, register, weight_polynomial
+
+
+@register
+class Flops(Cost):
+    """Floating-point operations per example: twice the weights, times output positions.
+
+    Biases, norms and activations are not counted; depthwise convolutions are (THEORY 8).
+    """
+
+    name = "flops"
+    unit = "FLOPs per example"
+
+    def baseline(self, analysis: Analysis) -> int:
+        """FLOPs of the original model per example."""
+        return analysis.flops
+
+    def region(self, region: Region) -> RegionCost:
+        """FLOPs of one region's layers and modules per example."""
+        return weight_polynomial(region, per_weight=False)

@@ -1,0 +1,97 @@
+"""The latency budget: nanoseconds per forward call, from times measured layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from cerewrite.errors import UsageError
+from cerewrite.ir import Analysis, BlockTimes, Profile, Region
+from cerewrite.planning.budgets.base import (
+    LARGEST,
+    Cost,
+    FloatArray,
+    IntArray,
+    RegionCost,
+    register,
+)
+
+
+@register
+class Latency(Cost):
+    """Nanoseconds per forward call in PyTorch eager, at the profiled batch and threads.
+
+    An entry or exit takes time in proportion to ``m n``; an interior layer takes
+    ``m * tau(sqrt(n n'))`` with tau the time of one member, measured at several widths: that is
+    FLOPs over the efficiency of narrow members. Norms and activations count per channel. What
+    is left of the model's own measured time is the fixed part (DESIGN 5).
+    """
+
+    name = "latency"
+    unit = "ns per call"
+    units: ClassVar[Mapping[str, float]] = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
+    timed = True
+
+    def baseline(self, analysis: Analysis) -> int:
+        """The measured latency of the original model.
+
+        Raises:
+            UsageError: if the analysis was made without a profile.
+        """
+        if not analysis.latency:
+            raise UsageError(
+                "a latency budget needs times that were measured on this machine",
+                advice="analyse with latency_batch=1 (or another batch); `cerewrite plan` and "
+                "`convert` do it by themselves",
+            )
+        return analysis.latency
+
+    def region(self, region: Region) -> RegionCost:
+        """The forecast latency of one region's layers and modules.
+
+        Raises:
+            UsageError: if the region has no profile.
+        """
+        if region.profile is None:
+            raise UsageError(
+                f"region '{region.name}' has no measured times",
+                advice="analyse with latency_batch=1 (or another batch)",
+            )
+        return RegionLatency(region.profile)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionLatency:
+    """A profile as a cost: never falls with members or widths."""
+
+    profile: Profile
+
+    def table(self, multiplicities: IntArray, widths: IntArray) -> IntArray:
+        """See `cerewrite.planning.budgets.base.RegionCost.table`."""
+        n = np.asarray(widths, dtype=np.float64)
+        member = n @ np.asarray(self.profile.linear)
+        for block in self.profile.blocks:
+            member = member + block_time(block, np.sqrt(n[:, block.source] * n[:, block.target]))
+        table = np.multiply.outer(member, multiplicities)
+        return np.asarray(np.ceil(np.minimum(table, float(LARGEST))), dtype=np.int64)
+
+
+def block_time(block: BlockTimes, widths: FloatArray) -> FloatArray:
+    """Nanoseconds per member at any width: log-log between measured widths, quadratic above.
+
+    Args:
+        block: the measured times.
+        widths: geometric mean of the widths read and written, ``[designs]``.
+
+    Example:
+        >>> block = BlockTimes(0, 1, (8, 32), (10.0, 40.0))
+        >>> block_time(block, np.array([8.0, 16.0, 64.0])).round(6).tolist()
+        [10.0, 20.0, 160.0]
+    """
+    known = np.maximum.accumulate(np.asarray(block.nanoseconds))
+    inside = np.exp(np.interp(np.log(widths), np.log(block.widths), np.log(known)))
+    above = known[-1] * (widths / block.widths[-1]) ** 2
+    return np.asarray(np.where(widths > block.widths[-1], above, inside))

@@ -1,0 +1,113 @@
+"""What is minimised: a measure scores one region's design, and scores add up over regions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cerewrite.ir import Analysis, Site
+from cerewrite.registry import Registry
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+HUGE = 1e300
+"""Where figures saturate: deep and narrow members overflow a float (dimensionless)."""
+
+
+class Measure(ABC):
+    """A score of a region's design, in two steps because members are independent (THEORY 2).
+
+    `member` looks at one member alone, `score` at ``m`` of them. Both are monotone: no larger
+    part of a member's measure gives a smaller score, and more members never give a larger one.
+    The planner relies on it when it drops dominated members before it multiplies them.
+
+    Attributes:
+        name: registered name.
+        field: the attribute of `Figures`, `Split` and `RegionEstimate` that holds it.
+        title: what reports call it.
+    """
+
+    name: ClassVar[str]
+    field: ClassVar[str]
+    title: ClassVar[str]
+
+    @abstractmethod
+    def member(self, sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
+        """The measure of one member, in parts.
+
+        Args:
+            sites: the region's sites in execution order.
+            widths: widths of one member, ``[designs, classes]``, each at least 1.
+
+        Returns:
+            ``[designs, parts]``, finite and at least 0. The first part is a sum of monomials in
+            the widths' inverses, or nearly so; further parts rise and fall with it.
+        """
+
+    @abstractmethod
+    def score(self, member: FloatArray, multiplicity: FloatArray | IntArray) -> FloatArray:
+        """The additive score of ``multiplicity`` members.
+
+        Args:
+            member: ``[..., parts]``.
+            multiplicity: broadcast against the leading axes of ``member``, at least 1.
+
+        Returns:
+            ``[...]``, at least 0; a model's score is the sum over its regions and what `layer`
+            says of its remaining layers.
+        """
+
+    @abstractmethod
+    def layer(self, kappa: float) -> float:
+        """The additive score of a layer in no region, from its correction, at least 0."""
+
+    @abstractmethod
+    def figure(self, score: float) -> float:
+        """The measure itself from an additive score, of a region or a whole model."""
+
+    def region(self, sites: Sequence[Site], multiplicity: float, widths: Sequence[float]) -> float:
+        """The measure of a region split into members.
+
+        Args:
+            sites: the region's sites in execution order.
+            multiplicity: members, at least 1.
+            widths: width of one member per class of the region.
+        """
+        return self.figure(self.region_score(sites, multiplicity, widths))
+
+    def region_score(
+        self, sites: Sequence[Site], multiplicity: float, widths: Sequence[float]
+    ) -> float:
+        """The additive score of a region split into members; arguments as for `region`."""
+        if not sites:
+            return 0.0
+        row = np.asarray(widths, dtype=np.float64)[None, :]
+        count = np.asarray([float(multiplicity)])
+        return float(self.score(self.member(sites, row), count)[0])
+
+    def compose(self, scores: Iterable[float], kappas: Iterable[float]) -> float:
+        """The measure of a model from its regions' scores and its remaining layers' kappas."""
+        return self.figure(sum(scores) + sum(self.layer(kappa) for kappa in kappas))
+
+
+MEASURES: Registry[Measure] = Registry("measure", "cerewrite.planning.measures")
+
+
+def register(measure: type[Measure]) -> type[Measure]:
+    """Class decorator: make one instance of a measure known under its name."""
+    MEASURES.register(measure.name, measure())
+    return measure
+
+
+def remaining_kappas(analysis: Analysis) -> tuple[float, ...]:
+    """The corrections of the layers that are no site of any region, in execution order.
+
+    A measured correction may come out below zero by its error; it counts as zero.
+    """
+    owned = {site.layer for estimate in analysis.regions for site in estimate.region.sites}
+    return tuple(max(layer.kappa, 0.0) for layer in analysis.layers if layer.name not in owned)

@@ -1,0 +1,112 @@
+r"""The log-variance of the tangent kernel, Var[log K] (THEORY 11).
+
+nu is ruled by rare draws once a member's own exceeds about a half; the variance of the logarithm
+is not. A product's logarithm is a sum, so regions and remaining layers (``log(1 + kappa)`` each)
+add up. For a region, a member's K is taken as log-normal and its mean over m members as in
+`log_normal`. The log-variance that goes in lies between two ends::
+
+    S_0 = log(1 + nu_member)                     what the second moment of K sees
+    S_1 = S_0 * sum_l w_l psi_1(1 / x_l) / sum_l w_l log(1 + x_l)       Var[log K] of one member
+    S   = S_0 + (S_1 - S_0) * c S_0 / (m - 1 + c S_0)
+
+``psi_1`` is the trigamma function: a mean of n energies is nearly gamma-distributed, whose
+logarithm has that variance and a tail to the left. ``x_l`` is the relative variance of the
+energies that layer l scatters, ``w_l x_l`` its kappa; where only a share s of K passes through
+the layer, x_l goes from the one to the other, with s^2. One member shows the tail; in the mean
+of many the large ones rule, and those are where the second moment looks. ``c = 3`` was chosen by
+Monte-Carlo of thirteen ReLU chains of depth 2 to 16 and width 5 to 32, with 1 to 128 members:
+for widths from 8 on the result is 6 % off in the median, mostly low, and 33 % low at worst
+(depth 16, width 8).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cerewrite.ir import Site
+from cerewrite.planning.measures.base import FloatArray, IntArray, Measure, register
+from cerewrite.planning.measures.log_normal import log_mean_variance
+from cerewrite.planning.measures.nu import member_nu
+
+CROSSOVER = 3.0
+"""Members, per unit of log-variance, from which on the second moment is what counts."""
+
+
+LARGEST = 8.0
+"""Relative variance of a layer's energies beyond which nothing is known of its logarithm: more
+than one ReLU unit has; the tail stays what it is there."""
+
+
+def trigamma(x: FloatArray) -> FloatArray:
+    """The second derivative of log Gamma, to 1e-5 relative; positive arguments.
+
+    Example:
+        >>> trigamma(np.array([1.0, 10.0])).round(4).tolist()
+        [1.6449, 0.1052]
+    """
+    y = 1.0 / (x + 3.0)
+    y2 = y * y
+    tail = y + y2 * (0.5 + y * (1.0 / 6.0 - y2 / 30.0))
+    return np.asarray(1.0 / x**2 + 1.0 / (x + 1.0) ** 2 + 1.0 / (x + 2.0) ** 2 + tail)
+
+
+def tail_factor(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
+    """``S_1 / S_0`` of one member, ``[designs]``, at least 1; 1 for wide ones.
+
+    Args:
+        sites: the region's sites in execution order.
+        widths: widths of one member, ``[designs, classes]``.
+    """
+    inverse = 1.0 / np.asarray(widths, dtype=np.float64).T
+    logs, seconds = np.zeros(inverse.shape[1]), np.zeros(inverse.shape[1])
+    for site in sites:
+        up, down = (
+            site.forward_share * site.forward_share,
+            site.backward_share * site.backward_share,
+        )
+        unit = site.rho * (site.v_aa * up + site.v_bb * down) / max(up + down, 1e-300)
+        share = min(abs(site.forward_share + site.backward_share), 1.0) ** 2
+        spread = site.coefficient + share * max(unit - site.coefficient, 0.0)
+        if spread > 0.0:
+            x = np.minimum(spread * inverse[site.width], LARGEST)
+            weight = site.coefficient / spread
+            logs += weight * trigamma(1.0 / x)
+            seconds += weight * np.log1p(x)
+    return np.maximum(np.divide(logs, seconds, out=np.ones_like(logs), where=seconds > 0.0), 1.0)
+
+
+@register
+class LogVariance(Measure):
+    """The variance of log K, which rare draws do not rule; it adds up over regions."""
+
+    name = "log-variance"
+    field = "log_variance"
+    title = "Var[log K]"
+
+    def member(self, sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
+        """Nu and ``S_1`` of one member, ``[designs, 2]``."""
+        nu = member_nu(sites, widths)
+        return np.stack([nu, np.log1p(nu) * tail_factor(sites, widths)], axis=-1)
+
+    def score(self, member: FloatArray, multiplicity: FloatArray | IntArray) -> FloatArray:
+        """Var[log K] of ``m`` members.
+
+        Example:
+            >>> LogVariance().score(np.array([[np.e - 1.0, 1.0]]), np.array([1])).round(6).tolist()
+            [1.0]
+        """
+        least, most = np.log1p(member[..., 0]), member[..., 1]
+        narrow = CROSSOVER * least
+        share = narrow / np.maximum(narrow + (multiplicity - 1.0), 1e-300)
+        return log_mean_variance(least + (most - least) * share, multiplicity)
+
+    def layer(self, kappa: float) -> float:
+        """``log(1 + kappa)``."""
+        return math.log1p(kappa)
+
+    def figure(self, score: float) -> float:
+        """The score itself."""
+        return score

@@ -1,0 +1,207 @@
+"""One region as the search sees it: allowed widths, costs and measure of any design."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import lcm
+
+import numpy as np
+
+from cerewrite.errors import UsageError
+from cerewrite.ir import Region, Rejection
+from cerewrite.planning.budgets import BUDGETS, RegionCost
+from cerewrite.planning.measures import Measure
+from cerewrite.planning.measures.base import FloatArray, IntArray
+
+WIDEST = 8
+"""A member's class is searched up to this many times its original channels."""
+
+GROWTH = 64
+"""Designs that cost more than this many times the region's own cost are not searched."""
+
+FREE_CLASSES = 32
+"""Regions with more classes keep classes of equal original width equal."""
+
+BLOCK = 1 << 14
+"""Designs scored at once: what they need on the way stays in the processor's cache."""
+
+MAX_MULTIPLICITY = 1 << 20
+"""Members are never more than this, asked for or not."""
+
+
+TRUSTED = 4
+"""Members are not made narrower unless asked for: the closed form is far too low there
+(docs/GRID.md), and grouped kernels are slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What every design must satisfy, the original ones excepted.
+
+    Attributes:
+        min_width: least width of a member; None for 4, or the original's where that is less.
+        max_multiplicity: most members, or None.
+        channel_multiple: every width is a multiple of it.
+    """
+
+    min_width: int | None = 1
+    max_multiplicity: int | None = None
+    channel_multiple: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers below 1.
+
+        Raises:
+            UsageError: if one of the three is below 1 or no integer.
+        """
+        given = {
+            "min_width": self.min_width,
+            "max_multiplicity": self.max_multiplicity,
+            "channel_multiple": self.channel_multiple,
+        }
+        for name, value in given.items():
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(
+                    f"{name} is {value!r}", advice="give a whole number that is at least 1"
+                )
+
+    def least(self, own: int) -> int:
+        """The least width of a member of a class whose original members are ``own`` wide."""
+        return min(TRUSTED, own) if self.min_width is None else self.min_width
+
+    @property
+    def most(self) -> int:
+        """The most members that are searched."""
+        return min(self.max_multiplicity or MAX_MULTIPLICITY, MAX_MULTIPLICITY)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """One region's search space.
+
+    Classes fall into groups of equal width: each class is its own group, except in regions with
+    more than 32 classes, where classes of the same original width and divisor share one.
+
+    Attributes:
+        region: the region.
+        group: group of each class, ``[classes]``.
+        values: allowed member widths of each group, ascending; every one is a multiple of the
+            channel multiple and of its modules' divisors.
+        priced: names of the region's budgeted costs, the objective's first.
+        costs: these costs.
+        measure: what is minimised.
+        most: most members; 1 without interior layers, where m members of width n and one of
+            width m * n are the same network (THEORY 2).
+        held: the one design that is allowed, where the user holds it; None for a free search.
+    """
+
+    region: Region
+    group: IntArray
+    values: tuple[IntArray, ...]
+    priced: tuple[str, ...]
+    costs: tuple[RegionCost, ...]
+    measure: Measure
+    most: int
+    held: tuple[int, tuple[int, ...]] | None = None
+
+    def expand(self, rows: IntArray) -> IntArray:
+        """Widths per class, ``[designs, classes]``, from widths per group."""
+        return np.asarray(rows, dtype=np.int64)[:, self.group]
+
+    def widths_at(self, index: IntArray) -> IntArray:
+        """Widths per group from indices into `values`, both ``[designs, groups]``."""
+        return np.stack([values[index[:, g]] for g, values in enumerate(self.values)], axis=-1)
+
+    def table(self, multiplicities: IntArray, widths: IntArray) -> FloatArray:
+        """Costs, ``[designs, multiplicities, costs]``; exact below 2^53."""
+        tables = [cost.table(multiplicities, widths) for cost in self.costs]
+        return np.stack(tables, axis=-1).astype(np.float64)
+
+    def member(self, widths: IntArray) -> FloatArray:
+        """Measure of one member, ``[designs, parts]``."""
+        return self.measure.member(self.region.sites, widths)
+
+    def scores(self, member: FloatArray, multiplicities: IntArray) -> FloatArray:
+        """Scores of every member at every multiplicity, ``[designs, multiplicities]``.
+
+        Args:
+            member: from `member`, ``[designs, parts]``.
+            multiplicities: ``[multiplicities]``.
+        """
+        counts = multiplicities.astype(np.float64)
+        found = np.empty((len(member), len(counts)))
+        step = max(BLOCK // max(len(counts), 1), 1)
+        for start in range(0, len(member), step):
+            block = slice(start, start + step)
+            found[block] = self.measure.score(member[block, None, :], counts)
+        return found
+
+    def original(self) -> tuple[FloatArray, float]:
+        """Costs ``[costs]`` and score of the original design."""
+        return self.figures(self.region.multiplicity, self.region.widths)
+
+    def figures(self, multiplicity: int, member: Sequence[int]) -> tuple[FloatArray, float]:
+        """Costs ``[costs]`` and score of one design."""
+        widths = np.asarray([member], dtype=np.int64)
+        members = np.asarray([multiplicity], dtype=np.int64)
+        score = self.measure.score(self.member(widths), members.astype(np.float64))
+        return self.table(members, widths)[0, 0], float(score[0])
+
+
+def build_problem(
+    region: Region, costs: Sequence[str], measure: Measure, constraints: Constraints
+) -> Problem | Rejection:
+    """The search space of a region, or why it has none."""
+    unmeasured = _unmeasured(region)
+    if unmeasured is not None:
+        return unmeasured
+    steps = [lcm(constraints.channel_multiple, step) for step in region.steps]
+    least = [
+        max(constraints.least(own), width)
+        for own, width in zip(region.widths, region.least, strict=True)
+    ]
+    keys: list[tuple[int, ...]] = [
+        (size, steps[index], least[index]) if len(region.classes) > FREE_CLASSES else (index,)
+        for index, size in enumerate(region.sizes)
+    ]
+    interior = any(layer.role == "interior" for layer in region.layers)
+    most, widest = (constraints.most, WIDEST) if interior else (1, GROWTH)
+    groups = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    group = np.asarray([groups[key] for key in keys], dtype=np.int64)
+    values = []
+    for number in range(len(groups)):
+        index = int(np.flatnonzero(group == number)[0])
+        step, size = steps[index], region.sizes[index]
+        first = -(-least[index] // step) * step
+        values.append(np.arange(first, widest * size + 1, step, dtype=np.int64))
+        if not len(values[-1]):
+            return Rejection(
+                region.name,
+                "no-width",
+                f"class '{region.classes[index]}' of {size} channels has no width that is at "
+                f"least {least[index]}, a multiple of {step} and at most "
+                f"{widest * size}",
+                "lower --min-width or --channel-multiple",
+            )
+    parts = tuple(BUDGETS[name].region(region) for name in costs)
+    return Problem(region, group, tuple(values), tuple(costs), parts, measure, most)
+
+
+def _unmeasured(region: Region) -> Rejection | None:
+    """A class that adds nothing to nu would be shrunk to nothing: such a region is refused."""
+    total = np.zeros(len(region.classes))
+    for site in region.sites:
+        total[site.width] += site.coefficient
+    silent = total <= 1e-12 * max(total.max(initial=0.0), 0.0)
+    if not silent.any():
+        return None
+    name = region.classes[int(np.flatnonzero(silent)[0])]
+    return Rejection(
+        region.name,
+        "no-correction",
+        f"the estimate gives class '{name}' no finite-width correction, so nothing holds its "
+        "width up (a branch that starts at zero does this)",
+        "--gain he analyses the architecture, layer scales at 1; or use an estimator that "
+        "measures, or leave the region as it is",
+    )

@@ -1,0 +1,9 @@
+"""Measured time: of layers, remembered for the planner, and of whole models in every engine."""
+
+from cerewrite.timing.comparison import bench
+from cerewrite.timing.engines import ENGINES
+from cerewrite.timing.interleave import Sample, interleave
+from cerewrite.timing.store import Store
+from cerewrite.timing.timer import profile
+
+__all__ = ["ENGINES", "Sample", "Store", "bench", "interleave", "profile"]

@@ -1,5 +1,0 @@
-"""From a module to a `TracedModel`: the tracing ladder, then the width graph."""
-
-from cerewrite.tracer.ladder import trace
-
-__all__ = ["trace"]

@@ -1,0 +1,134 @@
+"""Timings in a conversion: the report holds them, a slower model says so and names a remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+
+import pytest
+import torch
+from torch import nn
+
+import cerewrite
+from cerewrite import ir, reporter
+from cerewrite.api import speed
+
+
+def page(report: ir.Report) -> str:
+    return html.unescape(reporter.render_html(report))
+
+
+def wide() -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Linear(16, 64), nn.ReLU()]
+    for _ in range(3):
+        layers += [nn.Linear(64, 64), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(64, 4))
+
+
+ASKED = {"engines": ("eager",), "batches": (1, 8), "runs": 5}
+
+
+def test_a_conversion_with_timings() -> None:
+    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he", bench=ASKED)
+    timings = result.report.timings
+    assert [(t.engine, t.batch) for t in timings] == [("eager", 1), ("eager", 8)]
+    assert "Speed: medians of 5 interleaved runs" in page(result.report)
+    assert ir.loads(ir.Report, ir.dumps(result.report), source="x") == result.report
+
+
+def test_a_slower_model_is_timed_against_an_aligned_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[nn.Module] = []
+
+    def slow(original: nn.Module, rewritten: nn.Module, inputs: object, **_: object) -> object:
+        built.append(rewritten)
+        return (ir.Timing("eager", 1, 1, 1.0, 0.01, 3.0 / len(built), 0.01, 5),)
+
+    monkeypatch.setattr(speed, "bench", slow)
+    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he", bench=True)
+    other = result.report.alternative
+    assert other is not None
+    assert other.planned.flops <= result.plan.baseline.flops
+    assert built[1][2].weight.shape[-1] % speed.ALIGNED == 0
+    text = page(result.report)
+    assert "SLOWER: 3.00 times the original's time in eager at batch 1" in text
+    assert f"with {other.what}: 1.50 times" in text
+
+
+def test_no_alternative_to_what_is_aligned_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    timing = ir.Timing("eager", 1, 1, 1.0, 0.01, 3.0, 0.01, 5)
+    monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing,))
+    result = cerewrite.convert(
+        wide(),
+        torch.randn(2, 16),
+        gain="he",
+        bench=True,
+        budget=["params", "flops"],
+        min_width=16,
+        channel_multiple=16,
+    )
+    assert result.report.alternative is None
+    assert "SLOWER: 3.00 times the original's time in eager at batch 1." in page(result.report)
+
+
+def test_within_the_noise_nothing_is_called_slower() -> None:
+    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he")
+    noisy = ir.Timing("eager", 1, 1, 1.0, 0.2, 1.3, 0.2, 5)
+    report = dataclasses.replace(result.report, timings=(noisy,))
+    assert "SLOWER" not in page(report)
+    assert "SLOWER" in page(
+        dataclasses.replace(report, timings=(dataclasses.replace(noisy, rewritten=1.5),))
+    )
+
+
+def test_no_alternative_is_built_within_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[nn.Module] = []
+
+    def noisy(original: nn.Module, rewritten: nn.Module, inputs: object, **_: object) -> object:
+        calls.append(rewritten)
+        return (ir.Timing("eager", 1, 1, 1.0, 0.2, 1.3, 0.2, 5),)
+
+    monkeypatch.setattr(speed, "bench", noisy)
+    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he", bench=True)
+    assert result.report.alternative is None and len(calls) == 1
+
+
+def timing(ratio: float) -> ir.Timing:
+    return ir.Timing("eager", 1, 1, 1.0, 0.01, ratio, 0.01, 15)
+
+
+def test_a_latency_budget_is_tightened_until_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios = iter([1.3, 1.1, 0.97])
+    monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(next(ratios)),))
+    options = {"gain": "he", "budget": ["params=3.0x", "latency=1.0x"]}
+    result = cerewrite.convert(wide(), torch.randn(2, 16), **options)  # type: ignore[arg-type]
+    forecast = result.report.forecast
+    assert forecast is not None
+    assert (forecast.asked, forecast.rounds, forecast.measured.ratio) == (1.0, 3, 0.97)
+    assert forecast.held
+    assert forecast.forecast <= 1 / (1.3 * 1.1)
+    assert "tightened to 0.67" in result.plan.note
+    text = page(result.report)
+    assert "at most 1.000x of the original's time" in text and "NOT held" not in text
+
+
+def test_a_latency_budget_that_cannot_be_held_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios = iter([1.5, 1.4, 1.2, 1.3, 1.3])
+    monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(next(ratios)),))
+    result = cerewrite.convert(
+        wide(), torch.randn(2, 16), gain="he", budget="latency=1.0x", min_width=2
+    )
+    forecast = result.report.forecast
+    assert forecast is not None and not forecast.held
+    assert forecast.measured.ratio <= 1.4
+    assert "NOT held" in page(result.report)
+
+
+def test_a_latency_budget_on_a_real_clock() -> None:
+    result = cerewrite.convert(
+        wide(), torch.randn(2, 16), gain="he", budget=["params", "latency=3.0x"], latency_batch=8
+    )
+    forecast = result.report.forecast
+    assert forecast is not None
+    assert forecast.measured.batch == 8 and forecast.measured.original > 0
+    assert forecast.forecast <= 3.0
+    assert result.plan.planned.nu < result.plan.baseline.nu

@@ -1,0 +1,90 @@
+"""Views that name sizes: numbers of the model's own, and sizes read off a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cerewrite
+from cerewrite.frontend.tracing import trace
+from cerewrite.frontend.tracing.recorder_rung import recorded_ops
+
+
+class Viewing(nn.Module):
+    """Linears with a view between them; ``side`` is as wide as the first, and no part of it."""
+
+    def __init__(self, view: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 8), nn.Linear(8, 8)
+        self.third, self.last = nn.Linear(8, 8), nn.Linear(8, 2)
+        self.side, self.view = nn.Linear(12, 8), view
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).relu()
+        y = self.view(y, self.side(x).softmax(-1))
+        return self.last(self.third(self.second(y).relu()).relu())
+
+
+def sized(y: Tensor, side: Tensor) -> Tensor:
+    batch, tokens, width = y.shape
+    return y.view(batch * tokens, width).reshape(batch, tokens, y.size(-1))
+
+
+def pins(view: Callable[[Tensor, Tensor], Tensor]) -> list[str]:
+    traced = trace(Viewing(view), torch.ones(2, 5, 12))
+    return [pin.code for pin in next(w for w in traced.widths if w.name == "first").pins]
+
+
+@pytest.mark.parametrize(
+    ("view", "codes"),
+    [
+        (sized, []),
+        (lambda y, s: y.view(2, 5, 8), ["fixed-view"]),
+        (lambda y, s: y.view(2, -1, 4 * y.shape[2] // 4), ["fixed-view"]),
+        (lambda y, s: y + s.reshape(2, 5, 2, 4).sum((2, 3), keepdim=True).view(2, 5, 1), []),
+        (lambda y, s: y + s.transpose(1, 2).reshape(2, 5, y.shape[2]).mean(), ["fixed-view"]),
+        (lambda y, s: y + s.transpose(1, 2).reshape(2, 5, 8).mean(), []),
+    ],
+)
+def test_sizes_read_off_a_tensor_are_told_from_numbers(
+    view: Callable[[Tensor, Tensor], Tensor], codes: list[str]
+) -> None:
+    assert [code for code in pins(view) if code == "fixed-view"] == codes
+
+
+def test_a_view_by_its_own_width_is_converted() -> None:
+    torch.manual_seed(0)
+    net = Viewing(lambda y, s: sized(y, s))
+    result = cerewrite.convert(net, (torch.randn(2, 5, 12),), budget="params", min_width=1)
+    assert result.verification.passed
+    (split,) = result.plan.splits
+    assert result.analysis.frontend == "recorder" and split.multiplicity > 1
+
+
+def test_a_view_of_another_value_keeps_the_width_that_it_names() -> None:
+    """Else the ensemble, 9 wide where the model was 8, would raise in its forward."""
+    torch.manual_seed(0)
+
+    def view(y: Tensor, side: Tensor) -> Tensor:
+        return y + side.transpose(1, 2).reshape(2, 5, y.shape[2]).mean()
+
+    traced = trace(Viewing(view), torch.ones(2, 5, 12))
+    free = {w.name for w in traced.widths if not w.pins}
+    assert "first" not in free and {"second", "third"} <= free
+
+
+def test_a_module_with_two_names_comes_back_from_the_recorder() -> None:
+    """Found in CoaT: parameters of such a module were stand-ins afterwards."""
+
+    class Aliased(Viewing):
+        def __init__(self) -> None:
+            super().__init__(sized)
+            self.again = nn.ModuleList([self.second])
+
+    net = Aliased()
+    before = list(net.parameters())
+    recorded_ops(net.eval(), (torch.ones(2, 5, 12),), {})
+    assert all(new is old for new, old in zip(net.parameters(), before, strict=True))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cerewrite.errors import RewriteError
+from cerewrite.nn import MemberLayerNorm
+from cerewrite.ops.surgery import (
+    batch_norm_member,
+    group_norm_member,
+    layer_norm_member,
+    prelu_member,
+    resize_batch_norm,
+    resize_group_norm,
+    resize_layer_norm,
+    resize_prelu,
+    resize_rms_norm,
+    rms_norm_member,
+)
+
+Resize = Callable[[nn.Module, int, int], nn.Module]
+CASES = [
+    (nn.BatchNorm1d(8), resize_batch_norm, batch_norm_member, 1, (5,)),
+    (nn.BatchNorm2d(8, affine=False), resize_batch_norm, batch_norm_member, 1, (3, 3)),
+    (
+        nn.BatchNorm3d(8, track_running_stats=False),
+        resize_batch_norm,
+        batch_norm_member,
+        1,
+        (2, 2, 2),
+    ),
+    (nn.InstanceNorm2d(8, affine=True), resize_batch_norm, batch_norm_member, 1, (3, 3)),
+    (nn.GroupNorm(4, 8), resize_group_norm, group_norm_member, 1, (3, 3)),
+    (nn.GroupNorm(1, 8, affine=False), resize_group_norm, group_norm_member, 1, (3,)),
+    (nn.LayerNorm(8), resize_layer_norm, layer_norm_member, -1, ()),
+    (nn.LayerNorm(8, bias=False), resize_layer_norm, layer_norm_member, -1, ()),
+    (nn.LayerNorm(8, elementwise_affine=False), resize_layer_norm, layer_norm_member, -1, ()),
+    (nn.RMSNorm(8), resize_rms_norm, rms_norm_member, -1, ()),
+    (nn.PReLU(8), resize_prelu, prelu_member, 1, (3,)),
+    (nn.PReLU(1), resize_prelu, prelu_member, 1, (3,)),
+]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("multiplicity", [1, 3])
+@pytest.mark.parametrize(("old", "resize", "member", "axis", "space"), CASES)
+def test_members_make_up_the_resized_module(
+    old: nn.Module,
+    resize: Resize,
+    member: Resize,
+    axis: int,
+    space: tuple[int, ...],
+    multiplicity: int,
+    training: bool,
+) -> None:
+    torch.manual_seed(0)
+    new = resize(old.train(training), multiplicity, 6)
+    assert new.training == training
+    assert [n for n, _ in new.named_parameters()] == [n for n, _ in old.named_parameters()]
+    for tensor in (*new.parameters(), *new.buffers()):
+        if tensor.dim():
+            tensor.data = torch.rand_like(tensor) + 0.5
+    x = torch.randn(4, 6 * multiplicity, *space) if axis == 1 else torch.randn(4, 3, 18)
+    x = x if axis == 1 else x[..., : 6 * multiplicity]
+    narrow = [member(new, j, multiplicity) for j in range(multiplicity)]
+    outs = [m(c) for m, c in zip(narrow, x.chunk(multiplicity, axis), strict=True)]
+    torch.testing.assert_close(new(x), torch.cat(outs, axis))
+
+
+def test_settings_keep_their_constant_or_their_mean() -> None:
+    old = nn.BatchNorm2d(4)
+    old.weight.data = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    old.bias.data.fill_(0.1)
+    old.running_var.fill_(7.0)
+    old.num_batches_tracked.fill_(11)
+    old.bias.requires_grad_(False)
+    new = resize_batch_norm(old, 2, 3)
+    assert isinstance(new, nn.BatchNorm2d) and new.num_features == 6
+    assert torch.equal(new.weight, torch.full((6,), 3.0))
+    assert torch.equal(new.bias, old.bias[:1].expand(6))
+    assert torch.equal(new.running_var, torch.full((6,), 7.0))
+    assert int(new.num_batches_tracked) == 11
+    assert new.weight.requires_grad and not new.bias.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("groups", "channels", "width", "expected"),
+    [(4, 8, 6, 3), (32, 256, 16, 2), (32, 256, 64, 8), (1, 8, 5, 1), (8, 8, 6, 6), (32, 256, 4, 1)],
+)
+def test_group_norm_gives_members_whole_groups_no_smaller_than_before(
+    groups: int, channels: int, width: int, expected: int
+) -> None:
+    new = resize_group_norm(nn.GroupNorm(groups, channels), 3, width)
+    assert isinstance(new, nn.GroupNorm)
+    assert (new.num_groups, new.num_channels) == (3 * expected, 3 * width)
+
+
+def test_layer_norm_of_one_member_stays_a_layer_norm() -> None:
+    assert type(resize_layer_norm(nn.LayerNorm(8), 1, 6)) is nn.LayerNorm
+    assert type(resize_layer_norm(nn.LayerNorm(8), 2, 6)) is MemberLayerNorm
+    with pytest.raises(RewriteError, match="normalised axes"):
+        resize_layer_norm(nn.LayerNorm((4, 8)), 2, 4)
+
+
+class ChannelsFirst(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
+def test_only_plain_norms_are_resized() -> None:
+    with pytest.raises(RewriteError, match="overrides forward"):
+        resize_layer_norm(ChannelsFirst(4), 2, 2)
+    with pytest.raises(RewriteError, match="is none of"):
+        resize_batch_norm(nn.GroupNorm(2, 4), 2, 2)
+
+
+def test_meta_norms_stay_on_meta() -> None:
+    new = resize_batch_norm(nn.BatchNorm2d(4, device="meta"), 2, 3)
+    assert all(tensor.is_meta for tensor in (*new.parameters(), *new.buffers()))

@@ -1,0 +1,103 @@
+"""Tokens and embeddings of positions: parameters along the channels, with more axes than one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cerewrite
+from cerewrite.frontend.tracing import trace
+from cerewrite.nn.parameter_module import ParameterModule
+from cerewrite.ops.surgery.free import free_member, resize_free
+
+
+class Tokens(nn.Module):
+    """A small transformer without attention: a token in front, positions added."""
+
+    def __init__(self, expand: tuple[int, ...] = (-1, -1), fixed: bool = False) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(6, 16), nn.Linear(16, 3)
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        self.positions = nn.Parameter(torch.randn(1, 5, 16))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+            for _ in range(2)
+        )
+        self.expand, self.fixed = expand, fixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = torch.cat([self.token.expand(x.shape[0], *self.expand), x], dim=1)
+        x = x + (self.positions.sin() if self.fixed else self.positions)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x[:, 0])
+
+
+def test_resized_and_cut() -> None:
+    positions = nn.Parameter(torch.randn(1, 5, 4))
+    wide = resize_free(ParameterModule(positions), 3, 2)
+    assert isinstance(wide, ParameterModule) and wide.value.shape == (1, 5, 6)
+    assert torch.equal(wide.value[..., :4], positions)
+    assert torch.equal(wide.value[..., 4:], positions[..., :2])
+    member = free_member(wide, 1, 3)
+    assert isinstance(member, ParameterModule)
+    assert torch.equal(member.value, wide.value[..., 2:4])
+    images = resize_free(ParameterModule(nn.Parameter(torch.zeros(1, 4, 2, 2))), 2, 3)
+    assert isinstance(images, ParameterModule) and images.value.shape == (1, 6, 2, 2)
+
+
+def test_a_transformer_stream_is_split_with_its_tokens_and_positions() -> None:
+    torch.manual_seed(0)
+    net, x = Tokens(), torch.randn(2, 4, 6)
+    result = cerewrite.convert(net, (x,), budget="params", scope="network", min_width=2)
+    assert result.verification.passed
+    (split,) = result.plan.splits
+    assert split.multiplicity > 1
+    width = split.multiplicity * split.widths[0]
+    assert result.model.positions.shape == (1, 5, width)
+    assert result.model.token.shape == (1, 1, width)
+    assert sum(p.numel() for p in result.model.parameters()) == result.plan.planned.params
+
+
+@pytest.mark.parametrize(
+    ("net", "code"),
+    [
+        (Tokens(expand=(1, 16)), "concatenated-with-fixed"),
+        (Tokens(fixed=True), "tied-to-fixed-width"),
+    ],
+)
+def test_hard_coded_tokens_and_computed_positions_keep_the_width(net: nn.Module, code: str) -> None:
+    traced = trace(net, torch.ones(2, 4, 6))
+    stream = next(w for w in traced.widths if w.name == "embed")
+    assert code in {pin.code for pin in stream.pins}
+
+
+class Own(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.layer_norm(
+            input, self.normalized_shape, self.weight, self.bias, self.eps
+        )
+
+
+class Other(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+class Eps(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, 0.1)
+
+
+@pytest.mark.parametrize(("kind", "free"), [(Own, True), (Other, False), (Eps, False)])
+def test_layer_norms_written_anew_are_layer_norms(kind: type[nn.LayerNorm], free: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), kind(16), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+    traced = trace(net, torch.ones(2, 6))
+    codes = [pin.code for pin in traced.widths[0].pins]
+    assert codes == ([] if free else ["custom-module"])
+    if free:
+        result = cerewrite.convert(net, (torch.randn(2, 6),), budget="params", min_width=2)
+        assert result.verification.passed and result.plan.splits
