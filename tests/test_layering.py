@@ -16,26 +16,22 @@ from tests.conftest import ROOT
 
 LEVELS = (
     ("errors",),
-    ("drafts", "registry", "trees", "unwrapping", "doubling", "modes"),
-    ("ir", "fingerprint", "clock"),
-    ("nn", "budgets", "measures", "initialisers"),
-    ("surgery",),
-    ("oprules",),
-    ("latency",),
-    ("empirical", "transfer"),
-    ("estimators",),
-    ("loader", "tracer", "analysis", "planner"),
-    ("rewriter",),
-    ("reporter", "exporter", "verifier", "passes", "artifacts"),
-    ("bencher",),
-    ("saving", "pipeline", "training", "callbacks"),
-    ("speed",),
-    ("conversion", "serving"),
+    ("registry", "runtime"),
+    ("ir",),
+    ("nn", "initialisers"),
+    ("kernel",),
+    ("ops",),
+    ("estimators", "planning"),
+    ("frontend", "analysis"),
+    ("output", "rewriting"),
+    ("passes", "verifier", "exporter", "reporter"),
+    ("timing", "training"),
+    ("api",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
-TORCH_FREE = ("errors", "registry", "ir", "clock", "budgets", "measures", "planner")
+TORCH_FREE = ("errors", "registry", "ir", "planning")
 HOMES = {
     "onnx": ("exporter", "verifier"),
     "onnx_ir": ("exporter", "verifier"),
@@ -43,7 +39,7 @@ HOMES = {
     "onnxscript": ("exporter",),
     "click": ("cli",),
     "rich": ("cli", "reporter", "training"),
-    "safetensors": ("artifacts", "training"),
+    "safetensors": ("output", "training"),
 }
 
 
@@ -74,7 +70,7 @@ MODULES = {module_name(file) for file in files()}
 
 
 def stage(module: str) -> str:
-    """``cerewrite.frontend.tracing.ladder`` belongs to ``tracer``; the root and __main__ to themselves."""
+    """``cerewrite.frontend.tracing.ladder`` belongs to ``frontend``; __main__ to itself."""
     parts = module.split(".")
     return parts[1] if parts[0] == "cerewrite" and len(parts) > 1 else parts[0]
 

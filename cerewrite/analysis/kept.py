@@ -32,8 +32,8 @@ NOTHING = frozenset(
         "channel_shuffle", "native_channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "index",
         "index_select", "roll", "flip", "repeat", "interpolate", "float", "type_as",
         *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "bilinear2d")),
-        "upsample_linear1d", "upsample_bicubic2d", "upsample_trilinear3d", "zeros_like", "look",
-        "ones_like", "arange",
+        "upsample_linear1d", "upsample_bicubic2d", "upsample_trilinear3d", "zeros_like",
+        "host_read", "ones_like", "arange",
     }
 )  # fmt: skip
 """Operators whose backward needs no tensor of theirs."""

@@ -62,7 +62,8 @@ def explain_lines(
         yield f"{name}: width {layer.width}, {layer.params:,} parameters, {layer.flops:,} FLOPs"
         error = "" if layer.kappa_stderr is None else f" +- {layer.kappa_stderr:.2g}"
         yield f"  kappa {layer.kappa:.4g}{error}, {layer.share:.1%} of the model's sum"
-        yield f"  f_up {layer.forward_share:.4g}, f_dn {layer.backward_share:.4g}, rho {layer.rho:.3g}"
+        shares = f"f_up {layer.forward_share:.4g}, f_dn {layer.backward_share:.4g}"
+        yield f"  {shares}, rho {layer.rho:.3g}"
         yield f"  moments v_aa {layer.v_aa:.4g}, v_bb {layer.v_bb:.4g}, v_ab {layer.v_ab:.4g}"
         yield f"  seen by {layer.frontend}{'; ' + layer.note if layer.note else ''}"
     for item in regions:

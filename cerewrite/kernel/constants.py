@@ -60,7 +60,7 @@ class Constants:
         self.trained: set[str] = set()
         for op in ops:
             if op.target in _SHAPED or (
-                op.target not in ("input", "output", "look")
+                op.target not in ("input", "output", "host_read")
                 and op.name not in drawn
                 and all(name in self._fixed for name in op.inputs)
             ):

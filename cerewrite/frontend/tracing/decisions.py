@@ -29,7 +29,7 @@ def undecided(
     Yields:
         A class, and why its width is kept.
     """
-    looks = {op.module: str(op.args[0]) for op in ops if op.target == "look"}
+    looks = {op.module: str(op.args[0]) for op in ops if op.target == "host_read"}
     touched = _touched(ops, values, resolve) if looks else {}
     for width, modules in touched.items():
         for looker, what in looks.items():

@@ -85,7 +85,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
             notes=tuple(reasons),
             kept=kept,
         )
-        if seen is not None and any(op.target == "look" for op in traced.ops):
+        if seen is not None and any(op.target == "host_read" for op in traced.ops):
             return seen
         if name == RECORDER or not names_widths(traced):
             return traced

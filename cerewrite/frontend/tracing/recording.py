@@ -187,7 +187,9 @@ class Recording(TorchFunctionMode):
         inputs = tuple(self._name(tensor) for tensor in read)
         if any(name in self._tainted for name in inputs):
             module = self._stack[-1][1] if self._stack else ""
-            self.ops.append(Op(self._fresh("look"), "look", inputs, (), module, args=(target,)))
+            self.ops.append(
+                Op(self._fresh("host_read"), "host_read", inputs, (), module, args=(target,))
+            )
 
     def _spread(self, changed: Tensor) -> None:
         """An operator in place changed every other view of its memory too."""

@@ -254,7 +254,7 @@ def build_widths(
 
 def _channels(op: Op, inputs: list[Value], builder: Builder) -> Channels | None:
     """Ask the rule; an operator without one bounds what it reads."""
-    if op.target in ("input", "parameter", "constant", "look"):
+    if op.target in ("input", "parameter", "constant", "host_read"):
         return None
     rule = rule_for(op)
     if rule is not None and (inputs or op.target == "output"):

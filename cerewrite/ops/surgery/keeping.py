@@ -23,7 +23,8 @@ def expect(module: nn.Module, kinds: tuple[type[M], ...], *, forwards: bool = Fa
     Args:
         module: any module.
         kinds: stock types.
-        forwards: whether a subclass may have a forward of its own (`cerewrite.ops.surgery.resized_copy`).
+        forwards: whether a subclass may have a forward of its own
+            (`cerewrite.ops.surgery.resized_copy`).
 
     Raises:
         RewriteError: if it is of another type, computes differently, or holds its weight

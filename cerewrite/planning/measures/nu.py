@@ -19,8 +19,9 @@ layer ``k`` see the forward energies ``a_l`` of the sites below them and the bac
     DP = Z + 2 w_h Y + w_h^2 X - S^2
 
 and ``DP1`` is its leading order in 1/n. That is a chain: every site splits the same share ``S``
-into ``forward_share`` and ``backward_share``. Where the shares differ (a residual stream with its branches, each of
-which sees a part of the kernel only) corrections compose as those of separate layers do::
+into ``forward_share`` and ``backward_share``. Where the shares differ (a residual stream with its
+branches, each of which sees a part of the kernel only) corrections compose as those of separate
+layers do::
 
     inflation(n) = [prod_l (1 + c_l / n_l) - 1] / sum_l c_l / n_l
 
@@ -63,7 +64,7 @@ def member_nu(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
         nu of one member, ``[designs]``, in [0, 1e300]; 0 without sites.
 
     Example:
-        >>> site = Site("fc1", 0, forward_share=0.5, backward_share=0.5, v_aa=5.0, v_bb=5.0, v_ab=1.0)
+        >>> site = Site("fc1", 0, 0.5, 0.5, v_aa=5.0, v_bb=5.0, v_ab=1.0)
         >>> member_nu([site], np.array([[32.0]])).round(5).tolist()
         [0.09375]
     """

@@ -35,7 +35,7 @@ def structure(traced: TracedModel) -> object:
     return layers, widths
 
 
-@pytest.mark.parametrize("rung", [symbolic_ops, recorded_ops])
+@pytest.mark.parametrize("frontend", [symbolic_ops, recorded_ops])
 @pytest.mark.parametrize("name", MODELS)
 def test_rungs_see_the_same_layers_and_widths(name: str, frontend: Frontend) -> None:
     factory, x = MODELS[name]

@@ -24,7 +24,7 @@ def region_nu(sites: Sequence[Site], multiplicity: float, widths: Sequence[float
         nu, at least 0: exactly ``nu of one member / multiplicity``.
 
     Example:
-        >>> site = Site("fc1", 0, forward_share=0.5, backward_share=0.5, v_aa=5.0, v_bb=5.0, v_ab=1.0)
+        >>> site = Site("fc1", 0, 0.5, 0.5, v_aa=5.0, v_bb=5.0, v_ab=1.0)
         >>> region_nu([site], 4, [8])
         0.09375
     """
