@@ -82,8 +82,8 @@ class TransferWeights(Pass):
 
     Channels are grouped so that the blocks keep most of each interior layer's energy
     (`cerewrite.rewriting.transfer.group_channels`); per-channel modules take their channels'
-    settings. With calibration inputs, every interior block and every exit is then fitted in closed form
-    to what the original writes there, in execution order and on what the members really read,
+    settings. With calibration inputs, every interior block and every exit is then fitted in closed
+    form to what the original writes there, in execution order and on what the members really read,
     and batch norms of the regions take the batch's statistics.
 
     Attributes:
