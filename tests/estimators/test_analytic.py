@@ -55,7 +55,7 @@ def test_other_activations_against_monte_carlo(
 
 
 class Residual(nn.Module):
-    """THEORY 9's residual MLP: C -> n -> C branches, gain 2 into a ReLU and 1 elsewhere."""
+    """docs/theory.md, section 9: C -> n -> C branches, gain 2 into a ReLU and 1 elsewhere."""
 
     def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-r"""The relative variance of the tangent kernel: nu = Var[K] / E[K]^2 (THEORY 2 and 4).
+r"""The relative variance of the tangent kernel: nu = Var[K] / E[K]^2 (docs/theory.md, section 29).
 
 For ``m`` members of widths ``n``, a region's nu is::
 

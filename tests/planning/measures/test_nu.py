@@ -1,4 +1,4 @@
-"""Laws and reference numbers of the region measure (THEORY 4 and 9)."""
+"""Laws and reference numbers of the region measure (docs/theory.md, sections 4 and 9)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def relu_chain(depth: int) -> tuple[Site, ...]:
 
 
 def exact_nu(widths: list[int]) -> float:
-    """Exact moments of a ReLU chain (THEORY 3), the oracle."""
+    """Exact moments of a ReLU chain (docs/theory.md, section 3), the oracle."""
     moments = [1.0, 0.0, 0.0, 0.0, 0.0]
     mean_a, mean_t, fan_in = 1.0, 0.0, 1
     for n in widths:
