@@ -1,7 +1,7 @@
-"""Formulas of the documentation as MathML, which browsers draw without scripts or fonts.
+r"""Formulas of the documentation as MathML, which browsers draw without scripts or fonts.
 
 A hook of mkdocs: `pymdownx.arithmatex` marks formulas, this turns their LaTeX into MathML. A
-display formula with ``\\tag{n}`` gets its number beside it and the anchor ``eq-n``.
+display formula with ``\tag{n}`` gets its number beside it and the anchor ``eq-n``.
 """
 
 from __future__ import annotations
