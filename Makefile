@@ -9,12 +9,14 @@ DEMO := build/demo
 TORCHVISION := $(VENV)/.torchvision
 TIMM := $(VENV)/.timm
 EXTRAS := $(VENV)/.extras
+DOCS := $(VENV)/.docs
 
-.PHONY: help demo test test-slow figures zoo clean
+.PHONY: help demo docs test test-slow figures zoo clean
 
 help:
 	@echo "make demo       convert the ResNet-50 example, export it, check it in ONNX Runtime"
 	@echo "make test       lint, types, unit tests, doctests"
+	@echo "make docs       the documentation site, into build/site; warnings are errors"
 	@echo "make test-slow  the tests marked slow, torchvision's models among them"
 	@echo "make figures    convert the examples and torchvision's models; cost of an analysis"
 	@echo "make zoo        convert torchvision's and timm's models; writes docs/COVERAGE.md (hours)"
@@ -49,6 +51,14 @@ $(EXTRAS): $(STAMP)
 
 test-slow: $(TORCHVISION) $(EXTRAS)
 	$(BIN)/python -m pytest -q -m slow
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS)
+	$(BIN)/python -m doctest docs/hooks/mathml.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 figures: $(TORCHVISION)
 	$(BIN)/python -m benchmarks.tracing

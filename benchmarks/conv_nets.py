@@ -2,7 +2,8 @@
 
 A design has one multiplicity and one fraction of every width, or a plan's own widths. Members of
 a chain are independent, batch norms included (they are per channel), so that one member is drawn
-and its nu divided by m (THEORY 2); blocks share a stream, so that the whole model is drawn.
+and its nu divided by m (docs/theory.md, section 2); blocks share a stream, so that the whole
+model is drawn.
 """
 
 from __future__ import annotations

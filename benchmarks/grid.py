@@ -3,8 +3,8 @@
     python -m benchmarks.grid [--draws 100000] > docs/GRID.md
 
 Members of a chain are independent, so m of them have exactly a member's nu divided by m
-(THEORY 2): one member per width is drawn (dense ones by `benchmarks/unit_draws.py`, exact in law;
-see `benchmarks/conv_nets.py` for the others).
+(docs/theory.md, section 2): one member per width is drawn (dense ones by
+`benchmarks/unit_draws.py`, exact in law; see `benchmarks/conv_nets.py` for the others).
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ class Reinitialise(Pass):
     """Draw each member as the narrow network it is; exits carry the ``1 / sqrt(m)`` of their sum.
 
     The plan names the initialiser and holds the seed; by default weights are Gaussian with the
-    original's own gain ``fan_in * E[W^2]`` (THEORY 1). Weights that are all zero stay zero.
-    Biases that are constant keep their constant, others are drawn with the original's mean and
-    deviation. Parameters on the meta device are left undrawn.
+    original's own gain ``fan_in * E[W^2]`` (docs/theory.md, eq. 3). Weights that are all zero stay
+    zero. Biases that are constant keep their constant, others are drawn with the original's mean
+    and deviation. Parameters on the meta device are left undrawn.
 
     Attributes:
         init: an initialiser's name, or a function that fills a weight in place, instead of the

@@ -18,9 +18,9 @@ from cerewrite.rewriting.session import Session
 class ScaleExits(Pass):
     """Exits multiply what they read by ``m^(-1/2)``, where the plan asks for it.
 
-    ``f = m^(-1/2) sum_j f_j`` as written in THEORY 2: each member's part of an exit is then drawn
-    as its own narrow layer would be. The function at initialisation has the same distribution as
-    with the factor folded into the weights; an optimiser sees it differently.
+    ``f = m^(-1/2) sum_j f_j`` as written in docs/theory.md, eq. 4: each member's part of an exit
+    is then drawn as its own narrow layer would be. The function at initialisation has the same
+    distribution as with the factor folded into the weights; an optimiser sees it differently.
     """
 
     name: ClassVar[str] = "scale_exits"

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 PYTHON = [sys.executable, "-m"]
-CODE = ["cerewrite", "passes", "tests", "examples", "benchmarks"]
+CODE = ["cerewrite", "passes", "tests", "examples", "benchmarks", "docs"]
 LONGEST_FILE = 310
 
 

@@ -16,7 +16,7 @@ from cerewrite.planning.measures import DEFAULT, MEASURES
 
 
 def digits_mlp(depth: int = 16, width: int = 64) -> nn.Sequential:
-    """The network of THEORY 11: 8 x 8 digits, ReLU, hidden layers of one width."""
+    """The network of docs/theory.md, section 11: 8 x 8 digits, ReLU, hidden layers of one width."""
     torch.manual_seed(0)
     widths = [64, *[width] * depth]
     hidden = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]

@@ -200,7 +200,7 @@ def _composed(
     reference: str,
     method: str,
 ) -> dict[str, Estimate]:
-    """The model's measures from its regions and remaining layers (THEORY 4), by field.
+    """The model's measures from its regions and other layers (docs/theory.md, eq. 22), by field.
 
     Standard errors of the layers add in quadrature, for the sum of kappas and for Var[log K]
     alike, and times ``1 + nu`` for nu.

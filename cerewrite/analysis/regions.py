@@ -1,4 +1,7 @@
-"""Regions of a width graph: what may be split together, and why the rest may not (THEORY 8)."""
+"""Regions of a width graph: what may be split together, why the rest may not.
+
+See docs/theory.md, section 8.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a region may reach: which width classes are split together (THEORY 8)."""
+"""How far a region reaches: what width classes are split together (docs/theory.md, section 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The closed form: (q, T) propagation and one reverse-mode derivative (THEORY 4 and 5)."""
+"""The closed form: (q, T) propagation, one derivative (docs/theory.md, sections 4, 5 and 21)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Analytic(Estimator):
     """Closed form for any graph whose operators have rules; needs neither weights nor data."""
 
     name = "analytic"
-    reference = "THEORY 4 and 5; Hanin & Nica (1909.05989), Littwin et al. (2001.10460)"
+    reference = "docs/theory.md 4 and 5; Hanin & Nica (1909.05989), Littwin et al. (2001.10460)"
 
     def estimate(
         self, traced: TracedModel, model: nn.Module, example_inputs: Any, assumption: Assumption

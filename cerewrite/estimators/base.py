@@ -66,7 +66,7 @@ class Measuring(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class LayerCorrection:
-    """One sampled layer's finite-width correction (THEORY 4 and 6).
+    """One sampled layer's finite-width correction (docs/theory.md, sections 4 and 6).
 
     Attributes:
         layer: name of the sampled layer.
@@ -101,7 +101,7 @@ class Corrections:
         layers: per sampled layer, in execution order.
         nu: the model's nu where the estimator measures it; None to compose it from the layers.
         assumptions: what the figures rest on, one sentence each.
-        log_variance: Var[log K] where the estimator measures it (THEORY 11).
+        log_variance: Var[log K] where the estimator measures it (docs/theory.md, section 11).
         per_layer: whether the layers' figures are estimates at all.
         draws: independent draws behind the layers' figures; 0 for closed forms.
     """
@@ -119,7 +119,7 @@ class Estimator(ABC):
 
     Attributes:
         name: registered name.
-        reference: paper and equation, or THEORY section.
+        reference: paper and equation, or section of docs/theory.md.
     """
 
     name: ClassVar[str]

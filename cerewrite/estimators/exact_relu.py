@@ -1,4 +1,4 @@
-"""Exact moments of the tangent kernel of a ReLU chain: five second moments close (THEORY 3)."""
+"""Exact moments of a ReLU chain: five second moments close (docs/theory.md, section 3)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def exact_relu_nu(
         AnalysisError: if a width, the multiplicity or the lambdas make no sense.
 
     References:
-        THEORY 3; Hanin & Nica (1909.05989), theorem 1, bounds it by ``exp(5 sum 1/n) - 1``.
+        docs/theory.md, section 3; Hanin & Nica (1909.05989), theorem 1, bounds it by
+        ``exp(5 sum 1/n) - 1``.
 
     Example:
         >>> round(exact_relu_nu([32]), 7), round(exact_relu_nu([32, 32]), 7)
@@ -84,7 +85,7 @@ class ExactRelu(Estimator):
     """Exact nu of plain ReLU chains; the per-layer split is the closed form's."""
 
     name = "exact-relu"
-    reference = "THEORY 3; exact second moments of a ReLU chain"
+    reference = "docs/theory.md 3; exact second moments of a ReLU chain"
 
     def estimate(
         self, traced: TracedModel, model: nn.Module, example_inputs: Any, assumption: Assumption

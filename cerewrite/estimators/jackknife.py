@@ -1,4 +1,4 @@
-"""Infinitesimal jackknife: what leaving out a unit does to log K, on the real model (THEORY 6)."""
+"""Infinitesimal jackknife: what leaving out a unit does to log K (docs/theory.md, section 6)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Jackknife(Estimator):
     """
 
     name = "jackknife"
-    reference = "THEORY 6; Efron & Stein (1981), infinitesimal jackknife"
+    reference = "docs/theory.md 6; Efron & Stein (1981), infinitesimal jackknife"
 
     def estimate(
         self, traced: TracedModel, model: nn.Module, example_inputs: Any, assumption: Assumption

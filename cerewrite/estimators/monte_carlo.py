@@ -1,4 +1,4 @@
-"""Monte-Carlo, the ground truth: draw the weights, one backward pass each (THEORY 7)."""
+"""Monte-Carlo, the ground truth: one backward pass per draw (docs/theory.md, section 7)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class MonteCarlo(Estimator):
     """
 
     name = "monte-carlo"
-    reference = "THEORY 1 and 7"
+    reference = "docs/theory.md 1 and 7"
 
     def estimate(
         self, traced: TracedModel, model: nn.Module, example_inputs: Any, assumption: Assumption
@@ -91,7 +91,7 @@ class MonteCarlo(Estimator):
             layers=marked(layers, subject, traced),
             nu=Estimate(nu.value, nu.stderr, count, self.name, self.reference),
             assumptions=notes,
-            log_variance=Estimate(log.value, log.stderr, count, self.name, "THEORY 11"),
+            log_variance=Estimate(log.value, log.stderr, count, self.name, "docs/theory.md 11"),
             per_layer=layers is not None,
         )
 

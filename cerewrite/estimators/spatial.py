@@ -1,4 +1,4 @@
-"""The closed form with the spatial factor of convolutions, from the given inputs (THEORY 6)."""
+"""The closed form with spatial factors from the given inputs (docs/theory.md, section 28)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Spatial(Estimator):
     """
 
     name = "spatial"
-    reference = "THEORY 4 to 6"
+    reference = "docs/theory.md 4 to 6"
 
     @override
     def estimate(

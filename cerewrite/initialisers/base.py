@@ -27,7 +27,7 @@ class Original:
     Attributes:
         name: its qualified name.
         module: the original module.
-        gain: ``fan_in * E[W^2]`` of its weights as they are (THEORY 1), at least 0.
+        gain: ``fan_in * E[W^2]`` of its weights as they are (docs/theory.md, eq. 3), at least 0.
         fan_in: its own fan-in.
     """
 
@@ -41,7 +41,7 @@ class Initialiser(ABC):
     """One way to draw the weights of a member's own narrow layer.
 
     The ``1 / sqrt(m)`` of the members' sum is not its business: who calls it folds that into an
-    exit's weights, or leaves it to an explicit multiplier (THEORY 2).
+    exit's weights, or leaves it to an explicit multiplier (docs/theory.md, eq. 4).
 
     Attributes:
         name: registered name; what a plan records.

@@ -19,5 +19,5 @@ class Gain(Initialiser):
     name = "gain"
 
     def draw(self, weight: Tensor, original: Original, generator: torch.Generator) -> None:
-        """``W ~ N(0, g / fan_in)`` with g the original's ``fan_in * E[W^2]`` (THEORY 1)."""
+        """``W ~ N(0, g / fan_in)`` g being ``fan_in * E[W^2]`` (docs/theory.md, eq. 3)."""
         weight.normal_(0, math.sqrt(original.gain / fan_in(weight)), generator=generator)

@@ -72,7 +72,7 @@ class Layer:
             times the elements a flattened channel contributes.
         positions: output positions per example; input positions of a transposed convolution.
         bias: whether it has a bias.
-        gain: ``fan_in * Var[W]``, dimensionless (THEORY 1).
+        gain: ``fan_in * Var[W]``, dimensionless (docs/theory.md, eq. 3).
         bias_variance: variance of its biases, 0 without.
         frontend: which tracer saw it.
     """

@@ -9,7 +9,7 @@ from cerewrite.ir.regions import Region
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """The three measures of finite width, of a region or a model (THEORY 11).
+    """The three measures of finite width, of a region or a model (docs/theory.md, section 11).
 
     Attributes:
         nu: relative variance of K, ``Var[K] / E[K]^2``.
@@ -31,7 +31,7 @@ class Estimate:
         stderr: its standard error; None for closed forms.
         samples: independent draws behind it; 0 for closed forms.
         method: registered estimator that made it.
-        reference: paper and equation, or THEORY section.
+        reference: paper and equation, or section of docs/theory.md.
     """
 
     value: float
@@ -53,7 +53,7 @@ class LayerEstimate:
         forward_share: share of K that scales with its forward second moment.
         backward_share: share of K that scales with its backward second moment.
         share: kappa over the sum of all kappas, in [0, 1].
-        v_aa, v_bb, v_ab: relative (co)variances of one unit's energies (THEORY 4).
+        v_aa, v_bb, v_ab: relative (co)variances of one unit's energies (docs/theory.md, eq. 19).
         rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
         region: name of the region that can split its width, or None.
         params: parameters of the layer.

@@ -54,7 +54,7 @@ class Site:
     """Where finite width enters a region: the units of one class, seen after one layer.
 
     The layer's fluctuation is ``kappa = c / width`` with c fixed by the shares and moments
-    (THEORY 4 and 6); the planner varies the width.
+    (docs/theory.md, sections 4 and 6); the planner varies the width.
 
     Attributes:
         layer: the sampled layer whose fresh weights fluctuate.
@@ -88,7 +88,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected set of width classes with its layers (THEORY 8).
+    """A connected set of width classes with its layers (docs/theory.md, section 8).
 
     Attributes:
         name: the shortest qualified prefix its layers share, or its first layer.

@@ -3,7 +3,7 @@
 Any callable on a tensor will do: the integrals are taken on the function itself and on its
 derivative by autograd, over a fine uniform grid, which is exact to rounding for smooth
 functions and to about 1e-6 for functions with kinks (Gauss-Hermite nodes lose three digits
-there). THEORY 4.
+there). docs/theory.md, sections 4 and 15.
 """
 
 from __future__ import annotations

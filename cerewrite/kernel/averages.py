@@ -1,4 +1,4 @@
-"""Averages over points under several densities: expectations and their derivatives at once."""
+"""Averages over points under several densities (docs/theory.md, eqs. 43 to 45)."""
 
 from __future__ import annotations
 

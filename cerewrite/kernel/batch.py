@@ -1,4 +1,4 @@
-r"""Batch norms of finite batches: what an example has to do with the statistics it is normed by.
+r"""Batch norms of finite batches: an example is in its own statistics (docs/theory.md, section 23).
 
 The values u of one channel over N places leave the norm as ``y = sqrt(N) P u / |P u|``, P taking
 the mean away: a point on a sphere whose radius is gone. So, to first order in 1 / N:

@@ -1,4 +1,4 @@
-"""Values that no input reaches, computed: positions, masks, grids, statistics of a dataset."""
+"""Values that no input reaches: positions, masks, grids (docs/theory.md, section 27)."""
 
 from __future__ import annotations
 

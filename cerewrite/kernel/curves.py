@@ -1,4 +1,4 @@
-"""How expectations follow the scale of everything behind a unit, far beyond the first order.
+"""How expectations follow the scale behind a unit beyond first order (docs/theory.md, section 20).
 
 Noise that is compounded over many layers moves an example's energy by factors. A sigmoid gate
 then saturates and a SiLU turns linear: powers and their bend, which hold for small changes,

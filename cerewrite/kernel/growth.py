@@ -1,4 +1,4 @@
-"""How expectations over a unit follow finite changes of the Gaussians and norms behind it."""
+"""How expectations over a unit follow finite changes behind it (docs/theory.md, section 19)."""
 
 from __future__ import annotations
 

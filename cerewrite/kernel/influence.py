@@ -12,10 +12,10 @@ derivative, so one unit moves log K by ``psi / n`` with::
 over the Gaussians g that layers write into the unit and the signals r, of variance
 ``R_j = d log K / d T_j``. The signals are integrated out exactly: given g, psi has the mean
 ``sum_jk T_k R_j d_jk^2`` and the variance ``2 sum_kk' T_k T_k' (sum_j R_j d_jk d_jk')^2``, with
-``d_jk = dy_j/dg_k``. For one writer and one reader this is THEORY 4's kappa. For a gate, value v
-times phi(g), it is that of products: forward energy ``v^2 phi^2`` (v_aa = 17 for ReLU), backward
-energies ``r^2 phi^2`` and ``r^2 phi'^2 v^2``, which share r. For a residual stream it holds every
-pair of writers and readers.
+``d_jk = dy_j/dg_k``. For one writer and one reader this is docs/theory.md, eq. 18. For a gate,
+value v times phi(g), it is that of products: forward energy ``v^2 phi^2`` (v_aa = 17 for ReLU),
+backward energies ``r^2 phi^2`` and ``r^2 phi'^2 v^2``, which share r. For a residual stream it
+holds every pair of writers and readers: docs/theory.md, sections 16 and 18.
 """
 
 from __future__ import annotations

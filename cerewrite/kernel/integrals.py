@@ -1,4 +1,4 @@
-"""Integrals over units: expectations, their derivatives, and values at every point.
+"""Integrals over units: expectations and their derivatives (docs/theory.md, section 15).
 
 They are taken on a fine grid for one leaf (exact to rounding for smooth functions, to about 1e-6
 for kinks), on a square grid for two (1e-4), and on low-discrepancy points for more (1 per cent).

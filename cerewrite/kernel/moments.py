@@ -1,4 +1,4 @@
-"""What moment rules may ask, and the noise that layers of finite width add (THEORY 5)."""
+"""What moment rules may ask, and the noise of finite width (docs/theory.md, section 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How moments pass norms: over an example's units (layer, group, RMS norms), or over a batch."""
+"""How moments pass norms of an example or a batch (docs/theory.md, sections 22 and 23)."""
 
 from __future__ import annotations
 

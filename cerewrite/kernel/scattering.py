@@ -3,9 +3,10 @@ r"""Nu beyond the leading order: every average over units drawn, and K propagate
 Layers of finite width enter K through averages over their units (`influence.Noise`). To leading
 order log K follows them linearly and nu is the sum of kappa. Beyond it, K is propagated for many
 draws of all averages at once: log-normal factors of the energies with the covariances found,
-which makes second moments of products exact, as the moment recursion of THEORY 3 needs; Gaussian
-shifts of means. The draws are low-discrepancy points, the first along the gradient of log K, and
-the linear part, whose moments are known, is a control variate: some tenths of a per cent remain.
+which makes second moments of products exact, as the recursion of docs/theory.md, section 3, needs;
+Gaussian shifts of means. The draws are low-discrepancy points, the first along the gradient of
+log K, and the linear part, whose moments are known, is a control variate: some tenths of a per
+cent remain. The formulas are in docs/theory.md, section 21.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The signals that readers send back to one unit, integrated out."""
+"""The signals that readers send back to one unit, integrated out: docs/theory.md, section 17."""
 
 from __future__ import annotations
 

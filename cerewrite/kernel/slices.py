@@ -1,4 +1,4 @@
-"""Concatenations and slices of them: which units lie where."""
+"""Concatenations and slices of them: which units lie where (docs/theory.md, section 24)."""
 
 from __future__ import annotations
 

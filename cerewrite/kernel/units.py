@@ -1,9 +1,9 @@
 r"""One unit of a width class as a function of the Gaussians behind it.
 
-Between sampled layers, operators act unit by unit (THEORY 4): what a layer reads of unit i is a
-function of the values that the layers before wrote into unit i, and those are independent
-Gaussians in the limit of wide layers, alike for all units. A `Unit` is that function, kept as a
-graph of sums, products, pointwise functions and norms over `GaussianTerm` Gaussians;
+Between sampled layers, operators act unit by unit (docs/theory.md, section 15): what a layer reads
+of unit i is a function of the values that the layers before wrote into unit i, and those are
+independent Gaussians in the limit of wide layers, alike for all units. A `Unit` is that function,
+kept as a graph of sums, products, pointwise functions and norms over `GaussianTerm` Gaussians;
 `integrals` takes its moments.
 """
 

@@ -1,4 +1,4 @@
-"""What travels along the graph, and how values join (THEORY 5)."""
+"""What travels along the graph, and how values join (docs/theory.md, section 5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Signal:
 
     Attributes:
         q: mean square per unit, a float64 vector: one element, or one per draw of the noise.
-        kernel: the tangent kernel's diagonal per unit (T in THEORY 5), likewise.
+        kernel: the tangent kernel's diagonal per unit (T in docs/theory.md, section 5), likewise.
         common: the part of the mean square, not in q, that all examples of a batch have in
             common: told apart in models with batch norms, else 0.
         fresh: what the noise read here makes of q, relative.
@@ -89,7 +89,7 @@ def add(first: Moments, second: Moments) -> Moments:
 
 
 def multiply(first: Moments, second: Moments) -> Moments:
-    """The product of two values, unit by unit; kernels join by Hadamard product (THEORY 5)."""
+    """The product of two values: kernels join by Hadamard product (docs/theory.md, section 5)."""
     first, second = (_fixed(x) if x.constant else x for x in (first, second))
     return _join("multiply", first, second)
 

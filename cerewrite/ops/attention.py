@@ -2,7 +2,7 @@
 
 With the same vector at every position the attention weights are uniform, so attention returns
 its values and the logits get no gradient: ``q`` and ``T`` of the output are those of the
-values. This is the rule that is stated; measured estimators do not use it.
+values (docs/theory.md, section 13). Measured estimators do not use it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A rule answers three questions about an operator of the traced graph:
 
 * `OpRule.channels`: which axis of its output carries which width class, and what it ties;
-* `OpRule.moments`: how mean square and tangent kernel pass through it (THEORY 5);
+* `OpRule.moments`: how mean square and tangent kernel pass through it (docs/theory.md, section 5);
 * for operators backed by a module with a channel count (`ModuleRule`, `LayerRule`): what that
   module becomes when its width is split into members, and what one member of it is.
 
@@ -165,7 +165,7 @@ class OpRule(ABC):
 
     @abstractmethod
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        """Mean square and tangent kernel of the output (THEORY 5)."""
+        """Mean square and tangent kernel of the output (docs/theory.md, section 5)."""
 
 
 class ModuleRule(OpRule):

@@ -1,7 +1,7 @@
 """Branches: values stacked on an axis of their own, or a channel axis cut in two; sums over them.
 
 Selective kernels and split attention weigh branches by a softmax over such an axis and add them,
-unit by unit.
+unit by unit: docs/theory.md, section 25.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ class Conv(LayerRule):
     """``y = W * x + b``; weight ``[out, in / groups, *kernel]``.
 
     One weight sample serves all positions, so it acts like a dense layer of the same channel
-    counts (THEORY 6). A convolution with as many groups as channels is `DepthwiseConv`.
+    counts (docs/theory.md, section 6). A convolution with as many groups as channels is
+    `DepthwiseConv`.
     """
 
     name = "conv"

@@ -1,4 +1,4 @@
-"""Patches that are laid back over one another: the other half of `im2col`."""
+"""Patches that are laid back over one another after `im2col` (docs/theory.md, eq. 78)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Pooling, averages over positions, padding and interpolation.
 
-Moments follow the assumption of the closed form that maps are spatially constant (THEORY 6):
-an average or a maximum over positions is then the value itself.
+Moments follow the assumption of the closed form that maps are spatially constant (docs/theory.md,
+section 6): an average or a maximum over positions is then the value itself.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A value over its own length; over a sum of the same weights (linear attention); its length over
 positions over the channels' mean of that (global response normalisation). All other quotients
-have no closed form.
+have no closed form. See docs/theory.md, section 26.
 """
 
 from __future__ import annotations

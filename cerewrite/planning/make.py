@@ -51,7 +51,7 @@ def make_plan(
     exit_scale: str = "folded",
     weights: str = "reinitialise",
 ) -> Plan:
-    """Choose members and widths for every region at once (THEORY 2 and 8).
+    """Choose members and widths for every region at once (docs/theory.md, sections 2 and 8).
 
     Args:
         analysis: the model's regions and corrections.
@@ -60,7 +60,8 @@ def make_plan(
         objective: ``primal`` for the least measure within the budgets; ``dual`` for the least of
             the first budget's cost with the measure at most the original's (the budgets stay
             limits).
-        measure: registered measure: ``log-variance``, ``nu`` or ``leading-order`` (THEORY 11).
+        measure: registered measure: ``log-variance``, ``nu`` or ``leading-order``
+            (docs/theory.md, section 29).
         include: rules of which a region must match one (see `select_regions`).
         exclude: rules of which a region must match none.
         min_width: least width of a member in channels; None for 4 (for less where the original

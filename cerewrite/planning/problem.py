@@ -92,7 +92,7 @@ class Problem:
         costs: these costs.
         measure: what is minimised.
         most: most members; 1 without interior layers, where m members of width n and one of
-            width m * n are the same network (THEORY 2).
+            width m * n are the same network (docs/theory.md, section 2).
         held: the one design that is allowed, where the user holds it; None for a free search.
     """
 

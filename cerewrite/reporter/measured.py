@@ -10,7 +10,7 @@ from cerewrite.reporter.figures import number, plural
 from cerewrite.reporter.section import SHOWN, Section
 
 RARE = 0.5
-"""A member's own nu above it is ruled by rare draws (THEORY 11)."""
+"""A member's own nu above it is ruled by rare draws (docs/theory.md, section 11)."""
 
 TITLES = tuple(MEASURES[name].title for name in REPORTED)
 

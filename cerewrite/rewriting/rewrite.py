@@ -43,7 +43,8 @@ def rewrite(
     """Apply a plan: swap submodules of the model for those of the ensemble.
 
     The members' weights are drawn as the plan says; untouched layers keep theirs bit for bit.
-    The result computes another function than the original, with the same signature (THEORY 10).
+    The result computes another function than the original, with the same signature
+    (docs/theory.md, section 10).
 
     Args:
         plan: what to do.

@@ -43,8 +43,8 @@ class KernelMonitor:
 
     Call `step` once after every optimiser step. The kernel is that of
     `cerewrite.training.gram` on the same probes throughout; a small drift means that training
-    stays in the kernel regime, where nu describes it (THEORY 1 and 10). Cost of a look: one
-    forward and a backward per probe; ``python -m benchmarks.monitor`` measures it.
+    stays in the kernel regime, where nu describes it (docs/theory.md, sections 1 and 10). Cost of a
+    look: one forward and a backward per probe; ``python -m benchmarks.monitor`` measures it.
 
     Args:
         model: the model, as it is when training begins: this is K_0.

@@ -109,7 +109,7 @@ def analysis_of(
     total.append(sum(item[1] for item in measured) + sum(map(math.log1p, extra_kappas)))
     total.append(sum(item[2] for item in measured) + sum(extra_kappas))
     nu, log_variance, leading = (
-        Estimate(value, None, 0, "analytic", "THEORY 4") for value in total
+        Estimate(value, None, 0, "analytic", "docs/theory.md 4") for value in total
     )
     layers = [
         LayerEstimate(

@@ -6,7 +6,7 @@ import dataclasses
 
 from cerewrite import ir
 
-REFERENCE = "THEORY 4"
+REFERENCE = "docs/theory.md 4"
 
 
 def layer(
@@ -62,7 +62,7 @@ def analysis(depth: int = 5, *, sampled: bool = False) -> ir.Analysis:
     )
     nu = ir.Estimate(0.0202, None, 0, "analytic", REFERENCE)
     if sampled:
-        nu = ir.Estimate(0.0202, 0.0011, 4000, "monte-carlo", "THEORY 7")
+        nu = ir.Estimate(0.0202, 0.0011, 4000, "monte-carlo", "docs/theory.md 7")
         layers = tuple(_with_error(item) for item in layers)
     region = chain_region("net", 512, 4)
     return ir.Analysis(

@@ -92,7 +92,7 @@ def make_plan(
     splits: Sequence[tuple[int, tuple[int, ...]]],
     seed: int = 0,
 ) -> Plan:
-    """A plan whose figures follow from THEORY 8's formulas, not from counting modules."""
+    """A plan whose figures follow from docs/theory.md, section 8, not from counting modules."""
     positions = _positions(model, inputs)
     before = Figures(
         sum(p.numel() for p in model.parameters()), _model_flops(model, positions), 1, 1, 1

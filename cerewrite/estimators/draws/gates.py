@@ -1,4 +1,4 @@
-r"""Taps on units: what log K owes to each unit's energies, cleared of other units' noise.
+r"""Taps on units: their influence on log K without other units' noise (docs/theory.md, section 30).
 
 Scaling the forward energy of unit i (channel i of what layers read) changes log K at the rate
 ``a_i . dlog K/da_i / 2``, scaling its backward energy (of the gradient at its own output) at the

@@ -21,7 +21,8 @@ class Draw:
     Attributes:
         parameter: its qualified name.
         deviation: standard deviation of its elements; 0 keeps them at zero.
-        scale: weight of its squared gradients in the kernel, NTK parametrisation (THEORY 1).
+        scale: weight of its squared gradients in the kernel, NTK parametrisation
+            (docs/theory.md, eq. 3).
     """
 
     parameter: str

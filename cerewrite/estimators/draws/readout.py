@@ -1,4 +1,4 @@
-"""The scalar whose tangent kernel is measured: f = v . output of the first example (THEORY 1)."""
+"""The scalar whose tangent kernel is measured: f = v . output (docs/theory.md, section 1)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A unit is one channel of a width class: all that the rows behind it write, wherever sums tie
 several layers together. Its energy is gated where sampled layers read it, behind every norm and
-activation, so that forward and backward energy of THEORY 4 both pass the gate once.
+activation, so that forward and backward energy (docs/theory.md, section 4) both pass the gate
+once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Second moments of maps: what one unit's values at pairs of points do along the operators.
 
 A point is one position of one example. Matrices over points hold a unit's second moments and its
-tangent kernel (THEORY 5 and 6); they follow layers by averages over kernel elements, pointwise
-functions by the kernels' dual (Hermite series in the correlation) and norms by rescaling.
+tangent kernel (docs/theory.md, section 28); they follow layers by averages over kernel elements,
+pointwise functions by the kernels' dual (Hermite series in the correlation) and norms by rescaling.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""The spatial factor of convolutions in closed form, from the inputs' second moments (THEORY 6).
+r"""The spatial factor of convolutions, from the inputs' second moments (docs/theory.md, eq. 86).
 
 The inputs' second moments over pairs of points are propagated with the tangent kernel, both as
 matrices, and log K is differentiated by every average over units: ``A_j`` by the second moments

@@ -10,7 +10,8 @@ from cerewrite.planning.budgets.base import Cost, RegionCost, register, weight_p
 class Flops(Cost):
     """Floating-point operations per example: twice the weights, times output positions.
 
-    Biases, norms and activations are not counted; depthwise convolutions are (THEORY 8).
+    Biases, norms and activations are not counted; depthwise convolutions are: docs/theory.md,
+    eq. 32.
     """
 
     name = "flops"

@@ -12,7 +12,7 @@ class Params(Cost):
 
     An entry layer has ``k * in * m n`` weights, an interior one ``m * k * n n'``, an exit
     ``k * m n * out``, with k kernel elements; biases and per-channel settings are added
-    (THEORY 8).
+    (docs/theory.md, eq. 31).
     """
 
     name = "params"

@@ -20,7 +20,7 @@ HUGE = 1e300
 
 
 class Measure(ABC):
-    """A score of a region's design, in two steps because members are independent (THEORY 2).
+    """A score of a region's design, in two steps: members are independent (docs/theory.md, eq. 5).
 
     `member` looks at one member alone, `score` at ``m`` of them. Both are monotone: no larger
     part of a member's measure gives a smaller score, and more members never give a larger one.

@@ -1,4 +1,4 @@
-r"""The leading-order correction: the sum of ``kappa_l`` at total width (THEORY 4 and 11).
+r"""The leading-order correction: the sum of ``kappa_l`` at total width (docs/theory.md, eq. 87).
 
 A region of ``m`` members of widths ``n_l`` has ``sum_l c_l / (m n_l)``, ``c_l`` a site's kappa at
 one unit: nu without the inflation of narrow members. It adds up over regions and remaining

@@ -1,4 +1,4 @@
-r"""``Var[log of the mean of m log-normal draws]``, by quadrature and from a table (THEORY 11).
+r"""``Var[log of the mean of m log-normal draws]``, by quadrature or table (docs/theory.md, eq. 97).
 
 Let ``X`` be log-normal with log-variance ``S``, ``A`` the sum of ``m`` draws and ``E`` an
 independent standard exponential. Then ``P(log E - log A > u) = phi(e^u)^m`` with the Laplace

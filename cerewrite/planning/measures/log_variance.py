@@ -1,4 +1,4 @@
-r"""The log-variance of the tangent kernel, Var[log K] (THEORY 11).
+r"""The log-variance of the tangent kernel, Var[log K] (docs/theory.md, section 29).
 
 nu is ruled by rare draws once a member's own exceeds about a half; the variance of the logarithm
 is not. A product's logarithm is a sum, so regions and remaining layers (``log(1 + kappa)`` each)

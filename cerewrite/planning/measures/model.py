@@ -8,7 +8,7 @@ from cerewrite.ir import Analysis, Measures, Region
 from cerewrite.planning.measures.base import MEASURES, remaining_kappas
 
 DEFAULT = "log-variance"
-"""What a plan makes small unless told otherwise (THEORY 11 has the evidence)."""
+"""What a plan makes small unless told otherwise (docs/theory.md, section 11 has the evidence)."""
 
 REPORTED = ("nu", "log-variance", "leading-order")
 """What every analysis and plan states, whichever of them is made small."""
@@ -32,7 +32,7 @@ def region_measures(region: Region, multiplicity: int, widths: Sequence[int]) ->
 def model_measures(
     analysis: Analysis, designs: Mapping[str, tuple[int, Sequence[int]]] | None = None
 ) -> Measures:
-    """All measures of a model, composed from its regions and remaining layers (THEORY 4).
+    """All measures of a model, composed from its regions and other layers (docs/theory.md, eq. 22).
 
     They are the figures that plans compare: before and after come from the same composition,
     even where the analysis measured nu itself.

@@ -1,4 +1,4 @@
-r"""The relative variance of the tangent kernel: nu = Var[K] / E[K]^2 (THEORY 2 and 4).
+r"""The relative variance of the tangent kernel: nu = Var[K] / E[K]^2 (docs/theory.md, section 29).
 
 For ``m`` members of widths ``n``, a region's nu is::
 
@@ -7,29 +7,12 @@ For ``m`` members of widths ``n``, a region's nu is::
 
 with ``c_l`` the coefficient of site ``l`` (its kappa at one unit) and ``n_l`` the width that
 the site sees. The inflation is what narrow members cost; it tends to 1 for wide ones. ``DP`` is
-a second-moment recursion for ``K = sum of the parameters' shares`` in which the parameters at
-layer ``k`` see the forward energies ``a_l`` of the sites below them and the backward energies
-``b_l`` of those at or above, with covariances ``v_aa, v_ab, v_bb`` times ``rho / n_l``::
-
-    w_0 = S - f_up(1),   w_k = f_up(k) - f_up(k+1),   w_h = f_up(h),   S = mean(f_up + f_dn)
-    X, Y, Z = 1, 0, 0                    # E[fwd^2], E[fwd * K], E[K^2]
-    for each site l:
-        Y, Z = Y + w_(l-1) X,  Z + 2 w_(l-1) Y + w_(l-1)^2 X
-        X, Y, Z = (1 + rho v_aa / n_l) X,  (1 + rho v_ab / n_l) Y,  (1 + rho v_bb / n_l) Z
-    DP = Z + 2 w_h Y + w_h^2 X - S^2
-
-and ``DP1`` is its leading order in 1/n. That is a chain: every site splits the same share ``S``
-into ``forward_share`` and ``backward_share``. Where the shares differ (a residual stream with its
-branches, each of which sees a part of the kernel only) corrections compose as those of separate
-layers do::
-
-    inflation(n) = [prod_l (1 + c_l / n_l) - 1] / sum_l c_l / n_l
-
-On residual MLPs that are split whole it agreed with Monte-Carlo where the recursion was up to
-85 % high.
-
-On ReLU chains the recursion is within 1 to 3 % of the exact
-moments where a product of ``1 + v_aa / n`` is 2 to 8 % off.
+a second-moment recursion (docs/theory.md, eqs. 89 to 92) for chains: parameters see the forward
+energies of the sites below them and the backward energies of the others. ``DP1`` is its leading
+order in 1/n. On ReLU chains it is within 1 to 3 % of the exact moments, where a product of
+``1 + v_aa / n`` is 2 to 8 % off. Where the sites' shares differ (a residual stream with its
+branches) corrections compose as those of separate layers do (docs/theory.md, eq. 93); on residual
+MLPs that are split whole that agreed with Monte-Carlo where the recursion was up to 85 % high.
 
 References:
     Littwin et al., Collegial Ensembles (arXiv 2006.07678), section 3; Hanin & Nica, Finite Depth

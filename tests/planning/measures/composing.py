@@ -13,7 +13,7 @@ from cerewrite.planning.measures.base import HUGE
 
 
 def region_nu(sites: Sequence[Site], multiplicity: float, widths: Sequence[float]) -> float:
-    """Relative variance of a region split into members (THEORY 4).
+    """Relative variance of a region split into members (docs/theory.md, section 4).
 
     Args:
         sites: the region's sites in execution order.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def relu_kernels(width: int, depth: int, draws: int, seed: int) -> NDArray[np.float64]:
-    """K of ``draws`` chains of equal widths, NTK parametrisation, scalar output (THEORY 1)."""
+    """K of ``draws`` chains of equal widths, NTK parametrisation (docs/theory.md, section 1)."""
     rng = np.random.default_rng(seed)
     parts = [_batch(width, depth, min(2000, draws - at), rng) for at in range(0, draws, 2000)]
     return np.concatenate(parts)

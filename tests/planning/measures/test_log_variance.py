@@ -1,4 +1,4 @@
-"""Var[log K] of regions: against THEORY 11, against simulation, and its laws."""
+"""Var[log K] of regions: against docs/theory.md, section 11, against simulation, and its laws."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Residual(nn.Module):
 @pytest.mark.slow
 @pytest.mark.parametrize(("channels", "width"), [(48, 48), (24, 24), (16, 40)])
 def test_a_network_that_is_split_whole(channels: int, width: int) -> None:
-    """One member's nu, from the wide network's sites; m of them have 1/m of it (THEORY 2)."""
+    """One member's nu, from the wide network's sites; m have 1/m of it (docs/theory.md, eq. 5)."""
     torch.manual_seed(0)
     x = torch.ones(2, 6)
     wide = cerewrite.analyze(Residual(48, 48), x, scope="network", gain="he")
