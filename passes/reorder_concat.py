@@ -9,7 +9,7 @@ from typing import ClassVar
 from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import ConcatenationReader
-from cerewrite.ops.surgery.concatenation import read_concatenation
+from cerewrite.ops import concatenation_layer
 from cerewrite.rewriting.engine import Pass, PassResult, register
 from cerewrite.rewriting.session import Change, Session
 
@@ -31,9 +31,9 @@ class ReorderConcat(Pass):
         found = _readers(session)
         for change, layer in found:
             m, widths = change.split.multiplicity, change.split.widths
-            inner = layer.kernel if layer.op == "linear" else 1
-            parts = tuple(m * widths[source] * inner for source in layer.sources)
-            session.change(layer.name, partial(read_concatenation, parts=parts))
+            rule = concatenation_layer(layer.op)
+            parts = tuple(m * widths[source] * rule.inner(layer) for source in layer.sources)
+            session.change(layer.name, partial(rule.reordering, parts=parts))
         return PassResult(self.name, f"{len(found)} readers of concatenations")
 
     def ensures(self, session: Session) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.ops.base import ModuleRule, register
-from cerewrite.ops.surgery.keeping import part
+from cerewrite.ops.resizing import part
 
 
 class ChannelGain(nn.Module):

@@ -13,7 +13,7 @@ from cerewrite.errors import UsageError
 from cerewrite.frontend.loading import load
 from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Op
-from cerewrite.ops.base import OPRULES, TARGETS, Channels, OpRule, Value, register
+from cerewrite.ops.base import FAMILIES, OPRULES, TARGETS, Channels, OpRule, Value, register
 from tests.conftest import ROOT
 
 MODEL = str(ROOT / "examples" / "custom_operator" / "model.py")
@@ -22,10 +22,10 @@ MODEL = str(ROOT / "examples" / "custom_operator" / "model.py")
 @pytest.fixture
 def clean() -> Iterator[None]:
     """The registries as they were, whatever a test registers."""
-    assert len(OPRULES)
-    names, targets = dict(OPRULES._items), dict(TARGETS)
+    assert len(OPRULES) and len(FAMILIES)
+    names, families, targets = dict(OPRULES._items), dict(FAMILIES._items), dict(TARGETS)
     yield
-    OPRULES._items = names
+    OPRULES._items, FAMILIES._items = names, families
     TARGETS.clear()
     TARGETS.update(targets)
 
