@@ -15,7 +15,7 @@ from cerewrite.initialisers import Custom, Initialiser, Original, find_initialis
 from cerewrite.nn import scale_of
 from cerewrite.ops import sampled_of
 from cerewrite.ops.modules import SampledLayer
-from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Session
 
 
@@ -41,14 +41,7 @@ class Reinitialise(Pass):
     """
 
     name: ClassVar[str] = "reinitialise"
-    after: ClassVar[tuple[str, ...]] = (
-        "reorder_concat",
-        "resize_norm",
-        "scale_exits",
-        "split_conv",
-        "split_conv_transpose",
-        "split_linear",
-    )
+    phase: ClassVar[Phase] = Phase.DRAW
 
     init: str | Custom | None = None
 

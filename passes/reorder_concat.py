@@ -10,7 +10,7 @@ from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import ConcatenationReader
 from cerewrite.ops import concatenation_layer
-from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Change, Session
 
 
@@ -24,7 +24,7 @@ class ReorderConcat(Pass):
     """
 
     name: ClassVar[str] = "reorder_concat"
-    after: ClassVar[tuple[str, ...]] = ("split_conv", "split_linear")
+    phase: ClassVar[Phase] = Phase.REORDER
 
     def apply(self, session: Session) -> PassResult:
         """Swap every interior layer over a concatenation for one that reorders its input."""

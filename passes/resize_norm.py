@@ -7,7 +7,7 @@ from functools import partial
 from typing import ClassVar
 
 from cerewrite.ops import resizable_module
-from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Session
 
 
@@ -17,6 +17,7 @@ class ResizeNorm(Pass):
     """Give every per-channel module the members' channels, acting member by member."""
 
     name: ClassVar[str] = "resize_norm"
+    phase: ClassVar[Phase] = Phase.RESIZE
 
     def apply(self, session: Session) -> PassResult:
         """Swap the per-channel modules of every changing region."""

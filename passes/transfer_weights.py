@@ -15,7 +15,7 @@ from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import member_order
 from cerewrite.ops import sampled_layer
-from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Change, Session, set_submodule
 from cerewrite.rewriting.transfer import (
     Interior,
@@ -92,7 +92,7 @@ class TransferWeights(Pass):
     """
 
     name: ClassVar[str] = "transfer_weights"
-    after: ClassVar[tuple[str, ...]] = ("reinitialise", "scale_exits")
+    phase: ClassVar[Phase] = Phase.TRANSFER
 
     calibration: Any = None
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op
 from cerewrite.kernel import values as algebra
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.layout import bound
 
 
@@ -80,6 +81,10 @@ class Add(OpRule):
             return inputs[0]
         return algebra.add(inputs[0], inputs[1])
 
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved()
+
 
 @register
 class Multiply(OpRule):
@@ -100,6 +105,10 @@ class Multiply(OpRule):
             if context.is_standalone(name):
                 return context.rescale(x, scale)
         return algebra.multiply(inputs[0], inputs[1])
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=len(op.inputs) > 1)
 
 
 @register
@@ -143,3 +152,7 @@ class GatedLinearUnit(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         value, gate = (algebra.pick(inputs[0], 0.5) for _ in range(2))
         return algebra.multiply(value, context.apply(torch.sigmoid, "sigmoid", gate))
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments, gaussian_value
-from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.branches import branch_count, branch_softmax
 from cerewrite.ops.layout import bound
 
@@ -80,6 +81,10 @@ class MatMul(_Mixing):
             advice=NoClosedFormError.ADVICE,
         )
 
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=True)
+
 
 @register
 class Embedding(OpRule):
@@ -95,3 +100,7 @@ class Embedding(OpRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return context.table(op)
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op
@@ -11,7 +12,7 @@ from cerewrite.kernel import values as algebra
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.slices import joined_axis
 from cerewrite.kernel.values import Moments
-from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.layout import bound
 
 
@@ -53,6 +54,10 @@ class Concatenate(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         parts = list(zip(context.sizes(op), inputs, strict=True))
         return algebra.concatenate(parts)
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved()
 
 
 def _channels(value: Value) -> Channels:
