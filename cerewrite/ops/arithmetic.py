@@ -13,6 +13,7 @@ from cerewrite.kernel import values as algebra
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, function_case
 from cerewrite.ops.layout import bound
 
 
@@ -85,6 +86,13 @@ class Add(OpRule):
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved()
 
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            function_case(torch.add, (2, 4), (2, 4)),
+            function_case(torch.sub, (2, 4), (2, 4)),
+        )
+
 
 @register
 class Multiply(OpRule):
@@ -109,6 +117,13 @@ class Multiply(OpRule):
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved(reads=len(op.inputs) > 1)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            function_case(torch.mul, (2, 4), (2, 4)),
+            function_case(lambda x: 2 * x, (2, 4)),
+        )
 
 
 @register
@@ -135,6 +150,10 @@ class AddProduct(OpRule):
         factor = (op.kwargs or {}).get("value", 1)
         return algebra.add(base, product if factor == 1 else context.scale(product, factor**2))
 
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(torch.addcmul, (2, 4), (2, 4), (2, 4)),)
+
 
 @register
 class GatedLinearUnit(OpRule):
@@ -156,3 +175,7 @@ class GatedLinearUnit(OpRule):
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved(reads=True)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(nn.functional.glu, (2, 4)),)

@@ -229,5 +229,9 @@ class DepthwiseConv(ResizableModule, SampledLayer):
         narrow = _conv_like(conv, (width, width), width, bias=bias is not None)
         return slice_channels(narrow, conv, weight=conv.weight[own], bias=bias)
 
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),)
+
 
 _DEPTHWISE = DepthwiseConv()

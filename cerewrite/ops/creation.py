@@ -13,6 +13,7 @@ from cerewrite.ir import Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments, gaussian_value, scalar
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, function_case
 from cerewrite.ops.layout import bound
 
 _FIXED = {"zeros": 0.0, "new_zeros": 0.0, "zeros_like": 0.0,
@@ -42,6 +43,10 @@ class CreationOp(OpRule):
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved()
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(lambda x: x + torch.zeros_like(x), (2, 4)),)
 
 
 def _mean_square(op: Op) -> float:
@@ -86,3 +91,7 @@ class Detach(OpRule):
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved(shares=True)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(lambda x: x + x.detach(), (2, 4)),)

@@ -37,6 +37,7 @@ class _Resizing(NormModule):
     """
 
     modules = (nn.LayerNorm,)
+    built = (MemberLayerNorm,)
     own: ClassVar[bool] = False
 
     @override
@@ -77,7 +78,6 @@ class LayerNorm(_Resizing, LastAxisNorm):
     """Layer norm over the channels: one norm per member in an ensemble."""
 
     name = "layer_norm"
-    built = (MemberLayerNorm,)
     targets = frozenset({"layer_norm", "native_layer_norm"})
     figures = 2
 
@@ -116,6 +116,10 @@ class OwnLayerNorm(_Resizing):
     mixes = True
     own = True
 
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (module_case(lambda: nn.LayerNorm(4), (3, 4)),)
+
 
 @register
 class ChannelLayerNorm(NormModule):
@@ -145,6 +149,10 @@ class ChannelLayerNorm(NormModule):
         width = module.features // multiplicity
         own = own_settings(module, part(index, width))
         return slice_channels(_channel_norm(module, width, 1, module.eps), module, **own)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (module_case(lambda: nn.LayerNorm(4), (3, 4, 2, 2)),)
 
 
 def _channel_norm(module: nn.Module, size: int, members: int, eps: float) -> MemberChannelNorm:

@@ -14,6 +14,7 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.slices import between
 from cerewrite.kernel.values import Moments, pick
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, function_case, module_case
 
 
 class Passing(OpRule):
@@ -73,6 +74,15 @@ class Identity(Passing):
         shares = op.target in ("identity", "alias", "to", "contiguous")
         return Saved(shares=shares, output=not shares and op.target not in _COPIES)
 
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            module_case(lambda: nn.Dropout(0.5), (2, 4)),
+            module_case(lambda: nn.Dropout(0.0), (2, 4)),
+            module_case(lambda: nn.Dropout2d(0.5), (2, 4, 3, 3)),
+            function_case(lambda x: x.clone(), (2, 4)),
+        )
+
 
 @register
 class Flatten(Passing):
@@ -114,6 +124,13 @@ class Flatten(Passing):
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved(shares=True)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            module_case(nn.Flatten, (2, 4, 3)),
+            function_case(lambda x: x.view(2, -1), (2, 4, 3)),
+        )
 
 
 def _like(op: Op, found: Channels, other: Value, widths: WidthBuilder) -> Channels | None:
@@ -214,6 +231,10 @@ class Permute(Passing):
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved(shares=True)
 
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(lambda x: x.permute(0, 2, 1), (2, 4, 3)),)
+
 
 def axis_order(op: Op, rank: int) -> list[int] | None:
     """The permutation an operator applies, or None if it cannot be read off its arguments."""
@@ -292,6 +313,14 @@ class Pick(Passing):
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         shares = op.target in _SHARING
         return Saved(shares=shares, output=not shares and op.target not in _COPYING)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            function_case(lambda x: x[:, 1:], (2, 4)),
+            function_case(lambda x: x.flip(1), (2, 4)),
+            function_case(lambda x: x.chunk(2, 1)[0], (2, 4)),
+        )
 
 
 def _refuse(op: Op, value: Value, widths: WidthBuilder) -> None:

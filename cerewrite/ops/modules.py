@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 
 from cerewrite.ir import Op, RegionLayer
+from cerewrite.ops.cases import Case
 
 if TYPE_CHECKING:
     from cerewrite.ops.base import Value
@@ -69,6 +70,10 @@ class ModuleFamily(ABC):
         """
         for parameter in module.parameters(recurse=False):
             perturb_free(parameter, normal)
+
+    def cases(self) -> tuple[Case, ...]:
+        """Tiny modules of the family, for the laws over all rules."""
+        return ()
 
 
 class ResizableModule(ModuleFamily):

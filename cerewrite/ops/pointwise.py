@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 from typing_extensions import override
 
@@ -11,6 +12,7 @@ from cerewrite.ir import Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, function_case, module_case
 
 _READING = frozenset(
     {
@@ -51,4 +53,13 @@ class Pointwise(OpRule):
             reads=reads,
             output=not reads and op.target != "neg",
             own=op.numel if op.target in ("log_sigmoid", "softsign") else 0,
+        )
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            module_case(nn.ReLU, (2, 4)),
+            module_case(nn.GELU, (2, 4)),
+            module_case(nn.Sigmoid, (2, 4)),
+            function_case(torch.neg, (2, 4)),
         )

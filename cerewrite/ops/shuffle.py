@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from cerewrite.ir import Op
 from cerewrite.ops.base import Channels, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.layout import Passing
 
 
@@ -47,3 +48,7 @@ class Shuffle(Passing):
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved()
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (module_case(lambda: nn.PixelShuffle(2), (2, 8, 3, 3)),)
