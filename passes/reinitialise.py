@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.initialisers import Custom, Initialiser, Original, find_initialiser
-from cerewrite.nn import BlockDiagonalLinear, scale_of
-from cerewrite.ops.surgery import fan_in, member_weights
-from cerewrite.ops.surgery.conv_transpose import KINDS
-from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.nn import scale_of
+from cerewrite.ops import sampled_of
+from cerewrite.ops.modules import SampledLayer
+from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Session
-
-_SAMPLED = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
 
 
 def layer_generator(seed: int, name: str) -> torch.Generator:
@@ -43,14 +41,7 @@ class Reinitialise(Pass):
     """
 
     name: ClassVar[str] = "reinitialise"
-    after: ClassVar[tuple[str, ...]] = (
-        "reorder_concat",
-        "resize_norm",
-        "scale_exits",
-        "split_conv",
-        "split_conv_transpose",
-        "split_linear",
-    )
+    phase: ClassVar[Phase] = Phase.DRAW
 
     init: str | Custom | None = None
 
@@ -61,11 +52,12 @@ class Reinitialise(Pass):
         drawn = 0
         for name, module in session.originals.items():
             new = session.get(name)
-            if isinstance(new, _SAMPLED) and not new.weight.is_meta:
+            rule = sampled_of(new)
+            if rule is not None and not new.get_parameter("weight").is_meta:
                 generator = layer_generator(session.plan.seed, name)
-                original = _measure(name, module)
+                original = _measure(rule, name, module)
                 with torch.no_grad():
-                    _draw(new, original, initialiser, generator, members[name])
+                    _draw(rule, new, original, initialiser, generator, members[name])
                 drawn += 1
         return PassResult(self.name, f"{drawn} layers drawn")
 
@@ -92,8 +84,8 @@ def _members(session: Session) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _measure(name: str, module: nn.Module) -> Original:
-    weight, inputs = module.get_parameter("weight").detach(), fan_in(module)
+def _measure(rule: SampledLayer, name: str, module: nn.Module) -> Original:
+    weight, inputs = module.get_parameter("weight").detach(), rule.fan_in(module)
     norm = float(torch.linalg.vector_norm(weight, dtype=torch.float64))
     gain = inputs * norm * norm / weight.numel()
     if not math.isfinite(gain):
@@ -105,6 +97,7 @@ def _measure(name: str, module: nn.Module) -> Original:
 
 
 def _draw(
+    rule: SampledLayer,
     module: nn.Module,
     original: Original,
     initialiser: Initialiser,
@@ -114,7 +107,8 @@ def _draw(
     """Fill weight and bias; draws are made on the CPU, so that every device gets the same ones."""
     writers, readers = members
     factor = readers**-0.5 / scale_of(module)
-    for piece in (piece for row in member_weights(module, writers, readers) for piece in row):
+    views = rule.member_weights(module, writers, readers)
+    for piece in (piece for row in views for piece in row):
         values = _buffer(piece)
         if original.gain > 0:
             initialiser.draw(values, original, generator)

@@ -9,8 +9,8 @@ from typing import ClassVar
 from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import ConcatenationReader
-from cerewrite.ops.surgery.concatenation import read_concatenation
-from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.ops import concatenation_layer
+from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Change, Session
 
 
@@ -24,16 +24,16 @@ class ReorderConcat(Pass):
     """
 
     name: ClassVar[str] = "reorder_concat"
-    after: ClassVar[tuple[str, ...]] = ("split_conv", "split_linear")
+    phase: ClassVar[Phase] = Phase.REORDER
 
     def apply(self, session: Session) -> PassResult:
         """Swap every interior layer over a concatenation for one that reorders its input."""
         found = _readers(session)
         for change, layer in found:
             m, widths = change.split.multiplicity, change.split.widths
-            inner = layer.kernel if layer.op == "linear" else 1
-            parts = tuple(m * widths[source] * inner for source in layer.sources)
-            session.change(layer.name, partial(read_concatenation, parts=parts))
+            rule = concatenation_layer(layer.op)
+            parts = tuple(m * widths[source] * rule.inner(layer) for source in layer.sources)
+            session.change(layer.name, partial(rule.reordering, parts=parts))
         return PassResult(self.name, f"{len(found)} readers of concatenations")
 
     def ensures(self, session: Session) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.nn import SCALED, with_scale
-from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Session
 
 
@@ -24,7 +24,7 @@ class ScaleExits(Pass):
     """
 
     name: ClassVar[str] = "scale_exits"
-    after: ClassVar[tuple[str, ...]] = ("split_conv", "split_linear")
+    phase: ClassVar[Phase] = Phase.SCALE
 
     def apply(self, session: Session) -> PassResult:
         """Swap the exits of every changing region for their scaled twins."""

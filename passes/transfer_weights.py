@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import member_order
-from cerewrite.rewriting.engine import Pass, PassResult, register
+from cerewrite.ops import sampled_layer
+from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Change, Session, set_submodule
 from cerewrite.rewriting.transfer import (
     Interior,
@@ -91,7 +92,7 @@ class TransferWeights(Pass):
     """
 
     name: ClassVar[str] = "transfer_weights"
-    after: ClassVar[tuple[str, ...]] = ("reinitialise", "scale_exits")
+    phase: ClassVar[Phase] = Phase.TRANSFER
 
     calibration: Any = None
 
@@ -140,7 +141,7 @@ def _look(session: Session, inputs: Any) -> _Seen:
             generator = layer_generator(session.plan.seed, f"rows of {name}")
             seen.rows[name] = Rows.choose(positions(module, output), generator)
             seen.targets[name] = written_rows(module, output, seen.rows[name]).double()
-            axis = -1 if layers[name].op == "linear" else 1
+            axis = sampled_layer(layers[name].op).axis
             channels = input.movedim(axis, 0).reshape(layers[name].in_channels, -1)
             seen.energies[name] = channels.double().square().mean(1)
             seen.order.append(name)

@@ -4,84 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import prod
 
 from torch import nn
 
 from cerewrite.errors import UsageError
 from cerewrite.ir import Analysis, Op, Region, RegionEstimate, SavedActivations, TracedModel
+from cerewrite.ops.base import OPRULES, TARGETS, Saved
 from cerewrite.planning.budgets import BUDGETS
 from cerewrite.planning.budgets.memory import COPIES
 
 ENDS = frozenset({"parameter", "constant"})
 
-VIEWS = frozenset(
-    {
-        "flatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view", "unflatten", "alias",
-        "permute", "transpose", "t", "movedim", "swapaxes", "numpy_T", "identity", "detach",
-        "expand", "expand_as", "slice", "select", "narrow", "chunk", "split", "getitem", "to",
-        "contiguous", "split_with_sizes", "unbind", "unsafe_chunk", "unsafe_split",
-    }
-)  # fmt: skip
-"""Outputs that share their input's storage."""
-
-NOTHING = frozenset(
-    {
-        "add", "iadd", "sub", "isub", "neg", "cat", "concat", "stack", "mean", "sum", "pad",
-        "constant_pad_nd", "zero_pad2d", "clone", "output", "input",
-        "channel_shuffle", "native_channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "index",
-        "index_select", "roll", "flip", "repeat", "interpolate", "float", "type_as",
-        *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "bilinear2d")),
-        "upsample_linear1d", "upsample_bicubic2d", "upsample_trilinear3d", "zeros_like",
-        "host_read", "ones_like", "arange",
-    }
-)  # fmt: skip
-"""Operators whose backward needs no tensor of theirs."""
-
-DROPOUT = frozenset(
-    {
-        "dropout",
-        "native_dropout",
-        "alpha_dropout",
-        "feature_dropout",
-        "feature_alpha_dropout",
-        "dropout1d",
-        "dropout2d",
-        "dropout3d",
-    }
+_IDLE = frozenset({"input", "output", "host_read"})
+_READING = frozenset(
+    {"mm", "addmm", "baddbmm", "convolution", "local_response_norm", "_prelu_kernel"}
 )
-"""Operators that keep their mask alone."""
-
-LEAVING = VIEWS | NOTHING | DROPOUT
-"""Operators that keep neither what they read nor their output."""
-
-INPUTS = frozenset(
-    {
-        "mul", "imul", "div", "matmul", "bmm", "mm", "baddbmm", "addmm", "einsum", "pow", "square",
-        "abs", "log", "sin", "cos", "erf", "where", "clamp", "clamp_min", "clip",
-        "gelu", "silu", "mish", "leaky_relu", "rrelu", "elu", "celu", "hardtanh", "relu6",
-        "hardswish", "hardsigmoid", "softplus", "softsign", "log_sigmoid", "selu", "glu",
-        "prelu", "_prelu_kernel", "hardshrink", "softshrink", "tanhshrink", "batch_norm",
-        "instance_norm", "group_norm", "layer_norm", "rms_norm", "local_response_norm",
-        "native_batch_norm", "_native_batch_norm_legit", "native_group_norm", "native_layer_norm",
-        "linear", "conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d",
-        "conv_transpose2d", "conv_transpose3d", "embedding",
-        *(f"{kind}_pool{d}d" for kind in ("max", "avg", "lp") for d in (1, 2, 3)),
-        *(f"adaptive_max_pool{d}d" for d in (1, 2, 3)),
-        "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-        "max_pool2d_with_indices", "reflection_pad2d", "replication_pad2d", "amax",
-    }
-)  # fmt: skip
-"""Operators that keep what they read; any other keeps its output, as relu and sigmoid do."""
-
-IN_PLACE = frozenset({"leaky_relu", "elu", "celu", "selu", "relu"})
-"""Activations that, done in place, keep the one tensor that is input and output."""
-
-TWICE = frozenset({"log_sigmoid", "softsign", "rms_norm"})
-"""Operators that keep a tensor of their own besides: a factor, the normalised input."""
-
-STATISTICS = {"layer_norm": 2, "native_layer_norm": 2, "rms_norm": 1}
-"""Figures per row that norms over the channels keep; a split keeps them once per member."""
+"""Operators without a rule that keep what they read."""
 
 SPLIT = "split"
 """Marks what only the operator that takes another's place in a split keeps."""
@@ -160,60 +98,33 @@ def saved_bytes(traced: TracedModel, model: nn.Module, item: int) -> dict[tuple[
         output, or ``split`` where only the operator that takes its place in a split keeps it.
     """
     ops = {op.name: op for op in traced.ops}
-    layers = {layer.node for layer in traced.layers}
     modules = dict(model.named_modules(remove_duplicate=False))
     storage: dict[str, str] = {}
     saved: dict[tuple[str, str], int] = {}
     for op in traced.ops:
         read = [name for name in op.inputs if ops[name].target not in ENDS]
-        module = modules.get(op.module)
-        in_place = op.target in IN_PLACE and bool(getattr(module, "inplace", False))
-        shares = read and (op.target in VIEWS or in_place or _is_idle(op, module))
-        storage[op.name] = storage[read[0]] if shares else op.name
-        if op.target in STATISTICS:
-            saved[op.name, "statistics"] = _rows(op) * STATISTICS[op.target] * item
-        if op.target in DROPOUT and not shares:
-            whole = "feature" not in op.target and op.target[-2:] not in ("1d", "2d", "3d")
-            saved[op.name, "own"] = item * (op.numel if whole else prod(op.shape[:2]))
-        elif op.target.startswith(("max_pool", "adaptive_max_pool")):
-            saved[op.name, "own"] = op.numel * INDEX
-        elif op.target in TWICE:
-            saved[op.name, "own"] = op.numel * item
-        elif op.name in traced.carried and _is_scaled(op):
-            saved[op.name, SPLIT] = op.numel * item
-        for name in _keeps(op, read, sampled=op.name in layers):
+        kept = _saved(op, modules.get(op.module))
+        storage[op.name] = storage[read[0]] if read and kept.shares else op.name
+        extra = {
+            "own": kept.own * item + kept.indices * INDEX,
+            "statistics": kept.statistics * item,
+            SPLIT: kept.split * item if op.name in traced.carried else 0,
+        }
+        saved |= {(op.name, what): size for what, size in extra.items() if size}
+        for name in read if kept.reads else [op.name] if kept.output and read else []:
             made = ops[storage[name]]
             saved[made.name, ""] = made.numel * item
     return saved
 
 
-def _rows(op: Op) -> int:
-    """Rows that a norm over the channels normalises, taking it to be over the last axis."""
-    return op.numel // op.shape[-1]
-
-
-def _is_scaled(op: Op) -> bool:
-    """Whether it is a layer norm with a weight."""
-    return "layer_norm" in op.target and len(op.inputs) > 1
-
-
-def _is_idle(op: Op, module: nn.Module | None) -> bool:
-    """Whether it is dropout that drops nothing."""
-    rate = getattr(module, "p", None)
-    return op.target in DROPOUT and (rate if rate is not None else (*op.args, 0.5)[1]) == 0
-
-
-def _keeps(op: Op, read: list[str], *, sampled: bool) -> list[str]:
-    """The operators whose outputs an operator's backward needs."""
-    if not read or op.target in ENDS or op.target in LEAVING:
-        return []
-    if op.target.startswith("adaptive_avg_pool") and not any(s > 1 for s in op.shape[2:]):
-        return []  # the mean over all positions
-    if op.target in ("mul", "imul", "div"):
-        return read if len(read) > 1 or len(op.inputs) > 1 else []
-    if sampled or op.target in INPUTS:
-        return read
-    return [op.name]
+def _saved(op: Op, module: nn.Module | None) -> Saved:
+    """What the rule of an operator says; one without is taken for a function of one tensor."""
+    if op.target in ENDS | _IDLE:
+        return Saved()
+    if op.target in _READING:
+        return Saved(reads=True)
+    pointwise = OPRULES["pointwise"]
+    return TARGETS.get(op.target, pointwise).saved(op, module)
 
 
 def _per_channel(

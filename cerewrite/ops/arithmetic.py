@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op
 from cerewrite.kernel import values as algebra
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, function_case
 from cerewrite.ops.layout import bound
 
 
@@ -80,6 +82,17 @@ class Add(OpRule):
             return inputs[0]
         return algebra.add(inputs[0], inputs[1])
 
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved()
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            function_case(torch.add, (2, 4), (2, 4)),
+            function_case(torch.sub, (2, 4), (2, 4)),
+        )
+
 
 @register
 class Multiply(OpRule):
@@ -100,6 +113,17 @@ class Multiply(OpRule):
             if context.is_standalone(name):
                 return context.rescale(x, scale)
         return algebra.multiply(inputs[0], inputs[1])
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=len(op.inputs) > 1)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            function_case(torch.mul, (2, 4), (2, 4)),
+            function_case(lambda x: 2 * x, (2, 4)),
+        )
 
 
 @register
@@ -126,6 +150,10 @@ class AddProduct(OpRule):
         factor = (op.kwargs or {}).get("value", 1)
         return algebra.add(base, product if factor == 1 else context.scale(product, factor**2))
 
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(torch.addcmul, (2, 4), (2, 4), (2, 4)),)
+
 
 @register
 class GatedLinearUnit(OpRule):
@@ -143,3 +171,11 @@ class GatedLinearUnit(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         value, gate = (algebra.pick(inputs[0], 0.5) for _ in range(2))
         return algebra.multiply(value, context.apply(torch.sigmoid, "sigmoid", gate))
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=True)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(nn.functional.glu, (2, 4)),)

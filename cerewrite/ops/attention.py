@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments, gaussian_value
-from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.branches import branch_count, branch_softmax
+from cerewrite.ops.cases import Case, function_case
 from cerewrite.ops.layout import bound
 
 
@@ -41,6 +44,10 @@ class ScaledDotProductAttention(_Mixing):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return inputs[0]
 
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(nn.functional.scaled_dot_product_attention, *[(2, 2, 3, 4)] * 3),)
+
 
 @register
 class Softmax(_Mixing):
@@ -55,6 +62,10 @@ class Softmax(_Mixing):
         axis = dim % len(op.shape) if isinstance(dim, int) else -1
         count = branch_count(op.inputs[0], axis, context.find) if axis >= 0 else 0
         return branch_softmax(inputs[0], count, context) if count else inputs[0]
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(lambda x: x.softmax(-1), (2, 3, 4)),)
 
 
 @register
@@ -80,6 +91,14 @@ class MatMul(_Mixing):
             advice=NoClosedFormError.ADVICE,
         )
 
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=True)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(torch.matmul, (2, 3, 4), (2, 4, 5)),)
+
 
 @register
 class Embedding(OpRule):
@@ -95,3 +114,11 @@ class Embedding(OpRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return context.table(op)
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=True)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (Case(lambda: nn.Embedding(5, 4), ((2, 3),), integers=5),)

@@ -1,11 +1,13 @@
 """What a rule says about one operator family, and where rules are registered.
 
-A rule answers three questions about an operator of the traced graph:
+A rule answers these questions about an operator of the traced graph:
 
 * `OpRule.channels`: which axis of its output carries which width class, and what it ties;
 * `OpRule.moments`: how mean square and tangent kernel pass through it (docs/theory.md, section 5);
+* `OpRule.saved`: what autograd keeps of it;
 * for operators backed by a module with a channel count (`ModuleRule`, `LayerRule`): what that
-  module becomes when its width is split into members, and what one member of it is.
+  module becomes when its width is split into members, and what one member of it is
+  (`cerewrite.ops.modules`).
 
 An operator without a rule bounds every region it touches; it is never guessed.
 """
@@ -15,12 +17,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from inspect import isfunction
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from torch import nn
+from typing_extensions import override
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Op, RegionLayer
+from cerewrite.ir import Op
+from cerewrite.ops.cases import Case
+from cerewrite.ops.modules import (
+    ModuleFamily,
+    ResizableModule,
+    SampledLayer,
+    SplittableLayer,
+)
 from cerewrite.registry import Registry
 
 if TYPE_CHECKING:
@@ -56,25 +67,6 @@ class Value:
         return self.op.target in ("parameter", "constant")
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """Channel counts of a sampled layer.
-
-    Attributes:
-        in_channels: channels read.
-        out_channels: channels written.
-        groups: groups.
-        kernel: weights per (input channel, output channel) pair of one group.
-        positions: how often each weight is used per example; 0 for once per output position.
-    """
-
-    in_channels: int
-    out_channels: int
-    groups: int
-    kernel: int
-    positions: int = 0
-
-
 class WidthBuilder(Protocol):
     """What a rule may do to the width graph while the tracer walks the operators."""
 
@@ -94,13 +86,15 @@ class WidthBuilder(Protocol):
     def pin(self, width: int, where: str, code: str, reason: str, advice: str) -> None:
         """Refuse to split a class, with the reason and the remedy."""
 
-    def layer(self, op: Op, rule: SampledRule, x: Value, *, same_width: bool = False) -> int | None:
+    def layer(
+        self, op: Op, rule: SampledLayer, x: Value, *, same_width: bool = False
+    ) -> int | None:
         """Note a sampled layer; returns the width class that it writes, None if unknown."""
 
     def per_channel(
         self,
         op: Op,
-        rule: ModuleRule,
+        rule: ResizableModule,
         channels: Channels,
         *,
         types: tuple[type[nn.Module], ...] | None = None,
@@ -126,23 +120,27 @@ class WidthBuilder(Protocol):
         """The module that ran an operator; None for calls from the model's own forward."""
 
 
-class SampledRule(Protocol):
-    """A rule whose operator draws weights at initialisation."""
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What autograd keeps of one operator for its backward pass.
 
-    @property
-    def name(self) -> str:
-        """Registered name."""
+    Attributes:
+        shares: whether the output shares the storage of the first value read.
+        reads: whether it keeps what it reads.
+        output: whether it keeps what it writes.
+        own: elements that it keeps besides: a mask, a factor, the normalised input.
+        indices: indices that it keeps, of `INDEX` bytes.
+        statistics: figures that a norm keeps, once for every member in a split.
+        split: elements that only what takes its place in a split keeps.
+    """
 
-    @property
-    def modules(self) -> tuple[type[nn.Module], ...]:
-        """Exact module types that the rewrite can rebuild."""
-
-    @property
-    def forwards(self) -> bool:
-        """Whether it can rebuild subclasses of them with a forward of their own."""
-
-    def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
-        """Channel counts, from the value read and the weight's shape."""
+    shares: bool = False
+    reads: bool = False
+    output: bool = False
+    own: int = 0
+    indices: int = 0
+    statistics: int = 0
+    split: int = 0
 
 
 class OpRule(ABC):
@@ -167,89 +165,48 @@ class OpRule(ABC):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         """Mean square and tangent kernel of the output (docs/theory.md, section 5)."""
 
-
-class ModuleRule(OpRule):
-    """An operator whose module holds one setting per channel (norms, depthwise convs, PReLU).
-
-    Attributes:
-        modules: exact module types that it can resize.
-        least: least width of a member that the module can serve.
-        mixes: whether it mixes the channels of one member (layer and group norms), so that
-            they must lie side by side.
-        forwards: whether it can resize subclasses of them with a forward of their own.
-    """
-
-    modules: ClassVar[tuple[type[nn.Module], ...]]
-    forwards: ClassVar[bool] = False
-    least: ClassVar[int] = 1
-    mixes: ClassVar[bool] = False
-
-    @abstractmethod
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        """The module for ``multiplicity`` members of ``width`` channels, acting member by member.
-
-        Per-channel settings that are constant over the channels keep that constant; others
-        keep their mean. Dtype, device, ``requires_grad`` and train/eval mode are kept.
-        """
-
-    @abstractmethod
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        """A narrow copy for one member of a resized module (the membership law uses it)."""
-
-
-class LayerRule(OpRule):
-    """A sampled layer: linear or convolution.
-
-    Attributes:
-        modules: exact module types whose layers it can split.
-        forwards: whether it can split subclasses of them with a forward of their own.
-    """
-
-    modules: ClassVar[tuple[type[nn.Module], ...]]
-    forwards: ClassVar[bool] = False
-
-    @abstractmethod
-    def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
-        """Channel counts, from the value read and the weight's shape."""
-
-    @abstractmethod
-    def split(
-        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
-    ) -> nn.Module:
-        """The layer's module in the ensemble, weights allocated but not yet drawn.
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        """What autograd keeps of an operator of this family; the output if nothing else is said.
 
         Args:
-            module: the original module.
-            layer: its part in the region: entry, interior or exit, and its classes.
-            multiplicity: members.
-            widths: width of one member per class of the region.
-        """
+            op: the operator.
+            module: the module that ran it; None for the model itself.
 
-    @abstractmethod
-    def member(
-        self,
-        module: nn.Module,
-        layer: RegionLayer,
-        index: int,
-        multiplicity: int,
-        widths: tuple[int, ...],
-    ) -> nn.Module:
-        """One member's narrow layer, weights cut from a split module.
-
-        An exit's bias belongs to the sum, so every member but the first gets zeros.
+        References:
+            PyTorch, tools/autograd/derivatives.yaml: which tensors each backward reads.
         """
+        return Saved(output=True)
+
+    def cases(self) -> tuple[Case, ...]:
+        """Tiny modules whose forward is operators of this family, for the laws over all rules."""
+        return ()
+
+
+class ModuleRule(OpRule, ResizableModule):
+    """An operator whose module holds one setting per channel and can be resized."""
+
+
+class LayerRule(OpRule, SplittableLayer):
+    """An operator whose module is a sampled layer and can be split: linear, convolution."""
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=True)
 
 
 OPRULES: Registry[OpRule] = Registry("operator", "cerewrite.ops", "cerewrite.operators")
+"""Rules that follow operators."""
+FAMILIES: Registry[ModuleFamily] = Registry("operator", "cerewrite.ops", "cerewrite.operators")
+"""Rules that rebuild modules; many are both."""
 
 
 TARGETS: dict[str, OpRule] = {}
 """The rule of every operator name; filled by `register`."""
 
-R = TypeVar("R", bound=OpRule)
+R = TypeVar("R", bound=OpRule | ModuleFamily)
 
 
-def register(rule: type[R]) -> type[R]:
+def register(kind: type[R]) -> type[R]:
     """Class decorator: make one instance of a rule known under its name.
 
     A file that is loaded again replaces its own rule.
@@ -257,23 +214,31 @@ def register(rule: type[R]) -> type[R]:
     Raises:
         UsageError: if another file has registered that name, or one of the operators.
     """
-    known = OPRULES.known(rule.name)
-    for target in rule.targets:
+    rule = kind()
+    for target in rule.targets if isinstance(rule, OpRule) else ():
         owner = TARGETS.get(target)
         if owner is not None and owner.name != rule.name:
             raise UsageError(
                 f"the operator '{target}' belongs to the rule '{owner.name}'",
                 advice="leave it out of the new rule's targets",
             )
-    instance = rule()
-    if known is not None and _place(type(known)) == _place(rule):
-        OPRULES.replace(rule.name, instance)
+    if isinstance(rule, OpRule):
+        _enter(OPRULES, rule.name, rule)
+        TARGETS.update(dict.fromkeys(rule.targets, rule))
+    if isinstance(rule, ModuleFamily):
+        _enter(FAMILIES, rule.name, rule)
+    return kind
+
+
+def _enter(registry: Registry[Any], name: str, rule: object) -> None:
+    known = registry.known(name)
+    if known is not None and _place(type(known)) == _place(type(rule)):
+        registry.replace(name, rule)
     else:
-        OPRULES.register(rule.name, instance)
-    TARGETS.update(dict.fromkeys(rule.targets, instance))
-    return rule
+        registry.register(name, rule)
 
 
-def _place(rule: type[OpRule]) -> tuple[str, str]:
+def _place(kind: type) -> tuple[str, str]:
     """Where a rule is written, whatever the name its file was loaded under."""
-    return rule.channels.__code__.co_filename, rule.__qualname__
+    own = (item.__code__.co_filename for item in vars(kind).values() if isfunction(item))
+    return next(own, kind.__module__), kind.__qualname__

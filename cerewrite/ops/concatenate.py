@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op
@@ -11,7 +13,8 @@ from cerewrite.kernel import values as algebra
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.slices import joined_axis
 from cerewrite.kernel.values import Moments
-from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, function_case
 from cerewrite.ops.layout import bound
 
 
@@ -53,6 +56,14 @@ class Concatenate(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         parts = list(zip(context.sizes(op), inputs, strict=True))
         return algebra.concatenate(parts)
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved()
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(lambda x, y: torch.cat([x, y], 1), (2, 4), (2, 3)),)
 
 
 def _channels(value: Value) -> Channels:

@@ -1,32 +1,52 @@
-"""Convolutions in one, two and three dimensions, any stride, padding, dilation and groups."""
+"""Convolutions in one, two and three dimensions, any stride, padding, dilation and groups.
+
+In an ensemble entries and exits are dense, interiors have one group per member.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
-from cerewrite.ir import Op
+from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.ops.base import (
-    OPRULES,
-    Channels,
-    Geometry,
-    LayerRule,
-    ModuleRule,
-    Value,
-    WidthBuilder,
-    register,
-)
+from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d, scale_of
+from cerewrite.nn.channel_reorder import ConcatConv1d, ConcatConv2d, ConcatConv3d
+from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.layout import bound
-from cerewrite.ops.surgery import conv as surgery
-from cerewrite.ops.surgery import depthwise
+from cerewrite.ops.modules import ConcatenationLayer, Geometry, ResizableModule, SampledLayer
+from cerewrite.ops.own_forwards import expect, has_own_forward, resized_copy
+from cerewrite.ops.resizing import (
+    check_size,
+    empty_like,
+    ensemble_sizes,
+    member_bias,
+    part,
+    slice_channels,
+    take_parameters,
+)
+
+AnyConv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 _TARGETS = frozenset({"conv1d", "conv2d", "conv3d"})
-_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_MODULES: tuple[type[AnyConv], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_SCALED: tuple[type[AnyConv], ...] = (ScaledConv1d, ScaledConv2d, ScaledConv3d)
+_CONCATENATED: dict[type[AnyConv], type[Any]] = {
+    nn.Conv1d: ConcatConv1d,
+    nn.Conv2d: ConcatConv2d,
+    nn.Conv3d: ConcatConv3d,
+}
+
+
+def _any_conv(module: nn.Module) -> AnyConv:
+    """The module, if it is a convolution, perhaps in a forward of its own."""
+    return expect(module, (*_SCALED, *_MODULES), forwards=True)
 
 
 def _geometry(op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -34,8 +54,47 @@ def _geometry(op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
     return Geometry(read, weight[0], read // weight[1], prod(weight[2:]))
 
 
+def _conv_like(
+    module: AnyConv,
+    channels: tuple[int, int],
+    groups: int,
+    *,
+    bias: bool,
+    kind: type[Any] | None = None,
+    **further: Any,
+) -> AnyConv:
+    """A convolution with the kernel, stride, padding and dilation of another, on meta.
+
+    A subclass with a forward of its own stays one.
+
+    Args:
+        module: the convolution to resemble.
+        channels: input and output channels.
+        groups: groups.
+        bias: whether it has a bias.
+        kind: its type; the stock type of the other if not given.
+        further: arguments of that type alone.
+    """
+    if kind is None and has_own_forward(module, (*_SCALED, *_MODULES)):
+        n_in, n_out = channels
+        shapes = {"weight": (n_out, n_in // groups, *module.kernel_size), "bias": (n_out,)}
+        return resized_copy(module, shapes, in_channels=n_in, out_channels=n_out, groups=groups)
+    stock: type[Any] = next(stock for stock in _MODULES if isinstance(module, stock))
+    options: dict[str, Any] = {
+        "kernel_size": module.kernel_size,
+        "stride": module.stride,
+        "padding": module.padding,
+        "dilation": module.dilation,
+        "padding_mode": module.padding_mode,
+        "device": "meta",
+        "dtype": module.weight.dtype,
+    }
+    conv: AnyConv = (kind or stock)(*channels, groups=groups, bias=bias, **options, **further)
+    return conv
+
+
 @register
-class Conv(LayerRule):
+class Conv(LayerRule, ConcatenationLayer):
     """``y = W * x + b``; weight ``[out, in / groups, *kernel]``.
 
     One weight sample serves all positions, so it acts like a dense layer of the same channel
@@ -47,8 +106,6 @@ class Conv(LayerRule):
     targets = _TARGETS
     modules = _MODULES
     forwards = True
-    split = staticmethod(surgery.split_conv)
-    member = staticmethod(surgery.conv_member)
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -62,7 +119,7 @@ class Conv(LayerRule):
             x = Value(x.op, None)
         geometry = _geometry(op, x, widths.weight(op, inputs))
         if geometry.groups == geometry.in_channels == geometry.out_channels > 1:
-            return _DEPTHWISE.channels(op, [x, *inputs[1:]], widths)
+            return _depthwise(op, x, widths)
         width = widths.layer(op, self, x)
         return None if width is None else Channels(1, width)
 
@@ -71,33 +128,111 @@ class Conv(LayerRule):
         x = context.read(inputs[0])
         return context.weigh(context.layers[op.name], x)
 
+    @override
+    def split(
+        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
+    ) -> nn.Module:
+        """The same type, with one group per member inside and a single group at entries and exits.
 
-class DepthwiseConv(ModuleRule):
+        Groups inside a member stay.
+        """
+        conv = _any_conv(module)
+        check_size(conv, "kernel elements", prod(conv.kernel_size), layer.kernel)
+        own = conv.in_channels, conv.out_channels
+        sizes = ensemble_sizes(conv, layer, multiplicity, widths, own)
+        groups = multiplicity * layer.groups if layer.role == "interior" else 1
+        return empty_like(_conv_like(conv, sizes, groups, bias=conv.bias is not None), conv)
+
+    @override
+    def member(
+        self,
+        module: nn.Module,
+        layer: RegionLayer,
+        index: int,
+        multiplicity: int,
+        widths: tuple[int, ...],
+    ) -> nn.Module:
+        """A convolution with the member's own groups, mostly one."""
+        conv = _any_conv(module)
+        weight: Tensor = conv.weight
+        if layer.role == "exit":
+            weight = weight[:, part(index, layer.reads(widths))] * scale_of(conv)
+        else:
+            weight = weight[part(index, widths[layer.target])]
+        bias = member_bias(conv.bias, layer, index, widths)
+        n_out, n_in = weight.shape[0], weight.shape[1] * layer.groups
+        narrow = _conv_like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
+        return slice_channels(narrow, conv, weight=weight, bias=bias)
+
+    @override
+    def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:
+        conv = expect(module, _MODULES)
+        return take_parameters(_same(conv, kind=_CONCATENATED[type(conv)], parts=parts), conv)
+
+    @override
+    def plain(self, module: nn.Module) -> nn.Module:
+        kind = next(kind for kind, own in _CONCATENATED.items() if isinstance(module, own))
+        assert isinstance(module, kind)
+        return take_parameters(_same(module, kind=kind), module)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            module_case(lambda: nn.Conv1d(4, 6, 3), (2, 4, 7)),
+            module_case(lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), (2, 4, 5, 5)),
+            module_case(lambda: nn.Conv3d(2, 4, 2, bias=False), (1, 2, 3, 4, 3)),
+            module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),
+        )
+
+
+def _same(conv: AnyConv, **kind: Any) -> AnyConv:
+    """A convolution of another kind with the sizes of one."""
+    channels = conv.in_channels, conv.out_channels
+    return _conv_like(conv, channels, conv.groups, bias=conv.bias is not None, **kind)
+
+
+def _depthwise(op: Op, x: Value, widths: WidthBuilder) -> Channels | None:
+    """A depthwise convolution writes the class that it reads."""
+    if x.channels is not None and widths.is_concatenation(x.channels.width):
+        bound(op, x, widths, "is depthwise over a concatenation")
+        x = Value(x.op, None)
+    width = widths.layer(op, _DEPTHWISE, x, same_width=True)
+    return None if width is None else Channels(1, width)
+
+
+@register
+class DepthwiseConv(ResizableModule, SampledLayer):
     """One kernel per channel: a sampled layer that belongs to a single width class."""
 
     name = "depthwise_conv"
-    targets = frozenset()
     modules = _MODULES
     forwards = True
-    resize = staticmethod(depthwise.resize_depthwise_conv)
-    member = staticmethod(depthwise.depthwise_conv_member)
 
+    @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
-        """Channel counts, from the value read and the weight's shape."""
         return _geometry(op, x, weight)
 
     @override
-    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        x = inputs[0]
-        if x.channels is not None and widths.is_concatenation(x.channels.width):
-            bound(op, x, widths, "is depthwise over a concatenation")
-            x = Value(x.op, None)
-        width = widths.layer(op, self, x, same_width=True)
-        return None if width is None else Channels(1, width)
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        """With as many groups as channels; parameters are not drawn."""
+        conv = _any_conv(module)
+        check_size(conv, "groups", conv.groups, conv.in_channels)
+        check_size(conv, "output channels", conv.out_channels, conv.in_channels)
+        size = multiplicity * width
+        return empty_like(_conv_like(conv, (size, size), size, bias=conv.bias is not None), conv)
 
     @override
-    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        raise AssertionError("the conv rule answers for every convolution")
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        conv = _any_conv(module)
+        width = conv.in_channels // multiplicity
+        own = part(index, width)
+        bias = None if conv.bias is None else conv.bias[own]
+        narrow = _conv_like(conv, (width, width), width, bias=bias is not None)
+        return slice_channels(narrow, conv, weight=conv.weight[own], bias=bias)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),)
 
 
-_DEPTHWISE = OPRULES.register(DepthwiseConv.name, DepthwiseConv())
+_DEPTHWISE = DepthwiseConv()

@@ -5,16 +5,63 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
-from cerewrite.ir import Op
+from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.ops.base import Channels, Geometry, LayerRule, Value, WidthBuilder, register
+from cerewrite.nn.scaled import (
+    ScaledConvTranspose1d,
+    ScaledConvTranspose2d,
+    ScaledConvTranspose3d,
+    scale_of,
+)
+from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.layout import bound
-from cerewrite.ops.surgery import conv_transpose as surgery
+from cerewrite.ops.modules import Geometry
+from cerewrite.ops.own_forwards import expect
+from cerewrite.ops.resizing import (
+    check_size,
+    empty_like,
+    ensemble_sizes,
+    member_bias,
+    part,
+    slice_channels,
+)
+
+AnyTransposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_MODULES: tuple[type[AnyTransposed], ...] = (
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+_SCALED: tuple[type[AnyTransposed], ...] = (
+    ScaledConvTranspose1d,
+    ScaledConvTranspose2d,
+    ScaledConvTranspose3d,
+)
+
+
+def _like(
+    module: AnyTransposed, channels: tuple[int, int], groups: int, *, bias: bool
+) -> AnyTransposed:
+    """A transposed convolution with the geometry of another, on meta."""
+    kind: type[Any] = next(kind for kind in _MODULES if isinstance(module, kind))
+    options: dict[str, Any] = {
+        "kernel_size": module.kernel_size,
+        "stride": module.stride,
+        "padding": module.padding,
+        "output_padding": module.output_padding,
+        "dilation": module.dilation,
+        "device": "meta",
+        "dtype": module.weight.dtype,
+    }
+    conv: AnyTransposed = kind(*channels, groups=groups, bias=bias, **options)
+    return conv
 
 
 @register
@@ -28,9 +75,7 @@ class ConvTranspose(LayerRule):
 
     name = "conv_transpose"
     targets = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
-    modules = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    split = staticmethod(surgery.split_conv_transpose)
-    member = staticmethod(surgery.conv_transpose_member)
+    modules = _MODULES
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -58,3 +103,72 @@ class ConvTranspose(LayerRule):
         share = layer.positions / prod(op.shape[2:])
         thinned = replace(x, q=share * x.q, kernel=share * x.kernel, common=share * x.common)
         return context.weigh(layer, thinned)
+
+    @override
+    def member_weights(self, module: nn.Module, writers: int, readers: int) -> list[list[Tensor]]:
+        """Views ``[out, in / groups, *kernel]`` of the transposed weight."""
+        weight = module.get_parameter("weight").detach()
+        rows = weight.chunk(writers, 0 if _groups(module) > 1 else 1)
+        return [[piece.transpose(0, 1) for piece in row.chunk(readers, 0)] for row in rows]
+
+    @override
+    def fan_in(self, module: nn.Module) -> int:
+        """Weights that an output unit far from the borders reads by, at stride 1.
+
+        Example:
+            >>> ConvTranspose().fan_in(nn.ConvTranspose2d(4, 6, 3, groups=2))
+            18
+        """
+        weight = module.get_parameter("weight")
+        return weight.shape[0] // _groups(module) * weight[0, 0].numel()
+
+    @override
+    def multiply_adds(self, module: nn.Module, input: Tensor, output: Tensor) -> int:
+        return input.numel() * module.get_parameter("weight")[0].numel()
+
+    @override
+    def split(
+        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
+    ) -> nn.Module:
+        """The same type, with one group per member inside and a single group at entries and exits.
+
+        Groups inside a member stay.
+        """
+        conv = expect(module, _MODULES)
+        check_size(conv, "kernel elements", prod(conv.kernel_size), layer.kernel)
+        own = conv.in_channels, conv.out_channels
+        sizes = ensemble_sizes(conv, layer, multiplicity, widths, own)
+        groups = multiplicity * layer.groups if layer.role == "interior" else 1
+        return empty_like(_like(conv, sizes, groups, bias=conv.bias is not None), conv)
+
+    @override
+    def member(
+        self,
+        module: nn.Module,
+        layer: RegionLayer,
+        index: int,
+        multiplicity: int,
+        widths: tuple[int, ...],
+    ) -> nn.Module:
+        """A transposed convolution with the member's own groups, mostly one."""
+        conv = expect(module, (*_SCALED, *_MODULES))
+        weight: Tensor = conv.weight
+        if layer.role == "entry":
+            weight = weight[:, part(index, widths[layer.target])]
+        else:
+            weight = weight[part(index, layer.reads(widths))] * scale_of(conv)
+        bias = member_bias(conv.bias, layer, index, widths)
+        n_in, n_out = weight.shape[0], weight.shape[1] * layer.groups
+        narrow = _like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
+        return slice_channels(narrow, conv, weight=weight, bias=bias)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            module_case(lambda: nn.ConvTranspose1d(4, 6, 3, 2), (2, 4, 5)),
+            module_case(lambda: nn.ConvTranspose2d(4, 4, 3, groups=2), (2, 4, 4, 4)),
+        )
+
+
+def _groups(module: nn.Module) -> int:
+    return int(getattr(module, "groups", 1))

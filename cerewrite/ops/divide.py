@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.errors import NoClosedFormError
@@ -13,7 +14,8 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.norms import divided
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.arithmetic import join
-from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, function_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.quotients import Quotient, quotient
 
@@ -48,6 +50,14 @@ class Divide(OpRule):
                 advice=NoClosedFormError.ADVICE,
             )
         return context.scale(inputs[0], float(by.pow(-2).mean()))
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=len(op.inputs) > 1)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(torch.div, (2, 4), (2, 4)),)
 
 
 def _formed(form: Quotient, x: Moments, context: MomentContext) -> Moments:
@@ -85,6 +95,10 @@ class VectorNorm(OpRule):
             f"no closed form for a length by itself in '{op.module or op.name}'",
             advice=NoClosedFormError.ADVICE,
         )
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(lambda x: torch.linalg.vector_norm(x, dim=-1), (2, 4)),)
 
 
 def sums_to_one(op: Op, ops: Mapping[str, Op]) -> bool:

@@ -1,33 +1,80 @@
-"""Free parameters with one value per channel, joined to a value by a sum or a product."""
+"""Free parameters along the channels: layer scales, tokens, embeddings of positions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import torch
+from torch import Tensor, nn
 from typing_extensions import override
 
-from cerewrite.ir import Op
-from cerewrite.kernel.moments import MomentContext
-from cerewrite.kernel.values import Moments
-from cerewrite.nn.parameter_module import ParameterModule
-from cerewrite.ops.base import Channels, ModuleRule, Value, WidthBuilder, register
-from cerewrite.ops.surgery import free as surgery
+from cerewrite.errors import RewriteError
+from cerewrite.nn.parameter_module import ParameterModule, channel_axis
+from cerewrite.ops.base import register
+from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.modules import ResizableModule
+from cerewrite.ops.resizing import part
 
 
 @register
-class FreeParameter(ModuleRule):
-    """A layer scale: a parameter of the model's own with one value per channel."""
+class FreeParameter(ResizableModule):
+    """A layer scale: a parameter of the model's own with one value per channel.
+
+    The sum or product that reads it follows its channels and moments.
+    """
 
     name = "free_parameter"
-    targets = frozenset()
     modules = (ParameterModule,)
-    resize = staticmethod(surgery.resize_free)
-    member = staticmethod(surgery.free_member)
 
     @override
-    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        raise AssertionError("the sum or product that reads it answers for it")
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        """With one value per channel it keeps its constant, else their mean.
+
+        With several (one per position), the original's channels are repeated from the first on,
+        which keeps their spread.
+        """
+        parameter, axis = _held(module)
+        size = multiplicity * width
+        with torch.no_grad():
+            if parameter.numel() == parameter.shape[axis] and not bool(_constant(parameter)):
+                shape = [size if i == axis else 1 for i in range(parameter.dim())]
+                return _like(parameter, parameter.mean().expand(shape))
+            index = torch.arange(size, device=parameter.device) % parameter.shape[axis]
+            return _like(parameter, parameter.index_select(axis, index))
 
     @override
-    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        raise AssertionError("the sum or product that reads it answers for it")
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        parameter, axis = _held(module)
+        own = part(index, parameter.shape[axis] // multiplicity)
+        return _like(parameter, parameter.narrow(axis, own.start, own.stop - own.start))
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            module_case(lambda: ParameterModule(nn.Parameter(torch.randn(1, 3, 4)))),
+            module_case(lambda: ParameterModule(nn.Parameter(torch.ones(4, 1)))),
+        )
+
+
+def _held(module: nn.Module) -> tuple[nn.Parameter, int]:
+    """The parameter and the axis of its channels."""
+    if not isinstance(module, ParameterModule) or type(module.value) is not nn.Parameter:
+        raise RewriteError(
+            f"a {type(module).__name__} is no free parameter", advice="make the plan again"
+        )
+    axis = channel_axis(tuple(module.value.shape))
+    if axis is None:
+        raise RewriteError(
+            f"a parameter of shape {list(module.value.shape)} has no single channel axis",
+            advice="make the plan again for this model",
+        )
+    return module.value, axis
+
+
+def _like(old: nn.Parameter, values: Tensor) -> ParameterModule:
+    copied = values.detach().to(old.dtype).clone()
+    return ParameterModule(nn.Parameter(copied, requires_grad=old.requires_grad))
+
+
+def _constant(parameter: Tensor) -> bool:
+    if parameter.is_meta:
+        return True
+    return bool((parameter == parameter.flatten()[0]).all())

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Length, Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.slices import between
 from cerewrite.kernel.values import Moments, pick
-from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, function_case, module_case
 
 
 class Passing(OpRule):
@@ -34,6 +37,15 @@ def bound(op: Op, value: Value, widths: WidthBuilder, what: str) -> None:
         )
 
 
+_DROPOUTS = frozenset(
+    {
+        "dropout", "dropout1d", "dropout2d", "dropout3d", "native_dropout", "alpha_dropout",
+        "feature_dropout", "feature_alpha_dropout",
+    }
+)  # fmt: skip
+_COPIES = frozenset({"clone", "float", "type_as"})
+
+
 @register
 class Identity(Passing):
     """Dropout at its mean, copies, casts: the same shape, the same channels."""
@@ -41,16 +53,35 @@ class Identity(Passing):
     name = "identity"
     targets = frozenset(
         {
-            "identity", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout",
-            "alpha_dropout", "feature_alpha_dropout", "native_dropout", "clone", "contiguous",
-            "alias", "lift_fresh_copy", "detach_", "to", "_to_copy", "float", "type_as",
-            "_assert_tensor_metadata", "checkpoint",
+            *_DROPOUTS, *_COPIES, "identity", "contiguous", "alias", "lift_fresh_copy", "detach_",
+            "to", "_to_copy", "_assert_tensor_metadata", "checkpoint",
         }
     )  # fmt: skip
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         return inputs[0].channels
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        """A view, a copy, or a dropout, which keeps its mask; one that drops nothing is a view."""
+        if op.target in _DROPOUTS:
+            rate = getattr(module, "p", None)
+            if (rate if rate is not None else (*op.args, 0.5)[1]) == 0:
+                return Saved(shares=True)
+            whole = "feature" not in op.target and op.target[-2:] not in ("1d", "2d", "3d")
+            return Saved(own=op.numel if whole else prod(op.shape[:2]))
+        shares = op.target in ("identity", "alias", "to", "contiguous")
+        return Saved(shares=shares, output=not shares and op.target not in _COPIES)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            module_case(lambda: nn.Dropout(0.5), (2, 4)),
+            module_case(lambda: nn.Dropout(0.0), (2, 4)),
+            module_case(lambda: nn.Dropout2d(0.5), (2, 4, 3, 3)),
+            function_case(lambda x: x.clone(), (2, 4)),
+        )
 
 
 @register
@@ -89,6 +120,17 @@ class Flatten(Passing):
                 "write -1 for the channel axis, or use torch.flatten",
             )
         return found
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(shares=True)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            module_case(nn.Flatten, (2, 4, 3)),
+            function_case(lambda x: x.view(2, -1), (2, 4, 3)),
+        )
 
 
 def _like(op: Op, found: Channels, other: Value, widths: WidthBuilder) -> Channels | None:
@@ -185,6 +227,14 @@ class Permute(Passing):
         found = value.channels
         return Channels(order.index(found.axis), found.width, found.inner)
 
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(shares=True)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(lambda x: x.permute(0, 2, 1), (2, 4, 3)),)
+
 
 def axis_order(op: Op, rank: int) -> list[int] | None:
     """The permutation an operator applies, or None if it cannot be read off its arguments."""
@@ -206,6 +256,14 @@ VIEWED = ("view", "reshape", "_unsafe_view")
 _CUTS = frozenset(
     {"chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split", "tensor_split"}
 )
+
+
+_SHARING = _CUTS - {"tensor_split"} | {
+    "getitem", "slice", "select", "unbind", "expand", "expand_as", "narrow",
+}  # fmt: skip
+"""Those whose output is a view."""
+_COPYING = frozenset({"index", "index_select", "roll", "flip", "repeat"})
+"""Those whose backward needs no tensor of theirs."""
 
 
 @register
@@ -250,6 +308,19 @@ class Pick(Passing):
         if len(op.shape) != len(whole) or op.shape[channels] == whole[channels]:
             return inputs[0]
         return pick(inputs[0], op.shape[channels] / whole[channels])
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        shares = op.target in _SHARING
+        return Saved(shares=shares, output=not shares and op.target not in _COPYING)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            function_case(lambda x: x[:, 1:], (2, 4)),
+            function_case(lambda x: x.flip(1), (2, 4)),
+            function_case(lambda x: x.chunk(2, 1)[0], (2, 4)),
+        )
 
 
 def _refuse(op: Op, value: Value, widths: WidthBuilder) -> None:

@@ -1,29 +1,41 @@
-"""Linear layers."""
+"""Linear layers: dense entries and exits, block-diagonal interiors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
-from cerewrite.ir import Op
+from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.ops.base import Channels, Geometry, LayerRule, Value, WidthBuilder, register
+from cerewrite.nn import BlockDiagonalLinear, scale_of
+from cerewrite.nn.channel_reorder import ConcatLinear
+from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.layout import bound
-from cerewrite.ops.surgery import linear as surgery
+from cerewrite.ops.modules import ConcatenationLayer, Geometry
+from cerewrite.ops.own_forwards import expect
+from cerewrite.ops.resizing import (
+    empty_like,
+    ensemble_sizes,
+    member_bias,
+    part,
+    slice_channels,
+    take_parameters,
+)
 
 
 @register
-class Linear(LayerRule):
+class Linear(LayerRule, ConcatenationLayer):
     """``y = W x + b`` over the last axis; weight ``[out, in]``."""
 
     name = "linear"
     targets = frozenset({"linear"})
     modules = (nn.Linear,)
-    split = staticmethod(surgery.split_linear)
-    member = staticmethod(surgery.linear_member)
+    built = (BlockDiagonalLinear,)
+    axis = -1
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -44,3 +56,90 @@ class Linear(LayerRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         x = context.read(inputs[0])
         return context.weigh(context.layers[op.name], x)
+
+    @override
+    def inner(self, layer: RegionLayer) -> int:
+        return layer.kernel
+
+    @override
+    def member_weights(self, module: nn.Module, writers: int, readers: int) -> list[list[Tensor]]:
+        if isinstance(module, BlockDiagonalLinear):
+            return [[block.T] for block in module.weight.detach()]
+        return super().member_weights(module, writers, readers)
+
+    @override
+    def fan_in(self, module: nn.Module) -> int:
+        """Inputs of one member.
+
+        Example:
+            >>> Linear().fan_in(BlockDiagonalLinear(6, 4, 2))
+            3
+        """
+        if isinstance(module, BlockDiagonalLinear):
+            return module.weight.shape[1]
+        return super().fan_in(module)
+
+    @override
+    def split(
+        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
+    ) -> nn.Module:
+        """A `torch.nn.Linear` for entries and exits, a `BlockDiagonalLinear` inside.
+
+        One member alone has a plain linear layer. ``layer.kernel`` counts the elements per channel
+        that a channel-major flatten left on the input.
+        """
+        linear = expect(module, (nn.Linear,))
+        bias = linear.bias is not None
+        own = linear.in_features, linear.out_features
+        n_in, n_out = ensemble_sizes(
+            linear, layer, multiplicity, widths, own, inner=layer.kernel, what="features"
+        )
+        dtype = linear.weight.dtype
+        if layer.role == "interior" and multiplicity > 1:
+            sizes = (n_in, n_out, multiplicity)
+            blocks = BlockDiagonalLinear(*sizes, bias, device="meta", dtype=dtype)
+            return empty_like(blocks, linear)
+        return empty_like(nn.Linear(n_in, n_out, bias, device="meta", dtype=dtype), linear)
+
+    @override
+    def member(
+        self,
+        module: nn.Module,
+        layer: RegionLayer,
+        index: int,
+        multiplicity: int,
+        widths: tuple[int, ...],
+    ) -> nn.Module:
+        """A `torch.nn.Linear`."""
+        weight: Tensor = module.get_parameter("weight")
+        if isinstance(module, BlockDiagonalLinear):
+            weight = module.weight[index].T
+        if layer.role == "exit":
+            own = part(index, layer.reads(widths) * layer.kernel)
+            weight = weight[:, own] * scale_of(module)
+        elif not isinstance(module, BlockDiagonalLinear):
+            weight = weight[part(index, widths[layer.target])]
+        bias = member_bias(getattr(module, "bias", None), layer, index, widths)
+        n_out, n_in = weight.shape
+        narrow = nn.Linear(n_in, n_out, bias is not None, device="meta", dtype=weight.dtype)
+        return slice_channels(narrow, module, weight=weight, bias=bias)
+
+    @override
+    def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:
+        assert isinstance(module, BlockDiagonalLinear)
+        sizes = (module.in_features, module.out_features, module.members)
+        bias, dtype = module.bias is not None, module.weight.dtype
+        new = ConcatLinear(*sizes, bias, parts=parts, device="meta", dtype=dtype)
+        return take_parameters(new, module)
+
+    @override
+    def plain(self, module: nn.Module) -> nn.Module:
+        assert isinstance(module, BlockDiagonalLinear)
+        sizes = (module.in_features, module.out_features, module.members)
+        new = BlockDiagonalLinear(*sizes, module.bias is not None, device="meta")
+        return take_parameters(new, module)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        plain = module_case(lambda: nn.Linear(6, 4), (3, 6))
+        return plain, module_case(lambda: nn.Linear(6, 4, bias=False), (2, 5, 6))

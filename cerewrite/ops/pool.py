@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.branches import branch_count, branch_sum
+from cerewrite.ops.cases import Case, function_case, module_case
 from cerewrite.ops.layout import bound
 
 
@@ -51,6 +53,23 @@ class Pool(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return inputs[0]
 
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        """What it reads, and the places of maxima; pads, resizes and whole means keep nothing."""
+        largest = op.target.startswith(("max_pool", "adaptive_max_pool"))
+        whole = op.target.startswith("adaptive_avg_pool") and not any(s > 1 for s in op.shape[2:])
+        pools = "_pool" in op.target or op.target in ("reflection_pad2d", "replication_pad2d")
+        return Saved(reads=pools and not whole, indices=op.numel if largest else 0)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            module_case(lambda: nn.MaxPool2d(2), (2, 4, 4, 4)),
+            module_case(lambda: nn.AvgPool2d(2), (2, 4, 4, 4)),
+            module_case(lambda: nn.AdaptiveAvgPool2d(1), (2, 4, 4, 4)),
+            function_case(lambda x: nn.functional.pad(x, (1, 1)), (2, 4, 3)),
+        )
+
 
 @register
 class Mean(OpRule):
@@ -79,6 +98,14 @@ class Mean(OpRule):
         reduced = _reduced(op, len(context.operand(op).shape) or 1)
         count = 0 if op.target == "amax" else _branches(op, reduced, context)
         return context.scale(branch_sum(inputs[0], count), count**-2) if count else inputs[0]
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved(reads=op.target == "amax", output=op.target == "adaptive_avg")
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(lambda x: x.mean((2, 3)), (2, 4, 3, 3)),)
 
 
 def _reduced(op: Op, rank: int) -> set[int]:
@@ -120,6 +147,10 @@ class Sum(Mean):
             )
         return context.scale(inputs[0], float(prod(whole[axis] for axis in reduced)) ** 2)
 
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(lambda x: x.sum((2, 3)), (2, 4, 3, 3)),)
+
 
 @register
 class Extreme(OpRule):
@@ -148,6 +179,10 @@ class Extreme(OpRule):
                 advice=NoClosedFormError.ADVICE,
             )
         return inputs[0]
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (function_case(lambda x: x.max(2)[0], (2, 4, 3)),)
 
 
 def _are_positions(axes: set[int], rank: int) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op
-from cerewrite.ops.base import Channels, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.layout import Passing
 
 
@@ -42,3 +44,11 @@ class Shuffle(Passing):
             else "keep this width, or leave the shuffle out of the model that is to be split",
         )
         return None
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        return Saved()
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (module_case(lambda: nn.PixelShuffle(2), (2, 8, 3, 3)),)

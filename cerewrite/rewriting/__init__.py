@@ -1,6 +1,13 @@
 """Rewriting: passes that swap submodules of the user's own module tree."""
 
-from cerewrite.rewriting.engine import PASSES, Pass, PassResult, default_passes_with, register
+from cerewrite.rewriting.engine import (
+    PASSES,
+    Pass,
+    PassResult,
+    Phase,
+    default_passes_with,
+    register,
+)
 from cerewrite.rewriting.record import draw_inputs, is_rewritten
 from cerewrite.rewriting.rewrite import Rewritten, renamed, revert, rewrite
 from cerewrite.rewriting.session import Change, Session
@@ -10,6 +17,7 @@ __all__ = [
     "Change",
     "Pass",
     "PassResult",
+    "Phase",
     "Rewritten",
     "Session",
     "default_passes_with",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import ClassVar
 
-import networkx as nx
-
 from cerewrite.errors import CerewriteError, RewriteError
-from cerewrite.registry import Registry, suggest
+from cerewrite.registry import Registry
 from cerewrite.rewriting.session import Session
 
 
@@ -27,17 +26,37 @@ class PassResult:
     details: str
 
 
+class Phase(IntEnum):
+    """When a pass runs: phase by phase, and by name within one.
+
+    Attributes:
+        RESIZE: per-channel modules get the members' channels.
+        SPLIT: sampled layers get one block per member.
+        REORDER: layers put the channels that they read in order.
+        SCALE: layers get multipliers.
+        DRAW: weights get fresh values.
+        TRANSFER: weights get values made of the original's.
+    """
+
+    RESIZE = 1
+    SPLIT = 2
+    REORDER = 3
+    SCALE = 4
+    DRAW = 5
+    TRANSFER = 6
+
+
 class Pass(ABC):
     """One rewrite: a frozen dataclass whose fields are its options.
 
     Attributes:
         name: registered name.
-        after: passes that must have run before, if they run at all.
+        phase: when it runs.
         default: whether it runs when no passes are named.
     """
 
     name: ClassVar[str]
-    after: ClassVar[tuple[str, ...]] = ()
+    phase: ClassVar[Phase]
     default: ClassVar[bool] = True
 
     def requires(self, session: Session) -> None:  # noqa: B027  # an empty default is meant
@@ -71,32 +90,20 @@ def default_passes_with(*others: Pass) -> tuple[Pass, ...]:
 
 
 def order(passes: Sequence[Pass]) -> tuple[Pass, ...]:
-    """Sort passes so that each runs after those it names; ties by name.
+    """Sort passes by phase; ties by name.
 
     Raises:
-        RewriteError: if a pass is given twice, names an unknown pass, or they form a cycle.
+        RewriteError: if a pass is given twice, or says no phase.
     """
-    by_name = {item.name: item for item in passes}
-    if len(by_name) < len(passes):
+    if len({item.name for item in passes}) < len(passes):
         raise RewriteError("a pass is given twice", advice="give every pass once")
-    graph = nx.DiGraph()
-    graph.add_nodes_from(by_name)
     for item in passes:
-        for earlier in item.after:
-            if earlier not in by_name and earlier not in PASSES:
-                raise RewriteError(
-                    f"pass '{item.name}' runs after '{earlier}', which does not exist",
-                    advice=suggest(earlier, dict.fromkeys(PASSES)),
-                )
-            if earlier in by_name:
-                graph.add_edge(earlier, item.name)
-    try:
-        return tuple(by_name[name] for name in nx.lexicographical_topological_sort(graph))
-    except nx.NetworkXUnfeasible:
-        cycle = " -> ".join(edge[0] for edge in nx.find_cycle(graph))
-        raise RewriteError(
-            f"the passes wait for each other: {cycle}", advice="drop one of their 'after' names"
-        ) from None
+        if not isinstance(getattr(item, "phase", None), Phase):
+            raise RewriteError(
+                f"pass '{item.name}' does not say when it runs",
+                advice=f"give its class a phase: {', '.join(phase.name for phase in Phase)}",
+            )
+    return tuple(sorted(passes, key=lambda item: (item.phase, item.name)))
 
 
 def run(passes: Sequence[Pass], session: Session) -> tuple[PassResult, ...]:

@@ -50,12 +50,11 @@ class Session:
         self._uses = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
         self._ties = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
 
-    def layers(self, op: str) -> Iterator[tuple[Change, RegionLayer]]:
-        """The sampled layers of one operator rule in all changing regions."""
+    def layers(self) -> Iterator[tuple[Change, RegionLayer]]:
+        """The sampled layers of all changing regions."""
         for change in self.changes:
             for layer in change.region.layers:
-                if layer.op == op:
-                    yield change, layer
+                yield change, layer
 
     def modules(self) -> Iterator[tuple[Change, PerChannel]]:
         """The per-channel modules of all changing regions."""

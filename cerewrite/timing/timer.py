@@ -19,7 +19,7 @@ from cerewrite.ir import (
     RegionLayer,
     TracedModel,
 )
-from cerewrite.ops.base import OPRULES, LayerRule
+from cerewrite.ops import sampled_layer, splittable_layer
 from cerewrite.runtime.modes import called, evaluating
 from cerewrite.runtime.trees import with_rows
 from cerewrite.timing.between import channel_times
@@ -150,8 +150,7 @@ class _Timer:
         key = f"{layer.op} {layer.role} {kind} {shape} {members} x {widths}"
 
         def measure() -> float:
-            rule = OPRULES[layer.op]
-            assert isinstance(rule, LayerRule), layer.op
+            rule = splittable_layer(layer.op)
             built, x = rule.split(module, layer, members, widths), torch.randn(shape)
             for parameter in built.parameters():
                 parameter.normal_(std=0.02)
@@ -163,8 +162,7 @@ class _Timer:
         """Shape of the layer's input at the batch, with the channels of the design."""
         op = self._ops[self._ops[self._nodes[layer.name]].inputs[0]]
         shape = [self._batch * op.shape[0] // self._traced.batch, *op.shape[1:]]
-        axis = len(shape) - 1 if layer.op == "linear" else 1
+        rule = sampled_layer(layer.op)
         if layer.sources:
-            inner = layer.kernel if layer.op == "linear" else 1
-            shape[axis] = members * layer.reads(widths) * inner
+            shape[rule.axis] = members * layer.reads(widths) * rule.inner(layer)
         return tuple(shape)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from math import prod
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
-from cerewrite.nn import BlockDiagonalLinear
-from cerewrite.ops.surgery.conv_transpose import KINDS
+from cerewrite.ops import SampledLayer, sampled_of
 from cerewrite.runtime.trees import examples
 from cerewrite.verifier.running import Inputs
 from cerewrite.verifier.shapes import run_for_shapes
-
-_LAYERS = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
 
 
 def check_budget(
@@ -52,7 +49,7 @@ def count_params(model: nn.Module) -> int:
 
 
 def count_flops(model: nn.Module, inputs: Inputs) -> int:
-    """FLOPs per example of the linear and convolution modules that the model calls.
+    """FLOPs per example of the sampled layers (linear, convolution) that the model calls.
 
     Args:
         model: the model; a copy of it is run.
@@ -66,28 +63,20 @@ def count_flops(model: nn.Module, inputs: Inputs) -> int:
     """
     total = rows = 0
 
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def count(rule: SampledLayer, module: nn.Module, inputs: Any, output: Tensor) -> None:
         nonlocal total, rows
         rows = rows or output.shape[0]
-        read = inputs[0] if isinstance(module, KINDS) else output
-        total += 2 * read.numel() * _fan_in(module)
+        total += 2 * rule.multiply_adds(module, inputs[0], output)
 
     def hook(copy: nn.Module) -> None:
         nonlocal total, rows
         total = rows = 0
         for module in copy.modules():
-            if isinstance(module, _LAYERS):
-                module.register_forward_hook(count)
+            if (rule := sampled_of(module)) is not None:
+                module.register_forward_hook(partial(count, rule))
 
     run_for_shapes(model, inputs, training=False, prepare=hook)
     return total // examples(inputs, rows)
-
-
-def _fan_in(module: nn.Module) -> int:
-    """Multiply-adds per output element; per input element of a transposed convolution."""
-    if isinstance(module, BlockDiagonalLinear):
-        return module.weight.shape[1]
-    return prod(module.get_parameter("weight").shape[1:])
 
 
 def _equal(name: str, counted: int, planned: int, note: str) -> Check:

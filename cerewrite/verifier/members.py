@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from cerewrite.ir import PerChannel, RegionLayer
 from cerewrite.nn import get_parameter
-from cerewrite.ops.base import OPRULES, LayerRule, ModuleRule
-from cerewrite.ops.surgery.concatenation import channels_by_member, member_major
-from cerewrite.ops.surgery.keeping import part
+from cerewrite.ops import resizable_module, sampled_layer, splittable_layer
+from cerewrite.ops.member_order import channels_by_member, member_major
+from cerewrite.ops.resizing import part
 from cerewrite.rewriting.session import Change
 
 
@@ -57,12 +57,9 @@ class RegionModule:
 
     def narrow(self, index: int) -> nn.Module:
         """The module of member ``index``."""
-        rule = OPRULES[self.item.op]
         if isinstance(self.item, PerChannel):
-            assert isinstance(rule, ModuleRule), self.item.op
-            return rule.member(self.ordered, index, self.members)
-        assert isinstance(rule, LayerRule), self.item.op
-        widths = self.change.split.widths
+            return resizable_module(self.item.op).member(self.ordered, index, self.members)
+        rule, widths = splittable_layer(self.item.op), self.change.split.widths
         return rule.member(self.ordered, self.item, index, self.members, widths)
 
     def share(self, output: Tensor, index: int) -> Tensor:
@@ -71,7 +68,7 @@ class RegionModule:
             return output
         change, layer = self.reader
         width = change.split.widths[layer.target]
-        axis = -1 if layer.op == "linear" else 1
+        axis = sampled_layer(layer.op).axis
         own = part(min(index, change.split.multiplicity - 1), width)
         return output.narrow(axis, own.start, width)
 
@@ -83,8 +80,7 @@ def pieces(model: nn.Module, changes: Sequence[Change]) -> list[RegionModule]:
         for module in change.region.modules:
             found[module.name].append((change, module))
         for layer in change.region.layers:
-            if isinstance(OPRULES[layer.op], LayerRule):
-                found[layer.name].append((change, layer))
+            found[layer.name].append((change, layer))
     return [_piece(name, get_parameter(model, name), parts) for name, parts in found.items()]
 
 

@@ -6,7 +6,7 @@ again. At each exit the narrow output is added up and the *recorded* output is h
 (teacher forcing), so that everything downstream sees the same values and one run serves all
 regions at once. The sums over the members must equal what was recorded.
 
-Linear, convolution and norm modules outside every region see the same values in every run;
+Sampled layers outside every region see the same values in every run;
 their recorded outputs are handed on instead of being computed again. A run ends at its last
 exit.
 
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
-from cerewrite.ops.surgery.conv_transpose import KINDS
+from cerewrite.ops import sampled_of
 from cerewrite.rewriting.session import Change, changes_of, set_submodule
 from cerewrite.runtime.doubling import double_precision
 from cerewrite.verifier.members import RegionModule, pieces
@@ -44,7 +44,6 @@ from cerewrite.verifier.running import (
 from cerewrite.verifier.shapes import smaller
 
 LIMIT = 1e-10
-_REPLAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
 
 
 def check_membership(
@@ -155,7 +154,7 @@ class _Trial:
         noted = {
             name: module
             for name, module in self.model.named_modules()
-            if name in exits or (isinstance(module, _REPLAYED) and name not in inside)
+            if name in exits or (sampled_of(module) and name not in inside)
         }
         hooks = [module.register_forward_hook(self._note(name)) for name, module in noted.items()]
         with double_precision():
@@ -249,9 +248,9 @@ class _Trial:
 
 
 def _without_bias(module: nn.Module, output: Tensor) -> Tensor:
-    """A layer's output less its bias, channels on axis 1 for convolutions, last for linears."""
-    bias, weight = getattr(module, "bias", None), getattr(module, "weight", None)
-    if bias is None or weight is None:
+    """A sampled layer's output less its bias, along the channel axis."""
+    bias, rule = getattr(module, "bias", None), sampled_of(module)
+    if bias is None or rule is None:
         return output
-    less: Tensor = output - bias.view(-1, *(1,) * (weight.dim() - 2))
+    less: Tensor = (output.movedim(rule.axis, -1) - bias).movedim(-1, rule.axis)
     return less

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from cerewrite.nn import BlockDiagonalLinear, MemberLayerNorm, MemberRMSNorm
-from cerewrite.ops.surgery.conv_transpose import KINDS
+from cerewrite.ops import family_of
+from cerewrite.ops.modules import perturb_free
 from cerewrite.verifier.running import Inputs
 
 ATTEMPTS = 4
 """Draws of signs: a unit may be dead on a few inputs, it is unreached if every draw says so."""
-
-_Draw = Callable[[Tensor], Tensor]
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, MemberLayerNorm, MemberRMSNorm)
-_WEIGHED = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)
 
 
 def perturb(model: nn.Module, seed: int = 0) -> None:
@@ -42,17 +35,16 @@ def perturb(model: nn.Module, seed: int = 0) -> None:
     def normal(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
 
+    def uniform(like: Tensor) -> Tensor:
+        return torch.rand(like.shape, generator=generator).to(like)
+
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, _NORMS):
-                _perturb_norm(module, normal, generator)
-            elif isinstance(module, nn.PReLU):
-                module.weight.add_(0.1 * normal(module.weight))
-            elif isinstance(module, _WEIGHED):
-                _perturb_weighed(module, normal)
-            else:
-                for parameter in module.parameters(recurse=False):
-                    _perturb_free(parameter, normal)
+            if (family := family_of(module)) is not None:
+                family.perturb(module, normal, uniform)
+                continue
+            for parameter in module.parameters(recurse=False):
+                perturb_free(parameter, normal)
 
 
 def resample_signs(model: nn.Module, inputs: Inputs, attempt: int) -> Inputs:
@@ -86,33 +78,3 @@ def resample_signs(model: nn.Module, inputs: Inputs, attempt: int) -> Inputs:
 
     found: Inputs = pytree.tree_map_only(Tensor, absolute, inputs)
     return found
-
-
-def _perturb_free(parameter: Tensor, normal: _Draw) -> None:
-    if not bool(parameter.any()):
-        parameter.add_(normal(parameter))
-    elif parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
-        parameter.fill_(1).mul_(1 + 0.2 * normal(parameter))
-
-
-def _perturb_norm(module: nn.Module, normal: _Draw, generator: torch.Generator) -> None:
-    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    if weight is not None:
-        weight.masked_fill_(weight == 0, 1).mul_(1 + 0.2 * normal(weight))
-    if bias is not None:
-        bias += 0.1 * normal(bias)
-    mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-    if mean is not None and variance is not None:
-        mean += 0.1 * normal(mean) * variance.sqrt()
-        variance *= 0.5 + torch.rand(variance.shape, generator=generator).to(variance)
-
-
-def _perturb_weighed(module: nn.Module, normal: _Draw) -> None:
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor):
-        return
-    if not bool(weight.any()):
-        weight += normal(weight) * (weight.shape[0] / weight.numel()) ** 0.5
-    bias = getattr(module, "bias", None)
-    if isinstance(bias, Tensor):
-        bias += 0.1 * normal(bias)

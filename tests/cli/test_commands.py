@@ -149,7 +149,7 @@ def test_list() -> None:
         ("estimators:", "analytic"),
         ("budgets:", "params"),
         ("measures:", "nu"),
-        ("passes:", "split_conv"),
+        ("passes:", "split_layers"),
     ):
         assert f"{title}\n" in result.output
         assert f"\n  {name} " in result.output

@@ -15,7 +15,7 @@ from cerewrite.initialisers import INITIALISERS, Initialiser, custom_name, find_
 from cerewrite.initialisers.base import CustomInitialiser, Original, fan_in, seeded_globally
 from cerewrite.ir import EXIT_SCALES, Plan
 from cerewrite.nn import BlockDiagonalLinear, ScaledLinear, with_scale
-from cerewrite.ops import OPRULES, LayerRule
+from cerewrite.ops import FAMILIES, LayerRule
 from cerewrite.rewriting import Change, Session, default_passes_with, revert, rewrite
 from cerewrite.verifier import verify
 from passes.reinitialise import Reinitialise
@@ -136,7 +136,7 @@ def test_moments_equal_the_originals_to_two_percent(name: str, init: str) -> Non
 def test_every_layer_rule_has_a_case() -> None:
     """A new layer type must come under the law."""
     kinds = {
-        kind for rule in OPRULES.values() if isinstance(rule, LayerRule) for kind in rule.modules
+        kind for rule in FAMILIES.values() if isinstance(rule, LayerRule) for kind in rule.modules
     }
     covered = {type(module) for case in LAYERS.values() for module in case.model()}
     assert kinds <= covered

@@ -10,7 +10,7 @@ from cerewrite.api import saving
 from cerewrite.errors import RewriteError
 from cerewrite.frontend.tracing import trace
 from cerewrite.nn import ChannelLayerNorm, ParameterModule
-from cerewrite.ops.surgery.free import free_member, resize_free
+from cerewrite.ops.free import FreeParameter
 from tests.models import ScaledNet
 
 X = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -86,16 +86,16 @@ def test_a_scale_that_two_operators_read_keeps_its_width() -> None:
 
 def test_values_that_differ_become_their_mean_and_members_are_slices() -> None:
     old = ParameterModule(nn.Parameter(torch.tensor([1.0, 2.0, 3.0])[:, None], requires_grad=False))
-    new = resize_free(old, 2, 2)
+    new = FreeParameter().resize(old, 2, 2)
     assert isinstance(new, ParameterModule)
     assert new.value.tolist() == [[2.0]] * 4 and not new.value.requires_grad
     new.value.data.copy_(torch.arange(4.0)[:, None])
-    member = free_member(new, 1, 2)
+    member = FreeParameter().member(new, 1, 2)
     assert isinstance(member, ParameterModule) and member.value.tolist() == [[2.0], [3.0]]
 
 
 def test_what_has_no_single_channel_axis_is_refused() -> None:
     with pytest.raises(RewriteError, match="no single channel axis"):
-        resize_free(ParameterModule(nn.Parameter(torch.ones(2, 2))), 2, 2)
+        FreeParameter().resize(ParameterModule(nn.Parameter(torch.ones(2, 2))), 2, 2)
     with pytest.raises(RewriteError, match="no free parameter"):
-        resize_free(nn.Linear(2, 2), 2, 2)
+        FreeParameter().resize(nn.Linear(2, 2), 2, 2)

@@ -8,16 +8,10 @@ from torch.nn.utils.parametrizations import weight_norm
 from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn import BlockDiagonalLinear
-from cerewrite.ops.surgery import (
-    conv_member,
-    depthwise_conv_member,
-    fan_in,
-    linear_member,
-    resize_depthwise_conv,
-    split_conv,
-    split_linear,
-)
+from cerewrite.ops import resizable_module, sampled_of, splittable_layer
 
+linear, conv = splittable_layer("linear"), splittable_layer("conv")
+depthwise = resizable_module("depthwise_conv")
 ROLES = [("entry", -1, 0), ("interior", 0, 1), ("exit", 1, -1)]
 
 
@@ -43,9 +37,9 @@ def test_linear_members_make_up_the_split_layer(
     kernel = 1 if role == "entry" else inner
     spec = part("linear", role, source, target, (8, 8, kernel))
     old = nn.Linear(8 * kernel, 8)
-    new = fill(split_linear(old, spec, 3, (4, 2)))
+    new = fill(linear.split(old, spec, 3, (4, 2)))
     assert isinstance(new, BlockDiagonalLinear) == (role == "interior")
-    members = [linear_member(new, spec, j, 3, (4, 2)) for j in range(3)]
+    members = [linear.member(new, spec, j, 3, (4, 2)) for j in range(3)]
     x = torch.randn(5, new.in_features)
     chunks = [x] * 3 if role == "entry" else list(x.chunk(3, -1))
     outs = [member(chunk) for member, chunk in zip(members, chunks, strict=True)]
@@ -62,10 +56,10 @@ def test_conv_members_make_up_the_split_layer(
     kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1]
     old = kind(8, 8, 3, stride=2, padding=2, dilation=2, padding_mode="reflect", groups=2)
     spec = part("conv", role, source, target, (8, 8, 3**dimensions))
-    new = fill(split_conv(old, spec, 3, (4, 2)))
+    new = fill(conv.split(old, spec, 3, (4, 2)))
     assert new.groups == (3 if role == "interior" else 1)
     assert (new.stride, new.dilation, new.padding_mode) == (old.stride, old.dilation, "reflect")
-    members = [conv_member(new, spec, j, 3, (4, 2)) for j in range(3)]
+    members = [conv.member(new, spec, j, 3, (4, 2)) for j in range(3)]
     x = torch.randn(2, new.in_channels, *(7,) * dimensions)
     chunks = [x] * 3 if role == "entry" else list(x.chunk(3, 1))
     outs = [member(chunk) for member, chunk in zip(members, chunks, strict=True)]
@@ -75,27 +69,33 @@ def test_conv_members_make_up_the_split_layer(
 
 def test_depthwise_members() -> None:
     old = nn.Conv2d(6, 6, 3, padding=1, groups=6)
-    new = fill(resize_depthwise_conv(old, 3, 4))
+    new = fill(depthwise.resize(old, 3, 4))
     assert new.groups == new.in_channels == new.out_channels == 12
     x = torch.randn(2, 12, 5, 5)
-    outs = [depthwise_conv_member(new, j, 3)(c) for j, c in enumerate(x.chunk(3, 1))]
+    outs = [depthwise.member(new, j, 3)(c) for j, c in enumerate(x.chunk(3, 1))]
     torch.testing.assert_close(new(x), torch.cat(outs, 1))
     with pytest.raises(RewriteError, match="groups"):
-        resize_depthwise_conv(nn.Conv2d(6, 6, 3), 3, 4)
+        depthwise.resize(nn.Conv2d(6, 6, 3), 3, 4)
 
 
 def test_what_is_kept_and_what_is_left_undrawn() -> None:
     old = nn.Linear(4, 4, bias=False, dtype=torch.float64).eval().requires_grad_(False)
     state = torch.get_rng_state()
-    new = split_linear(old, part("linear", "interior", 0, 0, (4, 4, 1)), 2, (3,))
+    new = linear.split(old, part("linear", "interior", 0, 0, (4, 4, 1)), 2, (3,))
     assert torch.equal(state, torch.get_rng_state())
     assert not new.training and not new.weight.requires_grad
     assert new.weight.dtype == torch.float64 and new.bias is None
     assert new.weight.isnan().all()
-    meta = split_linear(
+    meta = linear.split(
         nn.Linear(4, 4, device="meta"), part("linear", "exit", 0, -1, (4, 4, 1)), 2, (3,)
     )
     assert meta.weight.is_meta
+
+
+def fan_in(module: nn.Module) -> int:
+    rule = sampled_of(module)
+    assert rule is not None
+    return rule.fan_in(module)
 
 
 def test_fan_in_is_what_torch_draws_with() -> None:
@@ -128,7 +128,7 @@ def test_only_plain_layers_are_split() -> None:
     refused = [Scaled(4, 4), weight_norm(nn.Linear(4, 4)), nn.Bilinear(4, 4, 4), nn.Conv1d(4, 4, 1)]
     for module in refused:
         with pytest.raises(RewriteError, match="cannot be split"):
-            split_linear(module, spec, 2, (2,))
-    assert isinstance(split_linear(Renamed(4, 4), spec, 2, (2,)), BlockDiagonalLinear)
+            linear.split(module, spec, 2, (2,))
+    assert isinstance(linear.split(Renamed(4, 4), spec, 2, (2,)), BlockDiagonalLinear)
     with pytest.raises(RewriteError, match="5 input features, the plan says 4"):
-        split_linear(nn.Linear(5, 4), spec, 2, (2,))
+        linear.split(nn.Linear(5, 4), spec, 2, (2,))

@@ -1,63 +1,46 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.nn import MemberLayerNorm
-from cerewrite.ops.surgery import (
-    batch_norm_member,
-    group_norm_member,
-    layer_norm_member,
-    prelu_member,
-    resize_batch_norm,
-    resize_group_norm,
-    resize_layer_norm,
-    resize_prelu,
-    resize_rms_norm,
-    rms_norm_member,
-)
+from cerewrite.ops import resizable_module
 
-Resize = Callable[[nn.Module, int, int], nn.Module]
+resize_batch_norm = resizable_module("batch_norm").resize
+resize_group_norm = resizable_module("group_norm").resize
+resize_layer_norm = resizable_module("layer_norm").resize
 CASES = [
-    (nn.BatchNorm1d(8), resize_batch_norm, batch_norm_member, 1, (5,)),
-    (nn.BatchNorm2d(8, affine=False), resize_batch_norm, batch_norm_member, 1, (3, 3)),
-    (
-        nn.BatchNorm3d(8, track_running_stats=False),
-        resize_batch_norm,
-        batch_norm_member,
-        1,
-        (2, 2, 2),
-    ),
-    (nn.InstanceNorm2d(8, affine=True), resize_batch_norm, batch_norm_member, 1, (3, 3)),
-    (nn.GroupNorm(4, 8), resize_group_norm, group_norm_member, 1, (3, 3)),
-    (nn.GroupNorm(1, 8, affine=False), resize_group_norm, group_norm_member, 1, (3,)),
-    (nn.LayerNorm(8), resize_layer_norm, layer_norm_member, -1, ()),
-    (nn.LayerNorm(8, bias=False), resize_layer_norm, layer_norm_member, -1, ()),
-    (nn.LayerNorm(8, elementwise_affine=False), resize_layer_norm, layer_norm_member, -1, ()),
-    (nn.RMSNorm(8), resize_rms_norm, rms_norm_member, -1, ()),
-    (nn.PReLU(8), resize_prelu, prelu_member, 1, (3,)),
-    (nn.PReLU(1), resize_prelu, prelu_member, 1, (3,)),
+    (nn.BatchNorm1d(8), "batch_norm", 1, (5,)),
+    (nn.BatchNorm2d(8, affine=False), "batch_norm", 1, (3, 3)),
+    (nn.BatchNorm3d(8, track_running_stats=False), "batch_norm", 1, (2, 2, 2)),
+    (nn.InstanceNorm2d(8, affine=True), "batch_norm", 1, (3, 3)),
+    (nn.GroupNorm(4, 8), "group_norm", 1, (3, 3)),
+    (nn.GroupNorm(1, 8, affine=False), "group_norm", 1, (3,)),
+    (nn.LayerNorm(8), "layer_norm", -1, ()),
+    (nn.LayerNorm(8, bias=False), "layer_norm", -1, ()),
+    (nn.LayerNorm(8, elementwise_affine=False), "layer_norm", -1, ()),
+    (nn.RMSNorm(8), "rms_norm", -1, ()),
+    (nn.PReLU(8), "prelu", 1, (3,)),
+    (nn.PReLU(1), "prelu", 1, (3,)),
 ]
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("multiplicity", [1, 3])
-@pytest.mark.parametrize(("old", "resize", "member", "axis", "space"), CASES)
+@pytest.mark.parametrize(("old", "name", "axis", "space"), CASES)
 def test_members_make_up_the_resized_module(
     old: nn.Module,
-    resize: Resize,
-    member: Resize,
+    name: str,
     axis: int,
     space: tuple[int, ...],
     multiplicity: int,
     training: bool,
 ) -> None:
     torch.manual_seed(0)
-    new = resize(old.train(training), multiplicity, 6)
+    rule = resizable_module(name)
+    new = rule.resize(old.train(training), multiplicity, 6)
     assert new.training == training
     assert [n for n, _ in new.named_parameters()] == [n for n, _ in old.named_parameters()]
     for tensor in (*new.parameters(), *new.buffers()):
@@ -65,7 +48,7 @@ def test_members_make_up_the_resized_module(
             tensor.data = torch.rand_like(tensor) + 0.5
     x = torch.randn(4, 6 * multiplicity, *space) if axis == 1 else torch.randn(4, 3, 18)
     x = x if axis == 1 else x[..., : 6 * multiplicity]
-    narrow = [member(new, j, multiplicity) for j in range(multiplicity)]
+    narrow = [rule.member(new, j, multiplicity) for j in range(multiplicity)]
     outs = [m(c) for m, c in zip(narrow, x.chunk(multiplicity, axis), strict=True)]
     torch.testing.assert_close(new(x), torch.cat(outs, axis))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import cerewrite
 from cerewrite.frontend.tracing import trace
 from cerewrite.nn.parameter_module import ParameterModule
-from cerewrite.ops.surgery.free import free_member, resize_free
+from cerewrite.ops.free import FreeParameter
 
 
 class Tokens(nn.Module):
@@ -37,14 +37,14 @@ class Tokens(nn.Module):
 
 def test_resized_and_cut() -> None:
     positions = nn.Parameter(torch.randn(1, 5, 4))
-    wide = resize_free(ParameterModule(positions), 3, 2)
+    wide = FreeParameter().resize(ParameterModule(positions), 3, 2)
     assert isinstance(wide, ParameterModule) and wide.value.shape == (1, 5, 6)
     assert torch.equal(wide.value[..., :4], positions)
     assert torch.equal(wide.value[..., 4:], positions[..., :2])
-    member = free_member(wide, 1, 3)
+    member = FreeParameter().member(wide, 1, 3)
     assert isinstance(member, ParameterModule)
     assert torch.equal(member.value, wide.value[..., 2:4])
-    images = resize_free(ParameterModule(nn.Parameter(torch.zeros(1, 4, 2, 2))), 2, 3)
+    images = FreeParameter().resize(ParameterModule(nn.Parameter(torch.zeros(1, 4, 2, 2))), 2, 3)
     assert isinstance(images, ParameterModule) and images.value.shape == (1, 6, 2, 2)
 
 

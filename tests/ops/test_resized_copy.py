@@ -12,7 +12,9 @@ from torch.nn import functional as F
 import cerewrite
 from cerewrite.errors import RewriteError, VerificationError
 from cerewrite.frontend.tracing import trace
-from cerewrite.ops.surgery import resize_batch_norm
+from cerewrite.ops import resizable_module
+
+resize_batch_norm = resizable_module("batch_norm").resize
 
 
 class NormAct(nn.BatchNorm2d):

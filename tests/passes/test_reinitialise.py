@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cerewrite.ops.surgery import fan_in
+from cerewrite.ops import sampled_of
 from cerewrite.rewriting import rewrite
 from passes.reinitialise import layer_generator
 from tests.rewriting.builders import Case, layer, region
@@ -36,7 +36,7 @@ def test_every_layer_keeps_its_own_gain() -> None:
     new = rewrite(wide_mlp().plan(model), model).model
     for old, drawn in zip(model, new, strict=True):
         weight = drawn.weight.detach()
-        gain = fan_in(drawn) * weight.square().mean().item()
+        gain = sampled_of(drawn).fan_in(drawn) * weight.square().mean().item()
         original = old.weight.shape[1] * old.weight.square().mean().item()
         assert gain == pytest.approx(original, rel=0.03)
         assert weight.mean().abs() < 4 * weight.std() / weight.numel() ** 0.5

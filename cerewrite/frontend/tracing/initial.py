@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cerewrite.ops.base import Geometry
+from cerewrite.ops.modules import Geometry
 
 _DEFAULT_GAIN = 1 / 3
 """fan_in * Var[W] of nn.Linear's and nn.Conv's own reset_parameters: uniform, a = sqrt(5)."""

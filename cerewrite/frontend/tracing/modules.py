@@ -10,8 +10,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from cerewrite.ir import Op, Rejection
-from cerewrite.ops.surgery.keeping import unlike
-from cerewrite.ops.surgery.resized_copy import bound_to_width, has_own_forward
+from cerewrite.ops.own_forwards import bound_to_width, has_own_forward, unlike
 
 _COMPUTED_FROM = ("weight_g", "weight_orig")
 """What weight norm, and spectral norm or pruning, of the kind that uses hooks leave on a module."""

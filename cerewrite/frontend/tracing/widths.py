@@ -14,7 +14,13 @@ from cerewrite.frontend.tracing.initial import bias_variance_of, gain_of
 from cerewrite.frontend.tracing.modules import ModuleTable
 from cerewrite.ir import Layer, Length, Op, PerChannel, Rejection, TracedModel
 from cerewrite.ops import rule_for
-from cerewrite.ops.base import Channels, Geometry, ModuleRule, SampledRule, Value
+from cerewrite.ops.base import Channels, Value
+from cerewrite.ops.modules import (
+    ConcatenationLayer,
+    Geometry,
+    ResizableModule,
+    SampledLayer,
+)
 
 
 class Builder:
@@ -78,10 +84,14 @@ class Builder:
         assert isinstance(weight, Tensor), op
         return tuple(weight.shape)
 
-    def layer(self, op: Op, rule: SampledRule, x: Value, *, same_width: bool = False) -> int | None:
+    def layer(
+        self, op: Op, rule: SampledLayer, x: Value, *, same_width: bool = False
+    ) -> int | None:
         """Note a sampled layer; returns the class that it writes."""
         apart = x.channels is not None and self.is_concatenation(x.channels.width)
         refusal = self._table.refusal(op, rule.modules, forwards=rule.forwards and not apart)
+        if apart and refusal is None and not isinstance(rule, ConcatenationLayer):
+            refusal = _torn(op, rule.name)
         weight, bias = self._table.weight(op), self._table.bias(op)
         if weight is None:
             why = "is computed in the forward, not kept as a parameter"
@@ -134,7 +144,7 @@ class Builder:
     def per_channel(
         self,
         op: Op,
-        rule: ModuleRule,
+        rule: ResizableModule,
         channels: Channels,
         *,
         types: tuple[type[nn.Module], ...] | None = None,
@@ -198,6 +208,12 @@ def _apart(where: str, name: str) -> Rejection:
     reason = f"'{name}' mixes the channels of a concatenation, in which one member's lie apart"
     advice = "normalise the parts before concatenating them, or use a batch norm"
     return Rejection(where, "norm-over-concatenation", reason, advice)
+
+
+def _torn(op: Op, name: str) -> Rejection:
+    reason = f"'{name}' reads a concatenation, in which one member's channels lie apart"
+    advice = "keep these widths, or let its rule be a ConcatenationLayer"
+    return Rejection(op.module or op.name, "not-member-wise", reason, advice)
 
 
 def build_widths(

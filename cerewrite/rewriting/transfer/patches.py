@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cerewrite.ops.surgery.conv_transpose import KINDS, ConvTranspose
+from cerewrite.ops import sampled_of
+from cerewrite.ops.conv import AnyConv, Conv
+from cerewrite.ops.conv_transpose import AnyTransposed, ConvTranspose
 
 MOST_ROWS = 4096
 
@@ -33,13 +35,12 @@ class Rows:
 
 def positions(module: nn.Module, output: Tensor) -> int:
     """Output positions of a layer, all examples together."""
-    channels = output.shape[1] if _is_conv(module) else output.shape[-1]
-    return output.numel() // channels
+    return output.numel() // output.shape[_axis(module)]
 
 
 def written_rows(module: nn.Module, output: Tensor, rows: Rows) -> Tensor:
     """Some of a layer's outputs: ``[rows, out]``."""
-    last = output.movedim(1, -1) if _is_conv(module) else output
+    last = output.movedim(_axis(module), -1)
     return last.reshape(-1, last.shape[-1])[rows.picked.to(output.device)]
 
 
@@ -53,9 +54,9 @@ def read_rows(module: nn.Module, input: Tensor, channels: int, rows: Rows) -> Te
         rows: which outputs.
     """
     picked = rows.picked.to(input.device)
-    if isinstance(module, KINDS):
+    if isinstance(module, ConvTranspose.modules):
         view = _scattered(module, input)
-    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    elif isinstance(module, Conv.modules):
         view = _windows(module, input)
     else:
         return input.reshape(-1, input.shape[-1])[picked].reshape(len(picked), channels, -1)
@@ -65,11 +66,13 @@ def read_rows(module: nn.Module, input: Tensor, channels: int, rows: Rows) -> Te
     return view[where].reshape(len(picked), channels, prod(module.kernel_size))
 
 
-def _is_conv(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS))
+def _axis(module: nn.Module) -> int:
+    rule = sampled_of(module)
+    assert rule is not None, type(module)
+    return rule.axis
 
 
-def _windows(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, input: Tensor) -> Tensor:
+def _windows(conv: AnyConv, input: Tensor) -> Tensor:
     """All windows of a convolution, a view: ``[batch, channels, *positions, *kernel]``."""
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
     view = F.pad(input, conv._reversed_padding_repeated_twice, mode=mode)
@@ -79,7 +82,7 @@ def _windows(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, input: Tensor) -> Tensor:
     return view
 
 
-def _scattered(conv: ConvTranspose, input: Tensor) -> Tensor:
+def _scattered(conv: AnyTransposed, input: Tensor) -> Tensor:
     """The windows of a transposed convolution: those of a plain one over spread-out inputs."""
     settings = zip(
         conv.kernel_size, conv.stride, conv.dilation, conv.padding, conv.output_padding, strict=True

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cerewrite.ir import RegionLayer
 from cerewrite.nn import BlockDiagonalLinear, scale_of
-from cerewrite.ops.surgery import member_weights
+from cerewrite.ops import sampled_of
 
 
 def dense_weight(module: nn.Module, layer: RegionLayer) -> Tensor:
@@ -35,8 +35,9 @@ def blocks_of(module: nn.Module) -> int:
 
 def store_block(module: nn.Module, index: int, weight: Tensor, bias: Tensor | None) -> None:
     """Write one block's weight ``[out, in, kernel elements]`` and bias ``[out]`` in place."""
-    count = blocks_of(module)
-    target = member_weights(module, count, 1)[index][0]
+    count, rule = blocks_of(module), sampled_of(module)
+    assert rule is not None, type(module)
+    target = rule.member_weights(module, count, 1)[index][0]
     with torch.no_grad():
         target.copy_((weight / scale_of(module)).reshape(target.shape))
         if bias is not None:

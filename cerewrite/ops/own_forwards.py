@@ -15,10 +15,72 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from cerewrite.errors import RewriteError
+
 M = TypeVar("M", bound=nn.Module)
 
 _SIZES = ("num_features", "num_channels", "in_channels", "out_channels")
 """Attributes in which stock modules keep their channel counts."""
+
+_METHODS = ("forward", "_conv_forward", "__call__")
+
+
+def expect(module: nn.Module, kinds: tuple[type[M], ...], *, forwards: bool = False) -> M:
+    """The module, if it behaves as one of ``kinds``; a subclass may not change its forward.
+
+    Args:
+        module: any module.
+        kinds: stock types.
+        forwards: whether a subclass may have a forward of its own
+            (see `bound_to_width`).
+
+    Raises:
+        RewriteError: if it is of another type, computes differently, or holds its weight
+            in another way (parametrised, weight-normed, quantised).
+    """
+    why = unlike(module, kinds)
+    if why is not None and forwards and has_own_forward(module, kinds):
+        why = bound_to_width(module, kinds)
+    if why is not None:
+        raise _refusal(module, why)
+    return module  # type: ignore[return-value]  # it is one of the kinds
+
+
+def unlike(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str | None:
+    """Why a module does not behave as one of ``kinds``; None if it does.
+
+    A subclass that leaves the stock forward alone behaves as its parent.
+
+    Example:
+        >>> class Named(nn.Linear):
+        ...     pass
+        >>> unlike(Named(2, 2), [nn.Linear]), unlike(nn.ReLU(), [nn.Linear])
+        (None, 'is none of Linear')
+    """
+    kind = next((kind for kind in kinds if isinstance(module, kind)), None)
+    if kind is None:
+        return f"is none of {', '.join(kind.__name__ for kind in kinds)}"
+    changed = [
+        method
+        for method in _METHODS
+        if getattr(type(module), method, None) is not getattr(kind, method, None)
+    ]
+    if changed or "forward" in vars(module):
+        return f"overrides {changed[0] if changed else 'forward'}"
+    if set(module._parameters) - {"weight", "bias"} or not hasattr(module, "weight"):
+        return f"holds the parameters {sorted(module._parameters)}"
+    if "weight" not in module._parameters:
+        return "computes its weight from something else"
+    if module._modules:
+        return f"holds the module '{next(iter(module._modules))}'"
+    return None
+
+
+def _refusal(module: nn.Module, why: str) -> RewriteError:
+    return RewriteError(
+        f"a {type(module).__module__}.{type(module).__qualname__} cannot be split: it {why}",
+        advice="exclude the layer, or replace it by the plain torch.nn module",
+    )
 
 
 def has_own_forward(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> bool:
@@ -102,7 +164,7 @@ def resized_copy(module: M, shapes: Mapping[str, tuple[int, ...]], **sizes: int)
     return new
 
 
-def per_channel_twin(norm: M, size: int, **sizes: int) -> M:
+def per_channel_copy(norm: M, size: int, **sizes: int) -> M:
     """A norm's copy whose vectors, one value per channel, have ``size`` elements."""
     tensors = chain(norm.named_parameters(recurse=False), norm.named_buffers(recurse=False))
     return resized_copy(norm, {name: (size,) for name, tensor in tensors if tensor.dim()}, **sizes)

@@ -1,78 +1,17 @@
-"""What surgery keeps of a module: type, dtype, device, flags, per-channel settings."""
+"""Modules at other sizes: what is kept of them, how large they become, what a member's part is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
-from cerewrite.ops.surgery.resized_copy import bound_to_width, has_own_forward
+from cerewrite.ir import RegionLayer
 
 M = TypeVar("M", bound=nn.Module)
-
-_METHODS = ("forward", "_conv_forward", "__call__")
-
-
-def expect(module: nn.Module, kinds: tuple[type[M], ...], *, forwards: bool = False) -> M:
-    """The module, if it behaves as one of ``kinds``; a subclass may not change its forward.
-
-    Args:
-        module: any module.
-        kinds: stock types.
-        forwards: whether a subclass may have a forward of its own
-            (`cerewrite.ops.surgery.resized_copy`).
-
-    Raises:
-        RewriteError: if it is of another type, computes differently, or holds its weight
-            in another way (parametrised, weight-normed, quantised).
-    """
-    why = unlike(module, kinds)
-    if why is not None and forwards and has_own_forward(module, kinds):
-        why = bound_to_width(module, kinds)
-    if why is not None:
-        raise _refusal(module, why)
-    return module  # type: ignore[return-value]  # it is one of the kinds
-
-
-def unlike(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str | None:
-    """Why a module does not behave as one of ``kinds``; None if it does.
-
-    A subclass that leaves the stock forward alone behaves as its parent.
-
-    Example:
-        >>> class Named(nn.Linear):
-        ...     pass
-        >>> unlike(Named(2, 2), [nn.Linear]), unlike(nn.ReLU(), [nn.Linear])
-        (None, 'is none of Linear')
-    """
-    kind = next((kind for kind in kinds if isinstance(module, kind)), None)
-    if kind is None:
-        return f"is none of {', '.join(kind.__name__ for kind in kinds)}"
-    changed = [
-        method
-        for method in _METHODS
-        if getattr(type(module), method, None) is not getattr(kind, method, None)
-    ]
-    if changed or "forward" in vars(module):
-        return f"overrides {changed[0] if changed else 'forward'}"
-    if set(module._parameters) - {"weight", "bias"} or not hasattr(module, "weight"):
-        return f"holds the parameters {sorted(module._parameters)}"
-    if "weight" not in module._parameters:
-        return "computes its weight from something else"
-    if module._modules:
-        return f"holds the module '{next(iter(module._modules))}'"
-    return None
-
-
-def _refusal(module: nn.Module, why: str) -> RewriteError:
-    return RewriteError(
-        f"a {type(module).__module__}.{type(module).__qualname__} cannot be split: it {why}",
-        advice="exclude the layer, or replace it by the plain torch.nn module",
-    )
 
 
 def check_size(module: nn.Module, what: str, found: int, recorded: int) -> None:
@@ -94,10 +33,8 @@ def empty_like(new: M, old: nn.Module) -> M:
     device = torch.device("meta") if reference is None else reference.device
     for name, parameter in new._parameters.items():
         if parameter is not None:
-            resized_copy = old._parameters.get(name)
-            needs_grad = (
-                parameter.requires_grad if resized_copy is None else resized_copy.requires_grad
-            )
+            source = old._parameters.get(name)
+            needs_grad = parameter.requires_grad if source is None else source.requires_grad
             values = torch.full_like(parameter.detach(), torch.nan, device=device)
             new._parameters[name] = nn.Parameter(values, requires_grad=needs_grad)
     for name, buffer in new._buffers.items():
@@ -136,6 +73,71 @@ def slice_channels(new: M, old: nn.Module, **settings: Tensor | None) -> M:
     return new
 
 
+def take_parameters(new: M, old: nn.Module) -> M:
+    """Give a module built on the meta device the parameters of another; its flag and device too."""
+    new._parameters.update(old._parameters)
+    return new.to(device=next(old.parameters()).device).train(old.training)
+
+
 def part(index: int, width: int) -> slice:
     """Where the channels of member ``index`` lie: members are contiguous."""
     return slice(index * width, (index + 1) * width)
+
+
+def dtype_of(module: nn.Module) -> Any:
+    """The dtype of its parameters, else of its floating-point buffers, else the default (None)."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return None
+
+
+def own_settings(module: nn.Module, own: slice) -> dict[str, Tensor]:
+    """A member's share of every per-channel parameter and buffer; scalars whole."""
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    return {name: tensor[own] if tensor.dim() else tensor for name, tensor in tensors.items()}
+
+
+def ensemble_sizes(
+    module: nn.Module,
+    layer: RegionLayer,
+    multiplicity: int,
+    widths: tuple[int, ...],
+    sizes: tuple[int, int],
+    *,
+    inner: int = 1,
+    what: str = "channels",
+) -> tuple[int, int]:
+    """Inputs and outputs of a layer, all members together; an end outside the region stays.
+
+    Args:
+        module: the original module, for messages.
+        layer: its part in the region.
+        multiplicity: members.
+        widths: width of one member per class of the region.
+        sizes: the original's inputs and outputs.
+        inner: inputs per channel.
+        what: what the module calls them.
+
+    Raises:
+        RewriteError: if the original's sizes are not the plan's.
+    """
+    n_in, n_out = sizes
+    if layer.role != "entry":
+        check_size(module, f"input {what}", n_in, layer.in_channels * inner)
+        n_in = multiplicity * layer.reads(widths) * inner
+    if layer.role != "exit":
+        check_size(module, f"output {what}", n_out, layer.out_channels)
+        n_out = multiplicity * widths[layer.target]
+    return n_in, n_out
+
+
+def member_bias(
+    bias: Tensor | None, layer: RegionLayer, index: int, widths: tuple[int, ...]
+) -> Tensor | None:
+    """One member's part of a bias; an exit's goes to member 0, the others get zeros."""
+    if bias is None:
+        return None
+    if layer.role == "exit":
+        return bias if index == 0 else torch.zeros_like(bias)
+    return bias[part(index, widths[layer.target])]

@@ -1,0 +1,187 @@
+"""Layer norms over the channels: on the last axis, or on axis 1 of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from torch import nn
+from typing_extensions import override
+
+from cerewrite.errors import RewriteError
+from cerewrite.ir import Op
+from cerewrite.nn import ChannelLayerNorm as MemberChannelNorm
+from cerewrite.nn import MemberLayerNorm
+from cerewrite.ops.base import Channels, Saved, WidthBuilder, register
+from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.layout import axis_order
+from cerewrite.ops.norms import LastAxisNorm, NormModule
+from cerewrite.ops.own_forwards import bound_to_width, expect, has_own_forward
+from cerewrite.ops.resizing import (
+    check_size,
+    dtype_of,
+    empty_like,
+    fill,
+    own_settings,
+    part,
+    slice_channels,
+)
+
+
+class _Resizing(NormModule):
+    """One layer norm per member.
+
+    Attributes:
+        own: whether a subclass may write the stock forward anew, as the trace has shown.
+    """
+
+    modules = (nn.LayerNorm,)
+    built = (MemberLayerNorm,)
+    own: ClassVar[bool] = False
+
+    @override
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        norm = expect(module, (nn.LayerNorm,), forwards=self.own)
+        check_size(norm, "normalised axes", len(norm.normalized_shape), 1)
+        size = multiplicity * width
+        options: dict[str, Any] = {"bias": "bias" in dict(norm.named_parameters())}
+        options |= {"device": "meta", "dtype": dtype_of(norm)}
+        sizes = (size,) if multiplicity == 1 else (size, multiplicity)
+        kind: type[Any] = nn.LayerNorm if multiplicity == 1 else MemberLayerNorm
+        resized: nn.Module = kind(*sizes, norm.eps, norm.elementwise_affine, **options)
+        empty_like(resized, norm)
+        fill(resized, norm, size)
+        return resized
+
+    @override
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        if isinstance(module, MemberLayerNorm):
+            width, eps = module.features // multiplicity, module.eps or 0.0
+        else:
+            norm = expect(module, (nn.LayerNorm,))
+            width, eps = norm.normalized_shape[0] // multiplicity, norm.eps
+        settings = own_settings(module, part(index, width))
+        narrow = nn.LayerNorm(
+            width,
+            eps,
+            elementwise_affine="weight" in settings,
+            bias="bias" in settings,
+            device="meta",
+            dtype=dtype_of(module),
+        )
+        return slice_channels(narrow, module, **settings)
+
+
+@register
+class LayerNorm(_Resizing, LastAxisNorm):
+    """Layer norm over the channels: one norm per member in an ensemble."""
+
+    name = "layer_norm"
+    targets = frozenset({"layer_norm", "native_layer_norm"})
+    figures = 2
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        """The norm that takes its place in a split keeps the normalised input for its scale."""
+        scaled = len(op.inputs) > 1
+        return replace(super().saved(op, module), split=op.numel if scaled else 0)
+
+    @override
+    def note(self, op: Op, channels: Channels, widths: WidthBuilder) -> None:
+        module = widths.module(op)
+        if isinstance(module, nn.LayerNorm) and _is_channels_first(widths.body(op)):
+            widths.per_channel(op, ChannelLayerNorm(), channels, types=(type(module),))
+        elif isinstance(module, nn.LayerNorm) and _is_stock(op, widths.body(op), module):
+            widths.per_channel(op, OwnLayerNorm(), channels, types=(type(module),))
+        else:
+            widths.per_channel(op, self, channels)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (
+            module_case(lambda: nn.LayerNorm(4), (3, 4)),
+            module_case(lambda: nn.LayerNorm(4, bias=False), (2, 3, 4)),
+            module_case(lambda: nn.LayerNorm(4, elementwise_affine=False), (3, 4)),
+        )
+
+
+@register
+class OwnLayerNorm(_Resizing):
+    """A layer norm whose module writes the stock forward anew."""
+
+    name = "own_layer_norm"
+    axis = -1
+    least = 2
+    mixes = True
+    own = True
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (module_case(lambda: nn.LayerNorm(4), (3, 4)),)
+
+
+@register
+class ChannelLayerNorm(NormModule):
+    """A layer norm whose module permutes images' channels last and back."""
+
+    name = "channel_layer_norm"
+    modules = (nn.LayerNorm,)
+    built = (MemberChannelNorm,)
+    least = 2
+    mixes = True
+
+    @override
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        if not isinstance(module, nn.LayerNorm):
+            raise RewriteError(
+                f"a {type(module).__name__} is no layer norm", advice="make the plan again"
+            )
+        check_size(module, "normalised axes", len(module.normalized_shape), 1)
+        resized = _channel_norm(module, multiplicity * width, multiplicity, module.eps)
+        empty_like(resized, module)
+        fill(resized, module, multiplicity * width)
+        return resized
+
+    @override
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        assert isinstance(module, MemberChannelNorm) and module.eps is not None
+        width = module.features // multiplicity
+        own = own_settings(module, part(index, width))
+        return slice_channels(_channel_norm(module, width, 1, module.eps), module, **own)
+
+    @override
+    def cases(self) -> tuple[Case, ...]:
+        return (module_case(lambda: nn.LayerNorm(4), (3, 4, 2, 2)),)
+
+
+def _channel_norm(module: nn.Module, size: int, members: int, eps: float) -> MemberChannelNorm:
+    parameters = dict(module.named_parameters())
+    return MemberChannelNorm(
+        size,
+        members,
+        eps,
+        elementwise_affine="weight" in parameters,
+        bias="bias" in parameters,
+        device="meta",
+        dtype=parameters["weight"].dtype if parameters else None,
+    )
+
+
+def _is_stock(op: Op, body: Sequence[Op], module: nn.LayerNorm) -> bool:
+    """Whether all that a forward of a subclass's own runs is one layer norm with its settings."""
+    named = op.kwargs or {}
+    eps = op.args[4] if len(op.args) > 4 else named.get("eps", 1e-5)
+    tensors = 1 + len(list(module.parameters(recurse=False)))
+    own = has_own_forward(module, (nn.LayerNorm,))
+    same = len(body) == 1 and eps == module.eps and len(op.inputs) == tensors
+    return own and same and bound_to_width(module, (nn.LayerNorm,)) is None
+
+
+def _is_channels_first(body: Sequence[Op]) -> bool:
+    """Whether a module's operators are: axis 1 to the end, a layer norm, and back."""
+    if len(body) != 3 or {body[0].target, body[2].target} != {"permute"}:
+        return False
+    rank = len(body[0].shape)
+    last, first = [0, *range(2, rank), 1], [0, rank - 1, *range(1, rank - 1)]
+    return axis_order(body[0], rank) == last and axis_order(body[2], rank) == first

@@ -1,0 +1,229 @@
+"""What a rule can do with the modules behind its operators: resize them, split them, draw them.
+
+Each ability is a class of its own, beside `cerewrite.ops.base.OpRule`, so that a rule has those
+that its family has and no other: a layer norm can be resized, a linear layer split, an activation
+neither.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor, nn
+
+from cerewrite.ir import Op, RegionLayer
+from cerewrite.ops.cases import Case
+
+if TYPE_CHECKING:
+    from cerewrite.ops.base import Value
+
+Draw = Callable[[Tensor], Tensor]
+"""Draws of the shape, dtype and device of a tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Channel counts of a sampled layer.
+
+    Attributes:
+        in_channels: channels read.
+        out_channels: channels written.
+        groups: groups.
+        kernel: weights per (input channel, output channel) pair of one group.
+        positions: how often each weight is used per example; 0 for once per output position.
+    """
+
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel: int
+    positions: int = 0
+
+
+class ModuleFamily(ABC):
+    """Module types that one rule knows.
+
+    Attributes:
+        name: registered name, as plans record it.
+        modules: exact module types that the rule rebuilds at other sizes.
+        forwards: whether it rebuilds subclasses of them with a forward of their own.
+        built: further types of the family, such as those that a split or a resize builds.
+        axis: channel axis of what the modules read and write.
+    """
+
+    name: ClassVar[str]
+    modules: ClassVar[tuple[type[nn.Module], ...]]
+    forwards: ClassVar[bool] = False
+    built: ClassVar[tuple[type[nn.Module], ...]] = ()
+    axis: ClassVar[int] = 1
+
+    def perturb(self, module: nn.Module, normal: Draw, uniform: Draw) -> None:
+        """Move, in place, the settings that are constant in a fresh module and hide mistakes.
+
+        Args:
+            module: one of the family, of a copy nobody else uses.
+            normal: standard normal draws.
+            uniform: draws from [0, 1).
+        """
+        for parameter in module.parameters(recurse=False):
+            perturb_free(parameter, normal)
+
+    def cases(self) -> tuple[Case, ...]:
+        """Tiny modules of the family, for the laws over all rules."""
+        return ()
+
+
+class ResizableModule(ModuleFamily):
+    """A module with one setting per channel (norms, depthwise convolutions, PReLU).
+
+    Attributes:
+        least: least width of a member that the module can serve.
+        mixes: whether it mixes the channels of one member (layer and group norms): they must lie
+            side by side, and an example's own energy is divided out.
+    """
+
+    least: ClassVar[int] = 1
+    mixes: ClassVar[bool] = False
+
+    @abstractmethod
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        """The module for ``multiplicity`` members of ``width`` channels, acting member by member.
+
+        Per-channel settings that are constant over the channels keep that constant; others
+        keep their mean. Dtype, device, ``requires_grad`` and train/eval mode are kept.
+
+        Raises:
+            RewriteError: if the module is none of the family, or computes something else.
+        """
+
+    @abstractmethod
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        """A narrow copy for member ``index``, from 0, of a resized module."""
+
+
+class SampledLayer(ModuleFamily):
+    """A layer whose weight is drawn at initialisation, ``[out, in / groups, *kernel]``."""
+
+    @abstractmethod
+    def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
+        """Channel counts, from the value read and the weight's shape."""
+
+    def inner(self, layer: RegionLayer) -> int:
+        """Elements of one channel along the input's channel axis."""
+        return 1
+
+    def member_weights(self, module: nn.Module, writers: int, readers: int) -> list[list[Tensor]]:
+        """The weight of every member's own layer, views ``[out, in / groups, *kernel]``.
+
+        Args:
+            module: a layer of an ensemble.
+            writers: members among which its output channels are divided; 1 for a plain exit.
+            readers: members whose outputs an exit adds; 1 for every other layer.
+
+        Returns:
+            One list per writer, with one view per reader.
+
+        Example:
+            >>> from cerewrite.ops import sampled_layer
+            >>> exit = nn.Linear(6, 2)
+            >>> views = sampled_layer("linear").member_weights(exit, 1, 3)
+            >>> [[tuple(piece.shape) for piece in row] for row in views]
+            [[(2, 2), (2, 2), (2, 2)]]
+        """
+        weight = module.get_parameter("weight").detach()
+        assert weight.shape[0] % writers == weight.shape[1] % readers == 0, (weight.shape, writers)
+        return [list(rows.chunk(readers, 1)) for rows in weight.chunk(writers, 0)]
+
+    def fan_in(self, module: nn.Module) -> int:
+        """Weights that one output unit reads by.
+
+        Example:
+            >>> from cerewrite.ops import sampled_layer
+            >>> sampled_layer("conv").fan_in(nn.Conv2d(4, 6, 3, groups=2))
+            18
+        """
+        return module.get_parameter("weight")[0].numel()
+
+    def multiply_adds(self, module: nn.Module, input: Tensor, output: Tensor) -> int:
+        """Multiply-adds of one call."""
+        return output.numel() * self.fan_in(module)
+
+    def perturb(self, module: nn.Module, normal: Draw, uniform: Draw) -> None:
+        """Weights that are all zero become Gaussian of variance 1 / fan-in; biases move by 0.1."""
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, Tensor):
+            return
+        if not bool(weight.any()):
+            weight += normal(weight) * (weight.shape[0] / weight.numel()) ** 0.5
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, Tensor):
+            bias += 0.1 * normal(bias)
+
+
+class SplittableLayer(SampledLayer):
+    """A sampled layer that has one block per member inside a region."""
+
+    @abstractmethod
+    def split(
+        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
+    ) -> nn.Module:
+        """The layer's module in the ensemble, weights allocated but not yet drawn.
+
+        Args:
+            module: the original module.
+            layer: its part in the region: entry, interior or exit, and its classes.
+            multiplicity: members.
+            widths: width of one member per class of the region.
+
+        Raises:
+            RewriteError: if the module is none of the family, or has other sizes.
+        """
+
+    @abstractmethod
+    def member(
+        self,
+        module: nn.Module,
+        layer: RegionLayer,
+        index: int,
+        multiplicity: int,
+        widths: tuple[int, ...],
+    ) -> nn.Module:
+        """One member's narrow layer, weights cut from a split module.
+
+        An exit's bias belongs to the sum, so every member but the first gets zeros.
+
+        Args:
+            module: what `split` returned.
+            layer: its part in the region.
+            index: which member, from 0.
+            multiplicity: members.
+            widths: width of one member per class of the region.
+        """
+
+
+class ConcatenationLayer(SplittableLayer):
+    """A splittable layer that may read a concatenation with one block per member."""
+
+    @abstractmethod
+    def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:
+        """A split layer that puts each member's input side by side first; same parameters.
+
+        Args:
+            module: what `split` returned for an interior layer.
+            parts: channels of each part, all members together (elements, for a linear layer).
+        """
+
+    @abstractmethod
+    def plain(self, module: nn.Module) -> nn.Module:
+        """What `reordering` was given: the layer on an input that lies member by member."""
+
+
+def perturb_free(parameter: Tensor, normal: Draw) -> None:
+    """Zeros become standard normal, another constant becomes 1 +- 0.2, in place."""
+    if not bool(parameter.any()):
+        parameter.add_(normal(parameter))
+    elif parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+        parameter.fill_(1).mul_(1 + 0.2 * normal(parameter))
