@@ -21,7 +21,7 @@ from cerewrite.api.stages import (
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
 from cerewrite.frontend.loading import read_inputs
-from cerewrite.planning.budgets import BUDGETS, batches_for
+from cerewrite.planning.budgets import BUDGETS, BudgetRequest, batches_for, read_requests
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ def convert(
     analysis_options, plan_options = _divide(options)
     batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
     if plan is None:
-        batches = batches_for(plan_options.get("budget", "params"), latency_batch, memory_batch)
+        plan_options["budget"] = read_requests(plan_options.get("budget", "params"))
+        batches = batches_for(plan_options["budget"], latency_batch, memory_batch)
     found = analyze(model, inputs, clock=clock, **batches, **analysis_options)
     if plan is None:
         with clock("plan"):
@@ -195,9 +196,9 @@ def _calibration(plan: ir.Plan, given: Any, inputs: Any) -> tuple[Any, Any]:
 
 def _request(plan: ir.Plan) -> PlanOptions:
     """The request that a plan answers, as far as the plan says."""
-    budgets = [budget.text for budget in plan.budgets]
+    requests = tuple(map(BudgetRequest.of, plan.budgets))
     return PlanOptions(
-        budget=budgets or "params",
+        budget=requests or "params",
         objective=cast(Any, plan.objective),
         measure=plan.measure,
         seed=plan.seed,

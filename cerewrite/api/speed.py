@@ -10,7 +10,7 @@ from cerewrite import ir
 from cerewrite.api.stages import apply, as_arguments
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, PlanError
-from cerewrite.planning.budgets import BUDGETS, budget_parts, planned_cost
+from cerewrite.planning.budgets import BUDGETS, BudgetRequest, planned_cost, read_requests
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -80,15 +80,15 @@ def _aligned(
 
     None where that is what was asked for already, or where no design meets it.
     """
-    wanted = dict(planning)
-    parts = budget_parts(wanted.get("budget", "params"))
-    budgets = [text for _, text in parts]
-    held = "flops" in {cost for cost, _ in parts}
-    wanted["budget"] = budgets if held else [*budgets, "flops"]
+    requests = read_requests(planning.get("budget", "params"))
+    asked_for = {**planning, "budget": requests}
+    wanted = dict(asked_for)
+    held = any(request.cost == "flops" for request in requests)
+    wanted["budget"] = requests if held else (*requests, BudgetRequest.parse("flops"))
     wanted["min_width"] = max(wanted.get("min_width") or 1, ALIGNED)
     if wanted.get("channel_multiple", 1) % ALIGNED:
         wanted["channel_multiple"] = ALIGNED
-    if wanted == dict(planning):
+    if wanted == asked_for:
         return None
     try:
         plan = make_plan(analysis, **wanted)
@@ -128,6 +128,6 @@ def checked_forecast(
 
 def tightened(planning: Mapping[str, Any], cost: str, share: float) -> dict[str, Any]:
     """A request with another limit on one cost, as a share of the original's."""
-    parts = budget_parts(planning.get("budget", "params"))
-    texts = [f"{cost}={share:.6f}x" if name == cost else text for name, text in parts]
-    return {**planning, "budget": texts}
+    requests = read_requests(planning.get("budget", "params"))
+    budget = tuple(item.tightened(share) if item.cost == cost else item for item in requests)
+    return {**planning, "budget": budget}

@@ -18,6 +18,7 @@ from cerewrite.runtime.clock import Clock
 if TYPE_CHECKING:
     from torch import nn
 
+    from cerewrite.planning.budgets import BudgetLike
     from cerewrite.rewriting import Pass
 
 PathLike = str | os.PathLike[str]
@@ -43,7 +44,7 @@ class AnalysisOptions(TypedDict, total=False):
 class PlanOptions(TypedDict, total=False):
     """Options of `plan`, with the defaults of `cerewrite.planning.make_plan`."""
 
-    budget: str | Sequence[str]
+    budget: BudgetLike
     objective: Literal["primal", "dual"]
     measure: str
     include: Sequence[str]

@@ -20,7 +20,13 @@ from cerewrite.ir import (
     Rejection,
     Split,
 )
-from cerewrite.planning.budgets import Design, joint_costs, parse_budgets, share_layers
+from cerewrite.planning.budgets import (
+    BudgetLike,
+    Design,
+    joint_costs,
+    resolve_budgets,
+    share_layers,
+)
 from cerewrite.planning.choose import Choice, Objective, choose_designs
 from cerewrite.planning.fixing import held_designs
 from cerewrite.planning.limits import BudgetBounds, check_limits, find_room
@@ -35,7 +41,7 @@ from cerewrite.planning.uniform import choose_uniform
 def make_plan(
     analysis: Analysis,
     *,
-    budget: str | Sequence[str] = "params",
+    budget: BudgetLike = "params",
     objective: Objective = "primal",
     measure: str = DEFAULT,
     include: Sequence[str] = (),
@@ -56,7 +62,7 @@ def make_plan(
     Args:
         analysis: the model's regions and corrections.
         budget: upper limits: ``params``, ``params=0.5x``, ``flops=1.2G``, several with commas or
-            as a sequence; all must hold.
+            as a sequence, or as `BudgetRequest`; all must hold.
         objective: ``primal`` for the least measure within the budgets; ``dual`` for the least of
             the first budget's cost with the measure at most the original's (the budgets stay
             limits).
@@ -95,7 +101,7 @@ def make_plan(
     minimised = MEASURES[measure]
     drawn = _check_drawing(init, exit_scale, weights)
     constraints = Constraints(min_width, max_multiplicity, channel_multiple)
-    budgets = parse_budgets(budget, analysis)
+    budgets = resolve_budgets(budget, analysis)
     _require_regions(analysis)
     regions, filtered = select_regions(analysis, include, exclude)
     names = [item.cost for item in budgets]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.planner import builders
 
 from cerewrite import ir
 from cerewrite.errors import PlanError, UsageError
@@ -16,13 +15,14 @@ from cerewrite.planning import make_plan
 from cerewrite.planning.budgets import (
     BUDGETS,
     batches_for,
-    parse_budgets,
     planned_cost,
     region_cost,
+    resolve_budgets,
 )
 from cerewrite.planning.budgets.latency import block_time
 from cerewrite.planning.check import recount
 from cerewrite.reporter.planned import before_and_after, request
+from tests.planning import builders
 
 BLOCK = ir.BlockTimes(0, 1, (1, 4, 16, 64), (300.0, 300.0, 900.0, 14_000.0))
 PROFILE = ir.Profile(1, 1, "a machine", (10.0, 7.0), (BLOCK,))
@@ -56,21 +56,21 @@ def test_noise_in_the_times_is_not_believed() -> None:
 def test_units_and_relative_limits() -> None:
     analysis = dataclasses.replace(builders.analysis_of([timed_region()]), latency=2_000_000)
     limits = {
-        text: parse_budgets(f"latency={text}", analysis)[0].limit
+        text: resolve_budgets(f"latency={text}", analysis)[0].limit
         for text in ("1.0x", "3ms", "250us", "1s", "5000", "0.5x")
     }
     assert limits == {
         "1.0x": 2e6, "3ms": 3e6, "250us": 2.5e5, "1s": 1e9, "5000": 5000.0, "0.5x": 1e6
     }  # fmt: skip
     with pytest.raises(UsageError, match="unknown unit 'min'") as caught:
-        parse_budgets("latency=3min", analysis)
+        resolve_budgets("latency=3min", analysis)
     assert "ms" in caught.value.advice
 
 
 def test_without_a_profile_it_is_refused() -> None:
     analysis = builders.analysis_of([builders.chain_region("net", (64, 64), 8, 4)])
     with pytest.raises(UsageError, match="measured on this machine"):
-        parse_budgets("latency", analysis)
+        resolve_budgets("latency", analysis)
     with pytest.raises(UsageError, match="no measured times"):
         BUDGETS["latency"].region(analysis.regions[0].region)
     assert batches_for("params,latency=2ms")["latency_batch"] == 1
