@@ -58,7 +58,7 @@ def landscape(
     found = _region(analysis, region)
     (allowed,) = resolve_budgets(budget, analysis)
     cost = allowed.cost
-    own = region_cost(cost, found, found.multiplicity, found.widths)
+    own = region_cost(cost, found, found.design)
     limit = allowed.limit - BUDGETS[cost].baseline(analysis) + own
     mapped = map_region(found, cost=cost, measure=measure, limit=limit, rows=48)
     if json:

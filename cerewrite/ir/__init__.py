@@ -1,9 +1,10 @@
 """Frozen data: what the stages hand to each other."""
 
+from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
 from cerewrite.ir.lengths import Length
-from cerewrite.ir.measured import Estimate, LayerEstimate, Measures, RegionEstimate
+from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
@@ -33,6 +34,8 @@ __all__ = [
     "BlockTimes",
     "Budget",
     "Check",
+    "Design",
+    "Designed",
     "Estimate",
     "Export",
     "Figures",
@@ -40,6 +43,7 @@ __all__ = [
     "Layer",
     "LayerEstimate",
     "Length",
+    "Measured",
     "Measures",
     "Op",
     "Parity",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cerewrite.ir import Design
 from cerewrite.planning.measures.base import FloatArray, IntArray
 
 EXACT = 3_000
@@ -42,10 +43,10 @@ class Front:
         """Number of designs."""
         return len(self.row)
 
-    def design(self, index: int) -> tuple[int, tuple[int, ...]]:
-        """Multiplicity and member widths of one design."""
+    def design(self, index: int) -> Design:
+        """One of the designs."""
         widths = self.rows[self.row[index]]
-        return int(self.multiplicity[index]), tuple(int(width) for width in widths)
+        return Design(int(self.multiplicity[index]), tuple(int(width) for width in widths))
 
 
 def pareto(columns: FloatArray) -> IntArray:

@@ -18,6 +18,7 @@ from cerewrite.errors import (
     UsageError,
 )
 from tests.api.builders import INPUT, Net, same, snapshot
+from tests.editing import edited
 
 
 def test_analysis_has_the_documented_fields(analysis: ir.Analysis) -> None:
@@ -74,7 +75,7 @@ def test_plan_for_another_model(analysis: ir.Analysis) -> None:
 
 def test_edited_plan_that_contradicts_itself(net: Net, analysis: ir.Analysis) -> None:
     plan = cerewrite.plan(analysis)
-    split = dataclasses.replace(plan.splits[0], widths=(*plan.splits[0].widths, 3))
+    split = edited(plan.splits[0], widths=(*plan.splits[0].widths, 3))
     with pytest.raises(PlanError, match=split.region):
         cerewrite.apply(dataclasses.replace(plan, splits=(split, *plan.splits[1:])), net)
 

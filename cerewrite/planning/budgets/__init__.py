@@ -2,7 +2,6 @@
 
 from cerewrite.planning.budgets.base import BUDGETS, Cost, RegionCost, region_cost
 from cerewrite.planning.budgets.joint import (
-    Design,
     ends_of,
     joint_costs,
     planned_cost,
@@ -30,7 +29,6 @@ __all__ = [
     "BudgetLike",
     "BudgetRequest",
     "Cost",
-    "Design",
     "RegionCost",
     "Relative",
     "batches_for",

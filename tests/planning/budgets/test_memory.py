@@ -16,6 +16,7 @@ import cerewrite
 from cerewrite import ir
 from cerewrite.analysis.kept import COPIES
 from cerewrite.errors import InfeasibleBudgetError, PlanError, UsageError
+from cerewrite.ir import Design
 from cerewrite.planning import check_plan
 from cerewrite.planning.budgets import batches_for, planned_cost, region_cost, resolve_budgets
 from tests import models
@@ -111,9 +112,11 @@ def kept_region() -> ir.Region:
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 50))
 def test_it_is_a_polynomial(first: int, second: int, members: int) -> None:
     region = kept_region()
-    params = region_cost("params", region, members, (first, second))
+    params = region_cost("params", region, Design(members, (first, second)))
     values = members * (100 * first + 8 * second + 12)
-    assert region_cost("memory", region, members, (first, second)) == 12 * params + 32 * values
+    assert (
+        region_cost("memory", region, Design(members, (first, second))) == 12 * params + 32 * values
+    )
 
 
 def test_units_requests_and_what_they_need() -> None:
@@ -133,7 +136,7 @@ def test_units_requests_and_what_they_need() -> None:
     with pytest.raises(UsageError, match="training batch"):
         resolve_budgets("memory", plain)
     with pytest.raises(UsageError, match="no training batch"):
-        region_cost("memory", plain.regions[0].region, 1, (64, 64))
+        region_cost("memory", plain.regions[0].region, Design(1, (64, 64)))
 
 
 def test_an_edited_plan_that_holds_too_much_is_refused() -> None:
@@ -154,7 +157,7 @@ def test_regions_alike_but_for_what_they_keep_are_planned_apart() -> None:
         dataclasses.replace(builders.chain_region(name, (64, 64), 8, 4), kept=each)
         for name, each in zip("ab", kept, strict=True)
     ]
-    total = sum(region_cost("memory", y, 1, y.widths) for y in regions)
+    total = sum(region_cost("memory", y, Design(1, y.widths)) for y in regions)
     analysis = dataclasses.replace(builders.analysis_of(regions), memory=total)
     plan = cerewrite.plan(analysis, budget=["params=3x", "memory=0.9x"], measure="nu")
     spent = planned_cost(plan, plan.budgets[1])
