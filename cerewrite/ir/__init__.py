@@ -3,6 +3,7 @@
 from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
+from cerewrite.ir.inputs import Inputs
 from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
@@ -22,11 +23,12 @@ from cerewrite.ir.results import (
     Split,
 )
 from cerewrite.ir.scopes import ScopeOutcome
-from cerewrite.ir.serial import dumps, encode, loads
+from cerewrite.ir.serial import JSON, dumps, encode, loads
 from cerewrite.ir.timing import Forecast, Timing
 
 __all__ = [
     "EXIT_SCALES",
+    "JSON",
     "SCHEMA",
     "WEIGHT_SOURCES",
     "Alternative",
@@ -40,6 +42,7 @@ __all__ = [
     "Export",
     "Figures",
     "Forecast",
+    "Inputs",
     "Layer",
     "LayerEstimate",
     "Length",

@@ -46,7 +46,7 @@ def make_plan(
     measure: str = DEFAULT,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    min_width: int | None = 1,
+    min_width: int | None = None,
     max_multiplicity: int | None = None,
     channel_multiple: int = 1,
     uniform: bool = False,

@@ -45,7 +45,7 @@ class Constraints:
         channel_multiple: every width is a multiple of it.
     """
 
-    min_width: int | None = 1
+    min_width: int | None = None
     max_multiplicity: int | None = None
     channel_multiple: int = 1
 

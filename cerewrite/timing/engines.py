@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,10 +13,10 @@ from torch import nn
 from cerewrite import exporter
 from cerewrite.errors import ExportError
 from cerewrite.exporter import ExampleInputs, Runner
+from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.modes import called
 
 Call = Callable[[], object]
-Inputs = tuple[Any, ...] | dict[str, Any]
 Bind = Callable[[Inputs], Call]
 """Inputs in, what runs the prepared model on them out."""
 

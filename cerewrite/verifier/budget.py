@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
+from cerewrite.ir.inputs import Inputs
 from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.ops.surgery.conv_transpose import KINDS
 from cerewrite.runtime.trees import examples
-from cerewrite.verifier.running import Inputs
 from cerewrite.verifier.shapes import run_for_shapes
 
 _LAYERS = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *KINDS)

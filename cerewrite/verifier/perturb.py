@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
+from cerewrite.ir.inputs import Inputs
 from cerewrite.nn import BlockDiagonalLinear, MemberLayerNorm, MemberRMSNorm
 from cerewrite.ops.surgery.conv_transpose import KINDS
-from cerewrite.verifier.running import Inputs
 
 ATTEMPTS = 4
 """Draws of signs: a unit may be dead on a few inputs, it is unreached if every draw says so."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from cerewrite.ir.inputs import Inputs
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.runtime.modes import called
-
-Inputs = tuple[Any, ...] | Mapping[str, Any]
-"""Example inputs: positional arguments, or keyword arguments."""
 
 _SEED = 20_200_617
 

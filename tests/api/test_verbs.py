@@ -15,6 +15,7 @@ from cerewrite.errors import (
     PlanError,
     RewriteError,
     StalePlanError,
+    UnknownOptionError,
     UsageError,
 )
 from tests.api.builders import INPUT, Net, same, snapshot
@@ -96,3 +97,26 @@ def test_public_names_exist() -> None:
         assert getattr(cerewrite, name) is not None
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = cerewrite.nothing_such
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "nearest"),
+    [
+        ("analyze", "estimater", "estimator"),
+        ("analyze", "latency_bach", "latency_batch"),
+        ("plan", "min_widht", "min_width"),
+        ("plan", "scop", "scope"),
+        ("convert", "min_widht", "min_width"),
+        ("convert", "overwrit", "overwrite"),
+        ("bench", "thread_count", "thread_counts"),
+        ("export_onnx", "opsett", "opset"),
+    ],
+)
+def test_a_misspelt_option_is_answered_with_the_nearest(
+    net: Net, analysis: ir.Analysis, verb: str, option: str, nearest: str
+) -> None:
+    given = {"plan": (analysis,), "bench": (net, net, None), "export_onnx": (net, "x.onnx")}
+    with pytest.raises(UnknownOptionError, match=rf"{verb}\(\).*'{option}'") as caught:
+        getattr(cerewrite, verb)(*given.get(verb, (net,)), **{option: 1})
+    assert f"did you mean '{nearest}'?" in caught.value.advice
+    assert isinstance(caught.value, TypeError) and caught.value.exit_code == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from cerewrite.ir import (
     Analysis,
@@ -12,12 +13,14 @@ from cerewrite.ir import (
     LayerEstimate,
     Measures,
     PerChannel,
+    Plan,
     Region,
     RegionEstimate,
     RegionLayer,
     Rejection,
     Site,
 )
+from cerewrite.planning import make_plan
 from cerewrite.planning.budgets import region_cost
 from cerewrite.planning.measures import region_measures
 from tests.planning.measures.composing import compose
@@ -239,3 +242,8 @@ def random_analysis(seed: int, regions: int | None = None, size: int = 4) -> Ana
         extra_flops=draw.randint(0, 50),
         extra_kappas=(draw.uniform(0, 0.1),),
     )
+
+
+def plan_freely(analysis: Analysis, **options: Any) -> Plan:
+    """`make_plan`, with members as narrow as they come unless it is told otherwise."""
+    return make_plan(analysis, **{"min_width": 1, **options})

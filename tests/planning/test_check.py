@@ -9,11 +9,12 @@ import pytest
 
 from cerewrite.errors import PlanError
 from cerewrite.ir import Design, Plan, Split
-from cerewrite.planning import check_plan, make_plan, recount
+from cerewrite.planning import check_plan, recount
 from cerewrite.planning.budgets import region_cost
 from cerewrite.planning.measures import region_measures
 from tests import editing
 from tests.planning.builders import analysis_of, chain_region
+from tests.planning.builders import plan_freely as make_plan
 
 PLAN = make_plan(
     analysis_of(

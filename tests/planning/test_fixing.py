@@ -8,10 +8,11 @@ import pytest
 
 from cerewrite.errors import InfeasibleBudgetError, UsageError
 from cerewrite.ir import Analysis, Design
-from cerewrite.planning import check_plan, make_plan
+from cerewrite.planning import check_plan
 from cerewrite.planning.budgets import region_cost
 from cerewrite.planning.fixing import parse_design
 from tests.planning.builders import analysis_of, chain_region
+from tests.planning.builders import plan_freely as make_plan
 
 
 def two(groups: int = 1) -> Analysis:

@@ -8,8 +8,9 @@ import pytest
 
 from cerewrite.errors import InfeasibleBudgetError
 from cerewrite.ir import Analysis, Figures, Plan
-from cerewrite.planning import check_plan, make_plan
+from cerewrite.planning import check_plan
 from cerewrite.planning.measures import MEASURES
+from tests.planning.builders import plan_freely as make_plan
 from tests.planning.builders import random_analysis
 from tests.planning.exhaustive import search
 

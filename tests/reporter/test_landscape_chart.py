@@ -10,11 +10,12 @@ import pytest
 
 from cerewrite import ir
 from cerewrite.ir import Design
-from cerewrite.planning import Landscape, landscape, make_plan
+from cerewrite.planning import Landscape, landscape
 from cerewrite.planning.measures import region_measures
 from cerewrite.reporter import landscape_lines, render_html, render_landscape
 from cerewrite.reporter.landscape_chart import landscape_chart, planned_landscape
 from tests.planning.builders import analysis_of, chain_region
+from tests.planning.builders import plan_freely as make_plan
 from tests.reporter import builders
 
 REGION = chain_region("a<b", [64, 48, 64], 100, 10)

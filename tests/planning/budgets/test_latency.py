@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from cerewrite import ir
 from cerewrite.errors import PlanError, UsageError
 from cerewrite.ir import Design
-from cerewrite.planning import make_plan
 from cerewrite.planning.budgets import (
     BUDGETS,
     batches_for,
@@ -25,6 +24,7 @@ from cerewrite.planning.check import recount
 from cerewrite.reporter.planned import before_and_after, request
 from tests.editing import edited
 from tests.planning import builders
+from tests.planning.builders import plan_freely as make_plan
 
 BLOCK = ir.BlockTimes(0, 1, (1, 4, 16, 64), (300.0, 300.0, 900.0, 14_000.0))
 PROFILE = ir.Profile(1, 1, "a machine", (10.0, 7.0), (BLOCK,))

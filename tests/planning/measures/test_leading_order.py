@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cerewrite.planning import make_plan
 from cerewrite.planning.measures import MEASURES
 from tests.planning.builders import chain_sites, mlp
+from tests.planning.builders import plan_freely as make_plan
 
 MEASURE = MEASURES["leading-order"]
 SITES = chain_sites(["a", "b", "c"])
