@@ -49,6 +49,11 @@ class Front:
         return Design(int(self.multiplicity[index]), tuple(int(width) for width in widths))
 
 
+def is_exact(columns: FloatArray) -> bool:
+    """Whether `pareto` keeps every row of the front, as it does with few columns or few rows."""
+    return columns.shape[1] == 2 or len(columns) <= EXACT
+
+
 def pareto(columns: FloatArray) -> IntArray:
     """Indices of the rows that no other row beats or equals in every column.
 
@@ -68,7 +73,7 @@ def pareto(columns: FloatArray) -> IntArray:
     """
     if columns.shape[1] == 2:
         return _pareto_two(columns)
-    if len(columns) > EXACT:
+    if not is_exact(columns):
         columns, last = columns[:, :-1], columns[:, -1]
         mixes = [np.column_stack([columns @ mix, last]) for mix in cost_mixes(columns)]
         return np.unique(np.concatenate([_pareto_two(mixed) for mixed in mixes]))
