@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -76,15 +76,3 @@ ENGINES: Mapping[str, Callable[[nn.Module, Inputs, ExitStack], Bind]] = {
     "compile": compiled,
     "onnxruntime": onnx_runtime,
 }
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[int]:
-    """Torch (and what asks torch) on so many threads; the old number is put back."""
-    before = torch.get_num_threads()
-    try:
-        if count is not None:
-            torch.set_num_threads(count)
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)

@@ -32,6 +32,7 @@ from cerewrite.ir.inputs import Inputs
 from cerewrite.ops.surgery.conv_transpose import KINDS
 from cerewrite.rewriting.session import Change, changes_of, set_submodule
 from cerewrite.runtime.doubling import double_precision
+from cerewrite.runtime.threads import threads
 from cerewrite.verifier.members import RegionModule, pieces
 from cerewrite.verifier.perturb import ATTEMPTS, perturb, resample_signs
 from cerewrite.verifier.running import (
@@ -39,7 +40,6 @@ from cerewrite.verifier.running import (
     doubled,
     fresh_copy,
     on_meta,
-    threads,
 )
 from cerewrite.verifier.shapes import smaller
 

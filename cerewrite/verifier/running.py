@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -40,17 +39,6 @@ def fresh_copy(model: nn.Module, *, training: bool) -> nn.Module:
 def on_meta(model: nn.Module) -> bool:
     """Whether a model has parameters without values."""
     return any(parameter.is_meta for parameter in model.parameters())
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with so many threads: small tensors are faster with one, on a busy machine most."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def doubled(inputs: Inputs) -> Inputs:

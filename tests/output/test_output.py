@@ -139,8 +139,8 @@ def test_write_file(tmp_path: Path) -> None:
 
 def test_killed_process_leaves_the_folder_absent(tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom cerewrite import artifacts\n"
-        "with artifacts.staged_folder(sys.argv[1]) as draft:\n"
+        "import sys, time\nfrom cerewrite import output\n"
+        "with output.staged_folder(sys.argv[1]) as draft:\n"
         "    (draft / 'plan.json').write_text('{')\n    print('written', flush=True)\n"
         "    time.sleep(60)\n"
     )

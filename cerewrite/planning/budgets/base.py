@@ -67,11 +67,7 @@ class Cost(ABC):
 
 BUDGETS: Registry[Cost] = Registry("budget", "cerewrite.planning.budgets")
 
-
-def register(cost: type[Cost]) -> type[Cost]:
-    """Class decorator: make one instance of a cost known under its name."""
-    BUDGETS.register(cost.name, cost())
-    return cost
+register = BUDGETS.instance
 
 
 def region_cost(name: str, region: Region, design: Design) -> int:

@@ -105,11 +105,7 @@ class Measure(ABC):
 
 MEASURES: Registry[Measure] = Registry("measure", "cerewrite.planning.measures")
 
-
-def register(measure: type[Measure]) -> type[Measure]:
-    """Class decorator: make one instance of a measure known under its name."""
-    MEASURES.register(measure.name, measure())
-    return measure
+register = MEASURES.instance
 
 
 def remaining_kappas(analysis: Analysis) -> tuple[float, ...]:
