@@ -19,6 +19,7 @@ from cerewrite.estimators import Assumption
 from cerewrite.estimators.draws import Ratio, relative_variance
 from cerewrite.estimators.monte_carlo import subject_of
 from cerewrite.frontend.tracing import trace
+from cerewrite.ir import Design
 from cerewrite.planning.budgets import region_cost
 
 Designs = Mapping[str, tuple[int, tuple[int, ...]]]
@@ -148,12 +149,13 @@ def grid(analysis: ir.Analysis) -> list[Designs]:
     """As many members as the parameters allow, at eight widths in the network's proportions."""
     regions = [estimate.region for estimate in analysis.regions]
     first = regions[0].widths[0]
-    budget = sum(region_cost("params", r, 1, r.widths) for r in regions)
+    budget = sum(region_cost("params", r, Design(1, r.widths)) for r in regions)
     found: list[Designs] = []
     for n in (*WIDTHS, first):
         widths = {r.name: tuple(n * width // first for width in r.widths) for r in regions}
         one, two = (
-            sum(region_cost("params", r, m, widths[r.name]) for r in regions) for m in (1, 2)
+            sum(region_cost("params", r, Design(m, widths[r.name])) for r in regions)
+            for m in (1, 2)
         )
         m = 1 + (budget - one) // (two - one)
         found.append({name: (m, row) for name, row in widths.items()})

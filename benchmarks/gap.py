@@ -44,8 +44,9 @@ def row(name: str, analysis: cerewrite.ir.Analysis, measure: str, objective: str
     except CerewriteError as error:
         print(f"{start} refused: {error.message}", flush=True)
         return
-    field = MEASURES[measure].field
-    before, after = getattr(plan.baseline, field), getattr(plan.planned, field)
+    before, after = (
+        MEASURES[measure].of(figures.measures) for figures in (plan.baseline, plan.planned)
+    )
     print(f"{start} {before:10.5f} {after:10.5f} {plan.planned.params:12,} {100 * plan.gap:7.4f} %",
           flush=True)  # fmt: skip
 

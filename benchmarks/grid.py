@@ -22,6 +22,7 @@ from benchmarks.random_nets import Net, Spec, make_inputs
 from benchmarks.unit_draws import kernels
 from cerewrite import ir
 from cerewrite.estimators.draws import relative_variance
+from cerewrite.ir import Design
 from cerewrite.planning.budgets import region_cost
 
 NETWORKS = (
@@ -77,8 +78,8 @@ def row(spec: Spec, draws: int) -> None:
     grid = []
     for n in range(4, spec.widths[0] + 1, STEP):
         widths = (n,) * len(spec.widths)
-        one, two = (region_cost("params", region, m, widths) for m in (1, 2))
-        m = 1 + (region_cost("params", region, 1, region.widths) - one) // (two - one)
+        one, two = (region_cost("params", region, Design(m, widths)) for m in (1, 2))
+        m = 1 + (region_cost("params", region, Design(1, region.widths)) - one) // (two - one)
         grid.append((*measured(spec, m, widths, draws), f"{m} x {n}"))
     (split,) = plan.splits
     found = measured(spec, split.multiplicity, split.widths, draws)

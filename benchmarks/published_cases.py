@@ -12,14 +12,14 @@ from torch import nn
 import cerewrite
 from benchmarks.resnext import ResNeXt29
 from benchmarks.zoo import torchvision_models
-from cerewrite.ir import Analysis, Region
+from cerewrite.ir import Analysis, Design, Region
 from cerewrite.planning.budgets import region_cost
 
-Design = tuple[int, int]
+Size = tuple[int, int]
 
 RECORD = Path(__file__).resolve().parent.parent / "docs" / "published.json"
 PIXELS = {"ResNeXt-29": 32, "ResNet-50": 64}
-EXPECTED: dict[str, dict[Design, int]] = {
+EXPECTED: dict[str, dict[Size, int]] = {
     "ResNeXt-29": {(37, 10): 13_743_646, (10, 10): 4_223_986},
     "ResNet-50": {(12, 10): 25_758_040, (4, 16): 17_069_096, (32, 4): 25_028_904},
 }
@@ -41,7 +41,7 @@ class Case:
     body: nn.Module
     stem: nn.Module
     analysis: Analysis
-    counted: dict[Design, int] = field(default_factory=dict, compare=False)
+    counted: dict[Size, int] = field(default_factory=dict, compare=False)
 
     @property
     def regions(self) -> list[Region]:
@@ -85,8 +85,8 @@ class Case:
     def _params(self, m: int, n: int) -> int:
         total = self.budget
         for region in self.regions:
-            total -= region_cost("params", region, 1, region.widths)
-            total += region_cost("params", region, m, self.widths(region, n))
+            total -= region_cost("params", region, Design(1, region.widths))
+            total += region_cost("params", region, Design(m, self.widths(region, n)))
         return total
 
     def room(self, n: int) -> float:

@@ -27,6 +27,7 @@ from cerewrite.errors import (
     StalePlanError,
     TraceError,
     TrainingError,
+    UnknownOptionError,
     UsageError,
     VerificationError,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "StalePlanError",
     "TraceError",
     "TrainingError",
+    "UnknownOptionError",
     "UsageError",
     "VerificationError",
     "__version__",

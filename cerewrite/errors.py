@@ -41,6 +41,10 @@ class UsageError(CerewriteError):
     exit_code = 2
 
 
+class UnknownOptionError(UsageError, TypeError):
+    """A keyword argument that a verb does not take."""
+
+
 class LoadError(CerewriteError):
     """The model could not be found, imported or built."""
 

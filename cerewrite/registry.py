@@ -5,13 +5,22 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar, cast
 
 from cerewrite.errors import UsageError
 
 T = TypeVar("T")
+
+
+class Named(Protocol):
+    """A class that says under which name it is registered."""
+
+    name: ClassVar[str]
+
+
+K = TypeVar("K", bound=Named)
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -58,9 +67,10 @@ class Registry(Mapping[str, T], Generic[T]):
         self._items[name] = item
         return item
 
-    def decorator(self, name: str) -> Callable[[T], T]:
-        """`register`, as a decorator."""
-        return lambda item: self.register(name, item)
+    def instance(self, kind: type[K]) -> type[K]:
+        """Class decorator: register one instance of a class under the class's name."""
+        self.register(kind.name, cast(T, kind()))
+        return kind
 
     def _discover(self) -> None:
         if self._discovered:

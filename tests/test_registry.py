@@ -75,13 +75,13 @@ def test_second_item_of_a_name_is_refused() -> None:
 
 
 def test_decorator_returns_what_it_decorates() -> None:
-    kinds: Registry[type] = Registry("kind")
+    kinds: Registry[object] = Registry("kind")
 
-    @kinds.decorator("one")
+    @kinds.instance
     class One:
-        pass
+        name = "one"
 
-    assert kinds["one"] is One
+    assert type(kinds["one"]) is One
 
 
 def test_suggest_lists_the_choices() -> None:

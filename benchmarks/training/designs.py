@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 import cerewrite
 from benchmarks.training.tasks import Task
+from cerewrite import ir
 from cerewrite.ir import Analysis, Plan, Region, Split
 from cerewrite.planning.budgets import region_cost
 from cerewrite.planning.make import planned_figures
@@ -137,9 +138,9 @@ def fixed_plan(analysis: Analysis, shapes: Sequence[Shape], seed: int = 0) -> Pl
 
 
 def _split(region: Region, members: int, widths: tuple[int, ...]) -> Split:
-    costs = [region_cost(cost, region, members, widths) for cost in ("params", "flops")]
-    measured = region_measures(region, members, widths)
-    return Split(region.name, members, widths, *costs, *astuple(measured))
+    design = ir.Design(members, widths)
+    params, flops = (region_cost(cost, region, design) for cost in ("params", "flops"))
+    return Split(region.name, design, params, flops, region_measures(region, design))
 
 
 def build(task: Task, analysis: Analysis, design: Design, seeds: Sequence[int]) -> list[nn.Module]:
@@ -167,7 +168,7 @@ def figures(analysis: Analysis, design: Design) -> dict[str, float]:
     regions = [estimate.region for estimate in analysis.regions]
     at = [shape.get(r.name, (r.multiplicity, r.widths)) for r in regions]
     return {
-        **{name: getattr(planned, measure.field) for name, measure in MEASURES.items()},
+        **{name: measure.of(planned.measures) for name, measure in MEASURES.items()},
         "params": planned.params,
         "flops": planned.flops,
         "total width": _mean([m * width for m, widths in at for width in widths]),

@@ -143,7 +143,7 @@ def _plan(
     record["refusals"] = dict(Counter(r.code for r in found.rejections).most_common())
     record["nu_before"] = found.nu.value
     with clock("plan"):
-        return planning.make_plan(found, budget=["params", "flops"], min_width=None)
+        return planning.make_plan(found, budget=["params", "flops"])
 
 
 DRAWS = 4

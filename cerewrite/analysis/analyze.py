@@ -18,13 +18,14 @@ from cerewrite.ir import (
     Estimate,
     Layer,
     LayerEstimate,
+    Measures,
     Region,
     RegionEstimate,
     ScopeFindings,
     Site,
     TracedModel,
 )
-from cerewrite.planning.measures import MEASURES, REPORTED, region_measures
+from cerewrite.planning.measures import region_measures, reported
 from cerewrite.registry import suggest
 
 
@@ -87,9 +88,7 @@ def analyze(
         parametrization=parametrization,
         gain=str(gain),
         scope=scope,
-        nu=first.nu,
-        log_variance=first.log_variance,
-        leading_order=first.leading_order,
+        measures=first.measures,
         layers=tuple(_layer(layer, by_name[layer.name], total, owner) for layer in traced.layers),
         regions=first.regions,
         rejections=first.rejections,
@@ -112,9 +111,11 @@ def _at_scope(
     composed = _composed(regions, corrections, owner, reference, method)
     return ScopeFindings(
         scope=scope,
-        nu=corrections.nu or composed["nu"],
-        log_variance=corrections.log_variance or composed["log_variance"],
-        leading_order=composed["leading_order"],
+        measures=replace(
+            composed,
+            nu=corrections.nu or composed.nu,
+            log_variance=corrections.log_variance or composed.log_variance,
+        ),
         regions=tuple(_estimate(region) for region in regions),
         rejections=traced.rejections + rejections,
     )
@@ -189,8 +190,7 @@ def _with_sites(
 
 
 def _estimate(region: Region) -> RegionEstimate:
-    found = region_measures(region, region.multiplicity, region.widths)
-    return RegionEstimate(region.name, found.nu, found.log_variance, found.leading_order, region)
+    return RegionEstimate(region.name, region_measures(region, region.design), region)
 
 
 def _composed(
@@ -199,25 +199,27 @@ def _composed(
     owner: dict[str, str],
     reference: str,
     method: str,
-) -> dict[str, Estimate]:
-    """The model's measures from its regions and other layers (docs/theory.md, eq. 22), by field.
+) -> Measures[Estimate]:
+    """The model's measures from its regions and remaining layers (docs/theory.md, section 4).
 
     Standard errors of the layers add in quadrature, for the sum of kappas and for Var[log K]
     alike, and times ``1 + nu`` for nu.
     """
     rest = [max(c.kappa, 0.0) for c in corrections.layers if c.layer not in owner]
     errors = [c.stderr for c in corrections.layers if c.stderr is not None]
-    found = {}
-    for measure in (MEASURES[name] for name in REPORTED):
-        scores = [measure.region_score(r.sites, r.multiplicity, r.widths) for r in regions]
+    estimates = []
+    for measure in reported():
+        scores = [measure.region_score(region.sites, region.design) for region in regions]
         value = measure.compose(scores, rest)
         stderr = math.hypot(*errors) if errors else None
         if stderr is not None and measure.field == "nu":
             stderr *= 1 + value
-        found[measure.field] = Estimate(value, stderr, corrections.draws, method, reference)
-    if not corrections.per_layer:
-        found["leading_order"] = Estimate(math.nan, None, 0, method, "no closed form to sum")
-    return found
+        estimates.append(Estimate(value, stderr, corrections.draws, method, reference))
+    composed = Measures(*estimates)
+    if corrections.per_layer:
+        return composed
+    nothing = Estimate(math.nan, None, 0, method, "no closed form to sum")
+    return replace(composed, leading_order=nothing)
 
 
 def _layer(layer: Layer, at: LayerCorrection, total: float, owner: dict[str, str]) -> LayerEstimate:

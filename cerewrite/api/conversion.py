@@ -8,20 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import ir, output
+from cerewrite.api.options import (
+    AnalysisOptions,
+    BenchOptions,
+    ConvertOptions,
+    ExportOptions,
+    PlanOptions,
+    check_options,
+)
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import checked_forecast, tightened, timed
-from cerewrite.api.stages import (
-    AnalysisOptions,
-    PathLike,
-    PlanOptions,
-    analyze,
-    as_arguments,
-    passes_for,
-)
+from cerewrite.api.stages import PathLike, analyze, as_arguments, as_inputs, passes_for
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
 from cerewrite.frontend.loading import read_inputs
-from cerewrite.planning.budgets import BUDGETS, batches_for
+from cerewrite.planning.budgets import BUDGETS, BudgetRequest, batches_for, read_requests
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -63,25 +64,21 @@ class Conversion:
     renamed: tuple[tuple[str, str], ...]
 
 
-class ConvertOptions(AnalysisOptions, PlanOptions, total=False):
-    """Options of `convert`: those of `analyze` and of `plan`."""
-
-
 def convert(
     model: nn.Module,
-    example_inputs: Any = None,
+    example_inputs: object = None,
     *,
     plan: ir.Plan | None = None,
     out: PathLike | None = None,
     overwrite: bool = False,
-    onnx: bool | Mapping[str, Any] = False,
+    onnx: bool | ExportOptions = False,
     opset: int = 20,
     source: str | None = None,
     clock: Clock | None = None,
-    bench: bool | Mapping[str, Any] = False,
+    bench: bool | BenchOptions = False,
     latency_batch: int | None = None,
     memory_batch: int | None = None,
-    calibration: Any = None,
+    calibration: object = None,
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
     """Analyse, plan, rewrite, verify and, on request, export and save.
@@ -108,6 +105,7 @@ def convert(
         options: those of `analyze` and `plan`.
 
     Raises:
+        UnknownOptionError: if there is no such option.
         CerewriteError: see `analyze`, `plan`, `apply`, `export_onnx` and `save`.
         VerificationError: if a check fails; nothing is written then.
 
@@ -130,22 +128,24 @@ def convert(
     analysis_options, plan_options = _divide(options)
     batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
     if plan is None:
-        batches = batches_for(plan_options.get("budget", "params"), latency_batch, memory_batch)
-    found = analyze(model, inputs, clock=clock, **batches, **analysis_options)
+        plan_options["budget"] = read_requests(plan_options.get("budget", "params"))
+        batches = batches_for(plan_options["budget"], latency_batch, memory_batch)
+    analysis = analyze(model, inputs, clock=clock, **batches, **analysis_options)
+    assert inputs is not None, "a trace refuses no inputs"
     if plan is None:
         with clock("plan"):
-            plan = make_plan(found, **plan_options)
-    if found.scopes:
-        found = found.at_scope(plan.scope)
+            plan = make_plan(analysis, **plan_options)
+    if analysis.scopes:
+        analysis = analysis.at_scope(plan.scope)
     init = plan_options.get("init")
     fitted, unseen = _calibration(plan, calibration, inputs)
     passes = passes_for(init if callable(init) else None, fitted)
 
     def build(made: ir.Plan) -> Conversion:
-        return _rewrite(model, made, found, inputs, clock, passes, unseen)
+        return _rewrite(model, made, analysis, inputs, clock, passes, unseen)
 
     result = build(plan)
-    if found.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
+    if analysis.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
         result = _within_latency(result, build, model, inputs, plan_options, clock)
     if bench is not False:
         planning = plan_options or _request(result.plan)
@@ -177,7 +177,9 @@ def _saved(
     return dataclasses.replace(result, export=export, report=report)
 
 
-def _calibration(plan: ir.Plan, given: Any, inputs: Any) -> tuple[Any, Any]:
+def _calibration(
+    plan: ir.Plan, given: object, inputs: ir.Inputs
+) -> tuple[ir.Inputs | None, ir.Inputs]:
     """Inputs to fit a warm start on, and inputs to measure it on."""
     from cerewrite.rewriting.transfer.calibration import divide, examples
 
@@ -188,17 +190,17 @@ def _calibration(plan: ir.Plan, given: Any, inputs: Any) -> tuple[Any, Any]:
             "calibration inputs were given, but the plan draws its weights anew",
             advice="ask for a plan with weights='transfer'",
         )
-    batch = read_inputs(given) if isinstance(given, str | os.PathLike) else as_arguments(given)
+    batch = read_inputs(given) if isinstance(given, str | os.PathLike) else as_inputs(given)
     count = examples(batch)
     return divide(batch, count - count // 4) if count >= LEAST else (batch, batch)
 
 
 def _request(plan: ir.Plan) -> PlanOptions:
     """The request that a plan answers, as far as the plan says."""
-    budgets = [budget.text for budget in plan.budgets]
+    requests = tuple(map(BudgetRequest.of, plan.budgets))
     return PlanOptions(
-        budget=budgets or "params",
-        objective=cast(Any, plan.objective),
+        budget=requests or "params",
+        objective="dual" if plan.objective == "dual" else "primal",
         measure=plan.measure,
         seed=plan.seed,
     )
@@ -206,9 +208,7 @@ def _request(plan: ir.Plan) -> PlanOptions:
 
 def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:
     """Which verb takes which option; the seed serves both."""
-    for name in options:
-        if name not in ConvertOptions.__annotations__:
-            raise TypeError(f"convert() got an unexpected keyword argument '{name}'")
+    check_options(convert, options, ConvertOptions)
     analysis_options = {k: v for k, v in options.items() if k in AnalysisOptions.__annotations__}
     plan_options = {k: v for k, v in options.items() if k in PlanOptions.__annotations__}
     return cast(AnalysisOptions, analysis_options), cast(PlanOptions, plan_options)
@@ -218,7 +218,7 @@ def _within_latency(
     first: Conversion,
     build: Callable[[ir.Plan], Conversion],
     model: nn.Module,
-    inputs: Any,
+    inputs: ir.Inputs,
     planning: PlanOptions,
     clock: Clock,
 ) -> Conversion:
@@ -227,9 +227,9 @@ def _within_latency(
     Of all that was built the first within the limit is taken, else the fastest; its report holds
     forecast and measurement.
     """
-    found = first.analysis
+    analysis = first.analysis
     limit = next(b for b in first.plan.budgets if BUDGETS[b.cost].timed)
-    batch = next(e.region.profile.batch for e in found.regions if e.region.profile is not None)
+    batch = next(e.region.profile.batch for e in analysis.regions if e.region.profile is not None)
     asked = limit.limit / limit.before
     result, tried, allowed = first, [], asked
     for rounds in range(1, ROUNDS + 1):
@@ -250,7 +250,7 @@ def _within_latency(
         wanted = tightened(planning, limit.cost, allowed)
         try:
             with clock("plan"):
-                plan = make_plan(found, **wanted)
+                plan = make_plan(analysis, **wanted)
         except InfeasibleBudgetError:
             break
         note = f"{limit.text}: limit tightened to {allowed:.3f}x after timing what was built"
@@ -263,11 +263,11 @@ def _within_latency(
 def _rewrite(
     model: nn.Module,
     made: ir.Plan,
-    found: ir.Analysis,
-    inputs: Any,
+    analysis: ir.Analysis,
+    inputs: ir.Inputs,
     clock: Clock,
     passes: Sequence[Pass],
-    unseen: Any,
+    unseen: ir.Inputs,
 ) -> Conversion:
     """Rewrite, verify, and refuse a model that fails a check."""
     from cerewrite import planning, rewriting, verifier
@@ -290,11 +290,13 @@ def _rewrite(
             advice="exclude the layers that are named; if none is, report this as a bug",
         )
     report = ir.Report(
-        analysis=found,
+        analysis=analysis,
         plan=made,
         verification=verification,
         renamed=rewritten.renamed,
         seconds=clock.seconds,
         versions=versions(),
     )
-    return Conversion(rewritten.model, made, found, verification, None, report, rewritten.renamed)
+    return Conversion(
+        rewritten.model, made, analysis, verification, None, report, rewritten.renamed
+    )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cerewrite
 from cerewrite import ir, output
+from cerewrite.api.options import ExportOptions
 from cerewrite.errors import OutputError
 from cerewrite.frontend.loading import InputShape, describe_inputs, parse_input_shape
 from cerewrite.runtime.clock import Clock
@@ -44,10 +44,10 @@ def save(
     model: nn.Module,
     plan: ir.Plan,
     *,
-    example_inputs: Any = None,
+    example_inputs: ir.Inputs | None = None,
     source: str | None = None,
     report: ir.Report | None = None,
-    onnx: bool | Mapping[str, Any] = False,
+    onnx: bool | ExportOptions = False,
     opset: int = 20,
     overwrite: bool = False,
     clock: Clock | None = None,
@@ -83,9 +83,13 @@ def save(
     with output.staged_folder(path, overwrite=overwrite) as draft:
         export = None
         if onnx is not False:
-            given = {} if onnx is True else onnx
+            given: ExportOptions = {} if onnx is True else onnx
             with clock("export"):
-                options = {"opset": opset, **given, "metadata": origin_of(plan, source)}
+                options: ExportOptions = {
+                    "opset": opset,
+                    **given,
+                    "metadata": origin_of(plan, source),
+                }
                 export = _export(draft, model, example_inputs, options)
         with clock("save"):
             origin = output.Origin(source, _shapes(plan, example_inputs))
@@ -104,7 +108,9 @@ def origin_of(plan: ir.Plan, source: str | None) -> dict[str, str]:
     return {"source": source or plan.model, "plan.fingerprint": plan.fingerprint}
 
 
-def _export(draft: Path, model: nn.Module, inputs: Any, options: Mapping[str, Any]) -> ir.Export:
+def _export(
+    draft: Path, model: nn.Module, inputs: ir.Inputs | None, options: ExportOptions
+) -> ir.Export:
     from cerewrite import exporter, rewriting
 
     if inputs is None:
@@ -113,7 +119,7 @@ def _export(draft: Path, model: nn.Module, inputs: Any, options: Mapping[str, An
     return dataclasses.replace(export, path=output.ONNX)
 
 
-def _shapes(plan: ir.Plan, inputs: Any) -> tuple[InputShape, ...] | None:
+def _shapes(plan: ir.Plan, inputs: ir.Inputs | None) -> tuple[InputShape, ...] | None:
     """Shapes to draw example inputs to, the plan's without any; None where they cannot be drawn."""
     if inputs is None:
         return tuple(map(parse_input_shape, plan.inputs)) or None

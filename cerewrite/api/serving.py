@@ -6,9 +6,10 @@ import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from cerewrite import ir, output
+from cerewrite.api.options import ExportOptions
 from cerewrite.api.stages import export_onnx
 
 if TYPE_CHECKING:
@@ -21,12 +22,12 @@ VERSION = "1"
 def export_triton(
     model: nn.Module,
     repository: str | os.PathLike[str],
-    example_inputs: Any = None,
+    example_inputs: object = None,
     *,
     name: str | None = None,
     max_batch_size: int = 32,
     overwrite: bool = False,
-    **options: Any,
+    **options: Unpack[ExportOptions],
 ) -> ir.Export:
     """Write ``REPOSITORY/NAME/1/model.onnx`` and ``REPOSITORY/NAME/config.pbtxt``.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from cerewrite import ir
-from cerewrite.api.stages import apply, as_arguments
+from cerewrite.api.options import BenchOptions, PlanOptions, check_options
+from cerewrite.api.stages import apply, as_inputs
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, PlanError
-from cerewrite.planning.budgets import BUDGETS, budget_parts, planned_cost
+from cerewrite.planning.budgets import BUDGETS, BudgetRequest, planned_cost, read_requests
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ ALIGNED = 16
 
 
 def bench(
-    original: nn.Module, rewritten: nn.Module, example_inputs: Any, **options: Any
+    original: nn.Module,
+    rewritten: nn.Module,
+    example_inputs: object,
+    **options: Unpack[BenchOptions],
 ) -> tuple[ir.Timing, ...]:
     """Time a model before and after, in turns; see `cerewrite.timing.comparison`.
 
@@ -34,21 +37,23 @@ def bench(
 
     Raises:
         UsageError: if an engine is not known, or a number is below 1.
+        UnknownOptionError: if there is no such option.
     """
     from cerewrite import timing
 
-    return timing.bench(original, rewritten, as_arguments(example_inputs), **options)
+    check_options(bench, options, BenchOptions)
+    return timing.bench(original, rewritten, as_inputs(example_inputs), **options)
 
 
 def timed(
     report: ir.Report,
     original: nn.Module,
     rewritten: nn.Module,
-    inputs: Any,
+    inputs: ir.Inputs,
     *,
     clock: Clock,
-    asked: Mapping[str, Any],
-    planning: Mapping[str, Any],
+    asked: BenchOptions,
+    planning: PlanOptions,
 ) -> ir.Report:
     """A report with timings and, where the rewritten model is slower, the aligned plan's.
 
@@ -72,23 +77,23 @@ def timed(
 def _aligned(
     analysis: ir.Analysis,
     original: nn.Module,
-    inputs: Any,
-    asked: Mapping[str, Any],
-    planning: Mapping[str, Any],
+    inputs: ir.Inputs,
+    asked: BenchOptions,
+    planning: PlanOptions,
 ) -> ir.Alternative | None:
     """The same request with FLOPs held and members of widths that kernels like, built and timed.
 
     None where that is what was asked for already, or where no design meets it.
     """
-    wanted = dict(planning)
-    parts = budget_parts(wanted.get("budget", "params"))
-    budgets = [text for _, text in parts]
-    held = "flops" in {cost for cost, _ in parts}
-    wanted["budget"] = budgets if held else [*budgets, "flops"]
+    requests = read_requests(planning.get("budget", "params"))
+    asked_for: PlanOptions = {**planning, "budget": requests}
+    wanted = asked_for.copy()
+    held = any(request.cost == "flops" for request in requests)
+    wanted["budget"] = requests if held else (*requests, BudgetRequest.parse("flops"))
     wanted["min_width"] = max(wanted.get("min_width") or 1, ALIGNED)
     if wanted.get("channel_multiple", 1) % ALIGNED:
         wanted["channel_multiple"] = ALIGNED
-    if wanted == dict(planning):
+    if wanted == asked_for:
         return None
     try:
         plan = make_plan(analysis, **wanted)
@@ -104,7 +109,7 @@ def checked_forecast(
     plan: ir.Plan,
     original: nn.Module,
     rewritten: nn.Module,
-    inputs: Any,
+    inputs: ir.Inputs,
     *,
     batch: int,
     asked: float,
@@ -126,8 +131,8 @@ def checked_forecast(
     return ir.Forecast(asked, planned_cost(plan, limit) / limit.before, timing, rounds)
 
 
-def tightened(planning: Mapping[str, Any], cost: str, share: float) -> dict[str, Any]:
+def tightened(planning: PlanOptions, cost: str, share: float) -> PlanOptions:
     """A request with another limit on one cost, as a share of the original's."""
-    parts = budget_parts(planning.get("budget", "params"))
-    texts = [f"{cost}={share:.6f}x" if name == cost else text for name, text in parts]
-    return {**planning, "budget": texts}
+    requests = read_requests(planning.get("budget", "params"))
+    budget = tuple(item.tightened(share) if item.cost == cost else item for item in requests)
+    return {**planning, "budget": budget}

@@ -6,11 +6,11 @@ Stages are imported when a verb needs them, so that a plan costs no torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from cerewrite import ir
+from cerewrite.api.options import AnalysisOptions, ExportOptions, PlanOptions, check_options
 from cerewrite.errors import UsageError
 from cerewrite.frontend.loading import describe_inputs
 from cerewrite.runtime.clock import Clock
@@ -18,51 +18,15 @@ from cerewrite.runtime.clock import Clock
 if TYPE_CHECKING:
     from torch import nn
 
+    from cerewrite.initialisers import Custom
     from cerewrite.rewriting import Pass
 
 PathLike = str | os.PathLike[str]
 
 
-class AnalysisOptions(TypedDict, total=False):
-    """Options of `analyze`, with the defaults of `cerewrite.analysis.analyze`."""
-
-    estimator: str
-    parametrization: str
-    gain: str | float
-    scope: str
-    draws: int | None
-    seed: int
-    precision: float | None
-    readout: str
-    norms: Literal["train", "eval"]
-    redraw: Any
-    executor: Any
-    progress: Any
-
-
-class PlanOptions(TypedDict, total=False):
-    """Options of `plan`, with the defaults of `cerewrite.planning.make_plan`."""
-
-    budget: str | Sequence[str]
-    objective: Literal["primal", "dual"]
-    measure: str
-    include: Sequence[str]
-    exclude: Sequence[str]
-    min_width: int | None
-    max_multiplicity: int | None
-    channel_multiple: int
-    uniform: bool
-    fixed: Mapping[str, str | tuple[int, Sequence[int]]]
-    keep_groups: bool
-    seed: int
-    init: str | Callable[..., Any]
-    exit_scale: str
-    weights: str
-
-
 def analyze(
     model: nn.Module,
-    example_inputs: Any = None,
+    example_inputs: object = None,
     *,
     clock: Clock | None = None,
     latency_batch: int | None = None,
@@ -91,6 +55,7 @@ def analyze(
         TraceError: if the model cannot be traced.
         AnalysisError: if the estimator cannot make its estimate.
         UsageError: if an option names no choice.
+        UnknownOptionError: if there is no such option.
 
     Example:
         >>> import torch
@@ -102,11 +67,13 @@ def analyze(
     from cerewrite.frontend import tracing
     from cerewrite.frontend.unwrapping import unwrap
 
+    check_options(analyze, options, AnalysisOptions)
     clock = clock or Clock()
     model = unwrap(model)
     inputs = as_arguments(example_inputs)
     with clock("trace"):
         traced = tracing.trace(model, inputs)
+    assert inputs is not None, "a trace refuses no inputs"
     with clock("analyse"):
         found = analysis.analyze(traced, model, inputs, **options)
         found = replace(found, inputs=tuple(map(str, describe_inputs(inputs) or ())))
@@ -141,12 +108,13 @@ def plan(
 
     Raises:
         UsageError: if a budget, rule or constraint cannot be read.
+        UnknownOptionError: if there is no such option.
         InfeasibleBudgetError: if no design meets the budget; the message gives the range.
         PlanError: if there is no region to split.
     """
     from cerewrite import planning
 
-    options.setdefault("min_width", None)
+    check_options(plan, options, PlanOptions)
     if analysis.scopes and scope in (None, analysis.scope):
         return planning.compare_scopes(analysis, **options)
     if scope in {found.scope for found in analysis.scopes}:
@@ -165,8 +133,8 @@ def apply(
     model: nn.Module,
     *,
     inplace: bool = False,
-    init: str | Callable[..., Any] | None = None,
-    calibration: Any = None,
+    init: str | Custom | None = None,
+    calibration: object = None,
 ) -> nn.Module:
     """The rewritten model; the members' weights are drawn anew, all others are kept.
 
@@ -193,9 +161,7 @@ def apply(
     return rewriting.rewrite(plan, model, inplace=inplace, passes=passes).model
 
 
-def passes_for(
-    init: str | Callable[..., Any] | None = None, calibration: Any = None
-) -> tuple[Pass, ...]:
+def passes_for(init: str | Custom | None = None, calibration: object = None) -> tuple[Pass, ...]:
     """The default passes, with these options."""
     from cerewrite import rewriting
     from passes.reinitialise import Reinitialise
@@ -217,7 +183,7 @@ def revert(model: nn.Module) -> nn.Module:
 
 
 def verify(
-    original: nn.Module, rewritten: nn.Module, plan: ir.Plan, example_inputs: Any
+    original: nn.Module, rewritten: nn.Module, plan: ir.Plan, example_inputs: object
 ) -> ir.Verification:
     """Check a rewritten model: signature, budget, membership, gradients; all results are kept.
 
@@ -230,17 +196,15 @@ def verify(
     from cerewrite import verifier
     from cerewrite.frontend.unwrapping import unwrap
 
-    inputs = as_arguments(example_inputs)
+    inputs = as_inputs(example_inputs)
     return verifier.verify(unwrap(original), unwrap(rewritten), plan, inputs)
 
 
 def export_onnx(
     model: nn.Module,
     path: PathLike,
-    example_inputs: Any = None,
-    *,
-    opset: int = 20,
-    **options: Any,
+    example_inputs: object = None,
+    **options: Unpack[ExportOptions],
 ) -> ir.Export:
     """Write an ONNX file and prove it in ONNX Runtime; see `cerewrite.exporter.export_onnx`.
 
@@ -249,8 +213,7 @@ def export_onnx(
         path: file to write.
         example_inputs: as for `analyze`; for a rewritten model, without any, drawn to the shapes
             that its plan was made on.
-        opset: operator set version.
-        options: further options of the exporter.
+        options: ``opset`` (20) and further options of the exporter.
 
     Raises:
         ExportError: if the file cannot be written, read back or matched.
@@ -259,15 +222,29 @@ def export_onnx(
     from cerewrite import exporter, rewriting
     from cerewrite.frontend.unwrapping import unwrap
 
+    check_options(export_onnx, options, ExportOptions)
     model = unwrap(model)
     inputs = as_arguments(example_inputs)
     if inputs is None:
         inputs = rewriting.draw_inputs(model)
-    return exporter.export_onnx(model, path, inputs, opset=opset, **options)
+    return exporter.export_onnx(model, path, inputs, **options)
 
 
-def as_arguments(example_inputs: Any) -> Any:
-    """Example inputs as a tuple or a dict; a single tensor is a tuple of one."""
-    if example_inputs is None or isinstance(example_inputs, tuple | dict):
+def as_arguments(example_inputs: object) -> ir.Inputs | None:
+    """Example inputs as a tuple or a dict, if there are any."""
+    return None if example_inputs is None else as_inputs(example_inputs)
+
+
+def as_inputs(example_inputs: object) -> ir.Inputs:
+    """Example inputs as a tuple or a dict; a single tensor is a tuple of one.
+
+    Raises:
+        UsageError: if there are none.
+    """
+    if example_inputs is None:
+        raise UsageError(
+            "no example inputs were given", advice="pass a tensor, a tuple or a dict of tensors"
+        )
+    if isinstance(example_inputs, tuple | dict):
         return example_inputs
     return tuple(example_inputs) if isinstance(example_inputs, list) else (example_inputs,)

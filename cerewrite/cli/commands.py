@@ -12,10 +12,10 @@ from cerewrite.cli import options as opt
 from cerewrite.cli.exporting import ONNX, TRITON, WANTED, Repository, export, onnx_request
 from cerewrite.cli.group import Group
 from cerewrite.cli.mapping import landscape
-from cerewrite.cli.requests import check_budget, take_batches
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import VerificationError
 from cerewrite.frontend import loading
+from cerewrite.planning.budgets import batches_for
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -118,7 +118,6 @@ def convert(
         _print(session, _plan(session, model, options))
         session.say("\ndry run: nothing was changed or written")
         return
-    check_budget(options["budget"])
     loaded, inputs = session.load(model)
     repository = Repository.of(triton, name, loaded.module, force=force)
     result = _convert(
@@ -260,9 +259,11 @@ def list_() -> None:
 
 
 def _plan(session: Session, model: str, options: dict[str, Any]) -> ir.Plan:
-    check_budget(options["budget"])
     ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
-    ours |= {"seed": options["seed"], **take_batches(options)}
+    batches = batches_for(
+        options["budget"], options.pop("latency_batch"), options.pop("memory_batch")
+    )
+    ours |= {"seed": options["seed"], **batches}
     analysis = session.analyze(model, ours)
     with session.clock("plan"):
         return cerewrite.plan(analysis, **options)

@@ -8,9 +8,9 @@ import click
 
 from cerewrite import ir
 from cerewrite.cli import options as opt
-from cerewrite.cli.requests import check_budget, take_batches
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import UsageError
+from cerewrite.planning.budgets import BudgetRequest
 from cerewrite.registry import suggest
 
 
@@ -24,6 +24,7 @@ from cerewrite.registry import suggest
     "BUDGET",
     "The limit of the whole model; all other regions stay as they are.",
     default="params",
+    callback=opt.read_budgets,
 )
 @opt.measure_option("What is mapped.")
 @opt.file_option("--json", "Write the landscape as JSON; - for standard output.")
@@ -33,7 +34,7 @@ from cerewrite.registry import suggest
 def landscape(
     model: str,
     region: str,
-    budget: str,
+    budget: tuple[BudgetRequest, ...],
     measure: str,
     json: str | None,
     html: str | None,
@@ -46,20 +47,19 @@ def landscape(
     """
     from cerewrite import reporter
     from cerewrite.planning import landscape as map_region
-    from cerewrite.planning.budgets import BUDGETS, parse_budgets, region_cost
+    from cerewrite.planning.budgets import BUDGETS, batches_for, region_cost, resolve_budgets
 
     session = Session.start(options, silent=json == "-")
     for path in (json, html):
         check_file(path, force=force)
-    check_budget([budget])
-    analysis = session.analyze(model, options | take_batches({"budget": budget}))
-    found = _region(analysis, region)
-    limits = parse_budgets(budget, analysis)
-    if len(limits) > 1:
+    if len(budget) > 1:
         raise UsageError("a landscape has one budget", advice="name one of them")
-    cost = limits[0].cost
-    own = region_cost(cost, found, found.multiplicity, found.widths)
-    limit = limits[0].limit - BUDGETS[cost].baseline(analysis) + own
+    analysis = session.analyze(model, options | batches_for(budget))
+    found = _region(analysis, region)
+    (allowed,) = resolve_budgets(budget, analysis)
+    cost = allowed.cost
+    own = region_cost(cost, found, found.design)
+    limit = allowed.limit - BUDGETS[cost].baseline(analysis) + own
     mapped = map_region(found, cost=cost, measure=measure, limit=limit, rows=48)
     if json:
         write_text(json, ir.dumps(mapped), force=force)

@@ -10,6 +10,7 @@ import click
 from cerewrite.frontend.loading import InputShape, parse_input_shape
 from cerewrite.initialisers import INITIALISERS
 from cerewrite.ir import EXIT_SCALES, WEIGHT_SOURCES
+from cerewrite.planning.budgets import BudgetRequest, read_requests
 from cerewrite.planning.measures import DEFAULT, MEASURES
 
 Command = Callable[..., Any]
@@ -20,6 +21,13 @@ def _shapes(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[InputShape, ...]:
     return tuple(parse_input_shape(value) for value in values)
+
+
+def read_budgets(
+    ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...]
+) -> tuple[BudgetRequest, ...]:
+    """Budgets as requests; a callback of options."""
+    return read_requests(value)
 
 
 def _initialiser(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -173,6 +181,7 @@ PLAN = together(
         "params, params=0.5x, params=10M, flops=1.2G, latency=5ms, memory=2GB; all must hold.",
         default=("params",),
         show_default=True,
+        callback=read_budgets,
     ),
     number("--latency-batch", "Examples per call of a latency budget.  [default: 1]"),
     number("--memory-batch", "Training batch of a memory budget.  [default: 32]"),

@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +27,7 @@ from cerewrite.runtime.modes import undisturbed
 def export_onnx(
     model: nn.Module,
     path: str | os.PathLike[str],
-    example_inputs: tuple[Any, ...] | Mapping[str, Any],
+    example_inputs: ir.Inputs,
     *,
     opset: int = 20,
     batches: Sequence[int] = (1, 2, 7),

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import ExportError
+from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.trees import stretched
-
-Arguments = tuple[Any, ...] | dict[str, Any]
-"""Positional arguments, or keyword arguments by name."""
 
 DynamicAxes = Mapping[str, Sequence[int] | Mapping[int, str]]
 """Axes beside the batch that may vary, per input; a symbol per axis, or one made of both."""
@@ -66,7 +64,7 @@ class ExampleInputs:
             if isinstance(arguments, Mapping):
                 signature.bind(**arguments)
                 order = [name for name in signature.parameters if name in arguments]
-                tree: Arguments = {name: arguments[name] for name in [*order, *arguments]}
+                tree: Inputs = {name: arguments[name] for name in [*order, *arguments]}
                 named = tree
             else:
                 tree = tuple(arguments)
@@ -131,7 +129,7 @@ class ExampleInputs:
         """Whether the leaf is a tensor whose first axis is the batch."""
         return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == self.batch
 
-    def resized(self, batch: int, sizes: Mapping[str, int] | None = None) -> Arguments:
+    def resized(self, batch: int, sizes: Mapping[str, int] | None = None) -> Inputs:
         """The arguments at another batch size, and other ``sizes`` of open axes by symbol.
 
         The example's elements are repeated or cut.
@@ -149,7 +147,7 @@ class ExampleInputs:
         leaves = tuple(self._resize_all(max(2, self.batch), sizes))
         return replace(self, leaves=leaves, batch=max(2, self.batch))
 
-    def drawn(self, batch: int, seed: int, sizes: Mapping[str, int] | None = None) -> Arguments:
+    def drawn(self, batch: int, seed: int, sizes: Mapping[str, int] | None = None) -> Inputs:
         """Random arguments of ``batch`` rows: see `draw`; constants stay what they are."""
         generator = torch.Generator().manual_seed(seed)
         opened = {name for name, _, _ in self.open}
@@ -161,7 +159,7 @@ class ExampleInputs:
             ]
         )
 
-    def dynamic_shapes(self, symbol: Callable[[str], Any]) -> Arguments:
+    def dynamic_shapes(self, symbol: Callable[[str], Any]) -> tuple[Any, ...] | dict[str, Any]:
         """What ``symbol`` makes of each varying axis's name, by axis, for every tensor."""
         made = {name: symbol(name) for name in ("batch", *self.sizes())}
         shapes = []
@@ -195,12 +193,12 @@ class ExampleInputs:
             resized.append(leaf)
         return resized
 
-    def _rebuild(self, leaves: list[Any]) -> Arguments:
-        rebuilt: Arguments = pytree.tree_unflatten(leaves, self.spec)
+    def _rebuild(self, leaves: list[Any]) -> tuple[Any, ...] | dict[str, Any]:
+        rebuilt: tuple[Any, ...] | dict[str, Any] = pytree.tree_unflatten(leaves, self.spec)
         return rebuilt
 
 
-def call(model: nn.Module, arguments: Arguments) -> Any:
+def call(model: nn.Module, arguments: Inputs) -> Any:
     """``model`` called with positional or keyword arguments."""
     return model(**arguments) if isinstance(arguments, dict) else model(*arguments)
 

@@ -16,9 +16,10 @@ import onnx
 from torch import Tensor, nn
 
 from cerewrite.errors import ExportError
-from cerewrite.exporter.inputs import Arguments, ExampleInputs, call
+from cerewrite.exporter.inputs import ExampleInputs, call
 from cerewrite.exporter.parity import relative_error
 from cerewrite.exporter.runner import Array, Runner, as_array
+from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.modes import undisturbed
 
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -49,7 +50,7 @@ class Difference:
 
 
 def first_difference(
-    model: nn.Module, path: Path, example: ExampleInputs, arguments: Arguments, limit: float
+    model: nn.Module, path: Path, example: ExampleInputs, arguments: Inputs, limit: float
 ) -> Difference | None:
     """Compare every module's output in PyTorch with the same value inside the ONNX file.
 
@@ -128,7 +129,7 @@ def _inside(
     proto: onnx.ModelProto,
     path: Path,
     example: ExampleInputs,
-    arguments: Arguments,
+    arguments: Inputs,
     values: list[str],
 ) -> dict[str, Array]:
     """Run a copy of the file that gives those values away as outputs."""

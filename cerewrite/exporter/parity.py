@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from cerewrite import ir
 from cerewrite.errors import ExportError
-from cerewrite.exporter.inputs import Arguments, DynamicAxes, ExampleInputs, call, named_tensors
+from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.precision import cast, cast_inputs, is_16_bit
 from cerewrite.exporter.reasons import reason
 from cerewrite.exporter.runner import Array, Runner, as_array
+from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.doubling import double_precision
 from cerewrite.runtime.modes import undisturbed
 
@@ -97,7 +98,7 @@ def compare(
     limit: float,
     note: str = "",
     exact: nn.Module | None = None,
-) -> list[tuple[ir.Parity, Arguments]]:
+) -> list[tuple[ir.Parity, Inputs]]:
     """See `check_parity`: every record with the arguments on which the two were compared.
 
     ``exact`` is the model in float32 that ``model`` was rounded from; it is then the reference.
@@ -140,7 +141,7 @@ def _worst(wanted: Named, found: Mapping[str, Array], batch: int) -> float:
 def _in_double(
     model: nn.Module,
     example: ExampleInputs,
-    arguments: Arguments,
+    arguments: Inputs,
     found: Mapping[str, Array],
     wanted: Named,
     record: ir.Parity,

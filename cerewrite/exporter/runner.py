@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import ExportError
-from cerewrite.exporter.inputs import Arguments, ExampleInputs
+from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.reasons import reason
+from cerewrite.ir.inputs import Inputs
 
 Array = NDArray[Any]
 
@@ -44,7 +45,7 @@ class Runner:
                 advice="export in float32 (model.float()), at a lower opset, or update onnxruntime",
             ) from error
 
-    def feed(self, example: ExampleInputs, arguments: Arguments, what: str) -> dict[str, Array]:
+    def feed(self, example: ExampleInputs, arguments: Inputs, what: str) -> dict[str, Array]:
         """A model's arguments as the file's inputs, by name.
 
         Args:
@@ -73,7 +74,7 @@ class Runner:
         outputs: list[Array] = self._session.run(None, feed)
         return outputs
 
-    def __call__(self, example: ExampleInputs, arguments: Arguments, what: str) -> dict[str, Array]:
+    def __call__(self, example: ExampleInputs, arguments: Inputs, what: str) -> dict[str, Array]:
         """The outputs by name.
 
         Raises:

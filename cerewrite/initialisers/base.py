@@ -72,11 +72,7 @@ INITIALISERS: Registry[Initialiser] = Registry(
     "initialiser", "cerewrite.initialisers", "cerewrite.initialisers"
 )
 
-
-def register(kind: type[Initialiser]) -> type[Initialiser]:
-    """Class decorator: make one instance of an initialiser known under its name."""
-    INITIALISERS.register(kind.name, kind())
-    return kind
+register = INITIALISERS.instance
 
 
 def fan_in(weight: Tensor) -> int:

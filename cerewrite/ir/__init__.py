@@ -1,9 +1,11 @@
 """Frozen data: what the stages hand to each other."""
 
+from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
+from cerewrite.ir.inputs import Inputs
 from cerewrite.ir.lengths import Length
-from cerewrite.ir.measured import Estimate, LayerEstimate, Measures, RegionEstimate
+from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
@@ -21,11 +23,12 @@ from cerewrite.ir.results import (
     Split,
 )
 from cerewrite.ir.scopes import ScopeOutcome
-from cerewrite.ir.serial import dumps, encode, loads
+from cerewrite.ir.serial import JSON, dumps, encode, loads
 from cerewrite.ir.timing import Forecast, Timing
 
 __all__ = [
     "EXIT_SCALES",
+    "JSON",
     "SCHEMA",
     "WEIGHT_SOURCES",
     "Alternative",
@@ -33,13 +36,17 @@ __all__ = [
     "BlockTimes",
     "Budget",
     "Check",
+    "Design",
+    "Designed",
     "Estimate",
     "Export",
     "Figures",
     "Forecast",
+    "Inputs",
     "Layer",
     "LayerEstimate",
     "Length",
+    "Measured",
     "Measures",
     "Op",
     "Parity",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
 
 from cerewrite.ir.regions import Region
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
-class Measures:
-    """The three measures of finite width, of a region or a model (docs/theory.md, section 11).
+class Measures(Generic[T]):
+    """Every measure of finite width, of a region or a model: numbers or estimates.
+
+    docs/theory.md, section 11. A registered measure names the field that holds it; records carry this value whole.
 
     Attributes:
         nu: relative variance of K, ``Var[K] / E[K]^2``.
@@ -17,9 +22,32 @@ class Measures:
         leading_order: sum of the kappas at total width.
     """
 
-    nu: float
-    log_variance: float
-    leading_order: float
+    FLAT: ClassVar[bool] = True
+    nu: T
+    log_variance: T
+    leading_order: T
+
+
+class Measured(Generic[T]):
+    """A record that carries measures; each can be read off the record itself."""
+
+    __slots__ = ()
+    measures: Measures[T]
+
+    @property
+    def nu(self) -> T:
+        """Relative variance of K."""
+        return self.measures.nu
+
+    @property
+    def log_variance(self) -> T:
+        """``Var[log K]``."""
+        return self.measures.log_variance
+
+    @property
+    def leading_order(self) -> T:
+        """Sum of the kappas."""
+        return self.measures.leading_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +109,15 @@ class LayerEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class RegionEstimate:
+class RegionEstimate(Measured[float]):
     """One region's own measures, with the region's structure.
 
     Attributes:
         name: name of the region.
-        nu: relative variance of its part of K.
-        log_variance: its ``Var[log K]``.
-        leading_order: the sum of its kappas.
+        measures: of its part of K.
         region: its structure.
     """
 
     name: str
-    nu: float
-    log_variance: float
-    leading_order: float
+    measures: Measures[float]
     region: Region

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import lcm
 from typing import Literal
 
+from cerewrite.ir.design import Design
 from cerewrite.ir.graph import PerChannel
 from cerewrite.ir.profile import Profile, SavedActivations
 
@@ -118,6 +119,11 @@ class Region:
     def widths(self) -> tuple[int, ...]:
         """Width of one member per class in the original model."""
         return tuple(size // self.multiplicity for size in self.sizes)
+
+    @property
+    def design(self) -> Design:
+        """Members and their widths in the original model."""
+        return Design(self.multiplicity, self.widths)
 
     @property
     def steps(self) -> tuple[int, ...]:

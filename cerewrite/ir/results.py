@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exported import Export
-from cerewrite.ir.measured import Estimate, LayerEstimate, RegionEstimate
+from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Rejection, Verification
 from cerewrite.ir.regions import Region
 from cerewrite.ir.scopes import ScopeOutcome
@@ -19,27 +20,24 @@ WEIGHT_SOURCES = ("reinitialise", "transfer")
 
 
 @dataclass(frozen=True, slots=True)
-class ScopeFindings:
+class ScopeFindings(Measured[Estimate]):
     """What an analysis found at one of several scopes.
 
     Attributes:
         scope: ``block``, ``stage`` or ``network``.
-        nu, log_variance, leading_order: the model's measures, composed of this scope's regions
-            where they are not measured.
+        measures: the model's, composed of this scope's regions where they are not measured.
         regions: per region, in execution order.
         rejections: what was refused, with reasons.
     """
 
     scope: str
-    nu: Estimate
-    log_variance: Estimate
-    leading_order: Estimate
+    measures: Measures[Estimate]
     regions: tuple[RegionEstimate, ...]
     rejections: tuple[Rejection, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Analysis:
+class Analysis(Measured[Estimate]):
     """What `cerewrite.analyze` returns.
 
     Attributes:
@@ -49,9 +47,7 @@ class Analysis:
         parametrization: ``ntk`` or ``standard``.
         gain: ``as-built``, ``he`` or a number: the initialisation that was assumed.
         scope: the scope the regions were found at; ``auto`` for all, with the regions of the first.
-        nu: relative variance of the tangent kernel's diagonal, with its error.
-        log_variance: its ``Var[log K]``, with its error.
-        leading_order: sum of the layers' kappas, with its error.
+        measures: of the tangent kernel's diagonal, with their errors.
         layers: per sampled layer, in execution order.
         regions: per region, in execution order.
         rejections: what was refused, with reasons.
@@ -73,9 +69,7 @@ class Analysis:
     parametrization: str
     gain: str
     scope: str
-    nu: Estimate
-    log_variance: Estimate
-    leading_order: Estimate
+    measures: Measures[Estimate]
     layers: tuple[LayerEstimate, ...]
     regions: tuple[RegionEstimate, ...]
     rejections: tuple[Rejection, ...]
@@ -96,9 +90,7 @@ class Analysis:
         return replace(
             self,
             scope=scope,
-            nu=found.nu,
-            log_variance=found.log_variance,
-            leading_order=found.leading_order,
+            measures=found.measures,
             layers=tuple(replace(y, region=owner.get(y.name)) for y in self.layers),
             regions=found.regions,
             rejections=found.rejections,
@@ -124,40 +116,32 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """A whole model's costs and measures; see `Measures`."""
+class Figures(Measured[float]):
+    """A whole model's costs and measures."""
 
     params: int
     flops: int
-    nu: float
-    log_variance: float
-    leading_order: float
+    measures: Measures[float]
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """What becomes of one region: ``multiplicity`` members of ``widths``.
+class Split(Designed, Measured[float]):
+    """What becomes of one region.
 
     Attributes:
         region: name of the region.
-        multiplicity: members, at least 1.
-        widths: width of one member per class of the region, in its order.
+        design: its members and their widths.
         params: parameters of the region's layers and modules after the split.
         flops: FLOPs of the region after the split, per example.
-        nu: relative variance of the region after the split.
-        log_variance: its ``Var[log K]`` after the split.
-        leading_order: the sum of its kappas after the split.
+        measures: of the region after the split.
         note: a comment; ignored by the program.
     """
 
     region: str
-    multiplicity: int
-    widths: tuple[int, ...]
+    design: Design
     params: int
     flops: int
-    nu: float
-    log_variance: float
-    leading_order: float
+    measures: Measures[float]
     note: str = ""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cerewrite.ir.results import EXIT_SCALES, SCHEMA, WEIGHT_SOURCES, Plan
+from cerewrite.ir.serial import field_types, is_flat
 
 PATH = Path(__file__).with_name("plan.schema.json")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -28,8 +29,8 @@ LIMITS: dict[tuple[str, str], dict[str, Any]] = {
     ("Plan", "exit_scale"): {"enum": list(EXIT_SCALES)},
     ("Plan", "weights"): {"enum": list(WEIGHT_SOURCES)},
     ("Plan", "schema"): {"enum": [SCHEMA]},
-    ("Split", "multiplicity"): {"type": "integer", "minimum": 1},
-    ("Split", "widths"): {"type": "array", "items": {"type": "integer", "minimum": 1}},
+    ("Design", "multiplicity"): {"type": "integer", "minimum": 1},
+    ("Design", "widths"): {"type": "array", "items": {"type": "integer", "minimum": 1}},
 }
 """What the values of some fields must be besides; `cerewrite.planning` refuses the others too."""
 
@@ -57,21 +58,33 @@ def json_schema(record: type) -> dict[str, Any]:
 def _define(record: Any, found: dict[str, Any]) -> None:
     if record.__name__ in found:
         return
-    hints = typing.get_type_hints(record)
-    fields = dataclasses.fields(record)
     properties: dict[str, Any] = {"$schema": {"type": "string"}, "note": {"type": "string"}}
+    required: list[str] = []
     found[record.__name__] = {
         "type": "object",
         "description": (record.__doc__ or "").partition("\n")[0],
         "properties": properties,
-        "required": [field.name for field in fields if field.default is dataclasses.MISSING],
+        "required": required,
         "additionalProperties": False,
     }
-    texts = descriptions(record.__doc__ or "")
-    for field in fields:
-        kind = _kind(hints[field.name], found) | LIMITS.get((record.__name__, field.name), {})
-        text = texts.get(field.name)
-        properties[field.name] = kind if text is None else {"description": text, **kind}
+    _describe(record, properties, required, found)
+
+
+def _describe(
+    kind: Any, properties: dict[str, Any], required: list[str], found: dict[str, Any]
+) -> None:
+    """Add a record's fields, those of flat ones in their place."""
+    record = typing.get_origin(kind) or kind
+    texts, hints = descriptions(record.__doc__ or ""), field_types(kind)
+    for field in dataclasses.fields(record):
+        name, hint = field.name, hints[field.name]
+        if is_flat(hint):
+            _describe(hint, properties, required, found)
+            continue
+        schema = _kind(hint, found) | LIMITS.get((record.__name__, name), {})
+        properties[name] = {"description": texts[name], **schema} if name in texts else schema
+        if field.default is dataclasses.MISSING:
+            required.append(name)
 
 
 def descriptions(docstring: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from cerewrite.errors import PlanError
@@ -14,23 +15,49 @@ from cerewrite.registry import suggest
 
 R = TypeVar("R")
 
+JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+"""What `json.loads` returns."""
+
 EXTRA = ("note", "$schema")
 """Fields that any object may carry besides its own; they are not read."""
 
 
-def encode(value: Any) -> Any:
-    """A record as plain dicts, lists and scalars; not-finite floats become strings."""
+def encode(value: object) -> JSON:
+    """A record as plain dicts, lists and scalars; not-finite floats become strings.
+
+    A value whose class says ``FLAT`` puts its own fields in the place of the field that holds it.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
-        return {field.name: encode(getattr(value, field.name)) for field in fields}
+        data: dict[str, JSON] = {}
+        for field in dataclasses.fields(value):
+            part = getattr(value, field.name)
+            encoded = encode(part)
+            if isinstance(encoded, dict) and is_flat(type(part)):
+                data |= encoded
+            else:
+                data[field.name] = encoded
+        return data
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value
+    return typing.cast(JSON, value)
 
 
-def dumps(record: Any) -> str:
+def is_flat(kind: object) -> bool:
+    """Whether a record's fields stand among those of the record that holds it."""
+    return bool(getattr(typing.get_origin(kind) or kind, "FLAT", False))
+
+
+def field_types(kind: Any) -> dict[str, Any]:
+    """The type of every field of a record, type variables replaced."""
+    record = typing.get_origin(kind) or kind
+    hints = typing.get_type_hints(record)
+    known = dict(zip(getattr(record, "__parameters__", ()), typing.get_args(kind), strict=False))
+    return {f.name: known.get(hints[f.name], hints[f.name]) for f in dataclasses.fields(record)}
+
+
+def dumps(record: object) -> str:
     """A record as JSON text: stable order, two-space indent, a final newline."""
     return json.dumps(encode(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -56,7 +83,7 @@ def loads(record_type: type[R], text: str, *, source: str) -> R:
     return decoded
 
 
-def _decode(kind: Any, data: Any, where: str) -> Any:
+def _decode(kind: Any, data: JSON, where: str) -> Any:
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         return _decode_union(typing.get_args(kind), data, where)
@@ -71,7 +98,7 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     return _decode_scalar(kind, data, where)
 
 
-def _decode_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
+def _decode_union(kinds: tuple[Any, ...], data: JSON, where: str) -> Any:
     if data is None and type(None) in kinds:
         return None
     error: PlanError | None = None
@@ -84,7 +111,7 @@ def _decode_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     raise error if error is not None else _mismatch(where, "null", data)
 
 
-def _decode_tuple(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
+def _decode_tuple(kinds: tuple[Any, ...], data: JSON, where: str) -> Any:
     if not isinstance(data, list):
         raise _mismatch(where, "a list", data)
     if len(kinds) == 2 and kinds[1] is Ellipsis:
@@ -97,24 +124,36 @@ def _decode_tuple(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     )
 
 
-def _decode_record(kind: Any, data: Any, where: str) -> Any:
+def _decode_record(kind: Any, data: JSON, where: str) -> Any:
     if not isinstance(data, dict):
         raise _mismatch(where, f"an object ({kind.__name__})", data)
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    known = dict.fromkeys(_keys(kind))
     for name in data:
-        if name not in fields and name not in EXTRA:
-            raise PlanError(f"{where}: unknown field '{name}'", advice=suggest(name, fields))
-    values = {}
-    for name, field in fields.items():
-        if name in data:
-            values[name] = _decode(hints[name], data[name], f"{where}.{name}")
+        if name not in known and name not in EXTRA:
+            raise PlanError(f"{where}: unknown field '{name}'", advice=suggest(name, known))
+    return _build(kind, data, where)
+
+
+def _keys(kind: Any) -> Iterator[str]:
+    """The keys of a record's JSON object."""
+    for name, hint in field_types(kind).items():
+        yield from _keys(hint) if is_flat(hint) else (name,)
+
+
+def _build(kind: Any, data: Mapping[str, JSON], where: str) -> Any:
+    record, hints, values = typing.get_origin(kind) or kind, field_types(kind), {}
+    for field in dataclasses.fields(record):
+        name, hint = field.name, hints[field.name]
+        if is_flat(hint):
+            values[name] = _build(hint, data, where)
+        elif name in data:
+            values[name] = _decode(hint, data[name], f"{where}.{name}")
         elif field.default is dataclasses.MISSING:
             raise PlanError(f"{where}: field '{name}' is missing", advice="write the file again")
-    return kind(**values)
+    return record(**values)
 
 
-def _decode_scalar(kind: Any, data: Any, where: str) -> Any:
+def _decode_scalar(kind: Any, data: JSON, where: str) -> Any:
     if kind is float:
         if data in ("inf", "-inf", "nan"):
             return float(data)
@@ -125,7 +164,7 @@ def _decode_scalar(kind: Any, data: Any, where: str) -> Any:
     raise _mismatch(where, f"{kind.__name__}", data)
 
 
-def _mismatch(where: str, wanted: str, got: Any) -> PlanError:
+def _mismatch(where: str, wanted: str, got: JSON) -> PlanError:
     return PlanError(
         f"{where}: expected {wanted}, found {json.dumps(got)[:60]}",
         advice="mend the field or write the file again",

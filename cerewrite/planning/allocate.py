@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cerewrite.planning.front import pareto
+from cerewrite.planning.front import is_exact, pareto
 from cerewrite.planning.lagrange import Options, Prices, best_prices, join_options
 from cerewrite.planning.measures.base import FloatArray, IntArray
 
@@ -192,18 +192,23 @@ class _States:
         good = np.flatnonzero((lost <= spare) & (loads + later <= options.room).all(axis=1))
         parent, option, lost, loads = parent[good], option[good], lost[good], loads[good]
         value = self.value[parent] + options.values[option]
-        keep = self._keep(value, lost, loads)
+        keep, whole = self._keep(value, lost, loads)
+        exact = exact and whole
         if len(keep) > STATES:
             keep, exact = keep[np.argsort(lost[keep], kind="stable")[:STATES]], False
         history = (*self.history, (parent[keep], option[keep]))
         return _States(value[keep], lost[keep], loads[keep], history, exact)
 
     @staticmethod
-    def _keep(value: FloatArray, lost: FloatArray, loads: FloatArray) -> IntArray:
-        """States that no other one beats; with several limits only the likeliest are compared."""
+    def _keep(value: FloatArray, lost: FloatArray, loads: FloatArray) -> tuple[IntArray, bool]:
+        """States that no other one beats, and whether these are all of them.
+
+        With several limits and many states all are kept: the likeliest will be chosen.
+        """
         if loads.shape[1] == 1 or len(value) <= 4 * STATES:
-            return pareto(np.column_stack([value, loads]))
-        return np.argsort(lost, kind="stable")
+            columns = np.column_stack([value, loads])
+            return pareto(columns), is_exact(columns)
+        return np.argsort(lost, kind="stable"), True
 
     def choice(self, state: int) -> IntArray:
         """The options of one state, list by list."""

@@ -29,16 +29,16 @@ def compare_scopes(analysis: Analysis, *, measure: str = DEFAULT, **options: Any
     plans: dict[str, Plan] = {}
     outcomes: list[ScopeOutcome] = []
     first: PlanError | UsageError | None = None
-    for found in analysis.scopes:
+    for findings in analysis.scopes:
         try:
-            plan = make_plan(analysis.at_scope(found.scope), measure=measure, **options)
+            plan = make_plan(analysis.at_scope(findings.scope), measure=measure, **options)
         except (PlanError, UsageError) as error:
             first = first or error
-            now = getattr(found, MEASURES[measure].field).value
+            now = MEASURES[measure].of(findings.measures).value
             same = (analysis.params, analysis.flops, now, now)
-            outcomes.append(ScopeOutcome(found.scope, 0, *same, 1.0, refused=error.message))
+            outcomes.append(ScopeOutcome(findings.scope, 0, *same, 1.0, refused=error.message))
             continue
-        plans[found.scope] = plan
+        plans[findings.scope] = plan
         outcomes.append(_outcome(plan))
     if not plans:
         assert first is not None
@@ -50,8 +50,8 @@ def compare_scopes(analysis: Analysis, *, measure: str = DEFAULT, **options: Any
 
 def _outcome(plan: Plan) -> ScopeOutcome:
     old, new = plan.baseline, plan.planned
-    field = MEASURES[plan.measure].field
-    before, after = getattr(old, field), getattr(new, field)
+    measure = MEASURES[plan.measure]
+    before, after = measure.of(old.measures), measure.of(new.measures)
     if plan.objective == "dual":
         first = plan.budgets[0]
         own = first.before or getattr(old, first.cost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 
 from cerewrite.errors import PlanError
 from cerewrite.initialisers import INITIALISERS
@@ -18,11 +18,13 @@ from cerewrite.ir import (
     Split,
 )
 from cerewrite.planning.budgets import BUDGETS, joint_costs, planned_cost
-from cerewrite.planning.measures import MEASURES, region_measures
+from cerewrite.planning.measures import MEASURES, Measure, region_measures, reported
 
 AGAIN = "mend the field, or run `cerewrite plan` again"
 TOLERANCE = 1e-6
 """Relative difference allowed between a stated measure and a recomputed one."""
+BEYOND = 1e250
+"""Measures from here on are too near the end of float range to be divided out of a total."""
 
 
 def check_plan(plan: Plan) -> None:
@@ -67,13 +69,7 @@ def recount(plan: Plan) -> Plan:
         params, flops = (counts[cost][split.region][1] for cost in ("params", "flops"))
         split = replace(split, params=params, flops=flops)
         if region.sites:
-            found = region_measures(region, split.multiplicity, split.widths)
-            split = replace(
-                split,
-                nu=found.nu,
-                log_variance=found.log_variance,
-                leading_order=found.leading_order,
-            )
+            split = replace(split, measures=region_measures(region, split.design))
         splits.append(split)
     plan = replace(plan, splits=tuple(splits))
     plan = replace(plan, planned=_settled(plan.planned, follow_splits(plan, regions)))
@@ -83,14 +79,10 @@ def recount(plan: Plan) -> Plan:
 
 def _settled(stated: Figures, counted: Figures) -> Figures:
     """The counted figures; a stated measure that differs by rounding alone is kept."""
-    kept = {
-        field.name: getattr(stated, field.name)
-        for field in fields(Measures)
-        if math.isclose(
-            getattr(stated, field.name), getattr(counted, field.name), rel_tol=1e-9, abs_tol=1e-15
-        )
-    }
-    return replace(counted, **kept)
+    pairs = [(measure.of(stated.measures), measure.of(counted.measures)) for measure in reported()]
+    close = [math.isclose(old, new, rel_tol=1e-9, abs_tol=1e-15) for old, new in pairs]
+    kept = [old if same else new for (old, new), same in zip(pairs, close, strict=True)]
+    return replace(counted, measures=Measures(*kept))
 
 
 def _check_splits(plan: Plan) -> dict[str, Region]:
@@ -162,7 +154,7 @@ def _check_design(where: str, split: Split, region: Region) -> None:
                 "needs",
                 advice=f"write {max(width // divisor, 1) * divisor}",
             )
-    if (split.multiplicity, split.widths) == (region.multiplicity, region.widths):
+    if split.design == region.design:
         raise PlanError(f"{where}: the split is the region as it is", advice="delete the split")
 
 
@@ -184,7 +176,7 @@ def _check_figures(plan: Plan) -> None:
 
 def _counts(plan: Plan) -> dict[str, dict[str, tuple[int, int]]]:
     """Cost before and after, by cost and region; shared layers as `joint_costs` has them."""
-    after = {split.region: (split.multiplicity, split.widths) for split in plan.splits}
+    after = {split.region: split.design for split in plan.splits}
     regions = [region for region in plan.regions if region.name in after]
     names = [region.name for region in regions]
     designs = [after[name] for name in names]
@@ -197,12 +189,12 @@ def _counts(plan: Plan) -> dict[str, dict[str, tuple[int, int]]]:
 def _check_measures(where: str, split: Split, region: Region) -> None:
     if not region.sites:
         return
-    found = region_measures(region, split.multiplicity, split.widths)
-    for name, value in asdict(found).items():
-        stated = getattr(split, name)
+    counted = region_measures(region, split.design)
+    for measure in reported():
+        value, stated = measure.of(counted), measure.of(split.measures)
         if not math.isclose(value, stated, rel_tol=TOLERANCE, abs_tol=1e-12):
             raise PlanError(
-                f"{where}: states {name} {stated:.6g}, but its design has {value:.6g}",
+                f"{where}: states {measure.field} {stated:.6g}, but its design has {value:.6g}",
                 advice=f"write {value!r}, or run `cerewrite plan` again",
             )
 
@@ -221,11 +213,11 @@ def _check_totals(plan: Plan, regions: dict[str, Region]) -> None:
                 f"planned.{name} is {stated:,}, but the splits make it {counted:,}",
                 advice=f"write {counted}, or run `cerewrite plan` again",
             )
-    for field in fields(Measures):
-        given, made = getattr(plan.planned, field.name), getattr(expected, field.name)
+    for measure in reported():
+        given, made = measure.of(plan.planned.measures), measure.of(expected.measures)
         if not math.isclose(given, made, rel_tol=TOLERANCE, abs_tol=1e-12):
             raise PlanError(
-                f"planned.{field.name} is {given:.6g}, but the splits make it {made:.6g}",
+                f"planned.{measure.field} is {given:.6g}, but the splits make it {made:.6g}",
                 advice=f"write {made!r}, or run `cerewrite plan` again",
             )
 
@@ -233,23 +225,26 @@ def _check_totals(plan: Plan, regions: dict[str, Region]) -> None:
 def follow_splits(plan: Plan, regions: dict[str, Region]) -> Figures:
     """The whole model's figures, from the baseline's and what the splits change.
 
-    A nu beyond float range cannot be divided out of a total; then the stated one is returned.
+    A measure beyond float range cannot be divided out of a total; then the stated one is returned.
     """
     params, flops = (
         getattr(plan.baseline, cost) + sum(after - before for before, after in changes.values())
         for cost, changes in _counts(plan).items()
     )
-    log_nu = math.log1p(plan.baseline.nu)
-    log_variance, leading = plan.baseline.log_variance, plan.baseline.leading_order
-    for split in plan.splits:
-        region = regions[split.region]
-        own = (region.multiplicity, region.widths)
-        before = region_measures(region, *own)
-        log_nu += math.log1p(split.nu) - math.log1p(before.nu)
-        log_variance += split.log_variance - before.log_variance
-        leading += split.leading_order - before.leading_order
-    nu = plan.planned.nu if max(plan.baseline.nu, plan.planned.nu) >= 1e250 else math.expm1(log_nu)
-    return Figures(params, flops, nu, log_variance, leading)
+    changed = [regions[split.region] for split in plan.splits]
+    before = [region_measures(region, region.design) for region in changed]
+
+    def total(measure: Measure) -> float:
+        was, stated = measure.of(plan.baseline.measures), measure.of(plan.planned.measures)
+        if max(was, stated) >= BEYOND:
+            return stated
+        score = measure.additive(was)
+        for split, old in zip(plan.splits, before, strict=True):
+            new = measure.additive(measure.of(split.measures))
+            score += new - measure.additive(measure.of(old))
+        return measure.figure(score)
+
+    return Figures(params, flops, Measures(*map(total, reported())))
 
 
 def _check_budgets(plan: Plan) -> None:

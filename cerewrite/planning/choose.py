@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from cerewrite.errors import InfeasibleBudgetError
+from cerewrite.ir import Design
 from cerewrite.planning.allocate import Allocation, allocate
 from cerewrite.planning.budgets import write_amount
 from cerewrite.planning.front import Front
@@ -28,12 +29,12 @@ class Choice:
     """A design per region.
 
     Attributes:
-        designs: multiplicity and member widths, per region.
+        designs: one per region.
         gap: relative distance to the lower bound, at least 0.
         considered: designs looked at.
     """
 
-    designs: tuple[tuple[int, tuple[int, ...]], ...]
+    designs: tuple[Design, ...]
     gap: float
     considered: int
 

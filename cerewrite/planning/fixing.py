@@ -6,38 +6,38 @@ import re
 from collections.abc import Mapping, Sequence
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Region
+from cerewrite.ir import Design, Region
 
-Held = tuple[int, tuple[int, ...]]
-"""Members, and the width of one member per class."""
+DesignLike = str | Design | tuple[int, Sequence[int]]
+"""What a design by hand may be given as: ``"8x12,24"``, itself, or ``(8, (12, 24))``."""
 
 _DESIGN = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*(?:,[1-9][0-9]*)*)")
 
 
-def parse_design(text: str) -> Held:
+def parse_design(text: str) -> Design:
     """A design as users write it: ``MxW`` with one width for all classes, or ``MxW,W,...``.
 
     Raises:
         UsageError: if it cannot be read.
 
     Example:
-        >>> parse_design("4x16"), parse_design("8x12,24")
-        ((4, (16,)), (8, (12, 24)))
+        >>> parse_design("8x12,24")
+        Design(multiplicity=8, widths=(12, 24))
     """
     match = _DESIGN.fullmatch(text.strip())
     if match is None:
         raise UsageError(
             f"design '{text}' cannot be read", advice="write members x widths: 4x16 or 8x12,24"
         )
-    return int(match[1]), tuple(int(width) for width in match[2].split(","))
+    return Design(int(match[1]), tuple(int(width) for width in match[2].split(",")))
 
 
 def held_designs(
     regions: Sequence[Region],
-    fixed: Mapping[str, str | tuple[int, Sequence[int]]],
+    fixed: Mapping[str, DesignLike],
     *,
     keep_groups: bool,
-) -> dict[str, Held]:
+) -> dict[str, Design]:
     """The designs that the search may not change, by region.
 
     Args:
@@ -48,27 +48,29 @@ def held_designs(
     Raises:
         UsageError: if a region is unknown or left out, or a design breaks one of its rules.
     """
-    held: dict[str, Held] = {}
+    held: dict[str, Design] = {}
     if keep_groups:
-        held = {y.name: (y.multiplicity, y.widths) for y in regions if y.multiplicity > 1}
+        held = {region.name: region.design for region in regions if region.multiplicity > 1}
     known = {region.name: region for region in regions}
-    for name, design in fixed.items():
+    for name, given in fixed.items():
         if name not in known:
             listed = ", ".join(list(known)[:8]) or "none"
             raise UsageError(
                 f"fixed design of '{name}': no such region is planned",
                 advice=f"regions are: {listed}",
             )
-        members, widths = parse_design(design) if isinstance(design, str) else design
-        widths = tuple(widths)
-        if len(widths) == 1:
-            widths *= len(known[name].classes)
-        _check(known[name], members, widths)
-        held[name] = (members, widths)
+        design = parse_design(given) if isinstance(given, str) else given
+        if not isinstance(design, Design):
+            design = Design(design[0], tuple(design[1]))
+        if len(design.widths) == 1:
+            design = Design(design.multiplicity, design.widths * len(known[name].classes))
+        _check(known[name], design)
+        held[name] = design
     return held
 
 
-def _check(region: Region, members: int, widths: tuple[int, ...]) -> None:
+def _check(region: Region, design: Design) -> None:
+    members, widths = design.multiplicity, design.widths
     where = f"fixed design of '{region.name}'"
     if members < 1 or len(widths) != len(region.classes):
         raise UsageError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cerewrite.ir import Design
 from cerewrite.planning.measures.base import FloatArray, IntArray
 
 EXACT = 3_000
@@ -42,10 +43,15 @@ class Front:
         """Number of designs."""
         return len(self.row)
 
-    def design(self, index: int) -> tuple[int, tuple[int, ...]]:
-        """Multiplicity and member widths of one design."""
+    def design(self, index: int) -> Design:
+        """One of the designs."""
         widths = self.rows[self.row[index]]
-        return int(self.multiplicity[index]), tuple(int(width) for width in widths)
+        return Design(int(self.multiplicity[index]), tuple(int(width) for width in widths))
+
+
+def is_exact(columns: FloatArray) -> bool:
+    """Whether `pareto` keeps every row of the front, as it does with few columns or few rows."""
+    return columns.shape[1] == 2 or len(columns) <= EXACT
 
 
 def pareto(columns: FloatArray) -> IntArray:
@@ -67,7 +73,7 @@ def pareto(columns: FloatArray) -> IntArray:
     """
     if columns.shape[1] == 2:
         return _pareto_two(columns)
-    if len(columns) > EXACT:
+    if not is_exact(columns):
         columns, last = columns[:, :-1], columns[:, -1]
         mixes = [np.column_stack([columns @ mix, last]) for mix in cost_mixes(columns)]
         return np.unique(np.concatenate([_pareto_two(mixed) for mixed in mixes]))

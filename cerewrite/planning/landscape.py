@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cerewrite.ir import Region
+from cerewrite.ir import Design, Designed, Region
 from cerewrite.planning.budgets import BUDGETS, RegionCost
 from cerewrite.planning.measures import DEFAULT, MEASURES
 from cerewrite.planning.measures.base import IntArray
@@ -20,18 +20,16 @@ MOST = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(Designed):
     """One design of a region.
 
     Attributes:
-        multiplicity: members.
-        widths: width of one member per class.
+        design: its members.
         value: the region's measure.
         cost: the region's cost.
     """
 
-    multiplicity: int
-    widths: tuple[int, ...]
+    design: Design
     value: float
     cost: int
 
@@ -125,7 +123,7 @@ def landscape(
         alone = looked_at.member(region.sites, line[None])
         score = looked_at.score(alone, np.asarray([float(multiplicity)]))
         one = tuple(int(width) for width in line)
-        return Spot(multiplicity, one, looked_at.figure(float(score[0])), price)
+        return Spot(Design(multiplicity, one), looked_at.figure(float(score[0])), price)
 
     curve = tuple(spot(count, line) for count, line in zip(most, widths, strict=True) if count)
     return Landscape(

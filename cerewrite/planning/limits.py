@@ -76,7 +76,7 @@ def ranges(problems: Sequence[Problem]) -> tuple[FloatArray, FloatArray]:
     for problem in problems:
         own = problem.original()[0]
         if problem.held is not None:
-            least.append(problem.figures(*problem.held)[0])
+            least.append(problem.figures(problem.held)[0])
             most.append(least[-1])
             continue
         ends = np.asarray([[values[0], values[-1]] for values in problem.values]).T

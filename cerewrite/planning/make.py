@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -14,15 +14,21 @@ from cerewrite.ir import (
     EXIT_SCALES,
     WEIGHT_SOURCES,
     Analysis,
+    Design,
     Figures,
     Plan,
     Region,
     Rejection,
     Split,
 )
-from cerewrite.planning.budgets import Design, joint_costs, parse_budgets, share_layers
+from cerewrite.planning.budgets import (
+    BudgetLike,
+    joint_costs,
+    resolve_budgets,
+    share_layers,
+)
 from cerewrite.planning.choose import Choice, Objective, choose_designs
-from cerewrite.planning.fixing import held_designs
+from cerewrite.planning.fixing import DesignLike, held_designs
 from cerewrite.planning.limits import BudgetBounds, check_limits, find_room
 from cerewrite.planning.measures import DEFAULT, MEASURES, model_measures, region_measures
 from cerewrite.planning.problem import Constraints, Problem, build_problem
@@ -35,16 +41,16 @@ from cerewrite.planning.uniform import choose_uniform
 def make_plan(
     analysis: Analysis,
     *,
-    budget: str | Sequence[str] = "params",
+    budget: BudgetLike = "params",
     objective: Objective = "primal",
     measure: str = DEFAULT,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    min_width: int | None = 1,
+    min_width: int | None = None,
     max_multiplicity: int | None = None,
     channel_multiple: int = 1,
     uniform: bool = False,
-    fixed: Mapping[str, str | tuple[int, Sequence[int]]] = MappingProxyType({}),
+    fixed: Mapping[str, DesignLike] = MappingProxyType({}),
     keep_groups: bool = False,
     seed: int = 0,
     init: str | Custom = "gain",
@@ -56,7 +62,7 @@ def make_plan(
     Args:
         analysis: the model's regions and corrections.
         budget: upper limits: ``params``, ``params=0.5x``, ``flops=1.2G``, several with commas or
-            as a sequence; all must hold.
+            as a sequence, or as `BudgetRequest`; all must hold.
         objective: ``primal`` for the least measure within the budgets; ``dual`` for the least of
             the first budget's cost with the measure at most the original's (the budgets stay
             limits).
@@ -69,8 +75,8 @@ def make_plan(
         max_multiplicity: most members of a region.
         channel_multiple: every member's width is a multiple of it.
         uniform: one multiplicity and one scale for all regions.
-        fixed: designs by hand, by region: ``"4x16"``, ``"8x12,24"`` or ``(8, (12, 24))``; one
-            width stands for all classes. The other regions are planned around them.
+        fixed: designs by hand, by region: ``"4x16"``, ``"8x12,24"``, ``(8, (12, 24))`` or a
+            `Design`; one width stands for all classes. The other regions are planned around them.
         keep_groups: leave regions that already have several members as they are.
         seed: recorded for the new members' initialisation; the search itself is deterministic.
         init: how the new members' weights are drawn: a registered initialiser, or a function
@@ -96,7 +102,7 @@ def make_plan(
     minimised = MEASURES[measure]
     drawn = _check_drawing(init, exit_scale, weights)
     constraints = Constraints(min_width, max_multiplicity, channel_multiple)
-    budgets = parse_budgets(budget, analysis)
+    budgets = resolve_budgets(budget, analysis)
     _require_regions(analysis)
     regions, filtered = select_regions(analysis, include, exclude)
     names = [item.cost for item in budgets]
@@ -118,7 +124,6 @@ def make_plan(
         )
     choice = _choose(problems, room, objective, shared=bool(shared), uniform=uniform)
     splits, kept = _record(problems, choice, objective)
-    baseline = model_measures(analysis)
     return Plan(
         model=analysis.model,
         fingerprint=analysis.fingerprint,
@@ -127,7 +132,7 @@ def make_plan(
         budgets=budgets,
         scope=analysis.scope,
         splits=splits,
-        baseline=Figures(analysis.params, analysis.flops, *astuple(baseline)),
+        baseline=Figures(analysis.params, analysis.flops, model_measures(analysis)),
         planned=planned_figures(analysis, splits),
         feasible=room.feasible,
         considered=choice.considered,
@@ -161,11 +166,11 @@ def planned_figures(analysis: Analysis, splits: Sequence[Split]) -> Figures:
     """Costs and measures of the whole model once the splits are made; exact counts."""
     params, flops = analysis.params, analysis.flops
     regions = _split_regions(analysis, splits)
-    designs = {split.region: (split.multiplicity, split.widths) for split in splits}
+    designs = {split.region: split.design for split in splits}
     chosen = [designs[region.name] for region in regions]
     params += _change("params", regions, chosen)
     flops += _change("flops", regions, chosen)
-    return Figures(params, flops, *astuple(model_measures(analysis, designs)))
+    return Figures(params, flops, model_measures(analysis, designs))
 
 
 def _change(cost: str, regions: Sequence[Region], designs: Sequence[Design]) -> int:
@@ -184,11 +189,11 @@ def _record(
     splits, kept = [], []
     regions = [problem.region for problem in problems]
     costs = [joint_costs(cost, regions, choice.designs) for cost in ("params", "flops")]
-    for problem, (members, widths), (_, params), (_, flops) in zip(
+    for problem, design, (_, params), (_, flops) in zip(
         problems, choice.designs, *costs, strict=True
     ):
         region = problem.region
-        if (members, widths) == (region.multiplicity, region.widths):
+        if design == region.design:
             title = problem.measure.title
             if problem.held is not None:
                 kept.append(
@@ -210,8 +215,8 @@ def _record(
                 )
             )
             continue
-        measured = region_measures(region, members, widths)
-        splits.append(Split(region.name, members, widths, params, flops, *astuple(measured)))
+        measured = region_measures(region, design)
+        splits.append(Split(region.name, design, params, flops, measured))
     return tuple(splits), tuple(kept)
 
 

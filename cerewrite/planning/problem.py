@@ -9,7 +9,7 @@ from math import lcm
 import numpy as np
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Region, Rejection
+from cerewrite.ir import Design, Region, Rejection
 from cerewrite.planning.budgets import BUDGETS, RegionCost
 from cerewrite.planning.measures import Measure
 from cerewrite.planning.measures.base import FloatArray, IntArray
@@ -45,7 +45,7 @@ class Constraints:
         channel_multiple: every width is a multiple of it.
     """
 
-    min_width: int | None = 1
+    min_width: int | None = None
     max_multiplicity: int | None = None
     channel_multiple: int = 1
 
@@ -103,7 +103,7 @@ class Problem:
     costs: tuple[RegionCost, ...]
     measure: Measure
     most: int
-    held: tuple[int, tuple[int, ...]] | None = None
+    held: Design | None = None
 
     def expand(self, rows: IntArray) -> IntArray:
         """Widths per class, ``[designs, classes]``, from widths per group."""
@@ -139,12 +139,12 @@ class Problem:
 
     def original(self) -> tuple[FloatArray, float]:
         """Costs ``[costs]`` and score of the original design."""
-        return self.figures(self.region.multiplicity, self.region.widths)
+        return self.figures(self.region.design)
 
-    def figures(self, multiplicity: int, member: Sequence[int]) -> tuple[FloatArray, float]:
+    def figures(self, design: Design) -> tuple[FloatArray, float]:
         """Costs ``[costs]`` and score of one design."""
-        widths = np.asarray([member], dtype=np.int64)
-        members = np.asarray([multiplicity], dtype=np.int64)
+        widths = np.asarray([design.widths], dtype=np.int64)
+        members = np.asarray([design.multiplicity], dtype=np.int64)
         score = self.measure.score(self.member(widths), members.astype(np.float64))
         return self.table(members, widths)[0, 0], float(score[0])
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cerewrite.ir import Design
 from cerewrite.planning.descent import sweep
 from cerewrite.planning.front import Front, pareto, pareto_members
 from cerewrite.planning.measures.base import FloatArray, IntArray
@@ -69,7 +70,7 @@ def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
         The front. The original design is a candidate, and of equal designs the one that is kept.
     """
     if problem.held is not None:
-        return _held_front(problem, *problem.held)
+        return _held_front(problem, problem.held)
     rows, considered = member_front(problem, detail)
     own_costs, own_score = problem.original()
     cap = np.minimum(cap, GROWTH * np.maximum(own_costs, 1.0))
@@ -91,13 +92,13 @@ def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
     )
 
 
-def _held_front(problem: Problem, members: int, widths: tuple[int, ...]) -> Front:
+def _held_front(problem: Problem, design: Design) -> Front:
     """The front of a region whose design the user holds: that design."""
-    costs, score = problem.figures(members, widths)
+    costs, score = problem.figures(design)
     return Front(
-        rows=np.asarray([widths], dtype=np.int64),
+        rows=np.asarray([design.widths], dtype=np.int64),
         row=np.zeros(1, dtype=np.int64),
-        multiplicity=np.asarray([members], dtype=np.int64),
+        multiplicity=np.asarray([design.multiplicity], dtype=np.int64),
         costs=costs[None, :],
         score=np.asarray([score]),
         considered=1,

@@ -17,7 +17,8 @@ from dataclasses import replace
 import numpy as np
 
 from cerewrite.errors import InfeasibleBudgetError
-from cerewrite.planning.budgets import BUDGETS, Design, ends_of, joint_costs, seen_from
+from cerewrite.ir import Design
+from cerewrite.planning.budgets import BUDGETS, ends_of, joint_costs, seen_from
 from cerewrite.planning.choose import SLACK, Choice, Objective
 from cerewrite.planning.limits import BudgetBounds, ranges
 from cerewrite.planning.measures.base import FloatArray
@@ -51,7 +52,7 @@ def choose_shared(
     """
     baseline = room.fixed + room.own.sum(axis=0)
     limits = np.floor([budget.limit for budget in room.budgets])
-    own: tuple[Design, ...] = tuple((p.region.multiplicity, p.region.widths) for p in problems)
+    own: tuple[Design, ...] = tuple(problem.region.design for problem in problems)
     most = _score(problems, own) * (1.0 + SLACK)
     best: tuple[Design, ...] | None = None
     least = math.inf
@@ -103,7 +104,8 @@ def least_together(problems: Sequence[Problem], room: BudgetBounds) -> FloatArra
     It is the baseline's where that is less (constraints may forbid what the original has).
     """
     narrow = [
-        (1, tuple(int(problem.values[group][0]) for group in problem.group)) for problem in problems
+        Design(1, tuple(int(problem.values[group][0]) for group in problem.group))
+        for problem in problems
     ]
     baseline = room.fixed + room.own.sum(axis=0)
     return np.asarray(np.minimum(baseline, _total(problems, narrow, room, baseline)))
@@ -124,10 +126,7 @@ def _views(problems: Sequence[Problem], designs: Sequence[Design]) -> list[Probl
 
 def _sum(problems: Sequence[Problem], designs: Sequence[Design]) -> FloatArray:
     """What designs cost if the regions' costs are added up, ``[costs]``."""
-    rows = [
-        problem.table(np.asarray([m], dtype=np.int64), np.asarray([widths], dtype=np.int64))[0, 0]
-        for problem, (m, widths) in zip(problems, designs, strict=True)
-    ]
+    rows = [problem.figures(design)[0] for problem, design in zip(problems, designs, strict=True)]
     return np.asarray(np.sum(rows, axis=0))
 
 
@@ -144,8 +143,5 @@ def _total(
 
 
 def _score(problems: Sequence[Problem], designs: Sequence[Design]) -> float:
-    total = 0.0
-    for problem, (m, widths) in zip(problems, designs, strict=True):
-        alone = problem.member(np.asarray([widths], dtype=np.int64))
-        total += float(problem.measure.score(alone, np.asarray([float(m)]))[0])
-    return total
+    pairs = zip(problems, designs, strict=True)
+    return sum(problem.figures(design)[1] for problem, design in pairs)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cerewrite.errors import InfeasibleBudgetError
+from cerewrite.ir import Design
 from cerewrite.planning.choose import SLACK, Choice, Objective
 from cerewrite.planning.limits import BudgetBounds
 from cerewrite.planning.measures.base import FloatArray, IntArray
@@ -44,13 +45,13 @@ def choose_uniform(problems: Sequence[Problem], room: BudgetBounds, objective: O
     best = np.unravel_index(int(np.argmin(masked)), masked.shape)
     considered = score.size + 1
     if own_fits and own <= masked[best]:
-        designs = tuple((p.region.multiplicity, p.region.widths) for p in problems)
+        designs = tuple(problem.region.design for problem in problems)
         return Choice(designs, 0.0, considered)
     if not np.isfinite(masked[best]):
         raise _refusal(costs, score, own_score, room, objective)
     row, column = int(best[0]), int(best[1])
     designs = tuple(
-        (int(members[column]), tuple(int(width) for width in rows[row])) for rows in widths
+        Design(int(members[column]), tuple(int(width) for width in rows[row])) for rows in widths
     )
     return Choice(designs, 0.0, considered)
 

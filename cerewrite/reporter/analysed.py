@@ -14,7 +14,7 @@ from cerewrite.reporter.figures import (
     scaled,
     with_error,
 )
-from cerewrite.reporter.measured import TITLES, triple
+from cerewrite.reporter.measured import TITLES, values
 from cerewrite.reporter.section import SHOWN, Cell, Section, Share
 
 
@@ -28,11 +28,7 @@ def headline(analysis: ir.Analysis) -> Section:
             ("graph", f"{sizes} at scope {analysis.scope}, traced by {analysis.frontend}"),
             *(
                 (name, _estimate(estimate))
-                for name, estimate in zip(
-                    TITLES,
-                    (analysis.nu, analysis.log_variance, analysis.leading_order),
-                    strict=True,
-                )
+                for name, estimate in zip(TITLES, values(analysis.measures), strict=True)
             ),
             ("at", f"{analysis.parametrization} parametrisation, gain {analysis.gain}"),
         ),
@@ -101,9 +97,9 @@ def regions(analysis: ir.Analysis, *, full: bool) -> Section:
     rows = tuple(
         (
             estimate.name,
-            members(estimate.region.multiplicity, estimate.region.widths),
+            members(estimate.region.design),
             _roles(estimate.region),
-            *map(number, triple(estimate)),
+            *map(number, values(estimate.measures)),
         )
         for estimate in shown
     )

@@ -7,7 +7,7 @@ from html import escape
 
 from cerewrite import ir
 from cerewrite.reporter.figures import count, number, percent, ratio, scaled
-from cerewrite.reporter.measured import TITLES, triple
+from cerewrite.reporter.measured import TITLES, values
 
 WIDTH, HEIGHT, MARGIN = 960, 180, 24
 """Size of a chart in SVG units, and the room for its labels."""
@@ -42,7 +42,9 @@ def costs_chart(plan: ir.Plan) -> str:
         ("FLOPs", old.flops, new.flops, scaled(old.flops), scaled(new.flops)),
         *(
             (name, before, after, number(before), number(after))
-            for name, before, after in zip(TITLES, triple(old), triple(new), strict=True)
+            for name, before, after in zip(
+                TITLES, values(old.measures), values(new.measures), strict=True
+            )
         ),
     )
     parts = []

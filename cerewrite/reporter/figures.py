@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from cerewrite.ir import Design
+
 CLOSED_FORM = "closed form"
 
 
@@ -89,16 +91,16 @@ def ratio(after: float, before: float) -> str:
     return f"{after / before:.3f}x"
 
 
-def members(multiplicity: int, widths: tuple[int, ...]) -> str:
+def members(design: Design) -> str:
     """``m x n``: one width where all classes share it, else the width of every class.
 
     Example:
-        >>> members(4, (16, 16)), members(8, (20, 41))
+        >>> members(Design(4, (16, 16))), members(Design(8, (20, 41)))
         ('4 x 16', '8 x (20, 41)')
     """
-    if len(set(widths)) == 1:
-        return f"{multiplicity} x {widths[0]}"
-    return f"{multiplicity} x ({', '.join(map(str, widths))})"
+    widths = design.widths[:1] if len(set(design.widths)) == 1 else design.widths
+    listed = ", ".join(map(str, widths))
+    return f"{design.multiplicity} x {listed if len(widths) == 1 else f'({listed})'}"
 
 
 def shape(sizes: tuple[int | str, ...]) -> str:

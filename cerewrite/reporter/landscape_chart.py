@@ -39,12 +39,12 @@ def planned_landscape(plan: ir.Plan) -> tuple[Landscape, Spot] | None:
         region = regions.get(split.region)
         if region is None:
             continue
-        after = region_cost(cost, region, split.multiplicity, split.widths)
-        before = region_cost(cost, region, region.multiplicity, region.widths)
+        after = region_cost(cost, region, split.design)
+        before = region_cost(cost, region, region.design)
         measure = MEASURES[plan.measure]
-        gain = measure.region(region.sites, region.multiplicity, region.widths)
-        reached = measure.region(region.sites, split.multiplicity, split.widths)
-        spot = Spot(split.multiplicity, split.widths, reached, after)
+        gain = measure.region(region.sites, region.design)
+        reached = measure.region(region.sites, split.design)
+        spot = Spot(split.design, reached, after)
         gain = before - after if plan.objective == "dual" else gain - reached
         found.append((gain, region, spot))
     if not found:
@@ -122,7 +122,7 @@ def _cells(found: Landscape, axes: _Axes) -> list[str]:
             value, cost = found.values[i][j], found.costs[i][j]
             depth = (high - math.log(min(max(value, 1e-300), 1e300))) / (high - low or 1.0)
             shade = FAINT + (1 - FAINT) * min(max(depth, 0.0), 1.0)
-            text = f"{members(m, row)}: {number(value)}, {count(cost)} {found.cost}"
+            text = f"{members(ir.Design(m, row))}: {number(value)}, {count(cost)} {found.cost}"
             parts.append(
                 f'<rect class="cell" x="{xs[i]:.2f}" y="{ys[j + 1]:.2f}" '
                 f'width="{xs[i + 1] - xs[i]:.2f}" height="{ys[j] - ys[j + 1]:.2f}" '
@@ -175,7 +175,7 @@ def _along(found: Landscape, axes: _Axes) -> list[str]:
 
 
 def _mark(kind: str, x: float, y: float, one: Spot) -> str:
-    text = f"{members(one.multiplicity, one.widths)}: {number(one.value)}"
+    text = f"{members(one.design)}: {number(one.value)}"
     return (
         f'<circle class="{kind}" cx="{x:.2f}" cy="{y:.2f}" r="5">'
         f"<title>{escape(text)}</title></circle>"
@@ -188,11 +188,11 @@ def landscape_lines(found: Landscape) -> list[str]:
     lines = [f"{found.region}: {title} with {found.cost} at most {count(found.limit)}"]
     for one in found.curve:
         mark = "  <- best" if one == found.optimum else ""
-        design = members(one.multiplicity, one.widths)
+        design = members(one.design)
         lines.append(f"  {design}: {number(one.value)}, {count(one.cost)} {found.cost}{mark}")
     if not found.curve:
         lines.append("  no design fits")
     own = found.original
-    design = members(own.multiplicity, own.widths)
+    design = members(own.design)
     lines.append(f"  as it is, {design}: {number(own.value)}, {count(own.cost)} {found.cost}")
     return lines

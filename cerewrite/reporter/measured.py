@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from typing import TypeVar
 
 from cerewrite import ir
-from cerewrite.planning.measures import MEASURES, REPORTED, region_measures
+from cerewrite.planning.measures import MEASURES, region_measures, reported
 from cerewrite.reporter.figures import number, plural
 from cerewrite.reporter.section import SHOWN, Section
 
 RARE = 0.5
 """A member's own nu above it is ruled by rare draws (docs/theory.md, section 11)."""
 
-TITLES = tuple(MEASURES[name].title for name in REPORTED)
+TITLES = tuple(measure.title for measure in reported())
 
-Measured = ir.Measures | ir.Figures | ir.RegionEstimate | ir.Split
+T = TypeVar("T")
+
+Numbers = ir.Measures[float]
+"""Measures of a region or a model as they are stated, without errors."""
 
 
-def triple(record: Measured) -> tuple[float, float, float]:
-    """nu, Var[log K] and the sum of kappas of a record that has them."""
-    return record.nu, record.log_variance, record.leading_order
+def values(measures: ir.Measures[T]) -> tuple[T, ...]:
+    """Every measure, in the order of `TITLES`."""
+    return tuple(measure.of(measures) for measure in reported())
 
 
 def title(plan: ir.Plan) -> str:
@@ -27,18 +30,17 @@ def title(plan: ir.Plan) -> str:
     return MEASURES[plan.measure].title
 
 
-def figure(plan: ir.Plan, record: Measured) -> float:
-    """The plan's own measure of a record."""
-    value: float = getattr(record, MEASURES[plan.measure].field)
-    return value
+def figure(plan: ir.Plan, measures: Numbers) -> float:
+    """The plan's own measure."""
+    return MEASURES[plan.measure].of(measures)
 
 
-def before_of(plan: ir.Plan, analysis: ir.Analysis | None) -> dict[str, ir.Measures]:
+def before_of(plan: ir.Plan, analysis: ir.Analysis | None) -> dict[str, Numbers]:
     """Each region's measures before; none for a region that carries no sites."""
     if analysis is not None:
-        return {entry.name: ir.Measures(*triple(entry)) for entry in analysis.regions}
+        return {entry.name: entry.measures for entry in analysis.regions}
     return {
-        region.name: region_measures(region, region.multiplicity, region.widths)
+        region.name: region_measures(region, region.design)
         for region in plan.regions
         if region.sites
     }
@@ -53,8 +55,8 @@ def by_region(plan: ir.Plan, analysis: ir.Analysis | None, *, full: bool) -> lis
     rows = []
     for split in shown:
         old = before.get(split.region)
-        olds = ("-",) * 3 if old is None else tuple(map(number, astuple(old)))
-        after = map(number, triple(split))
+        olds = ("-",) * len(TITLES) if old is None else tuple(map(number, values(old)))
+        after = map(number, values(split.measures))
         pairs = [f"{one} -> {two}" for one, two in zip(olds, after, strict=True)]
         rows.append((split.region, *pairs))
     more = len(plan.splits) - len(shown)

@@ -14,7 +14,7 @@ from cerewrite.reporter.measured import (
     figure,
     rare_draws,
     title,
-    triple,
+    values,
 )
 from cerewrite.reporter.section import SHOWN, Section
 from cerewrite.reporter.timed import seconds
@@ -71,12 +71,12 @@ def splits(plan: ir.Plan, analysis: ir.Analysis | None = None, *, full: bool) ->
     rows = []
     for split in shown:
         region = before.get(split.region)
-        old = members(region.multiplicity, region.widths) if region else "-"
-        row = [split.region, old, members(split.multiplicity, split.widths), count(split.params)]
+        old = members(region.design) if region else "-"
+        row = [split.region, old, members(split.design), count(split.params)]
         row.append(scaled(split.flops))
         old_figure = measured.get(split.region)
         row.append("-" if old_figure is None else number(figure(plan, old_figure)))
-        rows.append((*row, number(figure(plan, split))))
+        rows.append((*row, number(figure(plan, split.measures))))
     columns = ["region", ">before\nm x n", ">after\nm x n", ">params", ">FLOPs"]
     columns += [f">{title(plan)}\nbefore", f">{title(plan)}\nafter"]
     notes = tuple(f"{split.region}: {split.note}" for split in plan.splits if split.note)
@@ -133,7 +133,9 @@ def before_and_after(plan: ir.Plan) -> Section:
         *_limited(plan),
         *(
             (name, number(before), number(after), ratio(after, before))
-            for name, before, after in zip(TITLES, triple(old), triple(new), strict=True)
+            for name, before, after in zip(
+                TITLES, values(old.measures), values(new.measures), strict=True
+            )
         ),
     )
     return Section(
@@ -204,7 +206,7 @@ def claim(plan: ir.Plan) -> str:
         spent.append(("FLOPs", new.flops / max(old.flops, 1)))
     costs = " and ".join(f"{100 * part:.4g} % of the {name}" for name, part in spent)
     equal = all(0.99 <= part <= 1 for _, part in spent)
-    before, after = figure(plan, old), figure(plan, new)
+    before, after = figure(plan, old.measures), figure(plan, new.measures)
     fall = "falls to" if after < before else "is"
     found = f"{title(plan)} {fall} {ratio(after, before)} the original's"
     return f"{'Equal budget: ' if equal else ''}{costs}; {found}."

@@ -168,7 +168,7 @@ def changes_of(plan: Plan) -> Iterator[Change]:
             )
         if min((split.multiplicity, *split.widths)) < 1:
             raise _contradiction(f"asks for members without channels in '{split.region}'")
-        if (split.multiplicity, split.widths) != (region.multiplicity, region.widths):
+        if split.design != region.design:
             yield Change(region, split)
 
 

@@ -13,7 +13,8 @@ from cerewrite.exporter import ExampleInputs
 from cerewrite.ir import Timing
 from cerewrite.registry import suggest
 from cerewrite.runtime.modes import evaluating
-from cerewrite.timing.engines import ENGINES, EngineRefusal, threads
+from cerewrite.runtime.threads import threads
+from cerewrite.timing.engines import ENGINES, EngineRefusal
 from cerewrite.timing.interleave import interleave
 
 BATCHES = (1, 16)

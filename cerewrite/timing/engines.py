@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,10 +13,10 @@ from torch import nn
 from cerewrite import exporter
 from cerewrite.errors import ExportError
 from cerewrite.exporter import ExampleInputs, Runner
+from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.modes import called
 
 Call = Callable[[], object]
-Inputs = tuple[Any, ...] | dict[str, Any]
 Bind = Callable[[Inputs], Call]
 """Inputs in, what runs the prepared model on them out."""
 
@@ -77,15 +76,3 @@ ENGINES: Mapping[str, Callable[[nn.Module, Inputs, ExitStack], Bind]] = {
     "compile": compiled,
     "onnxruntime": onnx_runtime,
 }
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[int]:
-    """Torch (and what asks torch) on so many threads; the old number is put back."""
-    before = torch.get_num_threads()
-    try:
-        if count is not None:
-            torch.set_num_threads(count)
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)

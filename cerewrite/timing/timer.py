@@ -13,6 +13,7 @@ from cerewrite.errors import UsageError
 from cerewrite.ir import (
     Analysis,
     BlockTimes,
+    Design,
     Profile,
     Region,
     RegionEstimate,
@@ -126,7 +127,7 @@ class _Timer:
         )
 
     def _dense(self, region: Region, layer: RegionLayer) -> float:
-        return self._time(layer, region.multiplicity, region.widths)
+        return self._time(layer, region.design)
 
     def _interior(self, region: Region, layer: RegionLayer) -> dict[int, float]:
         """Nanoseconds per member, by member width, at about the region's own total width."""
@@ -138,14 +139,15 @@ class _Timer:
             if width > 2 * total and found:
                 break
             members = max(round(total / width), 1)
-            widths = tuple(width for _ in region.classes)
-            found[width] = self._time(layer, members, widths) / members
+            design = Design(members, tuple(width for _ in region.classes))
+            found[width] = self._time(layer, design) / members
         return found
 
-    def _time(self, layer: RegionLayer, members: int, widths: tuple[int, ...]) -> float:
+    def _time(self, layer: RegionLayer, design: Design) -> float:
         """Nanoseconds of one layer in one design."""
         module = self._model.get_submodule(layer.name.partition("@")[0])
-        shape = self._shape(layer, members, widths)
+        shape = self._shape(layer, design)
+        members, widths = design.multiplicity, design.widths
         kind = str(module).partition("(")[2]  # strides, paddings: all that torch prints of it
         key = f"{layer.op} {layer.role} {kind} {shape} {members} x {widths}"
 
@@ -158,11 +160,12 @@ class _Timer:
 
         return self._store.get(key, measure)
 
-    def _shape(self, layer: RegionLayer, members: int, widths: tuple[int, ...]) -> tuple[int, ...]:
+    def _shape(self, layer: RegionLayer, design: Design) -> tuple[int, ...]:
         """Shape of the layer's input at the batch, with the channels of the design."""
         op = self._ops[self._ops[self._nodes[layer.name]].inputs[0]]
         shape = [self._batch * op.shape[0] // self._traced.batch, *op.shape[1:]]
         rule = sampled_layer(layer.op)
         if layer.sources:
-            shape[rule.axis] = members * layer.reads(widths) * rule.inner(layer)
+            members = design.multiplicity * layer.reads(design.widths)
+            shape[rule.axis] = members * rule.inner(layer)
         return tuple(shape)

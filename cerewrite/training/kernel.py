@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import UsageError
+from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.modes import BATCH_NORMS, called, undisturbed
 
 
-def gram(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], seed: int = 0) -> Tensor:
+def gram(model: nn.Module, probes: Inputs, seed: int = 0) -> Tensor:
     """``K_ij = sum over parameters t of (df_i / dt)(df_j / dt)``, ``f_i = v . output(x_i)``.
 
     v is a fixed random unit vector over the first output's elements. Batch norms that train use
@@ -60,7 +58,7 @@ def gram(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], seed: in
     return kernel
 
 
-def _read_out(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], seed: int) -> Tensor:
+def _read_out(model: nn.Module, probes: Inputs, seed: int) -> Tensor:
     """``f_i`` of every probe."""
     try:
         tree = called(model, probes)

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
+from cerewrite.ir.inputs import Inputs
 from cerewrite.ops import SampledLayer, sampled_of
 from cerewrite.runtime.trees import examples
-from cerewrite.verifier.running import Inputs
 from cerewrite.verifier.shapes import run_for_shapes
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
+from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.perturb import ATTEMPTS, perturb, resample_signs
 from cerewrite.verifier.running import (
-    Inputs,
     as_sentence,
     call,
     fresh_copy,

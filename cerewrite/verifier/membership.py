@@ -28,18 +28,18 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
+from cerewrite.ir.inputs import Inputs
 from cerewrite.ops import sampled_of
 from cerewrite.rewriting.session import Change, changes_of, set_submodule
 from cerewrite.runtime.doubling import double_precision
+from cerewrite.runtime.threads import threads
 from cerewrite.verifier.members import RegionModule, pieces
 from cerewrite.verifier.perturb import ATTEMPTS, perturb, resample_signs
 from cerewrite.verifier.running import (
-    Inputs,
     call,
     doubled,
     fresh_copy,
     on_meta,
-    threads,
 )
 from cerewrite.verifier.shapes import smaller
 

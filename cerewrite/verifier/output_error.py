@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from cerewrite.ir import Check
-from cerewrite.rewriting.transfer.calibration import Inputs, outputs
+from cerewrite.ir.inputs import Inputs
+from cerewrite.rewriting.transfer.calibration import outputs
 
 
 def output_error(original: nn.Module, other: nn.Module, inputs: Inputs) -> float:

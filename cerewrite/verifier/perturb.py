@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from cerewrite.ir.inputs import Inputs
 from cerewrite.ops import family_of
 from cerewrite.ops.modules import perturb_free
-from cerewrite.verifier.running import Inputs
 
 ATTEMPTS = 4
 """Draws of signs: a unit may be dead on a few inputs, it is unreached if every draw says so."""

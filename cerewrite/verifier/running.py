@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from cerewrite.ir.inputs import Inputs
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.runtime.modes import called
-
-Inputs = tuple[Any, ...] | Mapping[str, Any]
-"""Example inputs: positional arguments, or keyword arguments."""
 
 _SEED = 20_200_617
 
@@ -42,17 +39,6 @@ def fresh_copy(model: nn.Module, *, training: bool) -> nn.Module:
 def on_meta(model: nn.Module) -> bool:
     """Whether a model has parameters without values."""
     return any(parameter.is_meta for parameter in model.parameters())
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with so many threads: small tensors are faster with one, on a busy machine most."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def doubled(inputs: Inputs) -> Inputs:

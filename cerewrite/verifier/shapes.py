@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from cerewrite.ir.inputs import Inputs
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.runtime.trees import tensors
-from cerewrite.verifier.running import Inputs, call, fresh_copy
+from cerewrite.verifier.running import call, fresh_copy
 
 _SIDE = {False: 32, True: 64}
 """Positions a side that a crop keeps, by training mode; a batch norm there needs a few more."""

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.ir import Check, Plan
+from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.perturb import ATTEMPTS, resample_signs
-from cerewrite.verifier.running import Inputs, as_sentence, call, fresh_copy
+from cerewrite.verifier.running import as_sentence, call, fresh_copy
 from cerewrite.verifier.shapes import run_for_shapes
 
 

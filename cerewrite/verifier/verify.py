@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import nn
 
 from cerewrite.ir import Check, Plan, Verification
+from cerewrite.ir.inputs import Inputs
 from cerewrite.verifier.budget import check_budget
 from cerewrite.verifier.gradients import check_gradients
 from cerewrite.verifier.membership import check_membership
-from cerewrite.verifier.running import Inputs, as_sentence
+from cerewrite.verifier.running import as_sentence
 from cerewrite.verifier.signature import check_signature
 
 CheckFunction = Callable[[nn.Module, nn.Module, Plan, Inputs], list[Check]]
@@ -28,7 +28,7 @@ def verify(
     original: nn.Module,
     rewritten: nn.Module,
     plan: Plan,
-    example_inputs: tuple[Any, ...] | Mapping[str, Any],
+    example_inputs: Inputs,
 ) -> Verification:
     """Check a rewritten model against its original and its plan.
 

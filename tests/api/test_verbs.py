@@ -15,9 +15,11 @@ from cerewrite.errors import (
     PlanError,
     RewriteError,
     StalePlanError,
+    UnknownOptionError,
     UsageError,
 )
 from tests.api.builders import INPUT, Net, same, snapshot
+from tests.editing import edited
 
 
 def test_analysis_has_the_documented_fields(analysis: ir.Analysis) -> None:
@@ -74,7 +76,7 @@ def test_plan_for_another_model(analysis: ir.Analysis) -> None:
 
 def test_edited_plan_that_contradicts_itself(net: Net, analysis: ir.Analysis) -> None:
     plan = cerewrite.plan(analysis)
-    split = dataclasses.replace(plan.splits[0], widths=(*plan.splits[0].widths, 3))
+    split = edited(plan.splits[0], widths=(*plan.splits[0].widths, 3))
     with pytest.raises(PlanError, match=split.region):
         cerewrite.apply(dataclasses.replace(plan, splits=(split, *plan.splits[1:])), net)
 
@@ -95,3 +97,26 @@ def test_public_names_exist() -> None:
         assert getattr(cerewrite, name) is not None
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = cerewrite.nothing_such
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "nearest"),
+    [
+        ("analyze", "estimater", "estimator"),
+        ("analyze", "latency_bach", "latency_batch"),
+        ("plan", "min_widht", "min_width"),
+        ("plan", "scop", "scope"),
+        ("convert", "min_widht", "min_width"),
+        ("convert", "overwrit", "overwrite"),
+        ("bench", "thread_count", "thread_counts"),
+        ("export_onnx", "opsett", "opset"),
+    ],
+)
+def test_a_misspelt_option_is_answered_with_the_nearest(
+    net: Net, analysis: ir.Analysis, verb: str, option: str, nearest: str
+) -> None:
+    given = {"plan": (analysis,), "bench": (net, net, None), "export_onnx": (net, "x.onnx")}
+    with pytest.raises(UnknownOptionError, match=rf"{verb}\(\).*'{option}'") as caught:
+        getattr(cerewrite, verb)(*given.get(verb, (net,)), **{option: 1})
+    assert f"did you mean '{nearest}'?" in caught.value.advice
+    assert isinstance(caught.value, TypeError) and caught.value.exit_code == 2

@@ -13,7 +13,7 @@ from cerewrite.errors import PlanError
 from cerewrite.ir import schema
 from cerewrite.planning import recount
 
-GOLDEN = Path(__file__).parents[1] / "planner" / "golden_plan.json"
+GOLDEN = Path(__file__).parents[1] / "planning" / "golden_plan.json"
 PLAN: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))
 SCHEMA: dict[str, Any] = schema.json_schema(ir.Plan)
 

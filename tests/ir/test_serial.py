@@ -40,15 +40,14 @@ REGIONS = st.builds(
     st.integers(1, 8),
     *[st.lists(item, max_size=2).map(tuple) for item in (LAYERS, MODULES, SITES)],
 )
-FIGURES = st.builds(ir.Figures, *[st.integers(0, 10**12)] * 2, *[NUMBERS] * 3)
+MEASURES = st.builds(ir.Measures, *[NUMBERS] * 3)
+FIGURES = st.builds(ir.Figures, *[st.integers(0, 10**12)] * 2, MEASURES)
 SPLITS = st.builds(
     ir.Split,
     NAMES,
-    st.integers(1, 99),
-    st.lists(st.integers(1, 99), max_size=3).map(tuple),
-    st.integers(0, 10**12),
-    st.integers(0, 10**12),
-    *[NUMBERS] * 3,
+    st.builds(ir.Design, st.integers(1, 99), st.lists(st.integers(1, 99), max_size=3).map(tuple)),
+    *[st.integers(0, 10**12)] * 2,
+    MEASURES,
 )
 PLANS = st.builds(
     ir.Plan,
@@ -128,7 +127,7 @@ def test_missing_field_is_named() -> None:
 
 
 def test_missing_field_with_a_default_is_filled() -> None:
-    split = ir.Split("a", 2, (3,), 4, 5, 0.1, 0.1, 0.1)
+    split = ir.Split("a", ir.Design(2, (3,)), 4, 5, ir.Measures(0.1, 0.1, 0.1))
     data = ir.encode(split)
     del data["note"]
     assert ir.loads(ir.Split, json.dumps(data), source="x") == split
@@ -150,3 +149,15 @@ def test_role_is_one_of_three() -> None:
     data = {**ir.encode(layer), "role": "middle"}
     with pytest.raises(PlanError, match=r"x\.role: expected one of"):
         ir.loads(ir.RegionLayer, json.dumps(data), source="x")
+
+
+def test_flat_values_stand_among_the_fields_of_their_record() -> None:
+    split = ir.Split("a", ir.Design(2, (3,)), 4, 5, ir.Measures(0.1, 0.2, 0.3), note="n")
+    keys = "region multiplicity widths params flops nu log_variance leading_order note"
+    assert list(ir.encode(split)) == keys.split()
+    data = ir.encode(split) | {"widhts": [3]}
+    with pytest.raises(PlanError, match=r"unknown field 'widhts'\n.*did you mean 'widths'"):
+        ir.loads(ir.Split, json.dumps(data), source="x")
+    del data["widhts"], data["log_variance"]
+    with pytest.raises(PlanError, match="field 'log_variance' is missing"):
+        ir.loads(ir.Split, json.dumps(data), source="x")

@@ -18,7 +18,7 @@ from cerewrite.frontend.loading import InputShape
 from cerewrite.output import names
 from tests.conftest import ROOT, WriteModel
 
-FIGURES = ir.Figures(10, 20, 0.1, 0.1, 0.1)
+FIGURES = ir.Figures(10, 20, ir.Measures(0.1, 0.1, 0.1))
 PLAN = ir.Plan(
     "Net", "f" * 8, "primal", "nu", (), "block", (), FIGURES, FIGURES, (), 0, 0.0, (), (), 0
 )  # fmt: skip
@@ -139,8 +139,8 @@ def test_write_file(tmp_path: Path) -> None:
 
 def test_killed_process_leaves_the_folder_absent(tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom cerewrite import artifacts\n"
-        "with artifacts.staged_folder(sys.argv[1]) as draft:\n"
+        "import sys, time\nfrom cerewrite import output\n"
+        "with output.staged_folder(sys.argv[1]) as draft:\n"
         "    (draft / 'plan.json').write_text('{')\n    print('written', flush=True)\n"
         "    time.sleep(60)\n"
     )

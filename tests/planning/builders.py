@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import astuple
+from typing import Any
 
 from cerewrite.ir import (
     Analysis,
     Estimate,
     LayerEstimate,
+    Measures,
     PerChannel,
+    Plan,
     Region,
     RegionEstimate,
     RegionLayer,
     Rejection,
     Site,
 )
+from cerewrite.planning import make_plan
 from cerewrite.planning.budgets import region_cost
 from cerewrite.planning.measures import region_measures
 from tests.planning.measures.composing import compose
@@ -103,14 +106,10 @@ def analysis_of(
     model: str = "Net",
 ) -> Analysis:
     """An analysis of a model that consists of the regions and some fixed layers."""
-    own = [(region, region.multiplicity, region.widths) for region in regions]
-    measured = [astuple(region_measures(*item)) for item in own]
-    total = [compose([nu for nu, _, _ in measured] + list(extra_kappas))]
-    total.append(sum(item[1] for item in measured) + sum(map(math.log1p, extra_kappas)))
-    total.append(sum(item[2] for item in measured) + sum(extra_kappas))
-    nu, log_variance, leading = (
-        Estimate(value, None, 0, "analytic", "docs/theory.md 4") for value in total
-    )
+    measured = [region_measures(region, region.design) for region in regions]
+    total = [compose([item.nu for item in measured] + list(extra_kappas))]
+    total.append(sum(item.log_variance for item in measured) + sum(map(math.log1p, extra_kappas)))
+    total.append(sum(item.leading_order for item in measured) + sum(extra_kappas))
     layers = [
         LayerEstimate(
             site.layer,
@@ -145,17 +144,17 @@ def analysis_of(
         parametrization="ntk",
         gain="he",
         scope="block",
-        nu=nu,
-        log_variance=log_variance,
-        leading_order=leading,
+        measures=Measures(
+            *(Estimate(value, None, 0, "analytic", "docs/theory.md 4") for value in total)
+        ),
         layers=tuple(layers),
         regions=tuple(
-            RegionEstimate(region.name, *figures, region=region)
-            for region, figures in zip(regions, measured, strict=True)
+            RegionEstimate(region.name, measures, region)
+            for region, measures in zip(regions, measured, strict=True)
         ),
         rejections=rejections,
-        params=extra_params + sum(region_cost("params", *item) for item in own),
-        flops=extra_flops + sum(region_cost("flops", *item) for item in own),
+        params=extra_params + sum(region_cost("params", y, y.design) for y in regions),
+        flops=extra_flops + sum(region_cost("flops", y, y.design) for y in regions),
         frontend="export",
         assumptions=(),
     )
@@ -245,3 +244,8 @@ def random_analysis(seed: int, regions: int | None = None, size: int = 4) -> Ana
         extra_flops=draw.randint(0, 50),
         extra_kappas=(draw.uniform(0, 0.1),),
     )
+
+
+def plan_freely(analysis: Analysis, **options: Any) -> Plan:
+    """`make_plan`, with members as narrow as they come unless it is told otherwise."""
+    return make_plan(analysis, **{"min_width": 1, **options})

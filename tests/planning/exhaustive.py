@@ -41,7 +41,7 @@ def designs(
     interior = any(layer.role == "interior" for layer in region.layers)
     own = (region.multiplicity, region.widths)
     spent = tuple(count(region, *own, cost) for cost in costs)
-    yield spent, asked.region_score(region.sites, *own)
+    yield spent, asked.region_score(region.sites, region.design)
     rows, row, members, costs_of = [], [], [], []
     for widths in itertools.product(*(range(1, WIDEST * size + 1) for size in region.sizes)):
         # without an interior layer, members are the same network as one wide member

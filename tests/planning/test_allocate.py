@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from cerewrite.planning.allocate import allocate
 from cerewrite.planning.front import pareto
@@ -60,6 +61,53 @@ def test_a_start_is_never_lost() -> None:
     if (sum(load[i] for load, i in zip(loads, cheapest, strict=True)) <= room).all():
         assert found is not None
         assert found.value <= sum(v[i] for v, i in zip(values, cheapest, strict=True))
+
+
+def optimum(values: list, loads: list, room: np.ndarray) -> float:
+    """The least value, by branch and bound (HiGHS)."""
+    lists = np.repeat(np.arange(len(values)), [len(value) for value in values])
+    one_of_each = LinearConstraint(np.equal.outer(np.arange(len(values)), lists), 1, 1)
+    within = LinearConstraint(np.concatenate(loads).T, ub=room)
+    values = np.concatenate(values)
+    solved = milp(
+        values,
+        constraints=[one_of_each, within],
+        integrality=np.ones(len(values)),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": 0.0},
+    )
+    assert solved.success
+    return float(solved.fun)
+
+
+def wide_lists(seed: int) -> tuple[list, list, np.ndarray]:
+    """Several lists under two limits, with thousands of partial choices that nothing beats."""
+    draw = np.random.default_rng(seed)
+    count, options = int(draw.integers(4, 9)), int(draw.integers(15, 60))
+    values, loads = [], []
+    for _ in range(count):
+        load = draw.uniform(0.0, 1.0, (options, 2))
+        worth = 1.0 / (0.2 + load @ draw.uniform(0.5, 1.5, 2))
+        values.append(worth + draw.uniform(0.0, 0.3, options))
+        loads.append(np.ceil(1000.0 * load))
+    least, mean = (sum(f(load, axis=0) for load in loads) for f in (np.min, np.mean))
+    return values, loads, np.floor(least + draw.uniform(0.1, 0.6, 2) * (mean - least))
+
+
+def test_what_is_called_exact_is_the_optimum() -> None:
+    """Seed 10 has a front too long to be compared whole."""
+    exact = []
+    for seed in (0, 1, 2, 4, 10, 11, 12, 14):
+        values, loads, room = wide_lists(seed)
+        found = allocate(values, loads, room)
+        assert found is not None
+        least = optimum(values, loads, room)
+        assert found.bound <= least * (1.0 + 1e-9)
+        assert found.value >= least * (1.0 - 1e-9)
+        if found.exact:
+            assert found.value == pytest.approx(least, rel=1e-7)
+        exact.append(found.exact)
+    assert exact.count(False) == 1, "one case that is cut short, all others solved"
 
 
 def test_no_room() -> None:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from cerewrite.errors import PlanError
-from cerewrite.ir import Plan, Split
-from cerewrite.planning import check_plan, make_plan, recount
+from cerewrite.ir import Design, Plan, Split
+from cerewrite.planning import check_plan, recount
 from cerewrite.planning.budgets import region_cost
 from cerewrite.planning.measures import region_measures
+from tests import editing
 from tests.planning.builders import analysis_of, chain_region
+from tests.planning.builders import plan_freely as make_plan
 
 PLAN = make_plan(
     analysis_of(
@@ -26,7 +28,7 @@ PLAN = make_plan(
 
 
 def edited(**changes: Any) -> Plan:
-    first = dataclasses.replace(PLAN.splits[0], **changes)
+    first = editing.edited(PLAN.splits[0], **changes)
     return dataclasses.replace(PLAN, splits=(first, *PLAN.splits[1:]))
 
 
@@ -60,7 +62,7 @@ def test_a_plan_as_made_passes() -> None:
             "planned.params is 5, but the splits make it",
         ),
         (
-            dataclasses.replace(PLAN, planned=dataclasses.replace(PLAN.planned, nu=5.0)),
+            dataclasses.replace(PLAN, planned=editing.edited(PLAN.planned, nu=5.0)),
             "planned.nu is 5, but the splits make it",
         ),
     ],
@@ -83,10 +85,10 @@ def test_a_width_below_what_a_norm_needs_is_named() -> None:
 def test_a_consistent_edit_passes_unless_it_breaks_the_budget() -> None:
     def with_members(count: int) -> Plan:
         region, old = PLAN.regions[0], PLAN.splits[0]
-        costs = [region_cost(name, region, count, (4, 4)) for name in ("params", "flops")]
-        after = region_measures(region, count, (4, 4))
-        split = Split("a", count, (4, 4), *costs, *dataclasses.astuple(after))
-        planned = dataclasses.replace(
+        costs = [region_cost(name, region, Design(count, (4, 4))) for name in ("params", "flops")]
+        after = region_measures(region, Design(count, (4, 4)))
+        split = Split("a", Design(count, (4, 4)), *costs, after)
+        planned = editing.edited(
             PLAN.planned,
             params=PLAN.planned.params + costs[0] - old.params,
             flops=PLAN.planned.flops + costs[1] - old.flops,
@@ -106,8 +108,8 @@ def test_an_edited_split_is_counted_anew() -> None:
     check_plan(made)
     (first, *_), region = made.splits, made.regions[0]
     assert (first.multiplicity, first.widths) == (2, (4, 6))
-    assert first.params == region_cost("params", region, 2, (4, 6))
-    assert first.nu == region_measures(region, 2, (4, 6)).nu
+    assert first.params == region_cost("params", region, Design(2, (4, 6)))
+    assert first.nu == region_measures(region, Design(2, (4, 6))).nu
     change = first.params - PLAN.splits[0].params
     assert made.planned.params == PLAN.planned.params + change
     assert recount(PLAN).planned.params == PLAN.planned.params
@@ -118,7 +120,7 @@ def test_a_deleted_split_leaves_its_region_as_it_is() -> None:
     check_plan(made)
     assert [region.name for region in made.regions] == ["b"]
     region, old = PLAN.regions[0], PLAN.splits[0]
-    own = region_cost("params", region, region.multiplicity, region.widths)
+    own = region_cost("params", region, region.design)
     assert made.planned.params == PLAN.planned.params + own - old.params
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from cerewrite.errors import InfeasibleBudgetError, UsageError
-from cerewrite.ir import Analysis
-from cerewrite.planning import check_plan, make_plan
+from cerewrite.ir import Analysis, Design
+from cerewrite.planning import check_plan
 from cerewrite.planning.budgets import region_cost
 from cerewrite.planning.fixing import parse_design
 from tests.planning.builders import analysis_of, chain_region
+from tests.planning.builders import plan_freely as make_plan
 
 
 def two(groups: int = 1) -> Analysis:
@@ -29,9 +30,9 @@ def test_a_held_design_is_taken_and_the_rest_fills_the_budget() -> None:
     check_plan(plan)
     first, second = plan.splits
     assert (first.multiplicity, first.widths) == (4, (6, 6))
-    room = analysis.params - region_cost("params", analysis.regions[0].region, 4, (6, 6))
+    room = analysis.params - region_cost("params", analysis.regions[0].region, Design(4, (6, 6)))
     own = [item.region for item in analysis.regions]
-    alone = analysis.params - sum(region_cost("params", r, 1, r.widths) for r in own)
+    alone = analysis.params - sum(region_cost("params", r, Design(1, r.widths)) for r in own)
     assert 0.95 * (room - alone) <= second.params <= room - alone
     free = make_plan(analysis)
     assert free.planned.log_variance <= plan.planned.log_variance

@@ -11,8 +11,9 @@ import pytest
 
 from cerewrite.errors import InfeasibleBudgetError, PlanError, UsageError
 from cerewrite.ir import Analysis, Plan, Rejection, dumps, loads
-from cerewrite.planning import check_plan, make_plan
+from cerewrite.planning import check_plan
 from tests.planning.builders import analysis_of, chain_region, mlp, random_analysis, resnet, vgg16
+from tests.planning.builders import plan_freely as make_plan
 
 GOLDEN = Path(__file__).parent / "golden_plan.json"
 RESNET = resnet()

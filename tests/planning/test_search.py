@@ -18,7 +18,9 @@ from tests.planning.builders import chain_region
 
 
 def problem_of(region: Region, measure: str = "nu", **constraints: int) -> Problem:
-    problem = build_problem(region, ["params"], MEASURES[measure], Constraints(**constraints))
+    problem = build_problem(
+        region, ["params"], MEASURES[measure], Constraints(**{"min_width": 1, **constraints})
+    )
     assert isinstance(problem, Problem)
     return problem
 

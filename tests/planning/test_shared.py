@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cerewrite
-from cerewrite.ir import Analysis
+from cerewrite.ir import Analysis, Design
 from cerewrite.planning.budgets import joint_costs
 from cerewrite.planning.measures import MEASURES, model_measures, remaining_kappas
 from tests.models import Basic, Inverted, StagedNet
@@ -44,13 +44,13 @@ def test_no_grid_of_designs_around_the_plan_beats_it() -> None:
             for f in (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
         ]
         members = {max(round(split.multiplicity * f), 1) for f in (0.25, 0.5, 0.8, 1, 1.25, 2, 4)}
-        options.append([(m, w) for w in scaled for m in members])
+        options.append([Design(m, w) for w in scaled for m in members])
     best = math.inf
     for designs in itertools.product(*options):
         change = sum(b - a for a, b in joint_costs("params", regions, designs))
         if plan.baseline.params + change <= plan.budgets[0].limit:
             scores = [
-                measure.region_score(r.sites, *d) for r, d in zip(regions, designs, strict=True)
+                measure.region_score(r.sites, d) for r, d in zip(regions, designs, strict=True)
             ]
             best = min(best, measure.compose(scores, rest))
     assert math.isfinite(best)

@@ -8,8 +8,9 @@ import pytest
 
 from cerewrite.errors import InfeasibleBudgetError
 from cerewrite.ir import Analysis
-from cerewrite.planning import check_plan, make_plan
+from cerewrite.planning import check_plan
 from tests.planning.builders import analysis_of, chain_region, resnet
+from tests.planning.builders import plan_freely as make_plan
 from tests.planning.exhaustive import count
 from tests.planning.measures.composing import region_nu
 

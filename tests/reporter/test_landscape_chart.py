@@ -9,11 +9,13 @@ from xml.etree import ElementTree
 import pytest
 
 from cerewrite import ir
-from cerewrite.planning import Landscape, landscape, make_plan
+from cerewrite.ir import Design
+from cerewrite.planning import Landscape, landscape
 from cerewrite.planning.measures import region_measures
 from cerewrite.reporter import landscape_lines, render_html, render_landscape
 from cerewrite.reporter.landscape_chart import landscape_chart, planned_landscape
 from tests.planning.builders import analysis_of, chain_region
+from tests.planning.builders import plan_freely as make_plan
 from tests.reporter import builders
 
 REGION = chain_region("a<b", [64, 48, 64], 100, 10)
@@ -30,9 +32,7 @@ def test_the_curve_holds_the_most_members_that_fit(found: Landscape) -> None:
         here, beyond = more.costs[more.widths.index(one.widths)]
         assert here == one.cost <= found.limit < beyond
         assert one.value == more.values[more.widths.index(one.widths)][0]
-        assert one.value == pytest.approx(
-            region_measures(REGION, one.multiplicity, one.widths).log_variance
-        )
+        assert one.value == pytest.approx(region_measures(REGION, one.design).log_variance)
     assert found.optimum in found.curve and len(found.curve) == len(found.widths)
     assert found.optimum is not None
     assert found.optimum.value == min(one.value for one in found.curve) < found.original.value
@@ -79,7 +79,8 @@ def test_a_report_shows_the_region_with_the_largest_gain() -> None:
     analysis = analysis_of([wide, chain_region("narrow", [24, 16, 24], 100, 10)])
     plan = make_plan(analysis, budget="params=0.9x")
     gains = {
-        split.region: region_measures(region, 1, region.widths).log_variance - split.log_variance
+        split.region: region_measures(region, Design(1, region.widths)).log_variance
+        - split.log_variance
         for split, region in zip(plan.splits, plan.regions, strict=True)
     }
     assert len(gains) == 2

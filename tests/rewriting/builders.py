@@ -9,7 +9,17 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from cerewrite.ir import Budget, Figures, PerChannel, Plan, Region, RegionLayer, Split
+from cerewrite.ir import (
+    Budget,
+    Design,
+    Figures,
+    Measures,
+    PerChannel,
+    Plan,
+    Region,
+    RegionLayer,
+    Split,
+)
 from cerewrite.runtime.fingerprint import fingerprint
 
 Shape = tuple[int, ...]
@@ -95,7 +105,9 @@ def make_plan(
     """A plan whose figures follow from docs/theory.md, section 8, not from counting modules."""
     positions = _positions(model, inputs)
     before = Figures(
-        sum(p.numel() for p in model.parameters()), _model_flops(model, positions), 1, 1, 1
+        sum(p.numel() for p in model.parameters()),
+        _model_flops(model, positions),
+        Measures(1, 1, 1),
     )
     params, flops = before.params, before.flops
     chosen = []
@@ -103,7 +115,7 @@ def make_plan(
         old = _cost(found, found.multiplicity, found.widths, positions)
         new = _cost(found, m, widths, positions)
         params, flops = params + new[0] - old[0], flops + new[1] - old[1]
-        chosen.append(Split(found.name, m, widths, *new, 0.5, 0.5, 0.5))
+        chosen.append(Split(found.name, Design(m, widths), *new, Measures(0.5, 0.5, 0.5)))
     return Plan(
         model=type(model).__name__,
         fingerprint=fingerprint(model),
@@ -113,7 +125,7 @@ def make_plan(
         scope="block",
         splits=tuple(chosen),
         baseline=before,
-        planned=Figures(params, flops, 0.5, 0.5, 0.5),
+        planned=Figures(params, flops, Measures(0.5, 0.5, 0.5)),
         feasible=(),
         considered=1,
         gap=0.0,
@@ -126,7 +138,7 @@ def make_plan(
 def with_splits(plan: Plan, *splits: tuple[int, tuple[int, ...]]) -> Plan:
     """The same plan with other members; its figures are not updated."""
     pairs = zip(plan.splits, splits, strict=True)
-    return replace(plan, splits=tuple(replace(s, multiplicity=m, widths=w) for s, (m, w) in pairs))
+    return replace(plan, splits=tuple(replace(s, design=Design(m, w)) for s, (m, w) in pairs))
 
 
 def _cost(

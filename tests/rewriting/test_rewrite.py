@@ -13,6 +13,7 @@ from torch import nn
 from cerewrite.errors import RewriteError, StalePlanError
 from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.rewriting import is_rewritten, revert, rewrite
+from tests.editing import edited
 from tests.rewriting.builders import Case, make_plan, with_splits
 from tests.rewriting.cases import CASES, parameters_of, same_state
 
@@ -233,7 +234,7 @@ def test_contradictory_plans_are_refused(splits: dict[str, object], message: str
     case = CASES["tokens"]
     model = case.model()
     plan = case.plan(model)
-    broken = replace(plan, splits=(replace(plan.splits[0], **splits),))
+    broken = replace(plan, splits=(edited(plan.splits[0], **splits),))
     with pytest.raises(RewriteError, match=message):
         rewrite(broken, model)
     with pytest.raises(RewriteError, match="twice"):

@@ -16,7 +16,7 @@ from cerewrite import timing
 from cerewrite.analysis import analyze
 from cerewrite.errors import UsageError
 from cerewrite.frontend.tracing import trace
-from cerewrite.ir import Analysis, dumps, loads
+from cerewrite.ir import Analysis, Design, dumps, loads
 from cerewrite.planning.budgets import region_cost
 from cerewrite.timing import Store, timer
 from tests.models import chain, plain_cnn
@@ -61,8 +61,8 @@ def test_norms_and_activations_of_a_cnn_are_timed(store: Store) -> None:
 
 def test_wide_members_take_longer_than_narrow_ones_in_all(store: Store) -> None:
     region = profiled(chain([512, 512, 512]), torch.randn(2, 7), store, 64).regions[0].region
-    dense = region_cost("latency", region, 1, (512, 512, 512))
-    split = region_cost("latency", region, 8, (64, 64, 64))
+    dense = region_cost("latency", region, Design(1, (512, 512, 512)))
+    split = region_cost("latency", region, Design(8, (64, 64, 64)))
     assert split < dense
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cerewrite.ir import Budget, Check, Verification
+from cerewrite.ir import Budget, Check, Design, Measures, Verification
 from cerewrite.rewriting import rewrite
 from cerewrite.verifier import CHECKS, verify
 from cerewrite.verifier.budget import count_flops
@@ -114,7 +114,7 @@ def make_plan_for(model: nn.Module, plan, found):  # noqa: ANN001, ANN201
     from cerewrite.ir import Split
     from cerewrite.runtime.fingerprint import fingerprint
 
-    split = Split(found.name, 2, (3, 4), 0, 0, 0.1, 0.1, 0.1)
+    split = Split(found.name, Design(2, (3, 4)), 0, 0, Measures(0.1, 0.1, 0.1))
     return replace(plan, fingerprint=fingerprint(model), regions=(found,), splits=(split,))
 
 

@@ -15,12 +15,12 @@ from cerewrite.errors import LoadError
 from cerewrite.frontend.loading import running, search
 from cerewrite.frontend.loading.arrays import read_inputs
 from cerewrite.frontend.loading.inputs import (
-    Inputs,
     InputShape,
     describe_inputs,
     make_inputs,
     parse_input_shape,
 )
+from cerewrite.ir.inputs import Inputs
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cerewrite.errors import LoadError
+from cerewrite.ir.inputs import Inputs
 
 _POSITIONAL = re.compile(r"arr_\d+")
 
 
-def read_inputs(path: str | os.PathLike[str]) -> tuple[Any, ...] | dict[str, Any]:
+def read_inputs(path: str | os.PathLike[str]) -> Inputs:
     """A batch of inputs from ``.npy`` (one tensor) or ``.npz`` (several).
 
     Args:

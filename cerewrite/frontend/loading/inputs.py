@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cerewrite.errors import UsageError
+from cerewrite.ir.inputs import Inputs
 from cerewrite.registry import suggest
 
 if TYPE_CHECKING:
     import torch
 
 DTYPES = ("bool", "float16", "bfloat16", "float32", "float64", "int32", "int64")
-
-Inputs = tuple[Any, ...] | dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

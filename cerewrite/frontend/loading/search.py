@@ -11,8 +11,8 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from cerewrite.errors import LoadError
-from cerewrite.frontend.loading.inputs import Inputs
 from cerewrite.frontend.loading.running import failure
+from cerewrite.ir.inputs import Inputs
 from cerewrite.registry import suggest
 
 PREFERRED = "build_model"

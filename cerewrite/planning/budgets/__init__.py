@@ -2,7 +2,6 @@
 
 from cerewrite.planning.budgets.base import BUDGETS, Cost, RegionCost, region_cost
 from cerewrite.planning.budgets.joint import (
-    Design,
     ends_of,
     joint_costs,
     planned_cost,
@@ -12,9 +11,13 @@ from cerewrite.planning.budgets.joint import (
 from cerewrite.planning.budgets.request import (
     LATENCY_BATCH,
     TRAINING_BATCH,
+    Absolute,
+    BudgetLike,
+    BudgetRequest,
+    Relative,
     batches_for,
-    budget_parts,
-    parse_budgets,
+    read_requests,
+    resolve_budgets,
     write_amount,
 )
 
@@ -22,16 +25,19 @@ __all__ = [
     "BUDGETS",
     "LATENCY_BATCH",
     "TRAINING_BATCH",
+    "Absolute",
+    "BudgetLike",
+    "BudgetRequest",
     "Cost",
-    "Design",
     "RegionCost",
+    "Relative",
     "batches_for",
-    "budget_parts",
     "ends_of",
     "joint_costs",
-    "parse_budgets",
     "planned_cost",
+    "read_requests",
     "region_cost",
+    "resolve_budgets",
     "seen_from",
     "share_layers",
     "write_amount",

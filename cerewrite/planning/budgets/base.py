@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cerewrite.ir import Analysis, Region
+from cerewrite.ir import Analysis, Design, Region
 from cerewrite.registry import Registry
 
 FloatArray = NDArray[np.float64]
@@ -67,21 +67,16 @@ class Cost(ABC):
 
 BUDGETS: Registry[Cost] = Registry("budget", "cerewrite.planning.budgets")
 
-
-def register(cost: type[Cost]) -> type[Cost]:
-    """Class decorator: make one instance of a cost known under its name."""
-    BUDGETS.register(cost.name, cost())
-    return cost
+register = BUDGETS.instance
 
 
-def region_cost(name: str, region: Region, multiplicity: int, widths: Sequence[int]) -> int:
+def region_cost(name: str, region: Region, design: Design) -> int:
     """Exact cost of one region's layers and modules in one design.
 
     Args:
         name: registered cost.
         region: the region.
-        multiplicity: members, at least 1.
-        widths: width of one member per class.
+        design: its members.
 
     Returns:
         The cost in its own unit, at least 0.
@@ -90,15 +85,16 @@ def region_cost(name: str, region: Region, multiplicity: int, widths: Sequence[i
         UsageError: if no cost has that name.
 
     Example:
-        >>> from cerewrite.ir import RegionLayer
+        >>> from cerewrite.ir import Design, RegionLayer
         >>> up = RegionLayer("up", "linear", "entry", (), 0, 10, 8, 1, 1, True)
         >>> down = RegionLayer("down", "linear", "exit", (0,), -1, 8, 3, 1, 1, True)
         >>> region = Region("mlp", "block", ("up",), (8,), 1, (up, down), ())
-        >>> region_cost("params", region, 2, (4,))
+        >>> region_cost("params", region, Design(2, (4,)))
         115
     """
-    rows = np.asarray([widths], dtype=np.int64)
-    table = BUDGETS[name].region(region).table(np.asarray([multiplicity], dtype=np.int64), rows)
+    rows = np.asarray([design.widths], dtype=np.int64)
+    members = np.asarray([design.multiplicity], dtype=np.int64)
+    table = BUDGETS[name].region(region).table(members, rows)
     return int(table[0, 0])
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cerewrite.ir import Budget, Plan, Region, RegionLayer
+from cerewrite.ir import Budget, Design, Plan, Region, RegionLayer
 from cerewrite.planning.budgets.base import region_cost
-
-Design = tuple[int, tuple[int, ...]]
-"""Members, and the width of one member per class."""
 
 Ends = Mapping[tuple[str, str], int]
 """Channels at the ``source`` or ``target`` end of a layer, by the layer's name and the end."""
@@ -17,7 +14,7 @@ Ends = Mapping[tuple[str, str], int]
 
 def ends_of(region: Region, design: Design) -> dict[tuple[str, str], int]:
     """What other regions see of this one in a design: channels at its end of shared layers."""
-    members, widths = design
+    members, widths = design.multiplicity, design.widths
     ends = {}
     for layer in region.layers:
         if layer.role == "exit":
@@ -74,17 +71,17 @@ def joint_costs(
         >>> first = Region("first", "stage", ("up",), (8,), 1, (up, down), ())
         >>> enter = RegionLayer("down", "linear", "entry", (), 0, 8, 6, 1, 1, False)
         >>> second = Region("second", "stage", ("down",), (6,), 1, (enter,), ())
-        >>> joint_costs("params", [first, second], [(1, (5,)), (1, (4,))])
+        >>> joint_costs("params", [first, second], [Design(1, (5,)), Design(1, (4,))])
         [(128, 80), (30, 20)]
     """
     ends: dict[tuple[str, str], int] = {}
-    found = []
+    costs = []
     for region, design in zip(regions, designs, strict=True):
         seen = seen_from(region, ends)
-        before = region_cost(name, seen, region.multiplicity, region.widths)
-        found.append((before, region_cost(name, seen, *design)))
+        before = region_cost(name, seen, region.design)
+        costs.append((before, region_cost(name, seen, design)))
         ends |= ends_of(region, design)
-    return found
+    return costs
 
 
 def planned_cost(plan: Plan, budget: Budget) -> int:
@@ -94,7 +91,7 @@ def planned_cost(plan: Plan, budget: Budget) -> int:
         plan: the plan; splits of unknown regions are not counted.
         budget: one of its budgets, with ``before``.
     """
-    designs = {split.region: (split.multiplicity, split.widths) for split in plan.splits}
+    designs = {split.region: split.design for split in plan.splits}
     regions = [region for region in plan.regions if region.name in designs]
     changes = joint_costs(budget.cost, regions, [designs[region.name] for region in regions])
     return budget.before + sum(after - before for before, after in changes)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Analysis, Region
+from cerewrite.ir import Analysis, Design, Region
 from cerewrite.planning.budgets.base import Cost, IntArray, RegionCost, register, weight_polynomial
 
 COPIES = 3
@@ -71,7 +71,7 @@ class Memory(Cost):
         )
         if not kept.spared:
             return counted
-        return Spared(counted, region.multiplicity, region.widths, kept.batch * kept.spared)
+        return Spared(counted, region.design, kept.batch * kept.spared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +80,17 @@ class Spared:
 
     Attributes:
         counted: the formula.
-        multiplicity: members of the original design.
-        widths: widths of one of them.
+        original: the original design.
         less: what the original has less.
     """
 
     counted: RegionCost
-    multiplicity: int
-    widths: tuple[int, ...]
+    original: Design
     less: int
 
     def table(self, multiplicities: IntArray, widths: IntArray) -> IntArray:
         """See `RegionCost.table`."""
         table = self.counted.table(multiplicities, widths)
-        own = (np.asarray(widths) == np.asarray(self.widths)).all(axis=1)
-        here = np.multiply.outer(own, multiplicities == self.multiplicity)
+        own = (np.asarray(widths) == np.asarray(self.original.widths)).all(axis=1)
+        here = np.multiply.outer(own, multiplicities == self.original.multiplicity)
         return np.asarray(table - self.less * here)

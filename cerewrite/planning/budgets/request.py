@@ -1,11 +1,11 @@
-"""Budgets as users write them: ``params``, ``params=0.5x``, ``flops=1.2G``."""
+"""Budgets as users write them, read once: ``params``, ``params=0.5x``, ``flops=1.2G``."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 from cerewrite.errors import UsageError
 from cerewrite.ir import Analysis, Budget, Figures
@@ -22,59 +22,147 @@ _AMOUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)((?:[eE][+-]?[0-9]+)?
 _ADVICE = "write for example params, params=0.5x, params=10M or flops=1.2G"
 
 
-def parse_budgets(request: str | Sequence[str], analysis: Analysis) -> tuple[Budget, ...]:
-    """Read one or several budgets; all of them must hold.
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """A multiple of the original model's cost."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Absolute:
+    """A cost in its own unit."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRequest:
+    """An upper limit on one cost, before the original model's cost is known.
+
+    Attributes:
+        cost: registered budget.
+        amount: the limit, a multiple of the original's cost or a cost.
+        text: the request as the user wrote it, for messages.
+
+    Example:
+        >>> request = BudgetRequest.parse("params=0.5x")
+        >>> request.amount, request.resolve(3000).limit
+        (Relative(share=0.5), 1500.0)
+        >>> request.tightened(0.25).text
+        'params=0.250000x'
+    """
+
+    cost: str
+    amount: Relative | Absolute
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> BudgetRequest:
+        """Read one budget.
+
+        Raises:
+            UsageError: if it cannot be read, or names an unknown cost.
+        """
+        name, separator, amount = (piece.strip() for piece in text.partition("="))
+        cost = BUDGETS[name]
+        if not separator or amount == "equal":
+            return cls(name, Relative(1.0), text)
+        number, unit = _read_amount(amount, text, cost)
+        if unit == "x":
+            return cls(name, Relative(_finite(number, text)), text)
+        value = _finite(number * {**SUFFIXES, **cost.units}[unit], text)
+        return cls(name, Absolute(float(round(value))), text)
+
+    @classmethod
+    def of(cls, budget: Budget) -> BudgetRequest:
+        """The request for a limit that a plan states."""
+        return cls(budget.cost, Absolute(budget.limit), budget.text)
+
+    def resolve(self, baseline: int) -> Budget:
+        """The limit for a model that costs ``baseline``.
+
+        Raises:
+            UsageError: if the limit overflows.
+        """
+        before = 0 if self.cost in {field.name for field in fields(Figures)} else baseline
+        if isinstance(self.amount, Absolute):
+            return Budget(self.cost, self.amount.value, self.text, before)
+        limit = _finite(self.amount.share * baseline, self.text)
+        return Budget(self.cost, limit, self.text, before)
+
+    def tightened(self, share: float) -> BudgetRequest:
+        """The same cost limited to a share of the original's, to six decimals."""
+        return BudgetRequest(self.cost, Relative(round(share, 6)), f"{self.cost}={share:.6f}x")
+
+
+BudgetLike = str | BudgetRequest | Sequence[str | BudgetRequest]
+"""What a budget may be given as: one, several with commas between them, or a sequence."""
+
+
+def read_requests(budget: BudgetLike) -> tuple[BudgetRequest, ...]:
+    """One or several budgets, all of which must hold; what has been read is taken as it is.
 
     Args:
-        request: one budget, several with commas between them, or a sequence of either. A bare
+        budget: one budget, several with commas between them, or a sequence of either. A bare
             name (or ``=equal``) means the original model's cost, a number with ``x`` a
             multiple of it, any other number the cost itself, with k, M, G or T for 1e3 to 1e12.
-        analysis: the model that relative budgets refer to.
 
     Returns:
-        At least one budget, in the order of the request.
+        At least one request, in the order given.
 
     Raises:
         UsageError: if a budget cannot be read, names an unknown cost, or limits a cost that
             another one limits.
-    """
-    parts = [text for _, text in budget_parts(request)]
-    if not parts or not all(parts):
-        raise UsageError(
-            "no budget was given" if not any(parts) else "empty budget in the list", advice=_ADVICE
-        )
-    budgets: dict[str, Budget] = {}
-    for part in parts:
-        budget = _parse(part, analysis)
-        if budget.cost in budgets:
-            first = budgets[budget.cost].text
-            raise UsageError(
-                f"budgets '{first}' and '{part}' both limit {budget.cost}",
-                advice="keep one of the two",
-            )
-        budgets[budget.cost] = budget
-    return tuple(budgets.values())
-
-
-def budget_parts(request: str | Sequence[str]) -> list[tuple[str, str]]:
-    """The cost that each budget of a request names, and its text; neither is checked.
 
     Example:
-        >>> budget_parts(["params, latency = 2ms", "flops"])
-        [('params', 'params'), ('latency', 'latency = 2ms'), ('flops', 'flops')]
+        >>> [request.cost for request in read_requests(["params, latency = 2ms", "flops"])]
+        ['params', 'latency', 'flops']
     """
-    texts = [request] if isinstance(request, str) else list(request)
-    parts = [part.strip() for text in texts for part in text.split(",")]
-    return [(part.partition("=")[0].strip(), part) for part in parts]
+    given = [budget] if isinstance(budget, str | BudgetRequest) else list(budget)
+    parts: list[str | BudgetRequest] = []
+    for item in given:
+        parts += [piece.strip() for piece in item.split(",")] if isinstance(item, str) else [item]
+    if not parts or not all(parts):
+        raise UsageError(
+            "empty budget in the list" if any(parts) else "no budget was given", advice=_ADVICE
+        )
+    requests: dict[str, BudgetRequest] = {}
+    for part in parts:
+        request = BudgetRequest.parse(part) if isinstance(part, str) else part
+        if request.cost in requests:
+            raise UsageError(
+                f"budgets '{requests[request.cost].text}' and '{request.text}' both limit "
+                f"{request.cost}",
+                advice="keep one of the two",
+            )
+        requests[request.cost] = request
+    return tuple(requests.values())
+
+
+def resolve_budgets(budget: BudgetLike, analysis: Analysis) -> tuple[Budget, ...]:
+    """The limits of a request for one model.
+
+    Args:
+        budget: see `read_requests`.
+        analysis: the model that relative budgets refer to.
+
+    Raises:
+        UsageError: see `read_requests`; or if the analysis lacks what a cost is counted from.
+    """
+    return tuple(
+        request.resolve(BUDGETS[request.cost].baseline(analysis))
+        for request in read_requests(budget)
+    )
 
 
 def batches_for(
-    request: str | Sequence[str], latency: int | None = None, memory: int | None = None
+    budget: BudgetLike, latency: int | None = None, memory: int | None = None
 ) -> dict[str, int | None]:
     """The batches that an analysis needs for a request, as options of `cerewrite.analyze`.
 
     Args:
-        request: budgets, as for `parse_budgets`.
+        budget: see `read_requests`.
         latency: examples per call that the user wants; else 1 if a budget needs times.
         memory: training batch that the user wants; else 32 if a budget needs one.
 
@@ -82,7 +170,7 @@ def batches_for(
         >>> batches_for("params,latency=1.0x"), batches_for("memory=2GB", memory=8)
         ({'latency_batch': 1, 'memory_batch': None}, {'latency_batch': None, 'memory_batch': 8})
     """
-    costs = [BUDGETS[name] for name, _ in budget_parts(request) if name in BUDGETS]
+    costs = [BUDGETS[request.cost] for request in read_requests(budget)]
     if latency is None and any(cost.timed for cost in costs):
         latency = LATENCY_BATCH
     if memory is None and any(cost.keeps for cost in costs):
@@ -90,19 +178,10 @@ def batches_for(
     return {"latency_batch": latency, "memory_batch": memory}
 
 
-def _parse(text: str, analysis: Analysis) -> Budget:
-    name, separator, amount = (piece.strip() for piece in text.partition("="))
-    cost = BUDGETS[name]
-    baseline = cost.baseline(analysis)
-    before = 0 if name in {field.name for field in fields(Figures)} else baseline
-    if not separator or amount == "equal":
-        return Budget(name, float(baseline), text, before)
-    number, unit = _read_amount(amount, text, cost)
-    known = {**SUFFIXES, **cost.units}
-    limit = number * (baseline if unit == "x" else known[unit])
+def _finite(limit: float, text: str) -> float:
     if not math.isfinite(limit):
         raise UsageError(f"budget '{text}' is not finite", advice=_ADVICE)
-    return Budget(name, float(round(limit)) if unit != "x" else limit, text, before)
+    return limit
 
 
 def _read_amount(amount: str, text: str, cost: Cost) -> tuple[float, str]:
@@ -128,7 +207,7 @@ def _read_amount(amount: str, text: str, cost: Cost) -> tuple[float, str]:
 
 
 def write_amount(value: float) -> str:
-    """An amount that `parse_budgets` reads back exactly.
+    """An amount that `BudgetRequest.parse` reads back exactly.
 
     Example:
         >>> write_amount(1234567.0)

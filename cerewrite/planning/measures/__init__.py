@@ -1,16 +1,16 @@
 """Measures of finite width: what a plan makes small. Torch-free."""
 
 from cerewrite.planning.measures.base import MEASURES, Measure, remaining_kappas
-from cerewrite.planning.measures.model import DEFAULT, REPORTED, model_measures, region_measures
+from cerewrite.planning.measures.model import DEFAULT, model_measures, region_measures, reported
 from cerewrite.planning.measures.nu import member_nu
 
 __all__ = [
     "DEFAULT",
     "MEASURES",
-    "REPORTED",
     "Measure",
     "member_nu",
     "model_measures",
     "region_measures",
     "remaining_kappas",
+    "reported",
 ]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cerewrite.ir import Analysis, Site
+from cerewrite.ir import Analysis, Design, Measures, Site
 from cerewrite.registry import Registry
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+T = TypeVar("T")
 
 HUGE = 1e300
 """Where figures saturate: deep and narrow members overflow a float (dimensionless)."""
@@ -28,7 +30,7 @@ class Measure(ABC):
 
     Attributes:
         name: registered name.
-        field: the attribute of `Figures`, `Split` and `RegionEstimate` that holds it.
+        field: the field of `cerewrite.ir.Measures` that holds it.
         title: what reports call it.
     """
 
@@ -70,24 +72,30 @@ class Measure(ABC):
     def figure(self, score: float) -> float:
         """The measure itself from an additive score, of a region or a whole model."""
 
-    def region(self, sites: Sequence[Site], multiplicity: float, widths: Sequence[float]) -> float:
-        """The measure of a region split into members.
+    def additive(self, figure: float) -> float:
+        """The score that `figure` has made a measure of."""
+        return figure
+
+    def of(self, measures: Measures[T]) -> T:
+        """What a record states of this measure."""
+        stated: T = getattr(measures, self.field)
+        return stated
+
+    def region(self, sites: Sequence[Site], design: Design) -> float:
+        """The measure of a region in a design.
 
         Args:
             sites: the region's sites in execution order.
-            multiplicity: members, at least 1.
-            widths: width of one member per class of the region.
+            design: its members.
         """
-        return self.figure(self.region_score(sites, multiplicity, widths))
+        return self.figure(self.region_score(sites, design))
 
-    def region_score(
-        self, sites: Sequence[Site], multiplicity: float, widths: Sequence[float]
-    ) -> float:
-        """The additive score of a region split into members; arguments as for `region`."""
+    def region_score(self, sites: Sequence[Site], design: Design) -> float:
+        """The additive score of a region in a design; arguments as for `region`."""
         if not sites:
             return 0.0
-        row = np.asarray(widths, dtype=np.float64)[None, :]
-        count = np.asarray([float(multiplicity)])
+        row = np.asarray(design.widths, dtype=np.float64)[None, :]
+        count = np.asarray([float(design.multiplicity)])
         return float(self.score(self.member(sites, row), count)[0])
 
     def compose(self, scores: Iterable[float], kappas: Iterable[float]) -> float:
@@ -97,11 +105,7 @@ class Measure(ABC):
 
 MEASURES: Registry[Measure] = Registry("measure", "cerewrite.planning.measures")
 
-
-def register(measure: type[Measure]) -> type[Measure]:
-    """Class decorator: make one instance of a measure known under its name."""
-    MEASURES.register(measure.name, measure())
-    return measure
+register = MEASURES.instance
 
 
 def remaining_kappas(analysis: Analysis) -> tuple[float, ...]:

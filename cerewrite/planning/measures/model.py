@@ -1,55 +1,59 @@
-"""The three measures of regions and whole models, for records and reports."""
+"""Every measure of regions and whole models, for records and reports."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
 
-from cerewrite.ir import Analysis, Measures, Region
-from cerewrite.planning.measures.base import MEASURES, remaining_kappas
+from cerewrite.ir import Analysis, Design, Measures, Region
+from cerewrite.planning.measures.base import MEASURES, Measure, remaining_kappas
 
 DEFAULT = "log-variance"
 """What a plan makes small unless told otherwise (docs/theory.md, section 11 has the evidence)."""
 
-REPORTED = ("nu", "log-variance", "leading-order")
-"""What every analysis and plan states, whichever of them is made small."""
+
+@cache
+def reported() -> tuple[Measure, ...]:
+    """What every analysis and plan states, whichever of them is made small.
+
+    Example:
+        >>> [measure.name for measure in reported()]
+        ['nu', 'log-variance', 'leading-order']
+    """
+    by_field = {measure.field: measure for measure in MEASURES.values()}
+    return tuple(by_field[field.name] for field in fields(Measures))
 
 
-def region_measures(region: Region, multiplicity: int, widths: Sequence[int]) -> Measures:
+def region_measures(region: Region, design: Design) -> Measures[float]:
     """All measures of one region's design.
 
     Args:
         region: the region, with its sites.
-        multiplicity: members, at least 1.
-        widths: width of one member per class.
+        design: its members.
     """
-    found = {
-        MEASURES[name].field: MEASURES[name].region(region.sites, multiplicity, widths)
-        for name in REPORTED
-    }
-    return Measures(**found)
+    return Measures(*(measure.region(region.sites, design) for measure in reported()))
 
 
 def model_measures(
-    analysis: Analysis, designs: Mapping[str, tuple[int, Sequence[int]]] | None = None
-) -> Measures:
-    """All measures of a model, composed from its regions and other layers (docs/theory.md, eq. 22).
+    analysis: Analysis, designs: Mapping[str, Design] | None = None
+) -> Measures[float]:
+    """All measures of a model, composed from its regions and remaining layers.
 
-    They are the figures that plans compare: before and after come from the same composition,
+    docs/theory.md, section 4. They are the figures that plans compare: before and after come from the same composition,
     even where the analysis measured nu itself.
 
     Args:
         analysis: the model's analysis.
-        designs: members and widths of the regions that change, by name.
+        designs: of the regions that change, by name.
     """
     designs = designs or {}
     kappas = remaining_kappas(analysis)
-    found = {}
-    for name in REPORTED:
-        measure = MEASURES[name]
-        scores = []
-        for estimate in analysis.regions:
-            region = estimate.region
-            own = (region.multiplicity, region.widths)
-            scores.append(measure.region_score(region.sites, *designs.get(estimate.name, own)))
-        found[measure.field] = measure.compose(scores, kappas)
-    return Measures(**found)
+    regions = [estimate.region for estimate in analysis.regions]
+    chosen = [(region, designs.get(region.name, region.design)) for region in regions]
+    return Measures(
+        *(
+            measure.compose([measure.region_score(r.sites, at) for r, at in chosen], kappas)
+            for measure in reported()
+        )
+    )

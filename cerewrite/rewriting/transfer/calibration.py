@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import UsageError
+from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.modes import BATCH_NORMS, called, undisturbed
 
-Inputs = tuple[Any, ...] | Mapping[str, Any]
 Visit = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 """Called with a module, what it read and what it wrote; what it returns is written instead."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import PerChannel, Region, RegionLayer
+from cerewrite.ir import Design, PerChannel, Region, RegionLayer
 from cerewrite.planning.budgets import BUDGETS, region_cost
 from cerewrite.planning.budgets.base import LARGEST
 from tests.planning.builders import random_analysis, resnet, vgg16
@@ -29,11 +29,11 @@ def test_counts_by_hand() -> None:
     m, n, k = 3, 5, 2
     weights = (9 * 16 * m * n, m * 9 * n * k, m * k * 32)
     biases = m * n + m * k + 32
-    assert region_cost("params", region, m, (n, k)) == (
+    assert region_cost("params", region, Design(m, (n, k))) == (
         sum(weights) + biases + 2 * m * n + 10 * m * k
     )
     flops = 2 * (weights[0] * 100 + weights[1] * 25 + weights[2] * 25) + 450 * m * k
-    assert region_cost("flops", region, m, (n, k)) == flops
+    assert region_cost("flops", region, Design(m, (n, k))) == flops
 
 
 @pytest.mark.parametrize("cost", ["params", "flops"])
@@ -54,7 +54,10 @@ def test_vgg_has_its_published_parameters() -> None:
 
 def test_a_bottleneck_has_its_published_parameters() -> None:
     region = resnet().regions[0].region
-    assert region_cost("params", region, 1, (64, 64)) == 64 * 64 + 9 * 64 * 64 + 64 * 256 + 4 * 64
+    assert (
+        region_cost("params", region, Design(1, (64, 64)))
+        == 64 * 64 + 9 * 64 * 64 + 64 * 256 + 4 * 64
+    )
 
 
 def test_costs_never_fall_with_members_or_widths() -> None:
@@ -73,4 +76,4 @@ def test_a_cost_beyond_int64_saturates() -> None:
 
 def test_an_unknown_cost_is_named() -> None:
     with pytest.raises(UsageError, match="unknown budget 'parms'"):
-        region_cost("parms", resnet().regions[0].region, 1, (64, 64))
+        region_cost("parms", resnet().regions[0].region, Design(1, (64, 64)))

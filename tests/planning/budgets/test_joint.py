@@ -6,10 +6,11 @@ import torch
 import cerewrite
 from cerewrite.analysis import find_regions
 from cerewrite.frontend.tracing import trace
+from cerewrite.ir import Design
 from cerewrite.planning.budgets import ends_of, joint_costs, region_cost, seen_from, share_layers
 from tests.models import Basic, Inverted, StagedNet
 
-DESIGNS = [(3, (4, 5, 2)), (2, (7, 3, 6))]
+DESIGNS = [Design(3, (4, 5, 2)), Design(2, (7, 3, 6))]
 
 
 @pytest.mark.parametrize("block", [Basic, Inverted])
@@ -22,10 +23,11 @@ def test_changes_of_regions_that_share_layers_add_up_to_the_built_models(
     found = joint_costs("params", regions, DESIGNS)
     weights = {layer.name: layer for region in regions for layer in region.layers}
     before = after = 0
-    sides = [dict(zip(r.classes, zip(r.sizes, (m * n for n in w), strict=True), strict=True))
-             for r, (m, w) in zip(regions, DESIGNS, strict=True)]  # fmt: skip
+    totals = [[d.multiplicity * n for n in d.widths] for d in DESIGNS]
+    sides = [dict(zip(r.classes, zip(r.sizes, after, strict=True), strict=True))
+             for r, after in zip(regions, totals, strict=True)]  # fmt: skip
     for name, layer in weights.items():
-        groups = {d[0] for r, d in zip(regions, DESIGNS, strict=True) for y in r.layers
+        groups = {d.multiplicity for r, d in zip(regions, DESIGNS, strict=True) for y in r.layers
                   if y.name == name and y.role == "interior"}  # fmt: skip
         ends = {}
         for region, side in zip(regions, sides, strict=True):
@@ -52,14 +54,14 @@ def test_without_shared_layers_every_region_counts_for_itself() -> None:
     regions, _ = find_regions(trace(StagedNet(), torch.ones(2, 3, 8, 8)), "network")
     assert not share_layers(regions)
     (region,) = regions
-    design = (2, (3,) * len(region.classes))
-    own = region_cost("flops", region, 1, region.widths)
-    assert joint_costs("flops", regions, [design]) == [(own, region_cost("flops", region, *design))]
+    design = Design(2, (3,) * len(region.classes))
+    own = region_cost("flops", region, Design(1, region.widths))
+    assert joint_costs("flops", regions, [design]) == [(own, region_cost("flops", region, design))]
 
 
 def test_a_region_is_seen_with_its_neighbours_width() -> None:
     (first, second), _ = find_regions(trace(StagedNet(), torch.ones(2, 3, 8, 8)), "stage")
-    seen = seen_from(second, ends_of(first, (3, (4, 5, 2))))
+    seen = seen_from(second, ends_of(first, DESIGNS[0]))
     assert {y.in_channels for y in seen.layers if y.role == "entry"} == {12}
     assert seen_from(second, {}) == second
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.planner import builders
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -17,9 +16,11 @@ import cerewrite
 from cerewrite import ir
 from cerewrite.analysis.kept import COPIES
 from cerewrite.errors import InfeasibleBudgetError, PlanError, UsageError
+from cerewrite.ir import Design
 from cerewrite.planning import check_plan
-from cerewrite.planning.budgets import batches_for, parse_budgets, planned_cost, region_cost
+from cerewrite.planning.budgets import batches_for, planned_cost, region_cost, resolve_budgets
 from tests import models
+from tests.planning import builders
 
 BATCH = 8
 KEPT = ir.SavedActivations(32, 4, (100, 8), 12)
@@ -111,29 +112,31 @@ def kept_region() -> ir.Region:
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 50))
 def test_it_is_a_polynomial(first: int, second: int, members: int) -> None:
     region = kept_region()
-    params = region_cost("params", region, members, (first, second))
+    params = region_cost("params", region, Design(members, (first, second)))
     values = members * (100 * first + 8 * second + 12)
-    assert region_cost("memory", region, members, (first, second)) == 12 * params + 32 * values
+    assert (
+        region_cost("memory", region, Design(members, (first, second))) == 12 * params + 32 * values
+    )
 
 
 def test_units_requests_and_what_they_need() -> None:
     analysis = dataclasses.replace(builders.analysis_of([kept_region()]), memory=2_000_000)
     texts = {"0.8x": 1.6e6, "2GB": 2e9, "3.5MB": 3.5e6, "700kB": 7e5, "9B": 9, "2M": 2e6}
     for text, limit in texts.items():
-        (budget,) = parse_budgets(f"memory={text}", analysis)
+        (budget,) = resolve_budgets(f"memory={text}", analysis)
         assert (budget.limit, budget.before) == (limit, 2_000_000)
     with pytest.raises(UsageError, match="unknown unit 'GiB'") as caught:
-        parse_budgets("memory=1GiB", analysis)
+        resolve_budgets("memory=1GiB", analysis)
     assert "GB" in caught.value.advice
-    assert parse_budgets("params", analysis)[0].before == 0
+    assert resolve_budgets("params", analysis)[0].before == 0
     assert batches_for(["params", "memory=1GB"])["memory_batch"] == 32
     assert batches_for("memory=1GB", memory=8)["memory_batch"] == 8
     assert batches_for("params,latency=2ms")["memory_batch"] is None
     plain = builders.analysis_of([builders.chain_region("net", (64, 64), 8, 4)])
     with pytest.raises(UsageError, match="training batch"):
-        parse_budgets("memory", plain)
+        resolve_budgets("memory", plain)
     with pytest.raises(UsageError, match="no training batch"):
-        region_cost("memory", plain.regions[0].region, 1, (64, 64))
+        region_cost("memory", plain.regions[0].region, Design(1, (64, 64)))
 
 
 def test_an_edited_plan_that_holds_too_much_is_refused() -> None:
@@ -154,7 +157,7 @@ def test_regions_alike_but_for_what_they_keep_are_planned_apart() -> None:
         dataclasses.replace(builders.chain_region(name, (64, 64), 8, 4), kept=each)
         for name, each in zip("ab", kept, strict=True)
     ]
-    total = sum(region_cost("memory", y, 1, y.widths) for y in regions)
+    total = sum(region_cost("memory", y, Design(1, y.widths)) for y in regions)
     analysis = dataclasses.replace(builders.analysis_of(regions), memory=total)
     plan = cerewrite.plan(analysis, budget=["params=3x", "memory=0.9x"], measure="nu")
     spent = planned_cost(plan, plan.budgets[1])

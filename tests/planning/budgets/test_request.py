@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from cerewrite.errors import UsageError
-from cerewrite.planning.budgets import parse_budgets, write_amount
+from cerewrite.ir import Budget
+from cerewrite.planning.budgets import (
+    Absolute,
+    BudgetRequest,
+    Relative,
+    read_requests,
+    resolve_budgets,
+    write_amount,
+)
 from tests.planning.builders import analysis_of, chain_region
 
 ANALYSIS = analysis_of([chain_region("r", [16, 16], 8, 4)], extra_params=1000)
@@ -34,14 +42,14 @@ ANALYSIS = analysis_of([chain_region("r", [16, 16], 8, 4)], extra_params=1000)
     ],
 )
 def test_forms(text: str, cost: str, limit: float) -> None:
-    (budget,) = parse_budgets(text, ANALYSIS)
+    (budget,) = resolve_budgets(text, ANALYSIS)
     assert (budget.cost, budget.limit) == (cost, pytest.approx(limit))
     assert budget.text == text.strip()
 
 
 @pytest.mark.parametrize("request_", ["params,flops=1G", ["params", "flops=1G"]])
 def test_several_hold_together(request_: str | list[str]) -> None:
-    budgets = parse_budgets(request_, ANALYSIS)
+    budgets = resolve_budgets(request_, ANALYSIS)
     assert [budget.cost for budget in budgets] == ["params", "flops"]
 
 
@@ -67,11 +75,32 @@ def test_several_hold_together(request_: str | list[str]) -> None:
 )
 def test_nonsense_is_refused(request_: str | list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        parse_budgets(request_, ANALYSIS)
+        resolve_budgets(request_, ANALYSIS)
     assert caught.value.advice
 
 
 @pytest.mark.parametrize("value", [1.0, 25_557_032.0, 1e12, 0.5])
 def test_amounts_are_read_back(value: float) -> None:
-    (budget,) = parse_budgets(f"params={write_amount(value)}", ANALYSIS)
+    (budget,) = resolve_budgets(f"params={write_amount(value)}", ANALYSIS)
     assert budget.limit == round(value)
+
+
+def test_a_request_is_read_once() -> None:
+    requests = read_requests("params=0.5x, flops=1.2G")
+    assert [item.amount for item in requests] == [Relative(0.5), Absolute(1.2e9)]
+    assert read_requests(requests) == requests
+    assert read_requests([requests[0], "flops=1.2G"]) == requests
+    with pytest.raises(UsageError, match="both limit params"):
+        read_requests([requests[0], "params"])
+
+
+def test_a_plan_states_the_limit_that_it_was_asked_for() -> None:
+    (budget,) = resolve_budgets("params=0.3333x", ANALYSIS)
+    edited = Budget("params", 77.5, budget.text)
+    assert BudgetRequest.of(budget).resolve(ANALYSIS.params) == budget
+    assert BudgetRequest.of(edited).resolve(ANALYSIS.params) == edited
+
+
+def test_a_limit_that_overflows_is_refused() -> None:
+    with pytest.raises(UsageError, match="not finite"):
+        BudgetRequest.parse("params=1e308x").resolve(1000)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from cerewrite.ir import Site
+from cerewrite.ir import Design, Site
 from cerewrite.planning.measures import MEASURES, member_nu
 from cerewrite.planning.measures.log_variance import tail_factor
 from tests.planning.builders import chain_sites
@@ -21,7 +21,7 @@ def relu_chain(depth: int) -> tuple[Site, ...]:
 
 
 def of_chain(depth: int, m: int, width: int) -> float:
-    return MEASURE.region(relu_chain(depth), m, [width] * depth)
+    return MEASURE.region(relu_chain(depth), Design(m, [width] * depth))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_it_is_the_simulated_variance(depth: int, m: int, width: int) -> None:
 
 def test_wide_members_agree_with_nu() -> None:
     for m in (1, 4, 50):
-        nu = MEASURES["nu"].region(relu_chain(4), m, [4096] * 4)
+        nu = MEASURES["nu"].region(relu_chain(4), Design(m, [4096] * 4))
         assert of_chain(4, m, 4096) == pytest.approx(nu, rel=5e-3)
 
 
@@ -68,7 +68,7 @@ def test_the_order_of_theory_11_s_designs() -> None:
     """By nu the baseline is the best of the seven; by Var[log K] the middle ones are."""
     designs = ((1, 64), (3, 32), (7, 21), (12, 16), (28, 10), (40, 8), (81, 5))
     found = [of_chain(16, m, width) for m, width in designs]
-    nus = [MEASURES["nu"].region(relu_chain(16), m, [w] * 16) for m, w in designs]
+    nus = [MEASURES["nu"].region(relu_chain(16), Design(m, [w] * 16)) for m, w in designs]
     assert int(np.argmin(nus)) == 0
     assert int(np.argmin(found)) in (2, 3)
     assert max(found) == found[-1]
@@ -96,7 +96,7 @@ def test_a_small_share_has_no_tail() -> None:
 def test_deep_and_narrow_stays_finite() -> None:
     found = of_chain(1000, 5, 1)
     assert math.isfinite(found) and found > 100.0
-    assert MEASURE.region((), 3, [8]) == 0.0
+    assert MEASURE.region((), Design(3, [8])) == 0.0
 
 
 def test_its_first_part_is_nu() -> None:
