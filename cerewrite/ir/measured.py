@@ -14,7 +14,8 @@ T = TypeVar("T")
 class Measures(Generic[T]):
     """Every measure of finite width, of a region or a model: numbers or estimates.
 
-    docs/theory.md, section 11. A registered measure names the field that holds it; records carry this value whole.
+    docs/theory.md, section 11. A registered measure names the field that holds it; records carry
+    this value whole.
 
     Attributes:
         nu: relative variance of K, ``Var[K] / E[K]^2``.

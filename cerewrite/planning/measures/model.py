@@ -40,8 +40,8 @@ def model_measures(
 ) -> Measures[float]:
     """All measures of a model, composed from its regions and remaining layers.
 
-    docs/theory.md, section 4. They are the figures that plans compare: before and after come from the same composition,
-    even where the analysis measured nu itself.
+    docs/theory.md, section 4. They are the figures that plans compare: before and after come from
+    the same composition, even where the analysis measured nu itself.
 
     Args:
         analysis: the model's analysis.
