@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 
 LEVELS = (
     ("errors",),
+    ("alone", "claims", "copies"),
     ("drafts", "registry", "trees", "unwrapping", "doubling", "modes"),
     ("ir", "fingerprint", "clock"),
     ("nn", "budgets", "measures", "initialisers"),

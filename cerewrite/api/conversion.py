@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import ir, output
+from cerewrite.alone import alone
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import checked_forecast, tightened, timed
 from cerewrite.api.stages import (
@@ -110,6 +112,7 @@ def convert(
     Raises:
         CerewriteError: see `analyze`, `plan`, `apply`, `export_onnx` and `save`.
         VerificationError: if a check fails; nothing is written then.
+        TargetTakenError: if another run holds ``out``, or something appeared there meanwhile.
 
     Example:
         >>> import torch
@@ -119,18 +122,39 @@ def convert(
         (True, True)
     """
     from cerewrite.frontend.unwrapping import unwrap
+    from cerewrite.runtime.modes import buffers_kept
 
     if onnx is not False and out is None:
         raise UsageError("ONNX was asked for without a folder to write to", advice="give out")
-    if out is not None:
-        output.check_target(out, folder=True, overwrite=overwrite)
     clock = clock or Clock()
     model = unwrap(model)
     inputs = as_arguments(example_inputs)
-    analysis_options, plan_options = _divide(options)
     batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
+    with contextlib.nullcontext() if out is None else output.claim(out):
+        if out is not None:
+            output.check_target(out, folder=True, overwrite=overwrite)
+        with alone(), buffers_kept(model):
+            result = _converted(model, inputs, plan, options, clock, batches, bench, calibration)
+        if out is None:
+            return result
+        saving = {"source": source, "onnx": onnx, "opset": opset, "overwrite": overwrite}
+        return _saved(result, out, inputs, clock, saving)
+
+
+def _converted(
+    model: nn.Module,
+    inputs: Any,
+    plan: ir.Plan | None,
+    options: ConvertOptions,
+    clock: Clock,
+    batches: dict[str, int | None],
+    bench: bool | Mapping[str, Any],
+    calibration: Any,
+) -> Conversion:
+    """Every stage but the last: nothing is written."""
+    analysis_options, plan_options = _divide(options)
     if plan is None:
-        batches = batches_for(plan_options.get("budget", "params"), latency_batch, memory_batch)
+        batches = batches_for(plan_options.get("budget", "params"), *batches.values())
     found = analyze(model, inputs, clock=clock, **batches, **analysis_options)
     if plan is None:
         with clock("plan"):
@@ -154,10 +178,7 @@ def convert(
             result.report, model, result.model, inputs, clock=clock, asked=asked, planning=planning
         )
         result = dataclasses.replace(result, report=report)
-    if out is None:
-        return result
-    saving = {"source": source, "onnx": onnx, "opset": opset, "overwrite": overwrite}
-    return _saved(result, out, inputs, clock, saving)
+    return result
 
 
 def _saved(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cerewrite import ir
+from cerewrite.alone import alone
 from cerewrite.api.stages import apply, as_arguments
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, PlanError
@@ -37,7 +38,8 @@ def bench(
     """
     from cerewrite import timing
 
-    return timing.bench(original, rewritten, as_arguments(example_inputs), **options)
+    with alone():
+        return timing.bench(original, rewritten, as_arguments(example_inputs), **options)
 
 
 def timed(

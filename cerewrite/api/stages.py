@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from cerewrite import ir
+from cerewrite.alone import alone
 from cerewrite.errors import UsageError
 from cerewrite.frontend.loading import describe_inputs
 from cerewrite.runtime.clock import Clock
@@ -101,23 +102,25 @@ def analyze(
     from cerewrite import analysis
     from cerewrite.frontend import tracing
     from cerewrite.frontend.unwrapping import unwrap
+    from cerewrite.runtime.modes import buffers_kept
 
-    clock = clock or Clock()
     model = unwrap(model)
-    inputs = as_arguments(example_inputs)
-    with clock("trace"):
-        traced = tracing.trace(model, inputs)
-    with clock("analyse"):
-        found = analysis.analyze(traced, model, inputs, **options)
-        found = replace(found, inputs=tuple(map(str, describe_inputs(inputs) or ())))
-    if memory_batch is not None:
-        found = analysis.keep(found, traced, model, batch=memory_batch)
-    if latency_batch is None:
-        return found
-    from cerewrite import timing
+    with alone(), buffers_kept(model):
+        clock = clock or Clock()
+        inputs = as_arguments(example_inputs)
+        with clock("trace"):
+            traced = tracing.trace(model, inputs)
+        with clock("analyse"):
+            found = analysis.analyze(traced, model, inputs, **options)
+            found = replace(found, inputs=tuple(map(str, describe_inputs(inputs) or ())))
+        if memory_batch is not None:
+            found = analysis.keep(found, traced, model, batch=memory_batch)
+        if latency_batch is None:
+            return found
+        from cerewrite import timing
 
-    with clock("profile"):
-        return timing.profile(found, traced, model, inputs, batch=latency_batch)
+        with clock("profile"):
+            return timing.profile(found, traced, model, inputs, batch=latency_batch)
 
 
 def plan(
@@ -188,9 +191,10 @@ def apply(
     """
     from cerewrite import planning, rewriting
 
-    plan = planning.recount(plan)
-    passes = passes_for(init, as_arguments(calibration))
-    return rewriting.rewrite(plan, model, inplace=inplace, passes=passes).model
+    with alone():
+        plan = planning.recount(plan)
+        passes = passes_for(init, as_arguments(calibration))
+        return rewriting.rewrite(plan, model, inplace=inplace, passes=passes).model
 
 
 def passes_for(
@@ -213,7 +217,8 @@ def revert(model: nn.Module) -> nn.Module:
     from cerewrite import rewriting
     from cerewrite.frontend.unwrapping import unwrap
 
-    return rewriting.revert(unwrap(model))
+    with alone():
+        return rewriting.revert(unwrap(model))
 
 
 def verify(
@@ -229,9 +234,11 @@ def verify(
     """
     from cerewrite import verifier
     from cerewrite.frontend.unwrapping import unwrap
+    from cerewrite.runtime.modes import buffers_kept
 
-    inputs = as_arguments(example_inputs)
-    return verifier.verify(unwrap(original), unwrap(rewritten), plan, inputs)
+    original, rewritten = unwrap(original), unwrap(rewritten)
+    with alone(), buffers_kept(original, rewritten):
+        return verifier.verify(original, rewritten, plan, as_arguments(example_inputs))
 
 
 def export_onnx(
@@ -258,12 +265,14 @@ def export_onnx(
     """
     from cerewrite import exporter, rewriting
     from cerewrite.frontend.unwrapping import unwrap
+    from cerewrite.runtime.modes import buffers_kept
 
     model = unwrap(model)
-    inputs = as_arguments(example_inputs)
-    if inputs is None:
-        inputs = rewriting.draw_inputs(model)
-    return exporter.export_onnx(model, path, inputs, opset=opset, **options)
+    with alone(), buffers_kept(model):
+        inputs = as_arguments(example_inputs)
+        if inputs is None:
+            inputs = rewriting.draw_inputs(model)
+        return exporter.export_onnx(model, path, inputs, opset=opset, **options)
 
 
 def as_arguments(example_inputs: Any) -> Any:

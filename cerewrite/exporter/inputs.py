@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from cerewrite.alone import alone
 from cerewrite.errors import ExportError
 from cerewrite.runtime.trees import stretched
 
@@ -202,7 +203,8 @@ class ExampleInputs:
 
 def call(model: nn.Module, arguments: Arguments) -> Any:
     """``model`` called with positional or keyword arguments."""
-    return model(**arguments) if isinstance(arguments, dict) else model(*arguments)
+    with alone():
+        return model(**arguments) if isinstance(arguments, dict) else model(*arguments)
 
 
 def draw(like: Tensor, generator: torch.Generator) -> Tensor:

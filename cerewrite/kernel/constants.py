@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from cerewrite.alone import alone
 from cerewrite.ir import Op, Ref
 
 _SHAPED = {"zeros_like": 0.0, "new_zeros": 0.0, "ones_like": 1.0, "new_ones": 1.0}
@@ -106,7 +107,7 @@ class Constants:
         named.pop("device", None)
         for function in _functions(op.target):
             try:
-                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                with alone(), torch.no_grad():
                     result = function(*args, **named)
             except Exception:  # another namesake may take these arguments
                 continue

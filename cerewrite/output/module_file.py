@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from cerewrite.alone import in_turn
 from cerewrite.errors import LoadError, OutputError
 from cerewrite.frontend.loading import (
     Inputs,
@@ -151,5 +152,5 @@ def _run(folder: Path) -> ModuleType:
             f"{folder}: holds no {MODULE}",
             advice="name a folder that `cerewrite convert --out` wrote",
         )
-    with running.importable(path.resolve().parent):
+    with in_turn(), running.importable(path.resolve().parent):
         return running.run_file(path.resolve(), str(path))

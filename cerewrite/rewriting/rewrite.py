@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
+from cerewrite.copies import deep_copy
 from cerewrite.errors import RewriteError, StalePlanError
 from cerewrite.frontend.unwrapping import refuse_wrapped, unwrap
 from cerewrite.ir import Plan
@@ -125,9 +125,9 @@ def _check(plan: Plan, model: nn.Module) -> str:
 
 def _copy(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        return deep_copy(model)
     except Exception as error:
         raise RewriteError(
             f"this {type(model).__name__} cannot be copied: {type(error).__name__}: {error}",
-            advice="rewrite it in place (inplace=True)",
+            advice="mend its __deepcopy__, or rewrite it in place (inplace=True)",
         ) from error

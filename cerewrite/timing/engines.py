@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cerewrite import exporter
+from cerewrite.alone import alone
 from cerewrite.errors import ExportError
 from cerewrite.exporter import ExampleInputs, Runner
 from cerewrite.runtime.modes import called
@@ -82,10 +83,7 @@ ENGINES: Mapping[str, Callable[[nn.Module, Inputs, ExitStack], Bind]] = {
 @contextmanager
 def threads(count: int | None) -> Iterator[int]:
     """Torch (and what asks torch) on so many threads; the old number is put back."""
-    before = torch.get_num_threads()
-    try:
+    with alone():
         if count is not None:
             torch.set_num_threads(count)
         yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cerewrite.alone import alone
 from cerewrite.errors import TrainingError, UsageError
 from cerewrite.registry import suggest
 from cerewrite.runtime.modes import evaluating, modes_kept
@@ -186,7 +187,7 @@ class _Loop:
         """One pass over the loader, then the score; keeps the best weights."""
         number = self.progress.epoch
         digest = hashlib.sha256(f"{self.seed}:{number}".encode()).digest()
-        with torch.random.fork_rng():
+        with alone():
             torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
             train = self._pass(self.loader, "loader", number, learn=True)
             score = train

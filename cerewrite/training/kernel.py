@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from cerewrite.alone import alone
 from cerewrite.errors import UsageError
 from cerewrite.runtime.modes import BATCH_NORMS, called, undisturbed
 
@@ -63,7 +64,8 @@ def gram(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], seed: in
 def _read_out(model: nn.Module, probes: tuple[Any, ...] | Mapping[str, Any], seed: int) -> Tensor:
     """``f_i`` of every probe."""
     try:
-        tree = called(model, probes)
+        with alone():
+            tree = called(model, probes)
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise UsageError(

@@ -87,7 +87,9 @@ def _fan_in(module: nn.Module) -> int:
     """Multiply-adds per output element; per input element of a transposed convolution."""
     if isinstance(module, BlockDiagonalLinear):
         return module.weight.shape[1]
-    return prod(module.get_parameter("weight").shape[1:])
+    weight = module.weight  # a parametrised one is no parameter
+    assert isinstance(weight, Tensor)
+    return prod(weight.shape[1:])
 
 
 def _equal(name: str, counted: int, planned: int, note: str) -> Check:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from cerewrite.alone import alone, printing_dropped
+from cerewrite.errors import own_line
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.runtime.modes import called
 
@@ -28,8 +29,7 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
     state is kept, what the model prints is dropped, and compiled parts run as they are written.
     """
     own = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
-    quiet, eager = redirect_stdout(io.StringIO()), torch.compiler.set_stance("force_eager")
-    with torch.random.fork_rng(), quiet, eager:
+    with alone(), printing_dropped(), torch.compiler.set_stance("force_eager"):
         torch.manual_seed(_SEED)
         return called(model, own)
 
@@ -47,12 +47,9 @@ def on_meta(model: nn.Module) -> bool:
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Compute with so many threads: small tensors are faster with one, on a busy machine most."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
+    with alone():
+        torch.set_num_threads(count)
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def doubled(inputs: Inputs) -> Inputs:
@@ -68,4 +65,5 @@ def doubled(inputs: Inputs) -> Inputs:
 def as_sentence(error: BaseException) -> str:
     """An exception in one line."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    text = lines[0] if lines else "no message"
+    return f"{type(error).__name__}: {text}{own_line(error)}"

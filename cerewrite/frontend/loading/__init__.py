@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cerewrite.alone import in_turn
 from cerewrite.errors import LoadError
 from cerewrite.frontend.loading import running, search
 from cerewrite.frontend.loading.arrays import read_inputs
@@ -77,14 +78,14 @@ def load(spec: str, *, root: str | os.PathLike[str] = ".", seed: int | None = No
     shown, name = split_spec(spec)
     if not shown.endswith(".py"):
         folders = (Path(os.path.abspath(root)), Path.cwd())
-        with running.on_path(*folders), running.seeded(seed):
+        with in_turn(), running.on_path(*folders), running.seeded(seed):
             home = running.import_module(shown, spec)
             found = search.named(home, name, shown)
             module = search.build(found, shown)
         return Loaded(module, spec, f"{found.kind} {found.name} of {shown}")
     path = Path(os.path.abspath(Path(root) / shown))
     running.check_file(path, shown)
-    with running.importable(path.parent), running.seeded(seed):
+    with in_turn(), running.importable(path.parent), running.seeded(seed):
         home = running.run_file(path, shown)
         found = search.named(home, name, shown) if name else search.only_model(home, shown)
         module = search.build(found, shown, path)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from cerewrite.alone import alone
 from cerewrite.errors import TraceError
 from cerewrite.runtime.modes import attributes_kept, evaluating, without_fast_path
 
@@ -49,7 +50,7 @@ def observed(model: nn.Module) -> Iterator[None]:
         for name, module in model.named_modules()
         for kind in _TABLES
     ]
-    with attributes_kept(model), evaluating(model), without_fast_path():
+    with alone(), attributes_kept(model), evaluating(model), without_fast_path():
         try:
             yield
         finally:

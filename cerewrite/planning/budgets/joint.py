@@ -88,7 +88,7 @@ def joint_costs(
 
 
 def planned_cost(plan: Plan, budget: Budget) -> int:
-    """The whole model's cost under a plan, from `Budget.before` and what the splits change.
+    """The whole model's cost under a plan, at least 0, from `Budget.before` and what the splits change.
 
     Args:
         plan: the plan; splits of unknown regions are not counted.
@@ -97,4 +97,4 @@ def planned_cost(plan: Plan, budget: Budget) -> int:
     designs = {split.region: (split.multiplicity, split.widths) for split in plan.splits}
     regions = [region for region in plan.regions if region.name in designs]
     changes = joint_costs(budget.cost, regions, [designs[region.name] for region in regions])
-    return budget.before + sum(after - before for before, after in changes)
+    return max(0, budget.before + sum(after - before for before, after in changes))

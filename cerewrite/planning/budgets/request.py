@@ -100,6 +100,8 @@ def _parse(text: str, analysis: Analysis) -> Budget:
     number, unit = _read_amount(amount, text, cost)
     known = {**SUFFIXES, **cost.units}
     limit = number * (baseline if unit == "x" else known[unit])
+    if cost.timed and not number:
+        raise UsageError(f"budget '{text}': no call takes no time", advice=_ADVICE)
     if not math.isfinite(limit):
         raise UsageError(f"budget '{text}' is not finite", advice=_ADVICE)
     return Budget(name, float(round(limit)) if unit != "x" else limit, text, before)
