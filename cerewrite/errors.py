@@ -7,7 +7,11 @@ the errors below; a broken invariant of our own is an `AssertionError`.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import ClassVar
+
+_OURS = Path(__file__).resolve().parent
 
 
 class CerewriteError(Exception):
@@ -55,6 +59,10 @@ class TraceError(CerewriteError):
     """No rung of the tracing ladder could see the model."""
 
     exit_code = 4
+
+
+class EndedError(TraceError):
+    """The model's own code ends the program, by ``sys.exit`` or ``quit``."""
 
 
 class AnalysisError(CerewriteError):
@@ -107,7 +115,40 @@ class OutputError(CerewriteError):
     exit_code = 10
 
 
+class TargetTakenError(OutputError):
+    """Another run holds the target, or something appeared there while this one worked."""
+
+    exit_code = 12
+
+
 class TrainingError(CerewriteError):
     """A training run cannot begin, go on or be resumed."""
 
     exit_code = 11
+
+
+def own_line(error: BaseException) -> str:
+    """Where a user's code raised: file, line and function, in brackets; "" if it is not known.
+
+    That is the innermost frame that lies neither in torch nor here.
+
+    Example:
+        >>> own_line(ValueError("never raised"))
+        ''
+    """
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not _foreign(Path(frame.filename))
+    ]
+    if not frames:
+        return ""
+    frame = frames[-1]
+    return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
+
+
+def _foreign(file: Path) -> bool:
+    """Whether a file is torch's, Python's own machinery, or this package's."""
+    if str(file).startswith("<frozen") or {"torch", "site-packages"} <= set(file.parts):
+        return True
+    return file.is_relative_to(_OURS) or file.is_relative_to(_OURS.parent / "passes")

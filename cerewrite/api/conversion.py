@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
 from cerewrite.frontend.loading import read_inputs
 from cerewrite.planning.budgets import BUDGETS, BudgetRequest, batches_for, read_requests
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ def convert(
         UnknownOptionError: if there is no such option.
         CerewriteError: see `analyze`, `plan`, `apply`, `export_onnx` and `save`.
         VerificationError: if a check fails; nothing is written then.
+        TargetTakenError: if another run holds ``out``, or something appeared there meanwhile.
 
     Example:
         >>> import torch
@@ -117,19 +120,40 @@ def convert(
         (True, True)
     """
     from cerewrite.frontend.unwrapping import unwrap
+    from cerewrite.runtime.modes import buffers_kept
 
     if onnx is not False and out is None:
         raise UsageError("ONNX was asked for without a folder to write to", advice="give out")
-    if out is not None:
-        output.check_target(out, folder=True, overwrite=overwrite)
     clock = clock or Clock()
     model = unwrap(model)
     inputs = as_arguments(example_inputs)
-    analysis_options, plan_options = _divide(options)
     batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
+    with contextlib.nullcontext() if out is None else output.claim(out):
+        if out is not None:
+            output.check_target(out, folder=True, overwrite=overwrite)
+        with alone(), buffers_kept(model):
+            result = _converted(model, inputs, plan, options, clock, batches, bench, calibration)
+        if out is None:
+            return result
+        saving = {"source": source, "onnx": onnx, "opset": opset, "overwrite": overwrite}
+        return _saved(result, out, inputs, clock, saving)
+
+
+def _converted(
+    model: nn.Module,
+    inputs: Any,
+    plan: ir.Plan | None,
+    options: ConvertOptions,
+    clock: Clock,
+    batches: dict[str, int | None],
+    bench: bool | BenchOptions,
+    calibration: Any,
+) -> Conversion:
+    """Every stage but the last: nothing is written."""
+    analysis_options, plan_options = _divide(options)
     if plan is None:
         plan_options["budget"] = read_requests(plan_options.get("budget", "params"))
-        batches = batches_for(plan_options["budget"], latency_batch, memory_batch)
+        batches = batches_for(plan_options["budget"], *batches.values())
     analysis = analyze(model, inputs, clock=clock, **batches, **analysis_options)
     assert inputs is not None, "a trace refuses no inputs"
     if plan is None:
@@ -154,10 +178,7 @@ def convert(
             result.report, model, result.model, inputs, clock=clock, asked=asked, planning=planning
         )
         result = dataclasses.replace(result, report=report)
-    if out is None:
-        return result
-    saving = {"source": source, "onnx": onnx, "opset": opset, "overwrite": overwrite}
-    return _saved(result, out, inputs, clock, saving)
+    return result
 
 
 def _saved(

@@ -14,6 +14,7 @@ from cerewrite import ir, output
 from cerewrite.api.options import ExportOptions
 from cerewrite.errors import OutputError
 from cerewrite.frontend.loading import InputShape, describe_inputs, parse_input_shape
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def save(
 
     clock = clock or Clock()
     model = unwrap(model)
-    with output.staged_folder(path, overwrite=overwrite) as draft:
+    with output.staged_folder(path, overwrite=overwrite) as draft, alone():
         export = None
         if onnx is not False:
             given: ExportOptions = {} if onnx is True else onnx
@@ -154,23 +155,24 @@ def load(
     from cerewrite import planning, rewriting
     from passes.reinitialise import Reinitialise
 
-    folder = Path(path)
-    plan = read_plan(folder)
-    planning.check_plan(plan)
-    fresh = model is None
-    original = output.build_original(folder) if model is None else model
-    passes = rewriting.default_passes_with(Reinitialise("gain" if weights else None))
-    if weights:
-        passes = tuple(item for item in passes if item.name != "transfer_weights")
-    result = rewriting.rewrite(plan, original, inplace=inplace or fresh, passes=passes).model
-    if weights:
-        try:
-            output.load_weights(result, folder, fingerprint=plan.fingerprint)
-        except BaseException:
-            if inplace:
-                rewriting.revert(result)
-            raise
-    return result
+    with alone():
+        folder = Path(path)
+        plan = read_plan(folder)
+        planning.check_plan(plan)
+        fresh = model is None
+        original = output.build_original(folder) if model is None else model
+        passes = rewriting.default_passes_with(Reinitialise("gain" if weights else None))
+        if weights:
+            passes = tuple(item for item in passes if item.name != "transfer_weights")
+        result = rewriting.rewrite(plan, original, inplace=inplace or fresh, passes=passes).model
+        if weights:
+            try:
+                output.load_weights(result, folder, fingerprint=plan.fingerprint)
+            except BaseException:
+                if inplace:
+                    rewriting.revert(result)
+                raise
+        return result
 
 
 def read_plan(folder: Path) -> ir.Plan:

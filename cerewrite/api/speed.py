@@ -11,6 +11,7 @@ from cerewrite.api.stages import apply, as_inputs
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, PlanError
 from cerewrite.planning.budgets import BUDGETS, BudgetRequest, planned_cost, read_requests
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def bench(
     from cerewrite import timing
 
     check_options(bench, options, BenchOptions)
-    return timing.bench(original, rewritten, as_inputs(example_inputs), **options)
+    with alone():
+        return timing.bench(original, rewritten, as_inputs(example_inputs), **options)
 
 
 def timed(

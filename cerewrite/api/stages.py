@@ -13,6 +13,7 @@ from cerewrite import ir
 from cerewrite.api.options import AnalysisOptions, ExportOptions, PlanOptions, check_options
 from cerewrite.errors import UsageError
 from cerewrite.frontend.loading import describe_inputs
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -66,25 +67,27 @@ def analyze(
     from cerewrite import analysis
     from cerewrite.frontend import tracing
     from cerewrite.frontend.unwrapping import unwrap
+    from cerewrite.runtime.modes import buffers_kept
 
     check_options(analyze, options, AnalysisOptions)
-    clock = clock or Clock()
     model = unwrap(model)
-    inputs = as_arguments(example_inputs)
-    with clock("trace"):
-        traced = tracing.trace(model, inputs)
-    assert inputs is not None, "a trace refuses no inputs"
-    with clock("analyse"):
-        found = analysis.analyze(traced, model, inputs, **options)
-        found = replace(found, inputs=tuple(map(str, describe_inputs(inputs) or ())))
-    if memory_batch is not None:
-        found = analysis.keep(found, traced, model, batch=memory_batch)
-    if latency_batch is None:
-        return found
-    from cerewrite import timing
+    with alone(), buffers_kept(model):
+        clock = clock or Clock()
+        inputs = as_arguments(example_inputs)
+        with clock("trace"):
+            traced = tracing.trace(model, inputs)
+        assert inputs is not None, "a trace refuses no inputs"
+        with clock("analyse"):
+            found = analysis.analyze(traced, model, inputs, **options)
+            found = replace(found, inputs=tuple(map(str, describe_inputs(inputs) or ())))
+        if memory_batch is not None:
+            found = analysis.keep(found, traced, model, batch=memory_batch)
+        if latency_batch is None:
+            return found
+        from cerewrite import timing
 
-    with clock("profile"):
-        return timing.profile(found, traced, model, inputs, batch=latency_batch)
+        with clock("profile"):
+            return timing.profile(found, traced, model, inputs, batch=latency_batch)
 
 
 def plan(
@@ -156,9 +159,10 @@ def apply(
     """
     from cerewrite import planning, rewriting
 
-    plan = planning.recount(plan)
-    passes = passes_for(init, as_arguments(calibration))
-    return rewriting.rewrite(plan, model, inplace=inplace, passes=passes).model
+    with alone():
+        plan = planning.recount(plan)
+        passes = passes_for(init, as_arguments(calibration))
+        return rewriting.rewrite(plan, model, inplace=inplace, passes=passes).model
 
 
 def passes_for(init: str | Custom | None = None, calibration: object = None) -> tuple[Pass, ...]:
@@ -179,7 +183,8 @@ def revert(model: nn.Module) -> nn.Module:
     from cerewrite import rewriting
     from cerewrite.frontend.unwrapping import unwrap
 
-    return rewriting.revert(unwrap(model))
+    with alone():
+        return rewriting.revert(unwrap(model))
 
 
 def verify(
@@ -195,15 +200,19 @@ def verify(
     """
     from cerewrite import verifier
     from cerewrite.frontend.unwrapping import unwrap
+    from cerewrite.runtime.modes import buffers_kept
 
-    inputs = as_inputs(example_inputs)
-    return verifier.verify(unwrap(original), unwrap(rewritten), plan, inputs)
+    original, rewritten = unwrap(original), unwrap(rewritten)
+    with alone(), buffers_kept(original, rewritten):
+        return verifier.verify(original, rewritten, plan, as_inputs(example_inputs))
 
 
 def export_onnx(
     model: nn.Module,
     path: PathLike,
     example_inputs: object = None,
+    *,
+    overwrite: bool = True,
     **options: Unpack[ExportOptions],
 ) -> ir.Export:
     """Write an ONNX file and prove it in ONNX Runtime; see `cerewrite.exporter.export_onnx`.
@@ -213,6 +222,7 @@ def export_onnx(
         path: file to write.
         example_inputs: as for `analyze`; for a rewritten model, without any, drawn to the shapes
             that its plan was made on.
+        overwrite: whether a file at ``path`` may be replaced.
         options: ``opset`` (20) and further options of the exporter.
 
     Raises:
@@ -221,13 +231,15 @@ def export_onnx(
     """
     from cerewrite import exporter, rewriting
     from cerewrite.frontend.unwrapping import unwrap
+    from cerewrite.runtime.modes import buffers_kept
 
     check_options(export_onnx, options, ExportOptions)
     model = unwrap(model)
-    inputs = as_arguments(example_inputs)
-    if inputs is None:
-        inputs = rewriting.draw_inputs(model)
-    return exporter.export_onnx(model, path, inputs, **options)
+    with alone(), buffers_kept(model):
+        inputs = as_arguments(example_inputs)
+        if inputs is None:
+            inputs = rewriting.draw_inputs(model)
+        return exporter.export_onnx(model, path, inputs, overwrite=overwrite, **options)
 
 
 def as_arguments(example_inputs: object) -> ir.Inputs | None:

@@ -13,7 +13,7 @@ from cerewrite.cli.exporting import ONNX, TRITON, WANTED, Repository, export, on
 from cerewrite.cli.group import Group
 from cerewrite.cli.mapping import landscape
 from cerewrite.cli.session import Session, check_file, write_text
-from cerewrite.errors import VerificationError
+from cerewrite.errors import InfeasibleBudgetError, VerificationError
 from cerewrite.frontend import loading
 from cerewrite.planning.budgets import batches_for
 
@@ -26,7 +26,8 @@ def main() -> None:
     """Rewrite runs of wide PyTorch layers into collegial ensembles.
 
     MODEL is path/model.py, path/model.py:factory or package.module:factory. Exit codes: 0 done,
-    2 usage, 3 load, 4 trace, 5 analysis, 6 plan, 7 rewrite, 8 verification, 9 export, 10 output.
+    2 usage, 3 load, 4 trace, 5 analysis, 6 plan, 7 rewrite, 8 verification, 9 export, 10 output,
+    11 training, 12 target taken.
     """
 
 
@@ -135,6 +136,7 @@ def convert(
         repository.write(session, result.model, inputs, **request)
     if out or repository is None:
         session.say(f"\nwritten to {out}" if out else "\nnothing was written: no --out was given")
+    _require_held(result.report.forecast)
 
 
 @main.command()
@@ -278,6 +280,21 @@ def _convert(
     )
     _print(session, result.report)
     return result
+
+
+def _require_held(forecast: ir.Forecast | None) -> None:
+    """A latency budget that the built model does not keep ends the run as a budget does.
+
+    Raises:
+        InfeasibleBudgetError: if it was measured not to hold; what was built stays written.
+    """
+    if forecast is not None and not forecast.held:
+        raise InfeasibleBudgetError(
+            f"the latency budget is not held: {forecast.measured.ratio:.3f}x of the original's "
+            f"time was measured, at most {forecast.asked:.3f}x was asked for",
+            advice="ask for more time, or run again when the machine is idle; what was written "
+            "is verified, and its report says this",
+        )
 
 
 def _print(session: Session, record: ir.Analysis | ir.Plan | ir.Report) -> None:

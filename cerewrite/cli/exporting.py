@@ -141,7 +141,9 @@ def export(
     request["metadata"] = {"source": target} if plan is None else saving.origin_of(plan, None)
     if out is not None:
         with session.clock("export"):
-            record = cerewrite.export_onnx(model, out, inputs, seed=session.seed, **request)
+            record = cerewrite.export_onnx(
+                model, out, inputs, seed=session.seed, overwrite=force, **request
+            )
         for line in export_lines(record):
             session.say(line)
     if repository is not None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from cerewrite.errors import CerewriteError
+from cerewrite.errors import CerewriteError, LoadError, own_line
+from cerewrite.runtime.alone import Stopped
 
 INTERRUPTED = 130
 TERMINATED = 143
+AGAIN = 0.02
+"""Seconds after which a SIGTERM that came while a module was imported is looked at again."""
+PATIENCE = 10.0
+"""Seconds that an import may take before it is ended all the same."""
 
 
 class Group(click.Group):
@@ -29,15 +34,44 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted; nothing was written", err=True)
             ctx.exit(INTERRUPTED)
+        except Stopped:
+            raise
+        except SystemExit as error:
+            what = f"the model's own code ends the program: SystemExit: {error.code}"
+            click.secho(f"Error: {what}{own_line(error)}", err=True, fg="red")
+            click.echo("  -> let it raise an error instead", err=True)
+            ctx.exit(LoadError.exit_code)
 
 
 def _end_on_sigterm() -> None:
-    """Let a SIGTERM unwind the stack, so that half-written outputs are removed."""
+    """Let a SIGTERM unwind the stack, so that half-written outputs are removed.
 
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(TERMINATED)
+    A module that is being imported is waited for: libraries turn what is raised there into other
+    errors, or swallow it.
+    """
+    left = PATIENCE / AGAIN
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal left
+        left -= 1
+        if left > 0 and _importing(frame):
+            signal.signal(signal.SIGALRM, stop)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        else:
+            raise Stopped(TERMINATED)
 
     try:
         signal.signal(signal.SIGTERM, stop)
     except ValueError:  # not in the main thread, where signals cannot be set
         return
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether some module is being imported, on a platform that can look again later."""
+    if not hasattr(signal, "setitimer"):
+        return False
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

@@ -12,6 +12,7 @@ from cerewrite.initialisers import INITIALISERS
 from cerewrite.ir import EXIT_SCALES, WEIGHT_SOURCES
 from cerewrite.planning.budgets import BudgetRequest, read_requests
 from cerewrite.planning.measures import DEFAULT, MEASURES
+from cerewrite.runtime.alone import MOST_THREADS
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
@@ -78,11 +79,18 @@ def text(flag: str, metavar: str, description: str, *, default: str, **more: Any
     )
 
 
-def number(flag: str, description: str, *, default: int | None = None, least: int = 1) -> Decorator:
-    """An option with a whole number, ``least`` or more."""
+def number(
+    flag: str,
+    description: str,
+    *,
+    default: int | None = None,
+    least: int = 1,
+    most: int | None = None,
+) -> Decorator:
+    """An option with a whole number, ``least`` or more, and ``most`` at most."""
     return click.option(
         flag,
-        type=click.IntRange(least),
+        type=click.IntRange(least, most),
         default=default,
         show_default=default is not None,
         help=description,
@@ -107,7 +115,7 @@ def measure_option(description: str) -> Decorator:
 
 
 RUN = together(
-    number("--threads", "Threads that torch may use."),
+    number("--threads", "Threads that torch may use.", most=MOST_THREADS),
     switch("-q", "--quiet", description="Print nothing but errors."),
     switch("-v", "--verbose", description="Print every row, cut nothing."),
 )

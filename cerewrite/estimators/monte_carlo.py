@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +28,8 @@ from cerewrite.estimators.draws import (
     relative_variance,
 )
 from cerewrite.ir import Estimate, TracedModel
+from cerewrite.runtime.alone import alone, waiting
+from cerewrite.runtime.copies import deep_copy
 
 DEFAULT_DRAWS = 256
 FEWEST = 8
@@ -124,7 +125,9 @@ def _chunks(subject: Subject, wanted: int, assumption: Assumption) -> Iterator[l
     futures = [executor.submit(run_draws, subject, part, os.getpid()) for part in parts]
     try:
         for future in futures:
-            yield future.result()
+            with waiting():
+                chunk = future.result()
+            yield chunk
     finally:
         for future in futures:
             future.cancel()
@@ -140,9 +143,10 @@ def run_draws(subject: Subject, indices: range, caller: int) -> list[float]:
     """
     if os.getpid() != caller:
         torch.set_num_threads(1)
-    # a copy even in another process: torch hands tensors over in shared memory
-    own = replace(subject, model=copy.deepcopy(subject.model))
-    return [own.kernel(index) for index in indices]
+    with alone():
+        # a copy even in another process: torch hands tensors over in shared memory
+        own = replace(subject, model=deep_copy(subject.model))
+        return [own.kernel(index) for index in indices]
 
 
 def closed_form(

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import onnx
 import torch
 from torch import nn
 
 from cerewrite import ir
-from cerewrite.errors import ExportError
+from cerewrite.errors import CerewriteError, ExportError, own_line
 from cerewrite.exporter.checks import describe, require_sound, require_values
 from cerewrite.exporter.degenerate import degenerate_parameters, perturbed, silent_outputs
+from cerewrite.exporter.empty import NoAnswer
 from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.locate import first_difference
-from cerewrite.exporter.parity import compare, default_limit
+from cerewrite.exporter.parity import BATCHES, compare, compare_empty, default_limit
 from cerewrite.exporter.placing import publish, staging
 from cerewrite.exporter.precision import cast, cast_inputs, widened
 from cerewrite.exporter.reasons import reason
 from cerewrite.exporter.translate import write_onnx
+from cerewrite.ir.inputs import Inputs
+from cerewrite.rewriting import is_rewritten, revert
+from cerewrite.runtime.copies import deep_copy
 from cerewrite.runtime.modes import undisturbed
 
 
@@ -30,13 +37,14 @@ def export_onnx(
     example_inputs: ir.Inputs,
     *,
     opset: int = 20,
-    batches: Sequence[int] = (1, 2, 7),
+    batches: Sequence[int] = BATCHES,
     seed: int = 0,
     limit: float | None = None,
     external_data: bool | None = None,
     metadata: Mapping[str, str] | None = None,
     dynamic_axes: DynamicAxes | None = None,
     float16: bool = False,
+    overwrite: bool = True,
 ) -> ir.Export:
     """Write ``model`` as an ONNX file with a dynamic batch and prove it in ONNX Runtime.
 
@@ -53,11 +61,14 @@ def export_onnx(
 
     Args:
         model: the module, on any device with real weights.
-        path: file to write; an existing one is replaced, its external data included.
+        path: file to write; an existing one is replaced, its external data included, unless
+            ``overwrite`` is false.
         example_inputs: arguments of ``forward``, in order or by name; the batch is the first
             axis. One row is enough: it is repeated, for torch bakes a batch of 1 into the graph.
         opset: operator set version; refused if torch does not honour it.
-        batches: batch sizes at which parity is checked.
+        batches: batch sizes at which parity is checked. 0 is asked for in a process of its own,
+            and left out where the model itself refuses it; where ONNX Runtime has no answer to it
+            for the file of the model that was rewritten either, a record's note says so.
         seed: seed of the random inputs.
         limit: largest relative error; None for 1e-5, or 1e-3 for a model in 16 bits.
         external_data: weights in ``path.data`` beside the file; None for only where they exceed
@@ -68,6 +79,7 @@ def export_onnx(
         float16: export a copy in half precision, its floating-point inputs included; parity is
             then with the model itself in float32, so that the limit covers the rounding of its
             weights too.
+        overwrite: whether a file at ``path`` may be replaced.
 
     Returns:
         Path, opset, nodes, bytes (external data included), parity records, inputs and outputs.
@@ -77,6 +89,7 @@ def export_onnx(
             or one of ``dynamic_axes`` is not symbolic, the file is not valid, parity fails (the
             message names the first module that differs), or ``path`` cannot be written. Nothing
             is left behind then.
+        TargetTakenError: if another run is writing ``path``, or it is there and must stay.
 
     Example:
         >>> import torch
@@ -108,7 +121,7 @@ def export_onnx(
                 note = f"a copy with random weights: {blind}" + _still(twin, example, seed)
                 parity += _prove(twin, copy, example, batches, seed, limit, exact, note)
         export = describe(draft, target, parity)
-        publish(draft, target)
+        publish(draft, target, overwrite=overwrite)
     return export
 
 
@@ -123,7 +136,19 @@ def _prove(
     note: str = "",
 ) -> tuple[ir.Parity, ...]:
     """Parity, all of it passed; or an error that says where the file begins to differ."""
-    pairs = compare(model, draft, example, batches, seed=seed, limit=limit, note=note, exact=exact)
+
+    def pairs_at(batches: Sequence[int]) -> list[tuple[ir.Parity, Inputs]]:
+        asked = partial(compare, model, draft, example, batches, seed=seed, limit=limit)
+        return asked(note=note, exact=exact)
+
+    try:
+        pairs = pairs_at(batches)
+    except NoAnswer as error:
+        if _original_answers(model, draft, example):
+            raise
+        pairs = pairs_at([batch for batch in batches if batch])
+        text = "; ".join(filter(None, (pairs[0][0].note, f"as for the original, {error.message}")))
+        pairs[0] = dataclasses.replace(pairs[0][0], note=text), pairs[0][1]
     failed = [pair for pair in pairs if not pair[0].passed]
     if not failed:
         return tuple(record for record, _ in pairs)
@@ -142,6 +167,29 @@ def _prove(
     )
 
 
+def _original_answers(model: nn.Module, draft: Path, example: ExampleInputs) -> bool:
+    """Whether ONNX Runtime answers an empty batch with the file of the model before its rewrite.
+
+    True where that file cannot be made, and False where there is no such model.
+    """
+    if not is_rewritten(model):
+        return False
+    try:
+        original = revert(deep_copy(model))
+        original = cast(original, next(model.parameters()).dtype)
+        with tempfile.TemporaryDirectory(dir=draft.parent) as folder:
+            file = Path(folder, draft.name)
+            proto = onnx.load(draft, load_external_data=False)
+            opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
+            _write(original, file, example, opset, None, {})
+            compare_empty(original, file, example, ir.Parity(0, 0.0, 0.0))
+    except NoAnswer:
+        return False
+    except CerewriteError:
+        return True
+    return True
+
+
 def _write(
     model: nn.Module,
     draft: Path,
@@ -157,7 +205,8 @@ def _write(
             outputs = call(model, raised.resized(raised.batch))
         except Exception as error:
             raise ExportError(
-                f"{type(model).__name__} fails on its example inputs: {reason(error)}",
+                f"{type(model).__name__} fails on its example inputs: {reason(error)}"
+                f"{own_line(error)}",
                 advice="check the example's shapes and dtypes",
             ) from error
         names = [name for name, _ in named_tensors(outputs, example.tensor_names())]

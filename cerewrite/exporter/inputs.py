@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from cerewrite.errors import ExportError
 from cerewrite.ir.inputs import Inputs
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.trees import stretched
 
 DynamicAxes = Mapping[str, Sequence[int] | Mapping[int, str]]
@@ -200,7 +201,8 @@ class ExampleInputs:
 
 def call(model: nn.Module, arguments: Inputs) -> Any:
     """``model`` called with positional or keyword arguments."""
-    return model(**arguments) if isinstance(arguments, dict) else model(*arguments)
+    with alone():
+        return model(**arguments) if isinstance(arguments, dict) else model(*arguments)
 
 
 def draw(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cerewrite import ir
 from cerewrite.errors import ExportError
+from cerewrite.exporter.empty import answer, no_answer
 from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.precision import cast, cast_inputs, is_16_bit
 from cerewrite.exporter.reasons import reason
@@ -24,6 +25,9 @@ from cerewrite.runtime.modes import undisturbed
 
 ROUNDING = 10.0
 """Times the limit that PyTorch's own float32 may be off its float64, and the file with it."""
+
+BATCHES = (0, 1, 2, 7)
+"""Batch sizes at which parity is checked; 0 only where the model itself takes it."""
 
 OTHERS: tuple[Callable[[int], int], ...] = (
     lambda size: 2 * size,
@@ -39,7 +43,7 @@ def check_parity(
     path: str | os.PathLike[str],
     example_inputs: Sequence[Any] | Mapping[str, Any],
     *,
-    batches: Sequence[int] = (1, 2, 7),
+    batches: Sequence[int] = BATCHES,
     seed: int = 0,
     limit: float | None = None,
     note: str = "",
@@ -64,7 +68,7 @@ def check_parity(
         model: the module that the file was made of; unchanged, whatever its mode.
         path: ONNX file.
         example_inputs: example arguments of the model, positional or by name, batch first.
-        batches: batch sizes to try.
+        batches: batch sizes to try; 0 is left out where the model itself refuses it.
         seed: seed of the random inputs.
         limit: largest relative error that passes; by default see `default_limit`.
         note: what to say about the comparison in each `cerewrite.ir.Parity`.
@@ -109,11 +113,13 @@ def compare(
     if wide:
         weights = "the same weights" if exact is None else "its float32 weights"
         note = "; ".join(filter(None, (note, f"PyTorch in float32 on {weights}")))
-    cases: list[tuple[int, dict[str, int], str]] = [(batch, {}, note) for batch in batches]
+    pairs = []
+    if 0 in batches:
+        pairs += compare_empty(reference, path, example, ir.Parity(0, 0.0, limit, note))
+    cases: list[tuple[int, dict[str, int], str]] = [(batch, {}, note) for batch in batches if batch]
     if other := _other_sizes(model, example):
         text = ", ".join(f"{symbol} {size}" for symbol, size in other.items())
         cases.append((max(batches), other, f"{note}; {text}" if note else text))
-    pairs = []
     for batch, sizes, text in cases:
         arguments = example.drawn(batch, seed + batch, sizes)
         given = cast_inputs(arguments, torch.float32) if wide else arguments
@@ -128,6 +134,30 @@ def compare(
 
 
 Named = Sequence[tuple[str, Tensor]]
+
+
+def compare_empty(
+    reference: nn.Module, path: Path, example: ExampleInputs, record: ir.Parity
+) -> list[tuple[ir.Parity, Inputs]]:
+    """The record at a batch of 0, which has shapes alone; none if the model does not take it.
+
+    Raises:
+        NoAnswer: if ONNX Runtime does not take it, or gives other shapes.
+    """
+    arguments = example.drawn(0, 0)
+    kinds = {p.dtype for p in reference.parameters() if p.is_floating_point()}
+    given = cast_inputs(arguments, kinds.pop()) if len(kinds) == 1 else arguments
+    try:
+        with undisturbed(reference):
+            wanted = named_tensors(call(reference, given), example.tensor_names())
+    except Exception:  # the model's own: what it refuses need not be answered
+        return []
+    found = answer(path, Runner(path).feed(example, arguments, f"{path.name} at batch 0"))
+    for name, tensor in wanted:
+        shape = found[name].shape if name in found else None
+        if shape != tuple(tensor.shape):
+            raise no_answer(path, f"'{name}' is {shape}, in PyTorch {tuple(tensor.shape)}")
+    return [(record, arguments)]
 
 
 def _worst(wanted: Named, found: Mapping[str, Array], batch: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
-from cerewrite.errors import ExportError
+from cerewrite.errors import ExportError, TargetTakenError
+from cerewrite.output.claims import claimed, move_new
 from cerewrite.output.drafts import draft_folder
 
 
@@ -23,17 +25,20 @@ def staging(target: Path) -> Iterator[Path]:
 
     Raises:
         ExportError: if the folder cannot be written, or the disk fails or fills up inside.
+        TargetTakenError: if another run is writing it.
     """
     try:
         if target.is_dir():
             raise ExportError(f"{target} is a folder", advice="name a file, such as model.onnx")
-        with draft_folder(target) as folder:
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        with claimed(target.resolve()), draft_folder(target) as folder:
             yield folder / target.name
     except OSError as error:
         raise unwritable(target, error) from error
 
 
-def publish(draft: Path, target: Path) -> None:
+def publish(draft: Path, target: Path, *, overwrite: bool = True) -> None:
     """Move the staged files to their place, the model itself last.
 
     A model of one file is replaced in one step. One with external data is two files, which no
@@ -41,9 +46,18 @@ def publish(draft: Path, target: Path) -> None:
     finds the new model, the old one, or none, and never one with the other's data. The data of
     an earlier model that has none now goes with it.
 
+    Args:
+        draft: the staged model.
+        target: its place.
+        overwrite: whether an earlier file may be replaced.
+
     Raises:
         ExportError: if data of that name belong to something else, or the disk fails.
+        TargetTakenError: if a file appeared there that must not be replaced.
     """
+    if not overwrite:
+        _publish_new(draft, target)
+        return
     data = sorted(file for file in draft.parent.iterdir() if file.name != draft.name)
     old = external_files(target) if target.is_file() else frozenset()
     for file in data:
@@ -62,6 +76,19 @@ def publish(draft: Path, target: Path) -> None:
             target.with_name(name).unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(target, error) from error
+
+
+def _publish_new(draft: Path, target: Path) -> None:
+    """Move the staged files to names that nothing has, the model itself last; all or none."""
+    moved: list[Path] = []
+    try:
+        for file in sorted(draft.parent.iterdir(), key=lambda file: file.name == draft.name):
+            move_new(file, place := target.with_name(file.name))
+            moved.append(place)
+    except (OSError, TargetTakenError) as error:
+        for place in moved:
+            place.unlink(missing_ok=True)
+        raise unwritable(target, error) if isinstance(error, OSError) else error from None
 
 
 def external_files(path: Path) -> frozenset[str]:

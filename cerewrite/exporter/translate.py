@@ -16,12 +16,13 @@ from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from cerewrite.errors import ExportError
+from cerewrite.exporter.empty import answer_empty
 from cerewrite.exporter.fold import drop_idle_biases, exact_tensors, fold_norms
 from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.layout import keep_members_first
 from cerewrite.exporter.placing import unwritable
 from cerewrite.exporter.reasons import reason
-from cerewrite.runtime.modes import silenced
+from cerewrite.runtime.alone import muted
 
 Shape = tuple[int | str, ...]
 
@@ -61,7 +62,7 @@ def write_onnx(
     arguments = example.resized(example.batch)
     shapes = example.dynamic_shapes(torch.export.Dim)
     try:
-        with silenced():
+        with muted():
             program = torch.onnx.export(
                 model,
                 # torch.onnx takes a trailing dict for keyword arguments unless one follows.
@@ -82,6 +83,7 @@ def write_onnx(
             _rename(graph, example.tensor_names(), outputs)
             _name_batch(graph, set(example.batched_names()))
             keep_members_first(graph)
+            answer_empty(graph)
             _stamp(program.model, metadata)
             if external_data is None:
                 external_data = _bytes(graph) > EXTERNAL_ABOVE

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cerewrite.errors import UsageError
 from cerewrite.registry import Registry
+from cerewrite.runtime.alone import alone
 
 if TYPE_CHECKING:
     import torch
@@ -97,12 +98,9 @@ def seeded_globally(generator: torch.Generator) -> Iterator[None]:
     """Seed torch's global CPU generator from ``generator``; its state is put back afterwards."""
     import torch
 
-    before = torch.get_rng_state()
-    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    try:
+    with alone():
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         yield
-    finally:
-        torch.set_rng_state(before)
 
 
 def custom_name(function: Custom) -> str:

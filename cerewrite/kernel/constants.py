@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from cerewrite.ir import Op, Ref
+from cerewrite.runtime.alone import alone
 
 _SHAPED = {"zeros_like": 0.0, "new_zeros": 0.0, "ones_like": 1.0, "new_ones": 1.0}
 """Operators that take nothing but its shape from a value."""
@@ -106,7 +107,7 @@ class Constants:
         named.pop("device", None)
         for function in _functions(op.target):
             try:
-                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                with alone(), torch.no_grad():
                     result = function(*args, **named)
             except Exception:  # another namesake may take these arguments
                 continue

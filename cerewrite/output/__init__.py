@@ -7,7 +7,7 @@ A folder holds ``plan.json``, ``model.safetensors`` and ``model_ce.py``, and, of
 from cerewrite.output.module_file import Origin, build_original, example_inputs, write_module
 from cerewrite.output.names import MODULE, ONNX, PAGE, PLAN, REPORT, WEIGHTS
 from cerewrite.output.records import read_record
-from cerewrite.output.staging import check_target, staged_folder, write_file
+from cerewrite.output.staging import check_target, claim, staged_folder, write_file
 from cerewrite.output.swap import recover
 from cerewrite.output.weights import load_weights, save_weights
 
@@ -21,6 +21,7 @@ __all__ = [
     "Origin",
     "build_original",
     "check_target",
+    "claim",
     "example_inputs",
     "load_weights",
     "read_record",

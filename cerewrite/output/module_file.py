@@ -20,6 +20,7 @@ from cerewrite.frontend.loading import (
     split_spec,
 )
 from cerewrite.output.names import MODULE, PLAN, WEIGHTS
+from cerewrite.runtime.alone import in_turn
 
 if TYPE_CHECKING:
     from torch import nn
@@ -151,5 +152,5 @@ def _run(folder: Path) -> ModuleType:
             f"{folder}: holds no {MODULE}",
             advice="name a folder that `cerewrite convert --out` wrote",
         )
-    with running.importable(path.resolve().parent):
+    with in_turn(), running.importable(path.resolve().parent):
         return running.run_file(path.resolve(), str(path))

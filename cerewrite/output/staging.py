@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cerewrite.errors import OutputError
 from cerewrite.output import swap
+from cerewrite.output.claims import claimed, move_new
 from cerewrite.output.drafts import draft_folder, hidden
 from cerewrite.output.names import OURS
 
@@ -96,13 +97,15 @@ def staged_folder(
 
     Raises:
         OutputError: see `check_target`; also if the disk fails or fills up.
+        TargetTakenError: if another run holds ``path``, or something appeared there meanwhile.
     """
-    target = check_target(path, folder=True, overwrite=overwrite, ours=ours)
-    with _drafting(path, target) as draft:
-        draft.chmod(0o777 & ~_umask())
-        yield draft
-        _sync(draft)
-        swap.put(draft, target)
+    with claim(path):
+        target = check_target(path, folder=True, overwrite=overwrite, ours=ours)
+        with _drafting(path, target) as draft:
+            _open_to_all(draft)
+            yield draft
+            _sync(draft)
+            swap.put(draft, target, replace=ours if overwrite else ())
 
 
 def write_file(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> None:
@@ -110,12 +113,34 @@ def write_file(path: str | os.PathLike[str], text: str, *, overwrite: bool = Fal
 
     Raises:
         OutputError: see `check_target`; also if the disk fails or fills up.
+        TargetTakenError: as `staged_folder`.
     """
-    target = check_target(path, folder=False, overwrite=overwrite)
-    with _drafting(path, target) as draft:
-        (draft / target.name).write_text(text, encoding="utf-8")
-        _sync(draft)
-        os.replace(draft / target.name, target)
+    with claim(path):
+        target = check_target(path, folder=False, overwrite=overwrite)
+        with _drafting(path, target) as draft:
+            made = draft / target.name
+            made.write_text(text, encoding="utf-8")
+            _sync(draft)
+            if overwrite:
+                os.replace(made, target)
+            else:
+                move_new(made, target)
+
+
+@contextlib.contextmanager
+def claim(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a target from the first look at it until it is written.
+
+    Raises:
+        TargetTakenError: if another run holds it.
+        OutputError: if nothing can be written beside it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(claimed(Path(path).resolve()))
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        yield
 
 
 @contextlib.contextmanager
@@ -129,10 +154,12 @@ def _drafting(path: object, target: Path) -> Iterator[Path]:
         raise _unwritable(path, error) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _open_to_all(folder: Path) -> None:
+    """Give a private folder the mode that a new one has; the mask is the process's, not touched."""
+    probe = folder / "mode"
+    probe.mkdir()
+    folder.chmod(probe.stat().st_mode & 0o777)
+    probe.rmdir()
 
 
 def _sync(folder: Path) -> None:

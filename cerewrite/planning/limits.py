@@ -46,7 +46,8 @@ class BudgetBounds:
         low, high = self.fixed + self.least.sum(axis=0), self.fixed + self.most.sum(axis=0)
         low = low if self.together is None else self.together
         return tuple(
-            (budget.cost, float(low[j]), float(high[j])) for j, budget in enumerate(self.budgets)
+            (budget.cost, max(0.0, float(low[j])), float(high[j]))
+            for j, budget in enumerate(self.budgets)
         )
 
     def cap(self, region: int) -> FloatArray:

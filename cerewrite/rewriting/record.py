@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from cerewrite.errors import RewriteError, UsageError
 from cerewrite.frontend.loading import Inputs, make_inputs, parse_input_shape
 from cerewrite.nn import get_parameter
 from cerewrite.rewriting.session import set_submodule
+from cerewrite.runtime.copies import deep_copy
 
 _ATTRIBUTE = "_cerewrite_record"
 _NONE: Mapping[int, Any] = MappingProxyType({})
@@ -112,7 +112,7 @@ def copy_sharing_record(model: nn.Module, stand_ins: Mapping[int, Any] = _NONE) 
     """
     record = get_record(model)
     shared = {} if record is None else {id(record): record}
-    return copy.deepcopy(model, {**shared, **stand_ins})
+    return deep_copy(model, {**shared, **stand_ins})
 
 
 def _refuse_changed(model: nn.Module, record: Record) -> None:

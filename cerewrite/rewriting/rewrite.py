@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from cerewrite.ir import Plan
 from cerewrite.rewriting.engine import Pass, PassResult, default_passes, run
 from cerewrite.rewriting.record import attach, get_record, is_rewritten, restore
 from cerewrite.rewriting.session import Session, renames
+from cerewrite.runtime.copies import deep_copy
 from cerewrite.runtime.fingerprint import fingerprint
 
 
@@ -126,9 +126,9 @@ def _check(plan: Plan, model: nn.Module) -> str:
 
 def _copy(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        return deep_copy(model)
     except Exception as error:
         raise RewriteError(
             f"this {type(model).__name__} cannot be copied: {type(error).__name__}: {error}",
-            advice="rewrite it in place (inplace=True)",
+            advice="mend its __deepcopy__, or rewrite it in place (inplace=True)",
         ) from error

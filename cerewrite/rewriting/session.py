@@ -11,6 +11,7 @@ from torch import nn
 from cerewrite.errors import RewriteError
 from cerewrite.ir import PerChannel, Plan, Region, RegionLayer, Split
 from cerewrite.nn import ParameterModule, get_parameter, put_parameter
+from cerewrite.runtime.copies import carries_hooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class Session:
             why = "is registered under several names"
         elif any(self._ties[id(parameter)] > 1 for parameter in module.parameters()):
             why = "shares a parameter with another module"
-        elif module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        elif carries_hooks(module):
             why = "carries hooks that would be lost"
         if why is not None:
             raise RewriteError(

@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from cerewrite.runtime.alone import alone
+
 
 @contextmanager
 def double_precision() -> Iterator[None]:
     """Tensors that a model creates by itself, or casts, are float64 here too."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with alone():
+        torch.set_default_dtype(torch.float64)
         with _Doubling():
             yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 class _Doubling(TorchFunctionMode):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from cerewrite.runtime.alone import alone
 
 OF_ANY_MODULE = frozenset(vars(nn.Module()))
 """Attributes of every module: what it registers, its hooks, its flag."""
@@ -112,12 +111,9 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def without_fast_path() -> Iterator[None]:
     """Attention as its modules write it: its fast path hides matrix products and layers."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
+    with alone():
+        torch.backends.mha.set_fastpath_enabled(False)
         yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager
@@ -136,19 +132,14 @@ def undisturbed(
     """
     own = set(on_batch)
     momenta = [(norm, norm.momentum) for norm in own]
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-        if not (learning and module in own and name.startswith("running_"))
-    ]
     try:
         with (
+            alone(),
+            buffers_kept(model, learning=own if learning else ()),
             attributes_kept(model),
             evaluating(model),
             without_fast_path(),
             torch.no_grad(),
-            _random_state_kept(model),
         ):
             for norm in own:
                 norm.train().momentum = 1.0
@@ -156,6 +147,28 @@ def undisturbed(
     finally:
         for norm, momentum in momenta:
             norm.momentum = momentum
+
+
+@contextlib.contextmanager
+def buffers_kept(*models: nn.Module, learning: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Put every buffer back that was changed or replaced; meta buffers have no values to keep.
+
+    Reading a parametrised weight in training mode is enough to change one (spectral norm's).
+
+    Args:
+        models: whose buffers.
+        learning: norms whose running statistics may change.
+    """
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for model in models
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if not buffer.is_meta and not (module in learning and name.startswith("running_"))
+    ]
+    try:
+        yield
+    finally:
         for module, name, buffer, value in buffers:
             _restore(module, name, buffer, value)
 
@@ -166,27 +179,3 @@ def _restore(module: nn.Module, name: str, buffer: Tensor, value: Tensor) -> Non
             buffer.copy_(value)
     if getattr(module, name) is not buffer:
         setattr(module, name, buffer)
-
-
-def _random_state_kept(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Generators of the CPU and of the model's own accelerators are put back."""
-    used = {parameter.device for parameter in model.parameters()}
-    return torch.random.fork_rng(devices=[device for device in used if device.type == "cuda"])
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Swallow what is printed, logged and warned: a failing export prints its whole graph."""
-    before = logging.root.manager.disable
-    sink = io.StringIO()
-    try:
-        logging.disable(logging.CRITICAL)
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(sink),
-            contextlib.redirect_stderr(sink),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from cerewrite.runtime.alone import alone
+
 
 @contextmanager
 def threads(count: int | None) -> Iterator[int]:
@@ -19,10 +21,7 @@ def threads(count: int | None) -> Iterator[int]:
         ...     used, torch.get_num_threads()
         (1, 1)
     """
-    before = torch.get_num_threads()
-    try:
+    with alone():  # which puts the number back
         if count is not None:
             torch.set_num_threads(count)
         yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)

@@ -12,6 +12,7 @@ from cerewrite.errors import UsageError
 from cerewrite.exporter import ExampleInputs
 from cerewrite.ir import Timing
 from cerewrite.registry import suggest
+from cerewrite.runtime.alone import MOST_THREADS
 from cerewrite.runtime.modes import evaluating
 from cerewrite.runtime.threads import threads
 from cerewrite.timing.engines import ENGINES, EngineRefusal
@@ -47,7 +48,7 @@ def bench(
         the models says why.
 
     Raises:
-        UsageError: if an engine is not known, or a number is below 1.
+        UsageError: if an engine is not known, or a number is below 1 or too large.
         ExportError: if the inputs do not fit the model.
 
     Example:
@@ -112,4 +113,8 @@ def _check(
             "nothing to measure: engines, batches and threads need one entry or more, each number "
             "at least 1",
             advice="for example batches=[1, 16], thread_counts=[1], runs=15",
+        )
+    if max((count for count in thread_counts if count is not None), default=1) > MOST_THREADS:
+        raise UsageError(
+            f"more than {MOST_THREADS} threads cannot be asked for", advice="ask for fewer"
         )

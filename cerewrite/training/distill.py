@@ -16,6 +16,7 @@ from torch import nn
 
 from cerewrite.errors import TrainingError, UsageError
 from cerewrite.registry import suggest
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import evaluating, modes_kept
 from cerewrite.training.checkpoint import (
     Progress,
@@ -186,7 +187,7 @@ class _Loop:
         """One pass over the loader, then the score; keeps the best weights."""
         number = self.progress.epoch
         digest = hashlib.sha256(f"{self.seed}:{number}".encode()).digest()
-        with torch.random.fork_rng():
+        with alone():
             torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
             train = self._pass(self.loader, "loader", number, learn=True)
             score = train

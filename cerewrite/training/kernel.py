@@ -8,6 +8,7 @@ from torch.utils import _pytree as pytree
 
 from cerewrite.errors import UsageError
 from cerewrite.ir.inputs import Inputs
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import BATCH_NORMS, called, undisturbed
 
 
@@ -61,7 +62,8 @@ def gram(model: nn.Module, probes: Inputs, seed: int = 0) -> Tensor:
 def _read_out(model: nn.Module, probes: Inputs, seed: int) -> Tensor:
     """``f_i`` of every probe."""
     try:
-        tree = called(model, probes)
+        with alone():
+            tree = called(model, probes)
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise UsageError(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-import io
-from contextlib import redirect_stdout
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from cerewrite.errors import own_line
 from cerewrite.ir.inputs import Inputs
 from cerewrite.rewriting.record import copy_sharing_record
+from cerewrite.runtime.alone import alone, printing_dropped
 from cerewrite.runtime.modes import called
 
 _SEED = 20_200_617
@@ -25,8 +25,7 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
     state is kept, what the model prints is dropped, and compiled parts run as they are written.
     """
     own = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
-    quiet, eager = redirect_stdout(io.StringIO()), torch.compiler.set_stance("force_eager")
-    with torch.random.fork_rng(), quiet, eager:
+    with alone(), printing_dropped(), torch.compiler.set_stance("force_eager"):
         torch.manual_seed(_SEED)
         return called(model, own)
 
@@ -54,4 +53,5 @@ def doubled(inputs: Inputs) -> Inputs:
 def as_sentence(error: BaseException) -> str:
     """An exception in one line."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    text = lines[0] if lines else "no message"
+    return f"{type(error).__name__}: {text}{own_line(error)}"

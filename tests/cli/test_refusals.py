@@ -190,3 +190,97 @@ def test_interrupted_run_leaves_nothing(
         process.send_signal(number)
         assert process.wait(30) == code
     assert listing(path.parent) == {"model.py"}
+
+
+ENDS = """
+    import sys
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Sequential(*(nn.Linear(16, 16) for _ in range(4)))
+
+        def forward(self, x):
+            {line}
+            return self.fc(x)
+
+    def example_inputs():
+        return torch.ones(2, 16)
+"""
+
+
+@pytest.mark.parametrize("code", ["0", "", "'enough'"])
+def test_a_forward_that_ends_the_program_is_an_error(
+    model: Path, write_model: WriteModel, tmp_path: Path, code: str
+) -> None:
+    write_model(ENDS.format(line=f"sys.exit({code})"), "ends.py")
+    result = run("convert", "ends.py", "--out", tmp_path / "out")
+    assert result.exit_code == 4
+    assert "the model's own code ends the program: SystemExit" in result.stderr
+    assert "(ends.py, line 12, in forward)" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_raising_forward_is_reported_with_its_own_line(
+    model: Path, write_model: WriteModel
+) -> None:
+    write_model(ENDS.format(line="torch.ones(3) @ torch.ones(4)"), "raises_late.py")
+    result = run("analyze", "raises_late.py")
+    assert result.exit_code == 4
+    assert "(raises_late.py, line 12, in forward)" in result.stderr
+
+
+def test_threads_beyond_reason_are_refused(model: Path) -> None:
+    result = run("analyze", "model.py", "--threads", "100000")
+    assert result.exit_code == 2 and "100000 is not in the range" in result.stderr
+
+
+def test_a_budget_of_no_time_is_refused(model: Path) -> None:
+    result = run("convert", "model.py", "--budget", "latency=0ms")
+    assert result.exit_code == 2 and "no call takes no time" in result.stderr
+
+
+def test_a_latency_budget_that_is_not_held_exits_as_one(
+    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from cerewrite.api import speed
+
+    slow = ir.Timing("eager", 1, 1, 1.0, 0.01, 10.0, 0.01, 15)
+    monkeypatch.setattr(speed, "bench", lambda *a, **k: (slow,))
+    result = run("convert", "model.py", "--budget", "latency=1.0x", "--out", tmp_path / "out")
+    assert result.exit_code == 6
+    assert "10.000x of the original's time was measured" in result.stderr
+    assert (tmp_path / "out" / output.REPORT).exists()
+
+
+def test_a_sigterm_while_something_is_imported_ends_the_run() -> None:
+    """Libraries swallow, or turn into other errors, what a handler raises while they load."""
+    script = """
+import os, signal, sys
+from cerewrite.cli.group import Group
+import click
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "swallowing":
+            import importlib.util
+            return importlib.util.spec_from_loader(name, self)
+    def create_module(self, spec): return None
+    def exec_module(self, module):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            sum(range(100))
+        except BaseException as error:
+            raise ImportError("onnx is broken") from None
+sys.meta_path.insert(0, Finder())
+@click.group(cls=Group)
+def main(): pass
+@main.command()
+def go():
+    import swallowing, time
+    time.sleep(30)
+main(["go"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 143, done.stderr

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from cerewrite import output
+from cerewrite.errors import TargetTakenError
 from cerewrite.exporter import export_onnx
 from cerewrite.output import drafts
 from tests.conftest import ROOT
@@ -61,6 +62,7 @@ def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path, way: str) -> 
     assert not target.exists()
     foreign = tmp_path / ".another.tmp-1"
     foreign.mkdir()
+    assert (tmp_path / ".out[1].lock").exists() == (way != "file")  # drafting alone claims nothing
     write(way, target)
     assert target.exists() and foreign.exists() and not left.exists()
     assert sorted(item.name for item in tmp_path.iterdir()) == [".another.tmp-1", "out[1]"]
@@ -72,7 +74,8 @@ def test_a_living_run_is_left_alone(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     (busy,) = drafts.beside(target, "tmp")
     drafts.sweep(target)
-    write("folder", target)
+    with pytest.raises(TargetTakenError, match=f"is being written by process {process.pid}"):
+        write("folder", target)
     assert busy.exists()
     process.kill()
     process.communicate()

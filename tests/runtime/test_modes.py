@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cerewrite.runtime.modes import evaluating, modes_kept, silenced, undisturbed
+from cerewrite.runtime.alone import muted
+from cerewrite.runtime.modes import evaluating, modes_kept, undisturbed
 
 
 class Restless(nn.Module):
@@ -74,6 +75,6 @@ def test_flags() -> None:
 
 
 def test_silence(capfd: pytest.CaptureFixture[str]) -> None:
-    with silenced():
+    with muted():
         print("a whole graph")
     assert capfd.readouterr().out == ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from cerewrite.errors import AnalysisError
 from cerewrite.ir import Layer, TracedModel
@@ -76,7 +77,12 @@ def weight_names(layer: Layer, model: nn.Module) -> tuple[str, str | None]:
     owner, _, leaf = name.rpartition(".")
     try:
         module = model.get_submodule(name)
-        if isinstance(getattr(module, "weight", None), Tensor):
+        if parametrize.is_parametrized(module, "weight"):
+            raise AnalysisError(
+                f"the weight of '{layer.name}' cannot be drawn: it is computed from others",
+                advice="remove the parametrisation first, or use estimator 'analytic'",
+            )
+        if isinstance(module._parameters.get("weight"), Tensor):
             bias = getattr(module, "bias", None)
             return _join(name, "weight"), _join(name, "bias") if bias is not None else None
     except AttributeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import AnalysisError, own_line
 from cerewrite.estimators.draws.gaussian import Draw, draw_generator, gaussian_draws, tables
 from cerewrite.estimators.draws.readout import Readout, parse_readout
 from cerewrite.ir import TracedModel
+from cerewrite.runtime.alone import alone
+from cerewrite.runtime.copies import deep_copy
 
 _Redraw = Callable[[nn.Module, torch.Generator], None]
 
@@ -75,12 +76,13 @@ class Subject:
             AnalysisError: if the model raises, or f is not finite or needs no gradient.
         """
         try:
-            outputs = self.model(*self.args, **self.kwargs)
+            with alone():
+                outputs = self.model(*self.args, **self.kwargs)
         except AnalysisError:
             raise
         except Exception as error:  # whatever the user's forward raises is the reason
             raise AnalysisError(
-                f"the model raises on its inputs: {type(error).__name__}: {error}",
+                f"the model raises on its inputs: {type(error).__name__}: {error}{own_line(error)}",
                 advice="give inputs that it accepts; batch norms in training need two or more "
                 "values per channel (or norms='eval')",
             ) from error
@@ -146,7 +148,7 @@ class Subject:
 
         hooks = [m.register_forward_hook(watch(n)) for n, m in self.model.named_modules()]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), alone():
                 self.model(*self.args, **self.kwargs)
         finally:
             for hook in hooks:
@@ -221,7 +223,7 @@ def _copy(model: nn.Module) -> nn.Module:
             advice="use estimator 'analytic', or build the model on a real device",
         )
     try:
-        own = copy.deepcopy(model)
+        own = deep_copy(model)
     except Exception as error:  # a user's module may refuse in any way
         raise AnalysisError(
             f"the model cannot be copied: {type(error).__name__}: {error}",

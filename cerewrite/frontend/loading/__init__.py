@@ -21,6 +21,7 @@ from cerewrite.frontend.loading.inputs import (
     parse_input_shape,
 )
 from cerewrite.ir.inputs import Inputs
+from cerewrite.runtime.alone import in_turn
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,14 +78,14 @@ def load(spec: str, *, root: str | os.PathLike[str] = ".", seed: int | None = No
     shown, name = split_spec(spec)
     if not shown.endswith(".py"):
         folders = (Path(os.path.abspath(root)), Path.cwd())
-        with running.on_path(*folders), running.seeded(seed):
+        with in_turn(), running.on_path(*folders), running.seeded(seed):
             home = running.import_module(shown, spec)
             found = search.named(home, name, shown)
             module = search.build(found, shown)
         return Loaded(module, spec, f"{found.kind} {found.name} of {shown}")
     path = Path(os.path.abspath(Path(root) / shown))
     running.check_file(path, shown)
-    with running.importable(path.parent), running.seeded(seed):
+    with in_turn(), running.importable(path.parent), running.seeded(seed):
         home = running.run_file(path, shown)
         found = search.named(home, name, shown) if name else search.only_model(home, shown)
         module = search.build(found, shown, path)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cerewrite.errors import TraceError
+from cerewrite.errors import TraceError, own_line
 from cerewrite.frontend.tracing.collapse import collapse_leaf_modules
 from cerewrite.frontend.tracing.export_rung import export_ops
 from cerewrite.frontend.tracing.lengths import UNTOLD, names_widths
@@ -19,8 +19,8 @@ from cerewrite.frontend.tracing.symbolic_rung import symbolic_ops
 from cerewrite.frontend.tracing.widths import build_widths
 from cerewrite.ir import Op, TracedModel
 from cerewrite.ops import LayerRule, rule_for
+from cerewrite.runtime.alone import muted
 from cerewrite.runtime.fingerprint import fingerprint
-from cerewrite.runtime.modes import silenced
 from cerewrite.runtime.trees import examples, tensors
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -68,7 +68,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
         if seen is not None and name != RECORDER:
             continue
         try:
-            with observed(model), silenced():
+            with observed(model), muted():
                 ops = collapse_leaf_modules(frontend(model, args, kwargs), model)
                 kept = read_in_training(model, args, kwargs, ops)
         except TraceError:
@@ -142,14 +142,15 @@ def _failure(
     """Tell a model that raises on these inputs from one that no tracer can follow."""
     shapes = ", ".join(str(tuple(leaf.shape)) for leaf in tensors((args, kwargs)))
     try:
-        with observed(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with observed(model), torch.no_grad():
             model(*args, **kwargs)
     except Exception as error:  # whatever the user's forward raises is the reason
         advice = "give inputs that the model accepts (--input SHAPE, or example_inputs())"
         if any(word in str(error) for word in ("CUDA", "cuda", "same device")):
             advice = "move the model and its inputs to the device that its forward needs"
         return TraceError(
-            f"the model raises on example inputs of shape {shapes}: {_first_line(error)}",
+            f"the model raises on example inputs of shape {shapes}: {_first_line(error)}"
+            f"{own_line(error)}",
             advice=advice,
         )
     return TraceError(

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from cerewrite.ir import Op, Rejection
 from cerewrite.ops.own_forwards import bound_to_width, has_own_forward, unlike
+from cerewrite.runtime.copies import carries_hooks, hooked, overlaps
 
 _COMPUTED_FROM = ("weight_g", "weight_orig")
 """What weight norm, and spectral norm or pruning, of the kind that uses hooks leave on a module."""
@@ -47,6 +48,9 @@ class ModuleTable:
             for parameter in module._parameters.values()
             if parameter is not None
         )
+        for group in overlaps(model):
+            for tensor in group:
+                self._owners[tensor] += 1
         reads = Counter(name for op in ops for name in op.inputs)
         self._held: dict[str, set[str]] = defaultdict(set)
         for op in ops:
@@ -97,6 +101,7 @@ class ModuleTable:
             and not parametrize.is_parametrized(owner)
             and "parametrizations." not in name
             and self._owners[id(parameter)] == 1
+            and not hooked(parameter)
             and self._names[id(owner)] == 1
             and self._reads[node] == 1
         )
@@ -216,11 +221,11 @@ class ModuleTable:
             return Rejection(
                 name, "complex", "its weights are complex", "split real and imaginary parts"
             )
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        if carries_hooks(module):
             return Rejection(
                 name,
                 "hooked",
-                "it carries hooks that would be lost",
+                "it, or a parameter of it, carries hooks that would be lost",
                 "remove the hooks first and put them back afterwards",
             )
         return None

@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 from cerewrite.frontend.tracing.fusion import fuse
 from cerewrite.frontend.tracing.recording import Recording
 from cerewrite.ir import Op
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import attributes_kept
 from cerewrite.runtime.trees import tensors
 
@@ -55,7 +56,7 @@ def _record(model: nn.Module, args: Any, kwargs: Any, copy: Any, borrow: Any) ->
     named = {n: stand_in(t, borrow) for n, t in _held(model, "_parameters")}
     named |= {n: stand_in(t, copy) for n, t in _held(model, "_buffers")}
     given = pytree.tree_map_only(Tensor, lambda t: copy(t.detach()), (args, kwargs))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _reparametrize_module(model, named):
+    with alone(), torch.no_grad(), _reparametrize_module(model, named):
         recording = Recording(model)
         recording.inputs(given)
         with torch.compiler.set_stance("force_eager"), _hooked(recording), recording:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from cerewrite.errors import TraceError
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import attributes_kept, evaluating, without_fast_path
 
 _TABLES = ("_modules", "_parameters", "_buffers")
@@ -49,7 +50,7 @@ def observed(model: nn.Module) -> Iterator[None]:
         for name, module in model.named_modules()
         for kind in _TABLES
     ]
-    with attributes_kept(model), evaluating(model), without_fast_path():
+    with alone(), attributes_kept(model), evaluating(model), without_fast_path():
         try:
             yield
         finally:

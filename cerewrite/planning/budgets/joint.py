@@ -85,13 +85,16 @@ def joint_costs(
 
 
 def planned_cost(plan: Plan, budget: Budget) -> int:
-    """The whole model's cost under a plan, from `Budget.before` and what the splits change.
+    """The whole model's cost under a plan: `Budget.before` and what the splits change.
 
     Args:
         plan: the plan; splits of unknown regions are not counted.
         budget: one of its budgets, with ``before``.
+
+    Returns:
+        The cost in the budget's unit, at least 0.
     """
     designs = {split.region: split.design for split in plan.splits}
     regions = [region for region in plan.regions if region.name in designs]
     changes = joint_costs(budget.cost, regions, [designs[region.name] for region in regions])
-    return budget.before + sum(after - before for before, after in changes)
+    return max(0, budget.before + sum(after - before for before, after in changes))

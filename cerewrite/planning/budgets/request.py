@@ -69,6 +69,8 @@ class BudgetRequest:
         if not separator or amount == "equal":
             return cls(name, Relative(1.0), text)
         number, unit = _read_amount(amount, text, cost)
+        if cost.timed and not number:
+            raise UsageError(f"budget '{text}': no call takes no time", advice=_ADVICE)
         if unit == "x":
             return cls(name, Relative(_finite(number, text)), text)
         value = _finite(number * {**SUFFIXES, **cost.units}[unit], text)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.errors import UsageError
+from cerewrite.errors import UsageError, own_line
 from cerewrite.ir.inputs import Inputs
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import BATCH_NORMS, called, undisturbed
 
 Visit = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
@@ -106,13 +107,14 @@ def visit(
 def _call(model: nn.Module, inputs: Inputs) -> Any:
     own = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
     try:
-        return called(model, own)
+        with alone():
+            return called(model, own)
     except Exception as error:
         shapes = [[*leaf.shape] for leaf in pytree.tree_leaves(own) if isinstance(leaf, Tensor)]
         lines = str(error).strip().splitlines()
         raise UsageError(
             f"the model does not take the calibration inputs {', '.join(map(str, shapes))}: "
-            f"{type(error).__name__}: {lines[0] if lines else 'no message'}",
+            f"{type(error).__name__}: {lines[0] if lines else 'no message'}{own_line(error)}",
             advice="give one batch of examples as the model takes them",
         ) from error
 
