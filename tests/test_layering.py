@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 LEVELS = (
     ("errors",),
-    ("drafts", "registry", "trees", "unwrapping", "doubling", "modes"),
+    ("drafts", "reading", "registry", "trees", "unwrapping", "doubling", "modes"),
     ("ir", "fingerprint", "clock"),
     ("nn", "budgets", "measures", "initialisers"),
     ("surgery",),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from cerewrite import ir, output
+from cerewrite import ir, output, planning
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import checked_forecast, tightened, timed
 from cerewrite.api.stages import (
@@ -82,6 +82,7 @@ def convert(
     latency_batch: int | None = None,
     memory_batch: int | None = None,
     calibration: Any = None,
+    max_params: int | None = None,
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
     """Analyse, plan, rewrite, verify and, on request, export and save.
@@ -105,6 +106,8 @@ def convert(
         calibration: with ``weights="transfer"``, one batch of inputs as the model takes them, or
             a ``.npy`` or ``.npz`` file of them: members are fitted on three quarters, and the
             output error is measured on the last one (on ``example_inputs`` without any).
+        max_params: most parameters that the result may have; if not given, 4 times the model's, or
+            a larger budget of parameters that was asked for.
         options: those of `analyze` and `plan`.
 
     Raises:
@@ -135,6 +138,7 @@ def convert(
     if plan is None:
         with clock("plan"):
             plan = make_plan(found, **plan_options)
+        max_params = max_params or _asked_params(plan)
     if found.scopes:
         found = found.at_scope(plan.scope)
     init = plan_options.get("init")
@@ -142,7 +146,7 @@ def convert(
     passes = passes_for(init if callable(init) else None, fitted)
 
     def build(made: ir.Plan) -> Conversion:
-        return _rewrite(model, made, found, inputs, clock, passes, unseen)
+        return _rewrite(model, made, found, inputs, clock, passes, unseen, max_params)
 
     result = build(plan)
     if found.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
@@ -158,6 +162,12 @@ def convert(
         return result
     saving = {"source": source, "onnx": onnx, "opset": opset, "overwrite": overwrite}
     return _saved(result, out, inputs, clock, saving)
+
+
+def _asked_params(plan: ir.Plan) -> int | None:
+    """A budget of parameters that allows more than a plan may build without being asked."""
+    asked = next((int(b.limit) for b in plan.budgets if b.cost == "params"), 0)
+    return asked if asked > planning.MOST_TIMES * plan.baseline.params else None
 
 
 def _saved(
@@ -268,12 +278,13 @@ def _rewrite(
     clock: Clock,
     passes: Sequence[Pass],
     unseen: Any,
+    max_params: int | None,
 ) -> Conversion:
     """Rewrite, verify, and refuse a model that fails a check."""
-    from cerewrite import planning, rewriting, verifier
+    from cerewrite import rewriting, verifier
 
     with clock("rewrite"):
-        made = planning.recount(made)
+        made = planning.recount(made, max_params=max_params)
         rewritten = rewriting.rewrite(made, model, passes=passes)
         made = dataclasses.replace(made, renamed=rewritten.renamed)
     with clock("verify"):

@@ -6,6 +6,7 @@ from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
+from cerewrite.ir.ranges import LARGEST_COST, LARGEST_SEED, LARGEST_SIZE
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
     EXIT_SCALES,
@@ -21,11 +22,14 @@ from cerewrite.ir.results import (
     Split,
 )
 from cerewrite.ir.scopes import ScopeOutcome
-from cerewrite.ir.serial import dumps, encode, loads
+from cerewrite.ir.serial import dumps, encode, loads, parse, validate
 from cerewrite.ir.timing import Forecast, Timing
 
 __all__ = [
     "EXIT_SCALES",
+    "LARGEST_COST",
+    "LARGEST_SEED",
+    "LARGEST_SIZE",
     "SCHEMA",
     "WEIGHT_SOURCES",
     "Alternative",
@@ -65,4 +69,6 @@ __all__ = [
     "dumps",
     "encode",
     "loads",
+    "parse",
+    "validate",
 ]

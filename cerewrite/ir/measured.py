@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cerewrite.ir.ranges import Cost, Extended, Size, Text, Word
 from cerewrite.ir.regions import Region
 
 
@@ -17,9 +18,9 @@ class Measures:
         leading_order: sum of the kappas at total width.
     """
 
-    nu: float
-    log_variance: float
-    leading_order: float
+    nu: Extended
+    log_variance: Extended
+    leading_order: Extended
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,11 @@ class Estimate:
         reference: paper and equation, or THEORY section.
     """
 
-    value: float
-    stderr: float | None
-    samples: int
-    method: str
-    reference: str
+    value: Extended
+    stderr: Extended | None
+    samples: Cost
+    method: Word
+    reference: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +63,22 @@ class LayerEstimate:
         note: what is approximate about the figure, "" if nothing.
     """
 
-    name: str
-    width: int
-    kappa: float
-    kappa_stderr: float | None
-    forward_share: float
-    backward_share: float
-    share: float
-    v_aa: float
-    v_bb: float
-    v_ab: float
-    rho: float
-    region: str | None
-    params: int
-    flops: int
-    frontend: str
-    note: str = ""
+    name: Text
+    width: Size
+    kappa: Extended
+    kappa_stderr: Extended | None
+    forward_share: Extended
+    backward_share: Extended
+    share: Extended
+    v_aa: Extended
+    v_bb: Extended
+    v_ab: Extended
+    rho: Extended
+    region: Text | None
+    params: Cost
+    flops: Cost
+    frontend: Word
+    note: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,8 @@ class RegionEstimate:
         region: its structure.
     """
 
-    name: str
-    nu: float
-    log_variance: float
-    leading_order: float
+    name: Text
+    nu: Extended
+    log_variance: Extended
+    leading_order: Extended
     region: Region

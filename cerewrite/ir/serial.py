@@ -1,32 +1,59 @@
-"""JSON for the frozen records: field names as in Python, unknown fields refused by name."""
+"""JSON for the frozen records: decoded by msgspec after what their annotations declare.
+
+Field names are as in Python; any object may carry a comment besides. What msgspec does not see
+is looked at here: fields given twice, fields that nobody knows, numbers and nesting beyond reason.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
 import json
 import math
-import types
+import re
 import typing
+from collections import Counter
 from typing import Any, TypeVar
 
-from cerewrite.errors import PlanError
+import msgspec
+
+from cerewrite.errors import PlanError, printable
+from cerewrite.ir.crosschecks import check_parts, holds_records, known_fields
+from cerewrite.ir.ranges import PATTERNS
 from cerewrite.registry import suggest
 
 R = TypeVar("R")
 
-EXTRA = ("note", "$schema")
+EXTRA = {"note", "$schema"}
 """Fields that any object may carry besides its own; they are not read."""
 
+DEEPEST = 32
+"""Levels that JSON may be nested; a report has 9."""
 
-def encode(value: Any) -> Any:
-    """A record as plain dicts, lists and scalars; not-finite floats become strings."""
+DIGITS = 20
+"""Digits of a whole number that are read as such; with more it is only a large one."""
+
+NOT_FINITE = ("inf", "-inf", "nan")
+AGAIN = "mend the field or write the file again"
+_PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')
+_WHERE = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<where>.*)`)?", re.DOTALL)
+
+
+def encode(value: Any, *, key: str = "") -> Any:
+    """A record as plain dicts, lists and scalars.
+
+    Floats that are not finite become words, and control characters in texts are written out.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return {field.name: encode(getattr(value, field.name)) for field in fields}
+        return {field.name: encode(getattr(value, field.name), key=field.name) for field in fields}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, str):
+        return printable(value, keep="\t\n" if key == "note" else "")
     return value
 
 
@@ -44,89 +71,156 @@ def loads(record_type: type[R], text: str, *, source: str) -> R:
         source: what to call the text in messages (a file name).
 
     Raises:
-        PlanError: if the text is no JSON, or a field is missing, unknown or of a wrong type.
+        PlanError: if the text is no JSON, or a field is missing, unknown, given twice, of a wrong
+            type or out of its range; the message names it.
     """
+    return decode(record_type, parse(text, source), source=source)
+
+
+def decode(record_type: type[R], data: Any, *, source: str) -> R:
+    """A record from plain dicts, lists and scalars; see `loads`.
+
+    Raises:
+        PlanError: see `loads`.
+    """
+    _require_schema(record_type, data, source)
+    _refuse_unknown(record_type, data, source)
     try:
-        data = json.loads(text)
+        record = msgspec.convert(data, record_type)
+    except msgspec.ValidationError as error:
+        raise _violation(str(error), data, source) from None
+    check_parts(record, source)
+    return record
+
+
+def validate(record: R, source: str) -> R:
+    """The record if it is one that could be read back: made in Python, it may hold anything.
+
+    Raises:
+        PlanError: see `loads`.
+    """
+    return decode(type(record), msgspec.to_builtins(record), source=source)
+
+
+def parse(text: str, source: str) -> Any:
+    """JSON text as plain data.
+
+    Raises:
+        PlanError: if it is no JSON, is nested more than 32 deep, or names a field twice.
+    """
+    extended = extended_fields()
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        data = dict(found)
+        if len(data) < len(found):
+            counts = Counter(name for name, _ in found)
+            twice = printable(counts.most_common(1)[0][0][:60])
+            raise PlanError(f"{source}: field '{twice}' is given twice", advice="keep one of them")
+        for name in extended.intersection(data):
+            if data[name] in NOT_FINITE:
+                data[name] = float(data[name])
+        return data
+
+    def constant(name: str) -> Any:
+        raise PlanError(f"{source}: {name} is no number of JSON", advice=AGAIN)
+
+    def whole(digits: str) -> float:
+        return int(digits) if len(digits) <= DIGITS else float(digits)
+
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_int=whole)
     except json.JSONDecodeError as error:
         raise PlanError(
             f"{source}: not JSON: {error}", advice="restore the file or write it again"
         ) from None
-    decoded: R = _decode(record_type, data, source)
-    return decoded
+    except RecursionError:
+        raise _too_deep(text, source) from None
 
 
-def _decode(kind: Any, data: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _decode_union(typing.get_args(kind), data, where)
-    if origin is tuple:
-        return _decode_tuple(typing.get_args(kind), data, where)
-    if origin is typing.Literal:
-        if data not in typing.get_args(kind):
-            raise _mismatch(where, f"one of {typing.get_args(kind)}", data)
-        return data
-    if dataclasses.is_dataclass(kind):
-        return _decode_record(kind, data, where)
-    return _decode_scalar(kind, data, where)
-
-
-def _decode_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
-    if data is None and type(None) in kinds:
-        return None
-    error: PlanError | None = None
-    for kind in kinds:
-        if kind is not type(None):
-            try:
-                return _decode(kind, data, where)
-            except PlanError as caught:
-                error = caught
-    raise error if error is not None else _mismatch(where, "null", data)
-
-
-def _decode_tuple(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
-    if not isinstance(data, list):
-        raise _mismatch(where, "a list", data)
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        kinds = (kinds[0],) * len(data)
-    if len(kinds) != len(data):
-        raise _mismatch(where, f"{len(kinds)} items", data)
-    return tuple(
-        _decode(kind, item, f"{where}[{i}]")
-        for i, (kind, item) in enumerate(zip(kinds, data, strict=True))
-    )
-
-
-def _decode_record(kind: Any, data: Any, where: str) -> Any:
-    if not isinstance(data, dict):
-        raise _mismatch(where, f"an object ({kind.__name__})", data)
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    for name in data:
-        if name not in fields and name not in EXTRA:
-            raise PlanError(f"{where}: unknown field '{name}'", advice=suggest(name, fields))
-    values = {}
-    for name, field in fields.items():
-        if name in data:
-            values[name] = _decode(hints[name], data[name], f"{where}.{name}")
-        elif field.default is dataclasses.MISSING:
-            raise PlanError(f"{where}: field '{name}' is missing", advice="write the file again")
-    return kind(**values)
-
-
-def _decode_scalar(kind: Any, data: Any, where: str) -> Any:
-    if kind is float:
-        if data in ("inf", "-inf", "nan"):
-            return float(data)
-        if isinstance(data, int | float) and not isinstance(data, bool):
-            return float(data)
-    elif isinstance(data, kind) and not (kind is int and isinstance(data, bool)):
-        return data
-    raise _mismatch(where, f"{kind.__name__}", data)
-
-
-def _mismatch(where: str, wanted: str, got: Any) -> PlanError:
+def _too_deep(text: str, source: str) -> PlanError:
+    """The refusal of JSON that Python cannot unfold, with the field at which it is too deep."""
+    depth, last = 0, ""
+    for match in _PIECES.finditer(text):
+        piece = match.group()
+        if piece[0] == '"':
+            last = piece
+        else:
+            depth += 1 if piece in "[{" else -1
+        if depth > DEEPEST:
+            break
+    name = printable(last[1:60].rstrip('"'))
     return PlanError(
-        f"{where}: expected {wanted}, found {json.dumps(got)[:60]}",
-        advice="mend the field or write the file again",
+        f"{source}: nested more than {DEEPEST} deep, at or after '{name}'",
+        advice="restore the file or write it again",
     )
+
+
+def _require_schema(record_type: type, data: Any, source: str) -> None:
+    """A newer record has fields unknown here; say so rather than complain about one of them."""
+    known = next((f.default for f in dataclasses.fields(record_type) if f.name == "schema"), None)
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if isinstance(known, int) and isinstance(schema, int) and schema > known:
+        raise PlanError(
+            f"{source}: has schema {schema}, this version reads up to {known}",
+            advice="upgrade cerewrite, or write the file again with this version",
+        )
+
+
+@functools.cache
+def extended_fields() -> frozenset[str]:
+    """Names of the fields of records that hold any number, finite or not."""
+    from cerewrite import ir
+
+    kinds = [kind for kind in vars(ir).values() if isinstance(kind, type)]
+    return frozenset(
+        name
+        for kind in kinds
+        if dataclasses.is_dataclass(kind)
+        for name, hint in typing.get_type_hints(kind, include_extras=True).items()
+        if "extended" in str(hint)
+    )
+
+
+def _refuse_unknown(kind: Any, data: Any, where: str) -> None:
+    """Refuse fields that no record has, before one that was misspelt is called missing."""
+    if isinstance(data, dict) and isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        names = known_fields(kind)
+        for name in data.keys() - names.keys() - EXTRA:
+            shown = printable(name[:60])
+            raise PlanError(
+                f"{where}: unknown field '{shown}'", advice=suggest(shown, dict.fromkeys(names))
+            )
+        for name, inner in names.items():
+            if inner is not None and name in data:
+                _refuse_unknown(inner, data[name], f"{where}.{name}")
+    elif isinstance(data, dict):
+        for inner in typing.get_args(kind):
+            _refuse_unknown(inner, data, where)
+    elif isinstance(data, list | tuple):
+        for inner in filter(holds_records, typing.get_args(kind)):
+            for index, item in enumerate(data):
+                _refuse_unknown(inner, item, f"{where}[{index}]")
+
+
+def _violation(text: str, data: Any, source: str) -> PlanError:
+    """The error for a violation that msgspec found, with the field and what it holds."""
+    match = _WHERE.fullmatch(text)
+    assert match is not None, text
+    problem, where = match["problem"], match["where"] or ""
+    missing = re.search(r"missing required field `(\w+)`", problem)
+    if missing is not None:
+        return PlanError(
+            f"{source}{where}: field '{missing[1]}' is missing", advice="write the file again"
+        )
+    problem, _, _ = problem.partition(", got ")
+    _, _, pattern = problem.partition("matching regex ")
+    if pattern:
+        problem = f"expected {PATTERNS[ast.literal_eval(pattern)]}"
+    found = data
+    for name, index in re.findall(r"\.([\w$]+)|\[(\d+)\]", where):
+        found = found[name] if name else found[int(index)]
+    shown = json.dumps(found)[:60]
+    problem = problem[:1].lower() + problem[1:].replace("`", "")
+    problem = problem.replace("expected object", "expected an object")
+    problem = problem.replace("expected array", "expected a list")
+    return PlanError(f"{source}{where}: {problem}, found {shown}", advice=AGAIN)

@@ -15,6 +15,7 @@ from cerewrite.frontend.tracing.modules import ModuleTable
 from cerewrite.ir import Layer, Length, Op, PerChannel, Rejection, TracedModel
 from cerewrite.ops import rule_for
 from cerewrite.ops.base import Channels, Geometry, ModuleRule, SampledRule, Value
+from cerewrite.runtime.fingerprint import class_name
 
 
 class Builder:
@@ -242,7 +243,7 @@ def build_widths(
         params=sum(p.numel() for p in model.parameters()),
         fingerprint=fingerprint,
         frontend=frontend,
-        name=type(model).__name__,
+        name=class_name(model),
         batch=batch,
         carried={
             name: tuple(names[width] for width in builder.classes.resolve(value.channels.width))

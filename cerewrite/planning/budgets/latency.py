@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -77,6 +77,10 @@ class RegionLatency:
             member = member + block_time(block, np.sqrt(n[:, block.source] * n[:, block.target]))
         table = np.multiply.outer(member, multiplicities)
         return np.asarray(np.ceil(np.minimum(table, float(LARGEST))), dtype=np.int64)
+
+    def exact(self, multiplicity: int, widths: Sequence[int]) -> int:
+        """See `cerewrite.planning.budgets.base.RegionCost.exact`."""
+        return int(self.table(np.asarray([multiplicity]), np.asarray([widths]))[0, 0])
 
 
 def block_time(block: BlockTimes, widths: FloatArray) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -60,13 +60,15 @@ class Memory(Cost):
             raise UsageError(f"region '{region.name}' has no training batch", advice=_ADVICE)
         weights = weight_polynomial(region, per_weight=True)
         kept = region.kept
-        values = kept.batch * np.asarray(kept.per_channel, dtype=np.int64)
         each = COPIES * kept.item
         counted = replace(
             weights,
             constant=each * weights.constant,
-            linear=each * weights.linear + values,
-            pairs=each * weights.pairs,
+            linear=tuple(
+                each * weight + kept.batch * held
+                for weight, held in zip(weights.linear, kept.per_channel, strict=True)
+            ),
+            pairs={key: each * weight for key, weight in weights.pairs.items()},
             member=kept.batch * kept.per_member,
         )
         if not kept.spared:
@@ -96,3 +98,8 @@ class Spared:
         own = (np.asarray(widths) == np.asarray(self.widths)).all(axis=1)
         here = np.multiply.outer(own, multiplicities == self.multiplicity)
         return np.asarray(table - self.less * here)
+
+    def exact(self, multiplicity: int, widths: Sequence[int]) -> int:
+        """See `RegionCost.exact`."""
+        own = (multiplicity, tuple(widths)) == (self.multiplicity, self.widths)
+        return self.counted.exact(multiplicity, widths) - self.less * own
