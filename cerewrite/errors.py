@@ -7,11 +7,40 @@ the errors below; a broken invariant of our own is an `AssertionError`.
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 from typing import ClassVar
 
 _OURS = Path(__file__).resolve().parent
+
+UNSEEN = (
+    r"\u0000-\u001f\u007f-\u009f"  # control characters: ESC, and the C1 sequences
+    r"\u200e\u200f\u2028-\u202e\u2066-\u2069"  # what turns or breaks a line
+    r"\ud800-\udfff"  # halves of characters
+)
+"""Characters that no text may bring to a terminal, as a class of a regular expression."""
+
+_HIDDEN = re.compile(f"[{UNSEEN}]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Text without characters that steer a terminal or turn a line; they are written out.
+
+    Args:
+        text: any text.
+        keep: such characters that may stay (a line break, in messages).
+
+    Example:
+        >>> printable("a\x1b[2Jb")
+        'a\\x1b[2Jb'
+    """
+
+    def written(match: re.Match[str]) -> str:
+        found = match.group()
+        return found if found in keep else ascii(found)[1:-1]
+
+    return _HIDDEN.sub(written, text)
 
 
 class CerewriteError(Exception):
@@ -31,9 +60,9 @@ class CerewriteError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, advice: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.advice = advice
+        self.message = printable(message, keep="\t\n")
+        self.advice = printable(advice, keep="\t\n")
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.advice}"

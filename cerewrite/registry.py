@@ -108,3 +108,18 @@ def suggest(name: str, choices: Mapping[str, object]) -> str:
     near = difflib.get_close_matches(name, choices, n=1)
     listed = ", ".join(sorted(choices)) or "none"
     return f"did you mean '{near[0]}'? (choices: {listed})" if near else f"choose from: {listed}"
+
+
+def require_whole(name: str, value: object, least: int, most: int) -> None:
+    """Check a whole number that the user gave.
+
+    Raises:
+        UsageError: if it is no whole number from ``least`` to ``most``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        large = isinstance(value, int) and value.bit_length() > 128
+        shown = "a number of more than 128 bits" if large else repr(value)[:40]
+        raise UsageError(
+            f"{name} is {shown}",
+            advice=f"give a whole number that is at least {least} and at most {most}",
+        )

@@ -1,18 +1,23 @@
-"""Records with other values, as someone who edits their JSON sees them."""
+"""Records with other values under their JSON keys, possible or not."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from typing import Any, TypeVar
 
-from cerewrite import ir
+from cerewrite.ir.flat import field_types, is_flat, json_fields
 
 R = TypeVar("R")
 
 
 def edited(record: R, **changes: Any) -> R:
-    """The record with other values under some of its JSON keys; other records may be values."""
-    data = ir.encode(record)
-    assert isinstance(data, dict) and changes.keys() <= data.keys()
-    text = json.dumps(data | {name: ir.encode(value) for name, value in changes.items()})
-    return ir.loads(type(record), text, source="edited")
+    """The record with other values under some of its JSON keys; nothing is checked."""
+    kinds = field_types(type(record))
+    assert changes.keys() <= json_fields(type(record)).keys()
+    values = {name: changes[name] for name in changes.keys() & kinds.keys()}
+    for name, kind in kinds.items():
+        own = changes.keys() & json_fields(kind).keys() if is_flat(kind) else ()
+        if own:
+            parts = {key: changes[key] for key in own}
+            values[name] = dataclasses.replace(getattr(record, name), **parts)
+    return dataclasses.replace(record, **values)  # type: ignore[type-var]

@@ -14,6 +14,8 @@ from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.estimators import ESTIMATORS, Assumption, Corrections, LayerCorrection
 from cerewrite.estimators.base import Measuring, Parametrization
 from cerewrite.ir import (
+    LARGEST_SEED,
+    LARGEST_SIZE,
     Analysis,
     Estimate,
     Layer,
@@ -26,7 +28,7 @@ from cerewrite.ir import (
     TracedModel,
 )
 from cerewrite.planning.measures import region_measures, reported
-from cerewrite.registry import suggest
+from cerewrite.registry import require_whole, suggest
 
 
 def analyze(
@@ -66,6 +68,11 @@ def analyze(
             advice=why.advice if why else "there is nothing to analyse",
         )
     assumption = replace(_assumption(parametrization, gain), **measuring)
+    require_whole("seed", assumption.seed, 0, LARGEST_SEED)
+    if assumption.draws is not None:
+        require_whole("draws", assumption.draws, 1, LARGEST_SIZE)
+    if assumption.precision is not None and not 0 < assumption.precision < float("inf"):
+        raise UsageError(f"precision is {assumption.precision}", advice="give a positive number")
     _check_weights(traced, assumption)
     if scope not in (*SCOPES, AUTO):
         raise UsageError(
@@ -156,7 +163,7 @@ def parse_gain(gain: str | float) -> float | None:
     if gain == "he":
         return 2.0
     try:
-        value = float(gain)
+        value = float(gain) if str(gain).isascii() else 0.0
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from cerewrite import ir, output
+from cerewrite import ir, output, planning
 from cerewrite.api.options import (
     AnalysisOptions,
     BenchOptions,
@@ -81,6 +81,7 @@ def convert(
     latency_batch: int | None = None,
     memory_batch: int | None = None,
     calibration: object = None,
+    max_params: int | None = None,
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
     """Analyse, plan, rewrite, verify and, on request, export and save.
@@ -104,6 +105,8 @@ def convert(
         calibration: with ``weights="transfer"``, one batch of inputs as the model takes them, or
             a ``.npy`` or ``.npz`` file of them: members are fitted on three quarters, and the
             output error is measured on the last one (on ``example_inputs`` without any).
+        max_params: most parameters that the result may have; if not given, 4 times the model's, or
+            a larger budget of parameters that was asked for.
         options: those of `analyze` and `plan`.
 
     Raises:
@@ -132,7 +135,9 @@ def convert(
         if out is not None:
             output.check_target(out, folder=True, overwrite=overwrite)
         with alone(), buffers_kept(model):
-            result = _converted(model, inputs, plan, options, clock, batches, bench, calibration)
+            result = _converted(
+                model, inputs, plan, options, clock, batches, bench, calibration, max_params
+            )
         if out is None:
             return result
         saving = {"source": source, "onnx": onnx, "opset": opset, "overwrite": overwrite}
@@ -148,6 +153,7 @@ def _converted(
     batches: dict[str, int | None],
     bench: bool | BenchOptions,
     calibration: Any,
+    max_params: int | None,
 ) -> Conversion:
     """Every stage but the last: nothing is written."""
     analysis_options, plan_options = _divide(options)
@@ -159,6 +165,7 @@ def _converted(
     if plan is None:
         with clock("plan"):
             plan = make_plan(analysis, **plan_options)
+        max_params = max_params or _asked_params(plan)
     if analysis.scopes:
         analysis = analysis.at_scope(plan.scope)
     init = plan_options.get("init")
@@ -166,7 +173,7 @@ def _converted(
     passes = passes_for(init if callable(init) else None, fitted)
 
     def build(made: ir.Plan) -> Conversion:
-        return _rewrite(model, made, analysis, inputs, clock, passes, unseen)
+        return _rewrite(model, made, analysis, inputs, clock, passes, unseen, max_params)
 
     result = build(plan)
     if analysis.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
@@ -179,6 +186,12 @@ def _converted(
         )
         result = dataclasses.replace(result, report=report)
     return result
+
+
+def _asked_params(plan: ir.Plan) -> int | None:
+    """A budget of parameters that allows more than a plan may build without being asked."""
+    asked = next((int(b.limit) for b in plan.budgets if b.cost == "params"), 0)
+    return asked if asked > planning.MOST_TIMES * plan.baseline.params else None
 
 
 def _saved(
@@ -289,12 +302,13 @@ def _rewrite(
     clock: Clock,
     passes: Sequence[Pass],
     unseen: ir.Inputs,
+    max_params: int | None,
 ) -> Conversion:
     """Rewrite, verify, and refuse a model that fails a check."""
-    from cerewrite import planning, rewriting, verifier
+    from cerewrite import rewriting, verifier
 
     with clock("rewrite"):
-        made = planning.recount(made)
+        made = planning.recount(made, max_params=max_params)
         rewritten = rewriting.rewrite(made, model, passes=passes)
         made = dataclasses.replace(made, renamed=rewritten.renamed)
     with clock("verify"):

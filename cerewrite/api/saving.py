@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -13,7 +14,7 @@ import cerewrite
 from cerewrite import ir, output
 from cerewrite.api.options import ExportOptions
 from cerewrite.errors import OutputError
-from cerewrite.frontend.loading import InputShape, describe_inputs, parse_input_shape
+from cerewrite.frontend.loading import describe_inputs, remember
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
@@ -93,14 +94,23 @@ def save(
                 }
                 export = _export(draft, model, example_inputs, options)
         with clock("save"):
-            origin = output.Origin(source, _shapes(plan, example_inputs))
-            target = Path(path).resolve()
-            output.write_module(draft, target, plan.model, origin, version=cerewrite.__version__)
-            mapped = dataclasses.replace(plan, renamed=rewriting.renamed(model))
+            mapped = dataclasses.replace(
+                plan,
+                renamed=rewriting.renamed(model),
+                inputs=_shapes(plan, example_inputs),
+                source=output.relative_source(source, Path(path).resolve()),
+            )
+            mapped = ir.validate(mapped, "plan")
             (draft / output.PLAN).write_text(ir.dumps(mapped), encoding="utf-8")
+            output.write_module(
+                draft, mapped.model, mapped.source, mapped.inputs, version=cerewrite.__version__
+            )
             output.save_weights(model, draft, fingerprint=plan.fingerprint)
         if report is not None:
-            _write_report(draft, dataclasses.replace(report, export=export, seconds=clock.seconds))
+            report = dataclasses.replace(report, export=export, seconds=clock.seconds)
+            _write_report(draft, dataclasses.replace(report, plan=report.plan and mapped))
+    if source is not None:
+        remember(source)
     return export
 
 
@@ -120,12 +130,11 @@ def _export(
     return dataclasses.replace(export, path=output.ONNX)
 
 
-def _shapes(plan: ir.Plan, inputs: ir.Inputs | None) -> tuple[InputShape, ...] | None:
-    """Shapes to draw example inputs to, the plan's without any; None where they cannot be drawn."""
+def _shapes(plan: ir.Plan, inputs: ir.Inputs | None) -> tuple[str, ...]:
+    """Shapes to draw example inputs to, the plan's without any; none where they cannot be drawn."""
     if inputs is None:
-        return tuple(map(parse_input_shape, plan.inputs)) or None
-    found = describe_inputs(inputs)
-    return None if found is None else tuple(found)
+        return plan.inputs
+    return tuple(map(str, describe_inputs(inputs) or ()))
 
 
 def _write_report(draft: Path, report: ir.Report) -> None:
@@ -136,20 +145,30 @@ def _write_report(draft: Path, report: ir.Report) -> None:
 
 
 def load(
-    path: PathLike, model: nn.Module | None = None, *, weights: bool = True, inplace: bool = False
+    path: PathLike,
+    model: nn.Module | None = None,
+    *,
+    weights: bool = True,
+    inplace: bool = False,
+    trust: bool = False,
+    max_params: int | None = None,
 ) -> nn.Module:
     """The model of an output folder: the original architecture, rewritten, with its weights.
 
     Args:
         path: a folder that `convert` or `save` wrote.
-        model: the original architecture; built by the folder's ``model_ce.py`` if not given.
+        model: the original architecture. If it is not given, the factory that the plan names is
+            run, provided that you converted a model of it on this machine.
         weights: whether to load the folder's weights.
         inplace: whether to change ``model`` itself; after a failure it is as it was.
+        trust: build the original by running the folder's ``model_ce.py``, whatever it does.
+        max_params: most parameters that the plan may build; 4 times the original's if not given.
 
     Raises:
         OutputError: if the folder is incomplete, damaged, or its weights do not fit.
-        LoadError: if the original cannot be built.
-        PlanError: if the plan cannot be read; `StalePlanError` if it is for another model.
+        LoadError: if the original cannot be built, or its factory is not one that you have used.
+        PlanError: if the plan cannot be read, or would build too much; `StalePlanError` if it is
+            for another model.
         RewriteError: if a pass fails.
     """
     from cerewrite import planning, rewriting
@@ -158,9 +177,9 @@ def load(
     with alone():
         folder = Path(path)
         plan = read_plan(folder)
-        planning.check_plan(plan)
+        planning.check_plan(plan, max_params=max_params)
         fresh = model is None
-        original = output.build_original(folder) if model is None else model
+        original = output.original_of(folder, plan, trust=trust) if model is None else model
         passes = rewriting.default_passes_with(Reinitialise("gain" if weights else None))
         if weights:
             passes = tuple(item for item in passes if item.name != "transfer_weights")
@@ -182,7 +201,8 @@ def read_plan(folder: Path) -> ir.Plan:
         OutputError: if there is no such folder, or no plan in it.
         PlanError: if the plan cannot be read.
     """
-    output.recover(folder.resolve())
+    with contextlib.suppress(RuntimeError):  # a loop of links: there is no such folder
+        output.recover(folder.resolve())
     if not folder.is_dir():
         raise OutputError(
             f"{folder}: no such folder", advice="name a folder that `cerewrite convert` wrote"

@@ -103,7 +103,8 @@ def _aligned(
         return None
     if not plan.splits:
         return None
-    timings = bench(original, apply(plan, original), inputs, **asked)
+    built = apply(plan, original, max_params=plan.planned.params)
+    timings = bench(original, built, inputs, **asked)
     return ir.Alternative(f"widths in multiples of {ALIGNED}, FLOPs held", plan.planned, timings)
 
 

@@ -138,6 +138,7 @@ def apply(
     inplace: bool = False,
     init: str | Custom | None = None,
     calibration: object = None,
+    max_params: int | None = None,
 ) -> nn.Module:
     """The rewritten model; the members' weights are drawn anew, all others are kept.
 
@@ -151,16 +152,18 @@ def apply(
             ``torch.nn.init``; instead of the plan's.
         calibration: for a plan whose weights are transferred, one batch of inputs on which the
             members are fitted; without it the original's weights are copied as they are.
+        max_params: most parameters that the result may have; 4 times the model's if not given.
 
     Raises:
-        PlanError: if a split of the plan breaks a rule; its figures are counted anew.
+        PlanError: if a split of the plan breaks a rule, or the plan would build too much; its
+            figures are counted anew.
         StalePlanError: if the plan belongs to another model, or one has been applied already.
         RewriteError: if a pass fails, or the plan names a user's function, which was not given.
     """
     from cerewrite import planning, rewriting
 
     with alone():
-        plan = planning.recount(plan)
+        plan = planning.recount(plan, max_params=max_params)
         passes = passes_for(init, as_arguments(calibration))
         return rewriting.rewrite(plan, model, inplace=inplace, passes=passes).model
 

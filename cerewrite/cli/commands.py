@@ -82,6 +82,7 @@ def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
 @opt.PLAN
 @opt.DRAWING
 @opt.CALIBRATION
+@opt.MAX_PARAMS
 @opt.folder_option(required=False)
 @WANTED
 @ONNX
@@ -115,7 +116,7 @@ def convert(
     request = onnx_request(options)
     asked = {name: options.pop(name) for name in opt.BENCH_NAMES}
     if dry_run:
-        del options["calibration"]
+        del options["calibration"], options["max_params"]
         _print(session, _plan(session, model, options))
         session.say("\ndry run: nothing was changed or written")
         return
@@ -144,6 +145,7 @@ def convert(
 @click.argument("model")
 @opt.INPUT
 @opt.CALIBRATION
+@opt.MAX_PARAMS
 @opt.folder_option(required=True)
 @WANTED
 @ONNX
@@ -170,6 +172,7 @@ def apply(plan: str, model: str, out: str, onnx: bool, force: bool, **options: A
         overwrite=force,
         onnx=request if onnx else False,
         calibration=options["calibration"],
+        max_params=options["max_params"],
     )
     session.say(f"\nwritten to {out}")
 
@@ -180,6 +183,7 @@ main.add_command(landscape)
 
 @main.command()
 @click.argument("folder")
+@opt.OPENING
 @opt.INPUT
 @opt.RUN
 def verify(folder: str, **options: Any) -> None:
@@ -194,7 +198,7 @@ def verify(folder: str, **options: Any) -> None:
 
     session = Session.start(options)
     made = saving.read_plan(Path(folder))
-    original, model, inputs = session.load_target(folder)
+    original, model, inputs = session.load_target(folder, options)
     with session.clock("verify"):
         verification = cerewrite.verify(original, model, made, inputs)
     for line in check_lines(verification):
@@ -208,6 +212,7 @@ def verify(folder: str, **options: Any) -> None:
 
 @main.command()
 @click.argument("folder")
+@opt.OPENING
 @opt.INPUT
 @opt.BENCH
 @opt.file_option("--json", "Write the timings as JSON; - for standard output.")
@@ -224,7 +229,7 @@ def bench(folder: str, json: str | None, force: bool, **options: Any) -> None:
     asked = {name: options.pop(name) for name in opt.BENCH_NAMES}
     session = Session.start(options, silent=json == "-")
     check_file(json, force=force)
-    original, model, inputs = session.load_target(folder)
+    original, model, inputs = session.load_target(folder, options)
     with session.clock("bench"):
         timings = cerewrite.bench(original, model, inputs, **asked)
     if json:

@@ -27,7 +27,7 @@ def _axes(
     """``NAME:AXIS`` and ``NAME:AXIS=SYMBOL`` as axes and their symbols, by input."""
     found: dict[str, dict[int, str]] = {}
     for value in values:
-        match = re.fullmatch(r"(\w+):(-?\d+)(?:=([A-Za-z_]\w*))?", value)
+        match = re.fullmatch(r"(\w+):(-?[0-9]{1,3})(?:=([A-Za-z_]\w*))?", value)
         if match is None:
             raise click.BadParameter(
                 f"'{value}' is not NAME:AXIS, such as image:2 or image:2=height"
@@ -108,6 +108,7 @@ class Repository:
 
 @click.command()
 @click.argument("target")
+@opt.OPENING
 @opt.INPUT
 @opt.file_option("--out", "ONNX file to write.")
 @ONNX
@@ -135,7 +136,7 @@ def export(
     request = onnx_request(options)
     check_file(out, force=force)
     folder = Path(target)
-    _, model, inputs = session.load_target(target)
+    _, model, inputs = session.load_target(target, options)
     repository = Repository.of(triton, name, model, force=force)
     plan = saving.read_plan(folder) if folder.is_dir() else None
     request["metadata"] = {"source": target} if plan is None else saving.origin_of(plan, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,7 +11,7 @@ import click
 
 from cerewrite.frontend.loading import InputShape, parse_input_shape
 from cerewrite.initialisers import INITIALISERS
-from cerewrite.ir import EXIT_SCALES, WEIGHT_SOURCES
+from cerewrite.ir import EXIT_SCALES, LARGEST_COST, LARGEST_SEED, LARGEST_SIZE, WEIGHT_SOURCES
 from cerewrite.planning.budgets import BudgetRequest, read_requests
 from cerewrite.planning.measures import DEFAULT, MEASURES
 from cerewrite.runtime.alone import MOST_THREADS
@@ -79,18 +81,59 @@ def text(flag: str, metavar: str, description: str, *, default: str, **more: Any
     )
 
 
+class Whole(click.IntRange):
+    """A whole number in the digits 0 to 9, from ``min`` to ``most``."""
+
+    def __init__(self, least: int, most: int = LARGEST_SIZE) -> None:
+        super().__init__(least)
+        self.most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number.
+
+        Raises:
+            BadParameter: if it is none, or out of range.
+        """
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+", value) is None:
+            self.fail(f"{value!r} is not a valid integer.", param, ctx)
+        if isinstance(value, str) and len(value) > 20:
+            self.fail(f"{value[:20]}... is above {self.most}.", param, ctx)
+        found = super().convert(value, param, ctx)
+        if found > self.most:
+            self.fail(f"{found} is above {self.most}.", param, ctx)
+        return found
+
+
+class Positive(click.FloatRange):
+    """A finite number above 0."""
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number.
+
+        Raises:
+            BadParameter: if it is none, or out of range.
+        """
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found) or not str(value).isascii():
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return found
+
+
 def number(
     flag: str,
     description: str,
     *,
     default: int | None = None,
     least: int = 1,
-    most: int | None = None,
+    most: int = LARGEST_SIZE,
 ) -> Decorator:
     """An option with a whole number, ``least`` or more, and ``most`` at most."""
     return click.option(
         flag,
-        type=click.IntRange(least, most),
+        type=Whole(least, most),
         default=default,
         show_default=default is not None,
         help=description,
@@ -129,7 +172,13 @@ INPUT = together(
         "model file's example_inputs().",
         callback=_shapes,
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw."),
+    click.option(
+        "--seed",
+        type=Whole(0, LARGEST_SEED),
+        default=0,
+        show_default=True,
+        help="Seed of every draw.",
+    ),
 )
 
 ANALYSIS_NAMES = (
@@ -164,7 +213,7 @@ ANALYSIS = together(
     number("--draws", "Initialisations that a measuring estimator draws.  [default: its own]"),
     click.option(
         "--precision",
-        type=click.FloatRange(0, min_open=True),
+        type=Positive(),
         help="Relative standard error of nu at which Monte-Carlo stops.",
     ),
     click.option(
@@ -270,12 +319,27 @@ BENCH = together(
         "batches",
         "N",
         "Examples per call.",
-        type=click.IntRange(1),
+        type=Whole(1),
         default=(1, 16),
         show_default=True,
     ),
     number("--runs", "Interleaved runs behind each median.", default=15, least=5),
 )
+
+MAX_PARAMS = click.option(
+    "--max-params",
+    type=Whole(1, LARGEST_COST),
+    help="Most parameters that a plan may build.  [default: 4 times the original's]",
+)
+
+OPENING = together(
+    click.option(
+        "--model", metavar="MODEL", help="The original, for a folder whose factory is not run."
+    ),
+    switch("--trust", description="Run the folder's model_ce.py to build the original."),
+    MAX_PARAMS,
+)
+"""How a folder that may be someone else's is opened."""
 
 FORCE = switch("--force", description="Replace what an earlier run wrote.")
 

@@ -14,7 +14,7 @@ import click
 import cerewrite
 from cerewrite import ir, output
 from cerewrite.api import saving
-from cerewrite.errors import UsageError
+from cerewrite.errors import UsageError, printable
 from cerewrite.frontend import loading
 from cerewrite.runtime.clock import Clock
 
@@ -99,21 +99,33 @@ class Session:
             loaded.module, inputs, clock=self.clock, progress=self.progress, **options
         )
 
-    def load_target(self, target: str) -> tuple[nn.Module, nn.Module, loading.Inputs]:
+    def load_target(
+        self, target: str, opening: Mapping[str, Any]
+    ) -> tuple[nn.Module, nn.Module, loading.Inputs]:
         """Original, rewritten and inputs of an output folder; a model is both originals.
+
+        Args:
+            target: the folder or the model.
+            opening: values of `cerewrite.cli.options.OPENING`.
 
         Raises:
             CerewriteError: see `cerewrite.load` and `load`.
         """
         folder = Path(target)
         if not folder.is_dir():
+            if opening["model"] is not None or opening["trust"]:
+                raise UsageError(f"{target}: no folder", advice="--model and --trust open folders")
             loaded, inputs = self.load(target)
             return loaded.module, loaded.module, inputs
         with self.clock("load"):
-            saving.read_plan(folder)
-            original = output.build_original(folder)
-            given = self.inputs(output.example_inputs(folder, seed=self.seed), target)
-            return original, cerewrite.load(folder, original), given
+            plan = saving.read_plan(folder)
+            if opening["model"] is None:
+                original = output.original_of(folder, plan, trust=opening["trust"])
+            else:
+                original = loading.build(opening["model"])
+            given = self.inputs(output.recorded_inputs(plan, seed=self.seed), target)
+            rewritten = cerewrite.load(folder, original, max_params=opening["max_params"])
+            return original, rewritten, given
 
     def inputs(self, given: loading.Inputs | None, what: str) -> loading.Inputs:
         """Those of ``--input``, or else those that came with the model.
@@ -143,7 +155,7 @@ class Session:
     def say(self, text: str) -> None:
         """Print one line unless the run is quiet."""
         if not self.quiet:
-            click.echo(text)
+            click.echo(printable(text, keep="\n"))
 
     def progress(self, done: int, wanted: int, nu: float) -> None:
         """Show how far an estimator that measures has come, and its estimate so far.

@@ -95,6 +95,11 @@ def _end(label: str, name: str, kind: str, shape: Shape) -> str:
     """One input or output; Triton wants an axis where the model has none besides the batch."""
     sizes = [axis if isinstance(axis, int) else -1 for axis in shape]
     reshape = "" if shape else "  reshape: { shape: [ ] }\n"
-    return (
-        f'{label} {{\n  name: "{name}"\n  data_type: {kind}\n  dims: {sizes or [1]}\n{reshape}}}\n'
-    )
+    lines = f"  name: {_quoted(name)}\n  data_type: {kind}\n  dims: {sizes or [1]}\n{reshape}"
+    return f"{label} {{\n{lines}}}\n"
+
+
+def _quoted(name: str) -> str:
+    """A string of protobuf's text format, whatever the name holds."""
+    escaped = re.sub(r'["\\\x00-\x1f\x7f]', lambda match: f"\\{ord(match[0]):03o}", name)
+    return f'"{escaped}"'

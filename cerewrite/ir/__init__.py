@@ -8,6 +8,7 @@ from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
+from cerewrite.ir.ranges import LARGEST_COST, LARGEST_SEED, LARGEST_SIZE
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
     EXIT_SCALES,
@@ -23,12 +24,15 @@ from cerewrite.ir.results import (
     Split,
 )
 from cerewrite.ir.scopes import ScopeOutcome
-from cerewrite.ir.serial import JSON, dumps, encode, loads
+from cerewrite.ir.serial import JSON, dumps, encode, loads, parse, validate
 from cerewrite.ir.timing import Forecast, Timing
 
 __all__ = [
     "EXIT_SCALES",
     "JSON",
+    "LARGEST_COST",
+    "LARGEST_SEED",
+    "LARGEST_SIZE",
     "SCHEMA",
     "WEIGHT_SOURCES",
     "Alternative",
@@ -72,4 +76,6 @@ __all__ = [
     "dumps",
     "encode",
     "loads",
+    "parse",
+    "validate",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cerewrite.ir.ranges import Size
+
 
 @dataclass(frozen=True, slots=True)
 class Design:
@@ -16,8 +18,8 @@ class Design:
     """
 
     FLAT: ClassVar[bool] = True
-    multiplicity: int
-    widths: tuple[int, ...]
+    multiplicity: Size
+    widths: tuple[Size, ...]
 
 
 class Designed:

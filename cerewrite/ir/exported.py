@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cerewrite.ir.ranges import Cost, Extended, Index, Text
+
 
 @dataclass(frozen=True, slots=True)
 class Parity:
@@ -16,10 +18,10 @@ class Parity:
         note: what was compared, where it is not the model as it stands.
     """
 
-    batch: int
-    relative_error: float
-    limit: float
-    note: str = ""
+    batch: Index
+    relative_error: Extended
+    limit: Extended
+    note: Text = ""
 
     @property
     def passed(self) -> bool:
@@ -40,10 +42,10 @@ class Export:
         inputs, outputs: names and shapes, a symbolic axis by its name.
     """
 
-    path: str
-    opset: int
-    nodes: int
-    size: int
+    path: Text
+    opset: Index
+    nodes: Index
+    size: Cost
     parity: tuple[Parity, ...]
-    inputs: tuple[tuple[str, tuple[int | str, ...]], ...]
-    outputs: tuple[tuple[str, tuple[int | str, ...]], ...]
+    inputs: tuple[tuple[Text, tuple[Index | Text, ...]], ...]
+    outputs: tuple[tuple[Text, tuple[Index | Text, ...]], ...]

@@ -11,6 +11,7 @@ from typing import Any
 import networkx as nx
 
 from cerewrite.ir.outcomes import Rejection
+from cerewrite.ir.ranges import Cost, Index, Size, Text, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +124,13 @@ class PerChannel:
             returns a constant.
     """
 
-    name: str
-    op: str
-    widths: tuple[str, ...]
-    params: int
-    flops: int = 0
-    divisor: int = 1
-    least: int = 1
+    name: Text
+    op: Word
+    widths: tuple[Text, ...]
+    params: Index
+    flops: Cost = 0
+    divisor: Size = 1
+    least: Size = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
+from cerewrite.ir.ranges import Cost, Extended, Size, Text, Word
 from cerewrite.ir.regions import Region
 
 T = TypeVar("T")
@@ -63,11 +64,11 @@ class Estimate:
         reference: paper and equation, or section of docs/theory.md.
     """
 
-    value: float
-    stderr: float | None
-    samples: int
-    method: str
-    reference: str
+    value: Extended
+    stderr: Extended | None
+    samples: Cost
+    method: Word
+    reference: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +92,22 @@ class LayerEstimate:
         note: what is approximate about the figure, "" if nothing.
     """
 
-    name: str
-    width: int
-    kappa: float
-    kappa_stderr: float | None
-    forward_share: float
-    backward_share: float
-    share: float
-    v_aa: float
-    v_bb: float
-    v_ab: float
-    rho: float
-    region: str | None
-    params: int
-    flops: int
-    frontend: str
-    note: str = ""
+    name: Text
+    width: Size
+    kappa: Extended
+    kappa_stderr: Extended | None
+    forward_share: Extended
+    backward_share: Extended
+    share: Extended
+    v_aa: Extended
+    v_bb: Extended
+    v_ab: Extended
+    rho: Extended
+    region: Text | None
+    params: Cost
+    flops: Cost
+    frontend: Word
+    note: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,6 @@ class RegionEstimate(Measured[float]):
         region: its structure.
     """
 
-    name: str
-    measures: Measures[float]
+    name: Text
+    measures: Measures[Extended]
     region: Region

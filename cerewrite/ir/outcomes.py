@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cerewrite.ir.ranges import Extended, Text
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -16,10 +18,10 @@ class Rejection:
         advice: what the user can do about it.
     """
 
-    where: str
-    code: str
-    reason: str
-    advice: str
+    where: Text
+    code: Text
+    reason: Text
+    advice: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,11 @@ class Check:
         limit: the limit it was held against, if there is one.
     """
 
-    name: str
+    name: Text
     passed: bool
-    detail: str
-    value: float | None = None
-    limit: float | None = None
+    detail: Text
+    value: Extended | None = None
+    limit: Extended | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cerewrite.ir.ranges import Index, Size, Spread, Text
+
 
 @dataclass(frozen=True, slots=True)
 class BlockTimes:
@@ -16,10 +18,10 @@ class BlockTimes:
         nanoseconds: time per member at each of them, all these layers together.
     """
 
-    source: int
-    target: int
-    widths: tuple[int, ...]
-    nanoseconds: tuple[float, ...]
+    source: Index
+    target: Index
+    widths: tuple[Size, ...]
+    nanoseconds: tuple[Spread, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,10 @@ class Profile:
         blocks: the interior layers.
     """
 
-    batch: int
-    threads: int
-    machine: str
-    linear: tuple[float, ...]
+    batch: Size
+    threads: Size
+    machine: Text
+    linear: tuple[Spread, ...]
     blocks: tuple[BlockTimes, ...]
 
 
@@ -54,8 +56,8 @@ class SavedActivations:
             weighted layer norm keeps one tensor less than the norm that takes its place.
     """
 
-    batch: int
-    item: int
-    per_channel: tuple[int, ...]
-    per_member: int = 0
-    spared: int = 0
+    batch: Size
+    item: Size
+    per_channel: tuple[Index, ...]
+    per_member: Index = 0
+    spared: Index = 0

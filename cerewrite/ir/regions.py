@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import lcm
-from typing import Literal
+from typing import Annotated
 
 from cerewrite.ir.design import Design
 from cerewrite.ir.graph import PerChannel
 from cerewrite.ir.profile import Profile, SavedActivations
+from cerewrite.ir.ranges import Factor, Index, Scope, Size, Spread, Target, Text, Word, one_of
 
-Role = Literal["entry", "interior", "exit"]
+Role = Annotated[str, one_of("entry", "interior", "exit")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +34,17 @@ class RegionLayer:
         groups: groups inside every member; above 1 for interior layers only.
     """
 
-    name: str
-    op: str
+    name: Text
+    op: Word
     role: Role
-    sources: tuple[int, ...]
-    target: int
-    in_channels: int
-    out_channels: int
-    kernel: int
-    positions: int
+    sources: tuple[Index, ...]
+    target: Target
+    in_channels: Size
+    out_channels: Size
+    kernel: Size
+    positions: Size
     bias: bool
-    groups: int = 1
+    groups: Size = 1
 
     def reads(self, widths: Sequence[int]) -> int:
         """Channels that one member reads inside the region, from widths per class."""
@@ -69,15 +70,15 @@ class Site:
         c_norm: what the energy that a norm divides out adds, at one unit.
     """
 
-    layer: str
-    width: int
-    forward_share: float
-    backward_share: float
-    v_aa: float
-    v_bb: float
-    v_ab: float
-    rho: float = 1.0
-    c_norm: float = 0.0
+    layer: Text
+    width: Index
+    forward_share: Factor
+    backward_share: Factor
+    v_aa: Spread
+    v_bb: Spread
+    v_ab: Factor
+    rho: Spread = 1.0
+    c_norm: Factor = 0.0
 
     @property
     def coefficient(self) -> float:
@@ -104,11 +105,11 @@ class Region:
         kept: what training keeps of its values, where a memory budget asked for it.
     """
 
-    name: str
-    scope: str
-    classes: tuple[str, ...]
-    sizes: tuple[int, ...]
-    multiplicity: int
+    name: Text
+    scope: Scope
+    classes: tuple[Text, ...]
+    sizes: tuple[Size, ...]
+    multiplicity: Size
     layers: tuple[RegionLayer, ...]
     modules: tuple[PerChannel, ...]
     sites: tuple[Site, ...] = ()
@@ -128,24 +129,32 @@ class Region:
     @property
     def steps(self) -> tuple[int, ...]:
         """What the width of one member must be a multiple of, per class."""
-        return tuple(lcm(*self.dividing(i).values()) for i in range(len(self.classes)))
+        found = [1] * len(self.classes)
+        for index, _, step in self._dividing():
+            found[index] = lcm(found[index], step)
+        return tuple(found)
 
     def dividing(self, index: int) -> dict[str, int]:
         """The modules and layers that want a multiple, and of what, at one class."""
-        name = self.classes[index]
-        found = {module.name: module.divisor for module in self.modules if name in module.widths}
+        return {name: step for at, name, step in self._dividing() if at == index and step > 1}
+
+    def _dividing(self) -> Iterator[tuple[int, str, int]]:
+        positions = {name: index for index, name in enumerate(self.classes)}
+        for module in self.modules:
+            for name in module.widths:
+                yield positions[name], module.name, module.divisor
         for layer in self.layers:
-            if index in (*layer.sources, layer.target):
-                found[layer.name] = layer.groups
-        return {where: step for where, step in found.items() if step > 1}
+            for index in (*layer.sources, *([] if layer.target < 0 else [layer.target])):
+                yield index, layer.name, layer.groups
 
     @property
     def least(self) -> tuple[int, ...]:
         """The least width of one member that the per-channel modules can serve, per class."""
-        return tuple(
-            max([1, *(module.least for module in self.modules if name in module.widths)])
-            for name in self.classes
-        )
+        found = dict.fromkeys(self.classes, 1)
+        for module in self.modules:
+            for name in module.widths:
+                found[name] = max(found[name], module.least)
+        return tuple(found.values())
 
     def width_of(self, module: PerChannel, widths: Sequence[int]) -> int:
         """Channels of one member at a per-channel module, from widths per class."""

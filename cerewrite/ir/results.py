@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from msgspec import Meta
 
 from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exported import Export
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Rejection, Verification
+from cerewrite.ir.ranges import (
+    Amount,
+    AnyScope,
+    ClassName,
+    Cost,
+    Extended,
+    Finite,
+    Hexadecimal,
+    Note,
+    Scope,
+    Seed,
+    Source,
+    Text,
+    Word,
+    one_of,
+)
 from cerewrite.ir.regions import Region
 from cerewrite.ir.scopes import ScopeOutcome
 from cerewrite.ir.timing import Forecast, Timing
 
 SCHEMA = 1
+Schema = Annotated[int, Meta(ge=1, le=SCHEMA)]
 EXIT_SCALES = ("folded", "explicit")
 """Where the ``1 / sqrt(m)`` of the members' sum may go."""
 WEIGHT_SOURCES = ("reinitialise", "transfer")
@@ -30,7 +50,7 @@ class ScopeFindings(Measured[Estimate]):
         rejections: what was refused, with reasons.
     """
 
-    scope: str
+    scope: Scope
     measures: Measures[Estimate]
     regions: tuple[RegionEstimate, ...]
     rejections: tuple[Rejection, ...]
@@ -63,25 +83,25 @@ class Analysis(Measured[Estimate]):
             be drawn again.
     """
 
-    model: str
-    fingerprint: str
-    estimator: str
-    parametrization: str
-    gain: str
-    scope: str
+    model: ClassName
+    fingerprint: Hexadecimal
+    estimator: Word
+    parametrization: Annotated[str, one_of("ntk", "standard")]
+    gain: Text
+    scope: AnyScope
     measures: Measures[Estimate]
     layers: tuple[LayerEstimate, ...]
     regions: tuple[RegionEstimate, ...]
     rejections: tuple[Rejection, ...]
-    params: int
-    flops: int
-    frontend: str
-    assumptions: tuple[str, ...]
-    schema: int = SCHEMA
-    latency: int = 0
+    params: Cost
+    flops: Cost
+    frontend: Word
+    assumptions: tuple[Text, ...]
+    schema: Schema = SCHEMA
+    latency: Cost = 0
     scopes: tuple[ScopeFindings, ...] = ()
-    memory: int = 0
-    inputs: tuple[str, ...] = ()
+    memory: Cost = 0
+    inputs: tuple[Text, ...] = ()
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -109,19 +129,19 @@ class Budget:
         before: the original model's cost, where `Figures` does not state it; 0 otherwise.
     """
 
-    cost: str
-    limit: float
-    text: str
-    before: int = 0
+    cost: Word
+    limit: Amount
+    text: Text
+    before: Cost = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Figures(Measured[float]):
     """A whole model's costs and measures."""
 
-    params: int
-    flops: int
-    measures: Measures[float]
+    params: Cost
+    flops: Cost
+    measures: Measures[Amount]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +157,12 @@ class Split(Designed, Measured[float]):
         note: a comment; ignored by the program.
     """
 
-    region: str
+    region: Text
     design: Design
-    params: int
-    flops: int
-    measures: Measures[float]
-    note: str = ""
+    params: Cost
+    flops: Cost
+    measures: Measures[Amount]
+    note: Note = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,31 +197,34 @@ class Plan:
             that is gone; written when a plan is carried out, and ignored when it is read.
         scopes: how the scopes compared, if they were.
         inputs: shapes of the analysis's example inputs, from which a later export draws its own.
+        source: the original's factory, a file's path relative to the plan's folder; "" where the
+            original came from Python. See `cerewrite.output.factory` for when it is run.
     """
 
-    model: str
-    fingerprint: str
-    objective: str
-    measure: str
+    model: ClassName
+    fingerprint: Hexadecimal
+    objective: Annotated[str, one_of("primal", "dual")]
+    measure: Word
     budgets: tuple[Budget, ...]
-    scope: str
+    scope: Scope
     splits: tuple[Split, ...]
     baseline: Figures
     planned: Figures
-    feasible: tuple[tuple[str, float, float], ...]
-    considered: int
-    gap: float
+    feasible: tuple[tuple[Word, Finite, Finite], ...]
+    considered: Cost
+    gap: Extended
     regions: tuple[Region, ...]
     rejections: tuple[Rejection, ...]
-    seed: int
-    init: str = "gain"
-    exit_scale: str = "folded"
-    weights: str = "reinitialise"
-    schema: int = SCHEMA
-    note: str = ""
-    renamed: tuple[tuple[str, str], ...] = ()
+    seed: Seed
+    init: Word = "gain"
+    exit_scale: Annotated[str, one_of(*EXIT_SCALES)] = "folded"
+    weights: Annotated[str, one_of(*WEIGHT_SOURCES)] = "reinitialise"
+    schema: Schema = SCHEMA
+    note: Note = ""
+    renamed: tuple[tuple[Text, Text], ...] = ()
     scopes: tuple[ScopeOutcome, ...] = ()
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[Text, ...] = ()
+    source: Source = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +237,7 @@ class Alternative:
         timings: its speed against the original's.
     """
 
-    what: str
+    what: Text
     planned: Figures
     timings: tuple[Timing, ...]
 
@@ -227,10 +250,10 @@ class Report:
     plan: Plan | None = None
     verification: Verification | None = None
     export: Export | None = None
-    renamed: tuple[tuple[str, str], ...] = ()
-    seconds: tuple[tuple[str, float], ...] = ()
-    versions: tuple[tuple[str, str], ...] = ()
-    schema: int = SCHEMA
+    renamed: tuple[tuple[Text, Text], ...] = ()
+    seconds: tuple[tuple[Text, Amount], ...] = ()
+    versions: tuple[tuple[Text, Text], ...] = ()
+    schema: Schema = SCHEMA
     timings: tuple[Timing, ...] = ()
     alternative: Alternative | None = None
     forecast: Forecast | None = None

@@ -5,41 +5,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import types
-import typing
 from pathlib import Path
 from typing import Any
 
-from cerewrite.ir.results import EXIT_SCALES, SCHEMA, WEIGHT_SOURCES, Plan
-from cerewrite.ir.serial import field_types, is_flat
+import msgspec
+
+from cerewrite import ir
+from cerewrite.ir.flat import is_flat
+from cerewrite.ir.results import Plan
+from cerewrite.ir.serial import NOT_FINITE, extended_fields
 
 PATH = Path(__file__).with_name("plan.schema.json")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-SCALARS: dict[Any, dict[str, Any]] = {
-    int: {"type": "integer"},
-    str: {"type": "string"},
-    bool: {"type": "boolean"},
-    float: {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]},
-    type(None): {"type": "null"},
-}
-LIMITS: dict[tuple[str, str], dict[str, Any]] = {
-    ("Plan", "objective"): {"enum": ["primal", "dual"]},
-    ("Plan", "exit_scale"): {"enum": list(EXIT_SCALES)},
-    ("Plan", "weights"): {"enum": list(WEIGHT_SOURCES)},
-    ("Plan", "schema"): {"enum": [SCHEMA]},
-    ("Design", "multiplicity"): {"type": "integer", "minimum": 1},
-    ("Design", "widths"): {"type": "array", "items": {"type": "integer", "minimum": 1}},
-}
-"""What the values of some fields must be besides; `cerewrite.planning` refuses the others too."""
 
 
 def json_schema(record: type) -> dict[str, Any]:
     """The schema of a frozen record as `cerewrite.ir.dumps` writes it.
 
-    Every object may carry a ``note``; a field with a default may be left out; no other field
-    is known. Descriptions are the records' own, with their double backquotes.
+    Types and ranges are those that files are decoded by. Every object may carry a ``note``; a
+    field with a default may be left out; no other field is known. Descriptions are the records'
+    own, with their double backquotes.
 
     Args:
         record: a dataclass of `cerewrite.ir`.
@@ -49,42 +35,55 @@ def json_schema(record: type) -> dict[str, Any]:
         >>> json_schema(Budget)["$defs"]["Budget"]["required"]
         ['cost', 'limit', 'text']
     """
-    found: dict[str, Any] = {}
-    _define(record, found)
-    name = record.__name__
-    return {"$schema": DIALECT, "title": name, "$ref": f"#/$defs/{name}", "$defs": found}
+    made = msgspec.json.schema(record)
+    rules = made["$defs"]
+    parts = {name: _object(name, rules) for name in rules if not is_flat(_record(name))}
+    return {"$schema": DIALECT, "title": record.__name__, "$ref": made["$ref"], "$defs": parts}
 
 
-def _define(record: Any, found: dict[str, Any]) -> None:
-    if record.__name__ in found:
-        return
+def _record(name: str) -> type:
+    """The record that a definition is of; ``Measures_float_`` is that of ``Measures[float]``."""
+    found: type = getattr(ir, name.partition("_")[0])
+    return found
+
+
+def _object(name: str, rules: dict[str, Any]) -> dict[str, Any]:
+    """One record's rule, with its fields described."""
     properties: dict[str, Any] = {"$schema": {"type": "string"}, "note": {"type": "string"}}
     required: list[str] = []
-    found[record.__name__] = {
+    _describe(name, rules, properties, required)
+    return {
         "type": "object",
-        "description": (record.__doc__ or "").partition("\n")[0],
+        "description": (_record(name).__doc__ or "").partition("\n")[0],
         "properties": properties,
         "required": required,
         "additionalProperties": False,
     }
-    _describe(record, properties, required, found)
 
 
 def _describe(
-    kind: Any, properties: dict[str, Any], required: list[str], found: dict[str, Any]
+    name: str, rules: dict[str, Any], properties: dict[str, Any], required: list[str]
 ) -> None:
-    """Add a record's fields, those of flat ones in their place."""
-    record = typing.get_origin(kind) or kind
-    texts, hints = descriptions(record.__doc__ or ""), field_types(kind)
-    for field in dataclasses.fields(record):
-        name, hint = field.name, hints[field.name]
-        if is_flat(hint):
-            _describe(hint, properties, required, found)
+    """Add a record's fields, those of flat records in their place."""
+    texts = descriptions(_record(name).__doc__ or "")
+    for field, kind in rules[name]["properties"].items():
+        part = str(kind.get("$ref", "")).rpartition("/")[2]
+        if part and is_flat(_record(part)):
+            _describe(part, rules, properties, required)
             continue
-        schema = _kind(hint, found) | LIMITS.get((record.__name__, name), {})
-        properties[name] = {"description": texts[name], **schema} if name in texts else schema
-        if field.default is dataclasses.MISSING:
-            required.append(name)
+        kind = _field(field, {key: value for key, value in kind.items() if key != "default"})
+        properties[field] = {"description": texts[field], **kind} if field in texts else kind
+        required += [field] if field in rules[name]["required"] else []
+
+
+def _field(name: str, kind: dict[str, Any]) -> dict[str, Any]:
+    if "enum" in kind:
+        return {"enum": kind["enum"]}
+    if name in extended_fields() and "type" in kind:
+        return {"anyOf": [kind, {"enum": list(NOT_FINITE)}]}
+    if name in extended_fields():
+        return {"anyOf": [*kind["anyOf"], {"enum": list(NOT_FINITE)}]}
+    return kind
 
 
 def descriptions(docstring: str) -> dict[str, str]:
@@ -107,23 +106,6 @@ def descriptions(docstring: str) -> dict[str, str]:
         else:
             break
     return found
-
-
-def _kind(kind: Any, found: dict[str, Any]) -> dict[str, Any]:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple and arguments[1:] == (Ellipsis,):
-        return {"type": "array", "items": _kind(arguments[0], found)}
-    if origin is tuple:
-        items = [_kind(item, found) for item in arguments]
-        return {"type": "array", "prefixItems": items, "minItems": len(items), "items": False}
-    if origin in (typing.Union, types.UnionType):
-        return {"anyOf": [_kind(item, found) for item in arguments]}
-    if origin is typing.Literal:
-        return {"enum": list(arguments)}
-    if dataclasses.is_dataclass(kind):
-        _define(kind, found)
-        return {"$ref": f"#/$defs/{typing.cast(type, kind).__name__}"}
-    return SCALARS[kind]
 
 
 def schema_text() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cerewrite.ir.ranges import Cost, Extended, Index, Scope, Text
+
 
 @dataclass(frozen=True, slots=True)
 class ScopeOutcome:
@@ -25,12 +27,12 @@ class ScopeOutcome:
         refused: why it has no plan, "" if it has one.
     """
 
-    scope: str
-    splits: int
-    params: int
-    flops: int
-    before: float
-    after: float
-    gain: float
+    scope: Scope
+    splits: Index
+    params: Cost
+    flops: Cost
+    before: Extended
+    after: Extended
+    gain: Extended
     chosen: bool = False
-    refused: str = ""
+    refused: Text = ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cerewrite.ir.ranges import Amount, Index, Size, Text, Word
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -21,15 +23,15 @@ class Timing:
         refused: why nothing was measured; "" where it was, and the figures are 0 otherwise.
     """
 
-    engine: str
-    batch: int
-    threads: int
-    original: float = 0.0
-    original_spread: float = 0.0
-    rewritten: float = 0.0
-    rewritten_spread: float = 0.0
-    runs: int = 0
-    refused: str = ""
+    engine: Word
+    batch: Size
+    threads: Size
+    original: Amount = 0.0
+    original_spread: Amount = 0.0
+    rewritten: Amount = 0.0
+    rewritten_spread: Amount = 0.0
+    runs: Index = 0
+    refused: Text = ""
 
     @property
     def ratio(self) -> float:
@@ -54,10 +56,10 @@ class Forecast:
         rounds: plans that were built and timed until one was within the budget.
     """
 
-    asked: float
-    forecast: float
+    asked: Amount
+    forecast: Amount
     measured: Timing
-    rounds: int
+    rounds: Size
 
     @property
     def error(self) -> float:

@@ -4,7 +4,8 @@ A folder holds ``plan.json``, ``model.safetensors`` and ``model_ce.py``, and, of
 ``report.json``, ``report.html`` and, on request, ``model.onnx``.
 """
 
-from cerewrite.output.module_file import Origin, build_original, example_inputs, write_module
+from cerewrite.output.factory import original_of, recorded_inputs, relative_source
+from cerewrite.output.module_file import build_original, write_module
 from cerewrite.output.names import MODULE, ONNX, PAGE, PLAN, REPORT, WEIGHTS
 from cerewrite.output.records import read_record
 from cerewrite.output.staging import check_target, claim, staged_folder, write_file
@@ -18,14 +19,15 @@ __all__ = [
     "PLAN",
     "REPORT",
     "WEIGHTS",
-    "Origin",
     "build_original",
     "check_target",
     "claim",
-    "example_inputs",
     "load_weights",
+    "original_of",
     "read_record",
+    "recorded_inputs",
     "recover",
+    "relative_source",
     "save_weights",
     "staged_folder",
     "write_file",

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cerewrite.errors import LoadError, OutputError
-from cerewrite.frontend.loading import (
-    Inputs,
-    InputShape,
-    make_inputs,
-    parse_input_shape,
-    running,
-    split_spec,
-)
+from cerewrite.frontend.loading import running
 from cerewrite.output.names import MODULE, PLAN, WEIGHTS
 from cerewrite.runtime.alone import in_turn
 
@@ -55,67 +47,46 @@ def build_model(weights=False):
 '''
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a rewritten model came from.
-
-    Attributes:
-        source: spec of the original's factory, relative to the working directory; None when the
-            original came from Python.
-        inputs: shapes of the example inputs, None when they cannot be drawn again.
-    """
-
-    source: str | None = None
-    inputs: tuple[InputShape, ...] | None = None
-
-
-def write_module(folder: Path, target: Path, model: str, origin: Origin, *, version: str) -> None:
-    """Write ``model_ce.py``.
+def write_module(
+    folder: Path, model: str, source: str, inputs: Sequence[str], *, version: str
+) -> None:
+    """Write ``model_ce.py``; every value in it is quoted or an identifier.
 
     Args:
         folder: where to.
-        target: the folder's final place; a source's path is written relative to it.
-        model: class name of the original.
-        origin: the original's factory and inputs.
+        model: class name of the original, a dotted identifier.
+        source: the original's factory as the folder records it, "" without one.
+        inputs: shapes of the example inputs.
         version: version of this program.
     """
-    source = origin.source
-    if source is not None:
-        place, factory = split_spec(source)
-        if place.endswith(".py"):
-            place = _relative(Path(place).resolve(), target)
-            source = f"{place}:{factory}" if factory else place
-    inputs = None if origin.inputs is None else [str(item) for item in origin.inputs]
+    assert all(part.isidentifier() for part in model.split(".")), model
     text = _TEMPLATE.format(
         model=model,
         plan=PLAN,
         module=Path(MODULE).stem,
         version=version,
-        source="None" if source is None else json.dumps(source, ensure_ascii=False),
-        inputs="None" if inputs is None else _tuple(inputs),
+        source=_quoted(source) if source else "None",
+        inputs=f"({' '.join(f'{_quoted(text)},' for text in inputs)})" if inputs else "None",
         weights=WEIGHTS,
     )
     (folder / MODULE).write_text(text, encoding="utf-8")
 
 
-def _relative(file: Path, folder: Path) -> str:
-    """A path that survives moving a tree that holds both; absolute if they share only the root."""
-    shared = Path(os.path.commonpath([file, folder]))
-    nearby = shared != Path(shared.anchor)
-    return Path(os.path.relpath(file, folder) if nearby else file).as_posix()
-
-
-def _tuple(texts: Sequence[str]) -> str:
-    return "(" + " ".join(f"{json.dumps(text)}," for text in texts) + ")"
+def _quoted(text: str) -> str:
+    """The text as a literal of Python: in double quotes, unless it holds what must be escaped."""
+    literal = json.dumps(text, ensure_ascii=False)
+    return literal if text.isprintable() and ast.literal_eval(literal) == text else repr(text)
 
 
 def build_original(folder: Path) -> nn.Module:
-    """The original model, as the folder's ``model_ce.py`` builds it.
+    """The original model, as the folder's ``model_ce.py`` builds it: its code is run.
 
     Raises:
         OutputError: if the folder holds no ``model_ce.py``.
         LoadError: if that file, or the factory it names, fails.
     """
+    from torch import nn
+
     home = _run(folder)
     if getattr(home, "SOURCE", None) is None:
         raise LoadError(
@@ -123,26 +94,20 @@ def build_original(folder: Path) -> nn.Module:
             advice="give the model to load(folder, model), or set SOURCE to path/model.py:factory",
         )
     try:
-        model: nn.Module = home.build_original()
+        model = home.build_original()
     except LoadError:
         raise
     except (Exception, SystemExit) as error:
         raise running.failure(
             f"{folder / MODULE}: cannot build the original", error, folder / MODULE
         ) from error
+    if not isinstance(model, nn.Module):
+        raise LoadError(
+            f"{folder / MODULE}: build_original returned an object of type "
+            f"{type(model).__name__}, not an nn.Module",
+            advice="let it return the original model",
+        )
     return model
-
-
-def example_inputs(folder: Path, *, seed: int = 0) -> Inputs | None:
-    """Example inputs of the shapes that ``model_ce.py`` records, drawn anew; None without any.
-
-    Raises:
-        OutputError: if the folder holds no ``model_ce.py``.
-        LoadError: if that file fails.
-        UsageError: if a shape in it cannot be read.
-    """
-    shapes = getattr(_run(folder), "INPUTS", None)
-    return make_inputs([parse_input_shape(text) for text in shapes], seed=seed) if shapes else None
 
 
 def _run(folder: Path) -> ModuleType:

@@ -38,7 +38,7 @@ def check_target(
     """
     try:
         return _checked(Path(path).resolve(), path, folder, overwrite, ours)
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL in a name
         raise _unwritable(path, error) from None
 
 
@@ -78,9 +78,9 @@ def _check_folder(
         )
 
 
-def _unwritable(path: object, error: OSError) -> OutputError:
+def _unwritable(path: object, error: Exception) -> OutputError:
     return OutputError(
-        f"{path}: cannot be written: {error.strerror or error}",
+        f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}",
         advice="check the path, its permissions and the space left on the disk",
     )
 

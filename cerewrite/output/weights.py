@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from cerewrite.errors import OutputError
+from cerewrite import ir
+from cerewrite.errors import CerewriteError, OutputError, PlanError
 from cerewrite.output.names import WEIGHTS
+from cerewrite.runtime.reading import open_regular
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 SHOWN = 3
+FLOATS = ("F16", "BF16", "F32", "F64")
+NAMES = {
+    "bool": "BOOL",
+    "complex64": "C64",
+    **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
+}
+"""How safetensors calls the types that a tensor keeps."""
 SCHEMA = 1
 
 
@@ -87,32 +100,42 @@ def load_weights(model: nn.Module, folder: Path, *, fingerprint: str | None = No
         OutputError: if the file is missing, damaged, newer, or belongs to another model.
     """
     path = folder / WEIGHTS
-    if not path.is_file():
+    try:
+        os.close(open_regular(path))
+    except OutputError as error:
         raise OutputError(
-            f"{path}: no such file", advice="name a folder that `cerewrite convert --out` wrote"
-        )
-    stored = _read(path, fingerprint)
-    state: dict[str, Tensor] = {}
-    for names in _tied(model.state_dict(keep_vars=True)):
-        given = next((name for name in names if name in stored), None)
-        if given is not None:
-            state.update(dict.fromkeys(names, stored[given]))
-    _require_fit(model, stored, state, path)
+            error.message, advice="name a folder that `cerewrite convert --out` wrote"
+        ) from None
+    groups = _tied(model.state_dict(keep_vars=True))
+    with _opened(path) as file:
+        _require_ours(file.metadata() or {}, path, fingerprint)
+        held = set(file.keys())
+        given = {
+            name: source
+            for names in groups
+            if (source := next((name for name in names if name in held), None)) is not None
+            for name in names
+        }
+        _require_fit(model, file, held, given, path)
+        read = {source: file.get_tensor(source) for source in dict.fromkeys(given.values())}
+    state = {name: read[source] for name, source in given.items()}
     for name, value in model.state_dict(keep_vars=True).items():
         if value.dtype != state[name].dtype:
             value.data = value.data.to(state[name].dtype)
     model.load_state_dict(state)
 
 
-def _read(path: Path, fingerprint: str | None) -> dict[str, Tensor]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, its header read and held against its length."""
     from safetensors import safe_open
-    from safetensors.torch import load_file
 
     try:
         with safe_open(path, framework="pt") as file:
-            _require_ours(file.metadata() or {}, path, fingerprint)
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+            yield file
+    except CerewriteError:
+        raise
+    except Exception as error:  # whatever safetensors and torch make of a file that is broken
         raise OutputError(
             f"{path}: not a whole safetensors file: {error}",
             advice="copy the folder again, or convert again",
@@ -122,10 +145,12 @@ def _read(path: Path, fingerprint: str | None) -> dict[str, Tensor]:
 def _require_ours(meta: Mapping[str, str], path: Path, fingerprint: str | None) -> None:
     """Refuse what a newer version, or another model, wrote; a trainer's own file says nothing."""
     try:
-        record = json.loads(meta.get("cerewrite", "{}"))
-        schema, found = record.get("schema", SCHEMA), record.get("fingerprint", fingerprint)
-    except (json.JSONDecodeError, AttributeError):
+        record = ir.parse(meta.get("cerewrite", "{}"), str(path))
+    except PlanError as error:
+        raise OutputError(error.message, advice="convert again") from None
+    if not isinstance(record, dict):
         return
+    schema, found = record.get("schema", SCHEMA), record.get("fingerprint", fingerprint)
     if isinstance(schema, int) and schema > SCHEMA:
         raise OutputError(
             f"{path}: has schema {schema}, this version reads up to {SCHEMA}",
@@ -140,17 +165,29 @@ def _require_ours(meta: Mapping[str, str], path: Path, fingerprint: str | None) 
 
 
 def _require_fit(
-    model: nn.Module, stored: dict[str, Tensor], state: dict[str, Tensor], path: Path
+    model: nn.Module, file: Any, held: Collection[str], given: Mapping[str, str], path: Path
 ) -> None:
+    """Compare names, shapes and types with the header alone; no tensor is read yet."""
     wanted = model.state_dict()
-    wrong = [f"{name} is missing" for name in wanted if name not in state]
-    wrong += [f"{name} is unknown" for name in stored if name not in wanted]
-    for name, value in state.items():
-        if value.shape != wanted[name].shape:
-            wrong.append(f"{name} is {[*value.shape]} instead of {[*wanted[name].shape]}")
+    wrong = [f"{name} is missing" for name in wanted if name not in given]
+    wrong += [f"{name} is unknown" for name in sorted(held) if name not in wanted]
+    for name, source in given.items():
+        header = file.get_slice(source)
+        shape, kind = [*header.get_shape()], header.get_dtype()
+        if shape != [*wanted[name].shape]:
+            wrong.append(f"{name} is {shape} instead of {[*wanted[name].shape]}")
+        elif not _exchangeable(wanted[name].dtype, kind):
+            wrong.append(f"{name} is {kind} instead of {wanted[name].dtype}")
     if wrong:
         more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise OutputError(
             f"{path}: weights of another model: {', '.join(wrong[:SHOWN])}{more}",
             advice="load the weights that were saved with this plan",
         )
+
+
+def _exchangeable(wanted: torch.dtype, stored: str) -> bool:
+    """Whether a tensor may be stored so: floats in any width, everything else in its own type."""
+    if wanted.is_floating_point and not wanted.is_complex:
+        return stored in FLOATS
+    return stored == NAMES.get(str(wanted).removeprefix("torch."), "")

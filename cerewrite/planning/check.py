@@ -7,18 +7,16 @@ from dataclasses import replace
 
 from cerewrite.errors import PlanError
 from cerewrite.initialisers import INITIALISERS
-from cerewrite.ir import (
-    EXIT_SCALES,
-    SCHEMA,
-    WEIGHT_SOURCES,
-    Figures,
-    Measures,
-    Plan,
-    Region,
-    Split,
-)
+from cerewrite.ir import LARGEST_COST, Figures, Measures, Plan, Region, Split, validate
 from cerewrite.planning.budgets import BUDGETS, joint_costs, planned_cost
 from cerewrite.planning.measures import MEASURES, Measure, region_measures, reported
+from cerewrite.registry import suggest
+
+Counts = dict[str, dict[str, tuple[int, int]]]
+"""Cost before and after, by cost and region."""
+
+MOST_TIMES = 4
+"""How many times the original's parameters a plan may build unless more are allowed."""
 
 AGAIN = "mend the field, or run `cerewrite plan` again"
 TOLERANCE = 1e-6
@@ -27,26 +25,31 @@ BEYOND = 1e250
 """Measures from here on are too near the end of float range to be divided out of a total."""
 
 
-def check_plan(plan: Plan) -> None:
+def check_plan(plan: Plan, *, max_params: int | None = None) -> None:
     """Check a plan against itself: its splits, their regions, its totals and its budgets.
 
     Args:
         plan: a plan, perhaps edited by hand.
+        max_params: most parameters that it may build; 4 times the original's if not given.
 
     Raises:
-        PlanError: naming the split and the rule that it breaks: an unknown or doubled region, a
-            wrong number of widths, a multiplicity or width below 1, a width that is no
-            multiple of what a module of the region needs, a split that changes nothing, stated
-            params, FLOPs or measures that differ from a recount, totals that do not follow from
-            the splits, or a budget that the plan exceeds.
+        PlanError: naming the field that no plan may hold (see `cerewrite.ir.loads`), or the split
+            and the rule that it breaks: an unknown or doubled region, a wrong number of widths, a
+            width that is no multiple of what a module of the region needs, a split that changes
+            nothing, stated params, FLOPs or measures that differ from a recount, totals that do
+            not follow from the splits, a budget that the plan exceeds, or more parameters than
+            are allowed.
     """
+    plan = validate(plan, "plan")
     regions = _check_splits(plan)
-    _check_figures(plan)
-    _check_totals(plan, regions)
+    counts = _counts(plan)
+    _check_figures(plan, regions, counts)
+    _check_totals(plan, regions, counts)
     _check_budgets(plan)
+    _check_size(plan, counts, max_params)
 
 
-def recount(plan: Plan) -> Plan:
+def recount(plan: Plan, *, max_params: int | None = None) -> Plan:
     """An edited plan with every figure counted and measured anew, if it keeps the rules.
 
     Members and widths of a split may be changed, and splits deleted: their regions then stay as
@@ -55,10 +58,12 @@ def recount(plan: Plan) -> Plan:
 
     Args:
         plan: a plan, perhaps edited by hand.
+        max_params: most parameters that it may build; 4 times the original's if not given.
 
     Raises:
         PlanError: see `check_plan`; figures that differ from a recount are none of its reasons.
     """
+    plan = validate(plan, "plan")
     named = {split.region for split in plan.splits}
     regions = {name: found for name, found in _check_splits(plan).items() if name in named}
     plan = replace(plan, regions=tuple(regions.values()))
@@ -72,8 +77,9 @@ def recount(plan: Plan) -> Plan:
             split = replace(split, measures=region_measures(region, split.design))
         splits.append(split)
     plan = replace(plan, splits=tuple(splits))
-    plan = replace(plan, planned=_settled(plan.planned, follow_splits(plan, regions)))
+    plan = replace(plan, planned=_settled(plan.planned, follow_splits(plan, regions, counts)))
     _check_budgets(plan)
+    _check_size(plan, counts, max_params)
     return plan
 
 
@@ -87,17 +93,18 @@ def _settled(stated: Figures, counted: Figures) -> Figures:
 
 def _check_splits(plan: Plan) -> dict[str, Region]:
     """Everything but the figures; the plan's regions by name."""
-    if plan.schema > SCHEMA:
-        raise PlanError(
-            f"the plan has schema {plan.schema}, this version reads up to {SCHEMA}",
-            advice="use a newer cerewrite",
-        )
-    if plan.objective not in ("primal", "dual"):
-        raise PlanError(
-            f"the plan's objective is '{plan.objective}'", advice="write primal or dual"
-        )
-    MEASURES[plan.measure]
-    _check_drawing(plan)
+    for name, registry in (("measure", MEASURES), ("init", INITIALISERS)):
+        given = getattr(plan, name)
+        if given not in registry and not (name == "init" and ":" in given):
+            raise PlanError(
+                f"plan.{name}: '{given}' is no {registry.kind}", advice=suggest(given, registry)
+            )
+    for index, budget in enumerate(plan.budgets):
+        if budget.cost not in BUDGETS:
+            raise PlanError(
+                f"plan.budgets[{index}].cost: '{budget.cost}' is no budget",
+                advice=suggest(budget.cost, BUDGETS),
+            )
     regions = {region.name: region for region in plan.regions}
     seen: set[str] = set()
     for index, split in enumerate(plan.splits):
@@ -112,54 +119,34 @@ def _check_splits(plan: Plan) -> dict[str, Region]:
     return regions
 
 
-def _check_drawing(plan: Plan) -> None:
-    for name, choices in (("exit_scale", EXIT_SCALES), ("weights", WEIGHT_SOURCES)):
-        if getattr(plan, name) not in choices:
-            raise PlanError(
-                f"the plan's {name} is '{getattr(plan, name)}'",
-                advice=f"write {' or '.join(choices)}",
-            )
-    if ":" not in plan.init and plan.init not in INITIALISERS:
-        raise PlanError(
-            f"the plan's init is '{plan.init}', which is no initialiser",
-            advice=f"write one of {', '.join(INITIALISERS)}",
-        )
-
-
 def _check_design(where: str, split: Split, region: Region) -> None:
-    if split.multiplicity < 1:
-        raise PlanError(f"{where}: multiplicity {split.multiplicity} is below 1", advice=AGAIN)
     if len(split.widths) != len(region.classes):
         raise PlanError(
             f"{where}: {len(split.widths)} widths for {len(region.classes)} width classes "
             f"({', '.join(region.classes[:8])})",
             advice=AGAIN,
         )
+    least, steps = region.least, region.steps
     for index, (name, width) in enumerate(zip(region.classes, split.widths, strict=True)):
-        if width < 1:
-            raise PlanError(f"{where}: width {width} of '{name}' is below 1", advice=AGAIN)
-        mine = [module for module in region.modules if name in module.widths]
-        for module in mine:
-            if width < module.least:
-                raise PlanError(
-                    f"{where}: width {width} of '{name}' is below the {module.least} that "
-                    f"{module.name} needs",
-                    advice=f"write {module.least} or more",
-                )
-        divisor = region.steps[index]
-        if width % divisor:
+        if width < least[index]:
+            module = next(y for y in region.modules if name in y.widths and width < y.least)
+            raise PlanError(
+                f"{where}: width {width} of '{name}' is below the {module.least} that "
+                f"{module.name} needs",
+                advice=f"write {module.least} or more",
+            )
+        if width % steps[index]:
             names = ", ".join(region.dividing(index))
             raise PlanError(
-                f"{where}: width {width} of '{name}' is no multiple of {divisor}, which {names} "
-                "needs",
-                advice=f"write {max(width // divisor, 1) * divisor}",
+                f"{where}: width {width} of '{name}' is no multiple of {steps[index]}, which "
+                f"{names} needs",
+                advice=f"write {max(width // steps[index], 1) * steps[index]}",
             )
     if split.design == region.design:
         raise PlanError(f"{where}: the split is the region as it is", advice="delete the split")
 
 
-def _check_figures(plan: Plan) -> None:
-    counts = _counts(plan)
+def _check_figures(plan: Plan, regions: dict[str, Region], counts: Counts) -> None:
     for index, split in enumerate(plan.splits):
         where = f"splits[{index}] ({split.region})"
         for cost, stated in (("params", split.params), ("flops", split.flops)):
@@ -170,11 +157,10 @@ def _check_figures(plan: Plan) -> None:
                     f"{split.widths} have {counted:,}",
                     advice=f"write {counted}, or run `cerewrite plan` again",
                 )
-        region = next(region for region in plan.regions if region.name == split.region)
-        _check_measures(where, split, region)
+        _check_measures(where, split, regions[split.region])
 
 
-def _counts(plan: Plan) -> dict[str, dict[str, tuple[int, int]]]:
+def _counts(plan: Plan) -> Counts:
     """Cost before and after, by cost and region; shared layers as `joint_costs` has them."""
     after = {split.region: split.design for split in plan.splits}
     regions = [region for region in plan.regions if region.name in after]
@@ -199,13 +185,14 @@ def _check_measures(where: str, split: Split, region: Region) -> None:
             )
 
 
-def _check_totals(plan: Plan, regions: dict[str, Region]) -> None:
+def _check_totals(plan: Plan, regions: dict[str, Region], counts: Counts) -> None:
+    split_regions = {split.region for split in plan.splits}
     for region in regions.values():
-        if region.name not in {split.region for split in plan.splits}:
+        if region.name not in split_regions:
             raise PlanError(
                 f"regions: '{region.name}' has no split", advice="delete the region, or add one"
             )
-    expected = follow_splits(plan, regions)
+    expected = follow_splits(plan, regions, counts)
     for name in ("params", "flops"):
         stated, counted = getattr(plan.planned, name), getattr(expected, name)
         if stated != counted:
@@ -222,14 +209,14 @@ def _check_totals(plan: Plan, regions: dict[str, Region]) -> None:
             )
 
 
-def follow_splits(plan: Plan, regions: dict[str, Region]) -> Figures:
+def follow_splits(plan: Plan, regions: dict[str, Region], counts: Counts | None = None) -> Figures:
     """The whole model's figures, from the baseline's and what the splits change.
 
     A measure beyond float range cannot be divided out of a total; then the stated one is returned.
     """
     params, flops = (
         getattr(plan.baseline, cost) + sum(after - before for before, after in changes.values())
-        for cost, changes in _counts(plan).items()
+        for cost, changes in (counts or _counts(plan)).items()
     )
     changed = [regions[split.region] for split in plan.splits]
     before = [region_measures(region, region.design) for region in changed]
@@ -247,9 +234,30 @@ def follow_splits(plan: Plan, regions: dict[str, Region]) -> Figures:
     return Figures(params, flops, Measures(*map(total, reported())))
 
 
+def _check_size(plan: Plan, counts: Counts, max_params: int | None) -> None:
+    """Refuse what would be too large to build; nothing is built before."""
+    before, after = plan.baseline.params, plan.planned.params
+    for name, (own, _) in counts["params"].items():
+        if own > before:
+            raise PlanError(
+                f"plan.baseline.params: {before:,}, but the region '{name}' alone has {own:,}",
+                advice="make the plan again for this model",
+            )
+    limit = MOST_TIMES * before if max_params is None else max_params
+    if after > limit:
+        raise PlanError(
+            f"the plan would build {after:,} parameters, more than the {limit:,} that are allowed",
+            advice=f"choose smaller splits, or allow it with --max-params {after}",
+        )
+    if plan.planned.flops > LARGEST_COST:
+        raise PlanError(
+            f"the plan would take {plan.planned.flops:,} FLOPs, more than can be counted",
+            advice="choose smaller splits",
+        )
+
+
 def _check_budgets(plan: Plan) -> None:
     for budget in plan.budgets:
-        BUDGETS[budget.cost]
         stated = getattr(plan.planned, budget.cost, None)
         reached = planned_cost(plan, budget) if budget.before else stated
         if reached is not None and reached > budget.limit:

@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Design, Region
+from cerewrite.ir import LARGEST_SIZE, Design, Region
+from cerewrite.registry import require_whole
 
 DesignLike = str | Design | tuple[int, Sequence[int]]
 """What a design by hand may be given as: ``"8x12,24"``, itself, or ``(8, (12, 24))``."""
 
-_DESIGN = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*(?:,[1-9][0-9]*)*)")
+_DESIGN = re.compile(r"([1-9][0-9]{0,9})x([1-9][0-9]{0,9}(?:,[1-9][0-9]{0,9})*)")
 
 
 def parse_design(text: str) -> Design:
@@ -27,7 +28,7 @@ def parse_design(text: str) -> Design:
     match = _DESIGN.fullmatch(text.strip())
     if match is None:
         raise UsageError(
-            f"design '{text}' cannot be read", advice="write members x widths: 4x16 or 8x12,24"
+            f"design '{text[:60]}' cannot be read", advice="write members x widths: 4x16 or 8x12,24"
         )
     return Design(int(match[1]), tuple(int(width) for width in match[2].split(",")))
 
@@ -77,6 +78,8 @@ def _check(region: Region, design: Design) -> None:
             f"{where}: {members} members of {len(widths)} widths",
             advice=f"give at least one member and {len(region.classes)} widths, one per class",
         )
+    for number in (members, *widths):
+        require_whole(where, number, 1, LARGEST_SIZE)
     for name, width, least, step in zip(
         region.classes, widths, region.least, region.steps, strict=True
     ):

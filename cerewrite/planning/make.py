@@ -12,6 +12,7 @@ from cerewrite.errors import PlanError, UsageError
 from cerewrite.initialisers import INITIALISERS, Custom, custom_name
 from cerewrite.ir import (
     EXIT_SCALES,
+    LARGEST_SEED,
     WEIGHT_SOURCES,
     Analysis,
     Design,
@@ -36,6 +37,7 @@ from cerewrite.planning.rules import select_regions
 from cerewrite.planning.search import COARSE
 from cerewrite.planning.shared import choose_shared, least_together
 from cerewrite.planning.uniform import choose_uniform
+from cerewrite.registry import require_whole
 
 
 def make_plan(
@@ -100,6 +102,7 @@ def make_plan(
     if objective not in ("primal", "dual"):
         raise UsageError(f"unknown objective '{objective}'", advice="choose primal or dual")
     minimised = MEASURES[measure]
+    require_whole("seed", seed, 0, LARGEST_SEED)
     drawn = _check_drawing(init, exit_scale, weights)
     constraints = Constraints(min_width, max_multiplicity, channel_multiple)
     budgets = resolve_budgets(budget, analysis)

@@ -8,11 +8,11 @@ from math import lcm
 
 import numpy as np
 
-from cerewrite.errors import UsageError
-from cerewrite.ir import Design, Region, Rejection
+from cerewrite.ir import LARGEST_SIZE, Design, Region, Rejection
 from cerewrite.planning.budgets import BUDGETS, RegionCost
 from cerewrite.planning.measures import Measure
 from cerewrite.planning.measures.base import FloatArray, IntArray
+from cerewrite.registry import require_whole
 
 WIDEST = 8
 """A member's class is searched up to this many times its original channels."""
@@ -50,10 +50,10 @@ class Constraints:
     channel_multiple: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse numbers below 1.
+        """Refuse numbers below 1 or above 2^31 - 1.
 
         Raises:
-            UsageError: if one of the three is below 1 or no integer.
+            UsageError: if one of the three is no whole number in that range.
         """
         given = {
             "min_width": self.min_width,
@@ -61,10 +61,8 @@ class Constraints:
             "channel_multiple": self.channel_multiple,
         }
         for name, value in given.items():
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(
-                    f"{name} is {value!r}", advice="give a whole number that is at least 1"
-                )
+            if value is not None:
+                require_whole(name, value, 1, LARGEST_SIZE)
 
     def least(self, own: int) -> int:
         """The least width of a member of a class whose original members are ``own`` wide."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from cerewrite import ir
+from cerewrite.errors import printable
 from cerewrite.planning import Landscape
 from cerewrite.reporter.charts import costs_chart, layers_chart
 from cerewrite.reporter.content import report_sections
@@ -89,13 +90,14 @@ def render_landscape(found: Landscape) -> str:
 
 
 def _page(name: str, body: str, footer: str) -> str:
-    return (
+    text = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>cerewrite: {name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{name}</h1>\n{body}\n"
         f"<footer>{footer}</footer>\n</body>\n</html>\n"
     )
+    return printable(text, keep="\n")
 
 
 def _figure(title: str, svg: str) -> str:

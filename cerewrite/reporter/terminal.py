@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cerewrite import ir
+from cerewrite.errors import printable
 from cerewrite.reporter.content import analysis_sections, plan_sections, report_sections
 from cerewrite.reporter.figures import percent
 from cerewrite.reporter.section import Cell, Section, Share, Verdict
@@ -56,7 +57,7 @@ def print_report(report: ir.Report, console: Console, *, verbose: bool = False) 
 def _print(sections: list[Section], console: Console) -> None:
     for section in sections:
         console.print()
-        console.print(Text(section.title, style="bold red" if section.failed else "bold"))
+        console.print(_text(section.title, style="bold red" if section.failed else "bold"))
         if section.facts:
             _indent(_pairs(section.facts), console)
         if section.columns and section.rows:
@@ -66,7 +67,7 @@ def _print(sections: list[Section], console: Console) -> None:
             if section.lines:
                 console.print()
         for title, text in section.groups:
-            _indent(Text(title, style="yellow"), console)
+            _indent(_text(title, style="yellow"), console)
             _indent(_pairs(text), console, by=4)
         for line in section.lines:
             _indent(_bullet(line), console)
@@ -82,7 +83,7 @@ def _pairs(pairs: tuple[tuple[str, str], ...]) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for label, text in pairs:
-        grid.add_row(Text(label), Text(text))
+        grid.add_row(_text(label), _text(text))
     return grid
 
 
@@ -90,7 +91,7 @@ def _bullet(line: str) -> Table:
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text("-", style="dim"), Text(line))
+    grid.add_row(Text("-", style="dim"), _text(line))
     return grid
 
 
@@ -105,7 +106,7 @@ def _table(section: Section, console: Console) -> Table:
     for title in section.columns:
         right = title.startswith(">")
         table.add_column(
-            Text(title.lstrip(">")),
+            _text(title.lstrip(">")),
             justify="right" if right else "left",
             overflow="fold",
             vertical="top",
@@ -124,4 +125,9 @@ def _cell(cell: Cell, console: Console) -> Text:
         block = "\N{FULL BLOCK}" if console.encoding.lower().startswith("utf") else "#"
         length = round(BAR * cell.value / cell.largest) if cell.largest > 0 else 0
         return Text(f"{percent(cell.value):>7} ").append(block * length, "cyan")
-    return Text(cell)
+    return _text(cell)
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text as it is: no markup, and no characters that would steer the terminal."""
+    return Text(printable(text, keep="\n"), style)

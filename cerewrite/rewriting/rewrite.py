@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from cerewrite.errors import RewriteError, StalePlanError
 from cerewrite.frontend.unwrapping import refuse_wrapped, unwrap
@@ -14,7 +15,7 @@ from cerewrite.rewriting.engine import Pass, PassResult, default_passes, run
 from cerewrite.rewriting.record import attach, get_record, is_rewritten, restore
 from cerewrite.rewriting.session import Session, renames
 from cerewrite.runtime.copies import deep_copy
-from cerewrite.runtime.fingerprint import fingerprint
+from cerewrite.runtime.fingerprint import class_name, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,23 @@ def _check(plan: Plan, model: nn.Module) -> str:
             f"this {type(model).__name__} has {found[:12]}",
             advice="make the plan again for this model",
         )
+    _require_named(plan, model)
     return found
+
+
+def _require_named(plan: Plan, model: nn.Module) -> None:
+    """What a plan says of its model besides the fingerprint must be so: limits refer to it."""
+    if plan.model != class_name(model):
+        raise StalePlanError(
+            f"plan.model is {plan.model}, but the model is a {class_name(model)}",
+            advice=f"write {class_name(model)}, or make the plan again for this model",
+        )
+    params = sum(p.numel() for p in model.parameters() if not is_lazy(p))
+    if plan.baseline.params != params:
+        raise StalePlanError(
+            f"plan.baseline.params is {plan.baseline.params:,}, but the model has {params:,}",
+            advice="make the plan again for this model",
+        )
 
 
 def _copy(model: nn.Module) -> nn.Module:

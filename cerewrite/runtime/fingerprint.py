@@ -8,6 +8,8 @@ import re
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from cerewrite.errors import LoadError
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -21,6 +23,9 @@ def fingerprint(model: nn.Module) -> str:
     Args:
         model: the module.
 
+    Raises:
+        LoadError: if a module cannot say what its options are.
+
     Example:
         >>> fingerprint(nn.Linear(2, 3)) == fingerprint(nn.Linear(2, 3, device="meta").eval())
         True
@@ -31,13 +36,35 @@ def fingerprint(model: nn.Module) -> str:
     first: dict[int, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         alias = first.setdefault(id(module), name)
-        options = _ADDRESS.sub("", module.extra_repr())
+        options = _ADDRESS.sub("", _options(name, module))
         digest.update(repr((name, alias, _type_name(module), options)).encode())
     for name, parameter in model.named_parameters(remove_duplicate=False):
         alias = first.setdefault(id(parameter), name)
         shape = None if is_lazy(parameter) else tuple(parameter.shape)
         digest.update(repr((name, alias, shape)).encode())
     return digest.hexdigest()
+
+
+def class_name(model: nn.Module) -> str:
+    """The name of a model's class, as an identifier.
+
+    Example:
+        >>> class_name(type("2 Nets", (nn.Module,), {})())
+        '_2_Nets'
+    """
+    name = re.sub(r"\W", "_", type(model).__name__)
+    return name if name.isidentifier() else f"_{name}"
+
+
+def _options(name: str, module: nn.Module) -> str:
+    try:
+        return str(module.extra_repr())
+    except Exception as error:
+        raise LoadError(
+            f"'{name}' ({type(module).__name__}): its extra_repr raised "
+            f"{type(error).__name__}: {error}",
+            advice="mend extra_repr, which tells models of other options apart",
+        ) from error
 
 
 def _type_name(module: nn.Module) -> str:

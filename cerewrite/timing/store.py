@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from cerewrite.output.drafts import cache_folder
+
 
 def machine() -> str:
     """What this machine is: processor, cores, torch.
@@ -30,10 +32,8 @@ def machine() -> str:
 
 
 def default_path() -> Path:
-    """``latency.json`` in ``$CEREWRITE_CACHE``, else in the user's cache folder."""
-    named = os.environ.get("CEREWRITE_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(named or os.path.join(base, "cerewrite")) / "latency.json"
+    """``latency.json`` in the user's cache folder; see `cerewrite.output.drafts.cache_folder`."""
+    return cache_folder() / "latency.json"
 
 
 class Store:

@@ -62,7 +62,9 @@ def test_plan_apply_verify_export(model: Path) -> None:
     assert applied.exit_code == 0, applied.output
     assert "written to out" in applied.output
     assert listing(Path("out")) == FILES
-    assert dataclasses.replace(saving.read_plan(Path("out")), renamed=()) == plan
+    written = saving.read_plan(Path("out"))
+    assert written.source == "../model.py:build_model"
+    assert dataclasses.replace(written, renamed=(), source="") == plan
     verified = run("verify", "out")
     assert verified.exit_code == 0
     assert "passed  membership" in verified.output

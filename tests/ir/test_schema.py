@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ def faults(data: Any, rule: dict[str, Any], where: str = "plan") -> list[str]:
     kind = rule["type"]
     if kind in ("integer", "number"):
         fits = isinstance(data, int if kind == "integer" else int | float)
-        fits = fits and not isinstance(data, bool) and data >= rule.get("minimum", data)
+        fits = fits and not isinstance(data, bool)
+        fits = fits and rule.get("minimum", data) <= data <= rule.get("maximum", data)
         return [] if fits else [where]
     if not isinstance(data, kinds[kind]):
         return [where]
+    if kind == "string":
+        return [] if re.search(rule.get("pattern", ""), data) else [where]
     if kind == "array":
         rules = rule.get("prefixItems") or [rule["items"]] * len(data)
         if len(rules) != len(data):

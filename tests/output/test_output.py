@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,7 +15,6 @@ from torch import nn
 
 from cerewrite import ir, output
 from cerewrite.errors import LoadError, OutputError, PlanError
-from cerewrite.frontend.loading import InputShape
 from cerewrite.output import names
 from tests.conftest import ROOT, WriteModel
 
@@ -265,10 +265,11 @@ def test_unreadable_records(tmp_path: Path) -> None:
         output.read_record(ir.Plan, tmp_path / "binary.json")
 
 
-def write(folder: Path, source: str | None, inputs: tuple[InputShape, ...] | None = None) -> None:
-    origin = output.Origin(source, inputs)
+def write(folder: Path, source: str | None, inputs: tuple[str, ...] = ()) -> ir.Plan:
     folder.mkdir(exist_ok=True)
-    output.write_module(folder, folder.resolve(), "Net", origin, version="1.2")
+    named = output.relative_source(source, folder.resolve())
+    output.write_module(folder, "Net", named, inputs, version="1.2")
+    return dataclasses.replace(PLAN, source=named, inputs=inputs)
 
 
 def test_module_file_finds_the_factory_from_anywhere(
@@ -277,22 +278,22 @@ def test_module_file_finds_the_factory_from_anywhere(
     path = write_model()
     out = path.parent / "out"
     monkeypatch.chdir(path.parent)
-    write(out, "model.py:build_model", (InputShape((2, 16)),))
+    plan = write(out, "model.py:build_model", ("2,16:float32",))
     text = (out / names.MODULE).read_text()
     assert 'SOURCE = "../model.py:build_model"' in text
     assert 'INPUTS = ("2,16:float32",)' in text
     monkeypatch.chdir(ROOT)
     assert isinstance(output.build_original(out), nn.Sequential)
-    inputs = output.example_inputs(out)
+    inputs = output.recorded_inputs(plan)
     assert isinstance(inputs, tuple)
     assert inputs[0].shape == (2, 16)
 
 
 def test_module_file_of_an_importable_factory(tmp_path: Path) -> None:
-    write(tmp_path, "torch.nn:Flatten")
+    plan = write(tmp_path, "torch.nn:Flatten")
     assert 'SOURCE = "torch.nn:Flatten"' in (tmp_path / names.MODULE).read_text()
     assert isinstance(output.build_original(tmp_path), nn.Flatten)
-    assert output.example_inputs(tmp_path) is None
+    assert output.recorded_inputs(plan) is None
 
 
 def test_module_file_without_a_factory(tmp_path: Path) -> None:
@@ -311,13 +312,20 @@ def test_module_file_that_was_edited_wrongly(tmp_path: Path) -> None:
         output.build_original(tmp_path)
 
 
+def test_an_original_that_is_no_module(tmp_path: Path) -> None:
+    (tmp_path / names.MODULE).write_text("SOURCE = 'x'\ndef build_original():\n    return 5\n")
+    with pytest.raises(LoadError, match="returned an object of type int"):
+        output.build_original(tmp_path)
+
+
 def test_moved_source_says_where_it_was(write_model: WriteModel) -> None:
     path = write_model()
     out = path.parent / "out"
-    write(out, f"{path}:build_model")
+    plan = write(out, f"{path}:build_model")
     path.unlink()
-    with pytest.raises(LoadError, match=r"\.\./model\.py: no such file"):
-        output.build_original(out)
+    with pytest.raises(LoadError, match=r"\.\./model\.py: no such file") as caught:
+        output.original_of(out, plan)
+    assert "--model" in caught.value.advice and "load(folder, model)" in caught.value.advice
 
 
 def test_no_module_file(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ def test_a_plan_as_made_passes() -> None:
             dataclasses.replace(PLAN, splits=PLAN.splits[:1] * 2),
             r"splits\[1\] \(a\): the region is split twice",
         ),
-        (edited(multiplicity=0), r"splits\[0\] \(a\): multiplicity 0 is below 1"),
+        (edited(multiplicity=0), r"plan\.splits\[0\]\.multiplicity: expected int >= 1, found 0"),
         (edited(widths=(4,)), "1 widths for 2 width classes"),
-        (edited(widths=(4, 0)), "width 0 of 'a.l1' is below 1"),
+        (edited(widths=(4, 0)), r"plan\.splits\[0\]\.widths\[1\]: expected int >= 1, found 0"),
         (edited(widths=(3, 4)), "width 3 of 'a.l0' is no multiple of 2, which a.n0 needs"),
         (edited(multiplicity=1, widths=(64, 64)), "is the region as it is"),
         (edited(multiplicity=PLAN.splits[0].multiplicity + 1), "states .* params, but"),
@@ -55,7 +55,10 @@ def test_a_plan_as_made_passes() -> None:
         (edited(flops=0), "states 0 flops, but"),
         (edited(nu=0.5), "states nu 0.5, but its design has"),
         (dataclasses.replace(PLAN, schema=99), "schema 99"),
-        (dataclasses.replace(PLAN, objective="third"), "objective is 'third'"),
+        (
+            dataclasses.replace(PLAN, objective="third"),
+            'plan.objective: expected one of primal, dual, found "third"',
+        ),
         (dataclasses.replace(PLAN, splits=PLAN.splits[1:]), "'a' has no split"),
         (
             dataclasses.replace(PLAN, planned=dataclasses.replace(PLAN.planned, params=5)),
@@ -129,7 +132,7 @@ def test_a_deleted_split_leaves_its_region_as_it_is() -> None:
     [
         (edited(multiplicity=500), "more than its budget 'params'"),
         (edited(widths=(3, 4)), "no multiple of 2, which a.n0 needs"),
-        (edited(multiplicity=0), "multiplicity 0 is below 1"),
+        (edited(multiplicity=0), "expected int >= 1, found 0"),
     ],
 )
 def test_a_recount_names_the_rule_that_an_edit_breaks(plan: Plan, message: str) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cerewrite.errors import LoadError
 from cerewrite.frontend.loading import running, search
 from cerewrite.frontend.loading.arrays import read_inputs
 from cerewrite.frontend.loading.inputs import (
@@ -20,6 +19,8 @@ from cerewrite.frontend.loading.inputs import (
     make_inputs,
     parse_input_shape,
 )
+from cerewrite.frontend.loading.known import is_known, remember
+from cerewrite.frontend.loading.spec import split_spec
 from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.alone import in_turn
 
@@ -32,10 +33,12 @@ __all__ = [
     "Loaded",
     "build",
     "describe_inputs",
+    "is_known",
     "load",
     "make_inputs",
     "parse_input_shape",
     "read_inputs",
+    "remember",
     "split_spec",
 ]
 
@@ -108,35 +111,3 @@ def build(spec: str, *, root: str | os.PathLike[str] = ".") -> nn.Module:
         Flatten(start_dim=1, end_dim=-1)
     """
     return load(spec, root=root).module
-
-
-def split_spec(spec: str) -> tuple[str, str]:
-    """A spec's place (a .py file or a module) and factory ("" for a search).
-
-    Raises:
-        LoadError: if the spec is neither a .py file nor ``module:factory``.
-
-    Example:
-        >>> split_spec("nets/model.py:wide"), split_spec("torchvision.models:resnet50")
-        (('nets/model.py', 'wide'), ('torchvision.models', 'resnet50'))
-    """
-    place, _, factory = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
-    if place.endswith(".py"):
-        return place, factory
-    if _dotted(place) and _dotted(factory):
-        return place, factory
-    if Path(spec).is_dir():
-        reason = "a folder, not a .py file"
-    elif Path(spec).exists():
-        reason = "not a .py file"
-    else:
-        reason = "no such file, and not of the form package.module:factory"
-    raise LoadError(
-        f"{spec}: {reason}",
-        advice="name a file (path/model.py), a factory in it (path/model.py:build_model) or an "
-        "importable one (package.module:factory)",
-    )
-
-
-def _dotted(text: str) -> bool:
-    return all(part.isidentifier() for part in text.split("."))

@@ -1,46 +1,110 @@
-"""Inputs from NumPy files: data alone, no pickle."""
+"""Inputs from NumPy files: data alone, no pickle, and no more of it than a file can hold."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cerewrite.errors import LoadError
+from cerewrite.errors import LoadError, OutputError
 from cerewrite.ir.inputs import Inputs
+from cerewrite.runtime.reading import open_regular
 
-_POSITIONAL = re.compile(r"arr_\d+")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGEST = 2 << 30
+"""Bytes of values that a file of inputs may claim, in all."""
+
+MEMBERS = 1000
+"""Arrays that an archive may hold."""
+
+_POSITIONAL = re.compile(r"arr_[0-9]{1,4}")
 
 
 def read_inputs(path: str | os.PathLike[str]) -> Inputs:
     """A batch of inputs from ``.npy`` (one tensor) or ``.npz`` (several).
 
     Args:
-        path: the file. Arrays that were saved without a name are positional inputs, others are
-            keyword inputs. Floating-point arrays become float32.
+        path: the file, of at most 2 GiB of values. Arrays that were saved without a name are
+            positional inputs, others are keyword inputs. Floating-point arrays become float32.
 
     Raises:
-        LoadError: if the file cannot be read or holds something else than numbers.
+        LoadError: if the file cannot be read, claims more than it holds or than 2 GiB, or holds
+            something else than real numbers.
     """
+    try:
+        with open(open_regular(Path(path)), "rb") as file:
+            if zipfile.is_zipfile(file):
+                return _arguments(dict(_members(file)))
+            return (_tensor(_mapped(Path(path))),)
+    except OutputError as error:
+        raise _refusal(path, error.message.removeprefix(f"{path}: ")) from None
+    except Exception as error:  # whatever zipfile, zlib and numpy make of a file that is broken
+        lines = str(error).splitlines()
+        raise _refusal(path, lines[0] if lines else type(error).__name__) from None
+
+
+def _refusal(path: object, reason: str) -> LoadError:
+    return LoadError(
+        f"{path}: no inputs can be read: {reason[:300]}",
+        advice="write one array with numpy.save, or several with numpy.savez",
+    )
+
+
+def _mapped(path: Path) -> Any:
+    """An array as it lies on the disk: a header that claims more than the file is refused."""
+    import numpy as np
+
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    _require_size(array.nbytes)
+    return array
+
+
+def _members(file: Any) -> Iterator[tuple[str, Tensor]]:
+    """The arrays of an archive; none is unpacked before all of them are known to fit."""
+    import numpy as np
+
+    with zipfile.ZipFile(file) as archive:
+        items = archive.infolist()
+        if len(items) > MEMBERS or len({item.filename for item in items}) < len(items):
+            raise ValueError(f"holds {len(items)} members, more than {MEMBERS} or one twice")
+        _require_size(sum(item.file_size for item in items))
+        for item in items:
+            with archive.open(item) as member:
+                data = io.BytesIO(member.read(LARGEST))
+            array = np.load(data, allow_pickle=False)
+            yield item.filename.removesuffix(".npy"), _tensor(array)
+
+
+def _require_size(size: int) -> None:
+    if size > LARGEST:
+        raise ValueError(f"claims {size:,} bytes of values, more than {LARGEST:,}")
+
+
+def _tensor(array: Any) -> Tensor:
     import numpy as np
     import torch
 
-    def tensor(array: Any) -> torch.Tensor:
-        found: torch.Tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return found.float() if found.is_floating_point() else found
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise ValueError(f"holds {array.dtype}, not real numbers of at most 64 bits")
+    found = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+    return found.float() if found.is_floating_point() else found
 
-    try:
-        held = np.load(Path(path), allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            return (tensor(held),)
-        with held:
-            named = {name: tensor(held[name]) for name in held.files}
-    except (OSError, ValueError, TypeError, EOFError, KeyError) as error:
-        raise LoadError(
-            f"{path}: no inputs can be read: {error}",
-            advice="write one array with numpy.save, or several with numpy.savez",
-        ) from None
+
+def _arguments(named: dict[str, Tensor]) -> tuple[Tensor, ...] | dict[str, Tensor]:
+    if not named:
+        raise ValueError("holds no array")
     if all(_POSITIONAL.fullmatch(name) for name in named):
-        return tuple(named[f"arr_{index}"] for index in range(len(named)))
+        wanted = [f"arr_{index}" for index in range(len(named))]
+        if set(wanted) != set(named):
+            raise ValueError(f"holds {', '.join(sorted(named)[:5])}, not {wanted[0]} and so on")
+        return tuple(named[name] for name in wanted)
+    wrong = next((name for name in named if not name.isidentifier()), None)
+    if wrong is not None:
+        raise ValueError(f"'{wrong[:40]}' is no name of a keyword")
     return named

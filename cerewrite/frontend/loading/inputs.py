@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from cerewrite.errors import UsageError
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("bool", "float16", "bfloat16", "float32", "float64", "int32", "int64")
+
+LARGEST_INPUT = 1 << 30
+"""Values of one example input that is drawn: 4 GiB in float32."""
+
+_SIZES = re.compile(r"[0-9]{1,19}(,[0-9]{1,19}){0,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +48,24 @@ def parse_input_shape(text: str) -> InputShape:
         >>> str(parse_input_shape("ids=2,16:int64"))
         'ids=2,16:int64'
     """
-    name, _, rest = text.rpartition("=")
-    sizes, _, dtype = rest.partition(":")
-    dtype = dtype or "float32"
+    name, named, rest = text.rpartition("=")
+    sizes, typed, dtype = rest.partition(":")
+    dtype = dtype if typed else "float32"
     if dtype not in DTYPES:
         raise UsageError(
-            f"--input {text}: unknown dtype '{dtype}'", advice=suggest(dtype, dict.fromkeys(DTYPES))
+            f"--input {text[:200]}: unknown dtype '{dtype}'",
+            advice=suggest(dtype, dict.fromkeys(DTYPES)),
         )
-    try:
-        shape = tuple(int(size) for size in sizes.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1 or (name and not name.isidentifier()):
+    shape = tuple(map(int, sizes.split(","))) if _SIZES.fullmatch(sizes) else ()
+    if not shape or min(shape) < 1 or (named and not name.isidentifier()):
         raise UsageError(
-            f"--input {text}: not a shape",
+            f"--input {text[:200]}: not a shape",
             advice="write sizes with commas, batch first, such as 1,3,224,224 or ids=1,128:int64",
+        )
+    if prod(shape) > LARGEST_INPUT:
+        raise UsageError(
+            f"--input {text}: {prod(shape):,} values, more than {LARGEST_INPUT:,}",
+            advice="give a smaller example: a batch of 2 is enough",
         )
     return InputShape(shape, dtype, name)
 
@@ -89,15 +99,25 @@ def make_inputs(shapes: Sequence[InputShape], *, seed: int = 0) -> Inputs:
             advice="name all inputs or none",
         )
     generator = torch.Generator().manual_seed(seed)
-    tensors = []
-    for item in shapes:
-        size = (max(2, item.shape[0]), *item.shape[1:])
-        dtype: torch.dtype = getattr(torch, item.dtype)
-        if dtype.is_floating_point:
-            tensors.append(torch.randn(size, generator=generator).to(dtype))
-        else:
-            tensors.append(torch.randint(0, 2, size, generator=generator).to(dtype))
+    try:
+        tensors = [_drawn(item, generator) for item in shapes]
+    except (RuntimeError, MemoryError) as error:
+        listed = " ".join(map(str, shapes))
+        raise UsageError(
+            f"--input {listed[:200]}: cannot be held: {str(error).splitlines()[0][:200]}",
+            advice="give a smaller example: a batch of 2 is enough",
+        ) from None
     return dict(zip(names, tensors, strict=True)) if any(names) else tuple(tensors)
+
+
+def _drawn(item: InputShape, generator: torch.Generator) -> torch.Tensor:
+    import torch
+
+    size = (max(2, item.shape[0]), *item.shape[1:])
+    dtype: torch.dtype = getattr(torch, item.dtype)
+    if dtype.is_floating_point:
+        return torch.randn(size, generator=generator).to(dtype)
+    return torch.randint(0, 2, size, generator=generator).to(dtype)
 
 
 def describe_inputs(inputs: Inputs) -> list[InputShape] | None:

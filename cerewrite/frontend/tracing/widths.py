@@ -21,6 +21,7 @@ from cerewrite.ops.modules import (
     ResizableModule,
     SampledLayer,
 )
+from cerewrite.runtime.fingerprint import class_name
 
 
 class Builder:
@@ -258,7 +259,7 @@ def build_widths(
         params=sum(p.numel() for p in model.parameters()),
         fingerprint=fingerprint,
         frontend=frontend,
-        name=type(model).__name__,
+        name=class_name(model),
         batch=batch,
         carried={
             name: tuple(names[width] for width in builder.classes.resolve(value.channels.width))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ IntArray = NDArray[np.int64]
 
 LARGEST = 1 << 61
 """Costs above it are given as it: no int64 overflows unseen."""
+
+WIDE = 1 << 16
+"""Widths above it may overflow before a cost is compared: such costs are estimated first."""
 
 
 class RegionCost(Protocol):
@@ -37,6 +40,9 @@ class RegionCost(Protocol):
         Returns:
             ``[designs, m]``, in the cost's unit.
         """
+
+    def exact(self, design: Design) -> int:
+        """The cost of one design, in whole numbers of any size."""
 
 
 class Cost(ABC):
@@ -92,46 +98,55 @@ def region_cost(name: str, region: Region, design: Design) -> int:
         >>> region_cost("params", region, Design(2, (4,)))
         115
     """
-    rows = np.asarray([design.widths], dtype=np.int64)
-    members = np.asarray([design.multiplicity], dtype=np.int64)
-    table = BUDGETS[name].region(region).table(members, rows)
-    return int(table[0, 0])
+    return BUDGETS[name].region(region).exact(design)
 
 
 @dataclass(frozen=True, slots=True)
 class Polynomial:
-    """``constant + m * (member + linear . n + sum over pairs of c n_s n_t / g)``: exact in int64.
+    """``constant + m * (member + linear . n + sum over pairs of c n_s n_t / g)``, exactly.
 
     Attributes:
         constant: what no split changes (the biases of exits).
-        linear: cost per unit of member width, ``[classes]``: entries, exits, biases, norms.
-        sources: class that each interior term reads, ``[pairs]``.
-        targets: class that it writes, ``[pairs]``.
-        pairs: cost per pair of units, ``[pairs]``.
-        groups: groups g inside a member, which divide its widths, ``[pairs]``.
+        linear: cost per unit of member width, by class: entries, exits, biases, norms.
+        pairs: cost per pair of units of interior layers, by the classes read and written and the
+            groups g inside a member, which divide its widths.
         member: cost per member, whatever its widths.
     """
 
     constant: int
-    linear: IntArray
-    sources: IntArray
-    targets: IntArray
-    pairs: IntArray
-    groups: IntArray
+    linear: tuple[int, ...]
+    pairs: Mapping[tuple[int, int, int], int]
     member: int = 0
 
     def table(self, multiplicities: IntArray, widths: IntArray) -> IntArray:
         """See `RegionCost.table`."""
         widths = np.asarray(widths, dtype=np.int64)
-        member = widths @ self.linear + self.member
-        if len(self.pairs):
-            read = widths[:, self.sources] // self.groups
-            member = member + (read * widths[:, self.targets]) @ self.pairs
+        member = self._member(widths)
         table = self.constant + np.multiply.outer(member, multiplicities)
-        if float(member.max(initial=0)) * float(multiplicities.max(initial=0)) > LARGEST:
-            exact = np.multiply.outer(member.astype(np.float64), multiplicities)
+        most = float(multiplicities.max(initial=0))
+        if float(member.max(initial=0)) * most > LARGEST or widths.max(initial=0) > WIDE:
+            exact = np.multiply.outer(self._member(widths.astype(np.float64)), multiplicities)
             table[exact > LARGEST] = LARGEST
         return np.asarray(table)
+
+    def _member(self, widths: NDArray[Any]) -> NDArray[Any]:
+        """The cost of one member of each design, ``[designs]``, in the widths' own arithmetic."""
+        kind = widths.dtype
+        member = widths @ np.asarray([min(c, LARGEST) for c in self.linear], kind) + self.member
+        if self.pairs:
+            sources, targets, groups = np.asarray(list(self.pairs), dtype=np.int64).T
+            read = widths[:, sources] // groups
+            weights = np.asarray([min(c, LARGEST) for c in self.pairs.values()], kind)
+            member = member + (read * widths[:, targets]) @ weights
+        return np.asarray(member)
+
+    def exact(self, design: Design) -> int:
+        """See `RegionCost.exact`."""
+        widths = design.widths
+        member = self.member + sum(cost * n for cost, n in zip(self.linear, widths, strict=True))
+        for (source, target, groups), cost in self.pairs.items():
+            member += cost * (widths[source] // groups) * widths[target]
+        return self.constant + design.multiplicity * member
 
 
 def weight_polynomial(region: Region, *, per_weight: bool) -> Polynomial:
@@ -142,7 +157,7 @@ def weight_polynomial(region: Region, *, per_weight: bool) -> Polynomial:
         per_weight: count parameters when True, floating-point operations when False (two per
             weight and output position, biases not counted).
     """
-    linear = np.zeros(len(region.classes), dtype=np.int64)
+    linear = [0] * len(region.classes)
     pairs: dict[tuple[int, int, int], int] = {}
     constant = 0
     for layer in region.layers:
@@ -159,9 +174,8 @@ def weight_polynomial(region: Region, *, per_weight: bool) -> Polynomial:
                 key = (source, layer.target, layer.groups)
                 pairs[key] = pairs.get(key, 0) + weight
             linear[layer.target] += bias
+    index = {name: i for i, name in enumerate(region.classes)}
     for module in region.modules:
         for name in module.widths:
-            linear[region.classes.index(name)] += module.params if per_weight else module.flops
-    keys = np.asarray(sorted(pairs), dtype=np.int64).reshape(-1, 3)
-    weights = np.asarray([pairs[key] for key in sorted(pairs)], dtype=np.int64)
-    return Polynomial(constant, linear, keys[:, 0], keys[:, 1], weights, keys[:, 2])
+            linear[index[name]] += module.params if per_weight else module.flops
+    return Polynomial(constant, tuple(linear), pairs)

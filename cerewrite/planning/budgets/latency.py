@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Analysis, BlockTimes, Profile, Region
+from cerewrite.ir import Analysis, BlockTimes, Design, Profile, Region
 from cerewrite.planning.budgets.base import (
     LARGEST,
     Cost,
@@ -77,6 +77,10 @@ class RegionLatency:
             member = member + block_time(block, np.sqrt(n[:, block.source] * n[:, block.target]))
         table = np.multiply.outer(member, multiplicities)
         return np.asarray(np.ceil(np.minimum(table, float(LARGEST))), dtype=np.int64)
+
+    def exact(self, design: Design) -> int:
+        """See `cerewrite.planning.budgets.base.RegionCost.exact`."""
+        return int(self.table(np.asarray([design.multiplicity]), np.asarray([design.widths]))[0, 0])
 
 
 def block_time(block: BlockTimes, widths: FloatArray) -> FloatArray:

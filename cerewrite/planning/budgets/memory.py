@@ -60,13 +60,15 @@ class Memory(Cost):
             raise UsageError(f"region '{region.name}' has no training batch", advice=_ADVICE)
         weights = weight_polynomial(region, per_weight=True)
         kept = region.kept
-        values = kept.batch * np.asarray(kept.per_channel, dtype=np.int64)
         each = COPIES * kept.item
         counted = replace(
             weights,
             constant=each * weights.constant,
-            linear=each * weights.linear + values,
-            pairs=each * weights.pairs,
+            linear=tuple(
+                each * weight + kept.batch * held
+                for weight, held in zip(weights.linear, kept.per_channel, strict=True)
+            ),
+            pairs={key: each * weight for key, weight in weights.pairs.items()},
             member=kept.batch * kept.per_member,
         )
         if not kept.spared:
@@ -94,3 +96,7 @@ class Spared:
         own = (np.asarray(widths) == np.asarray(self.original.widths)).all(axis=1)
         here = np.multiply.outer(own, multiplicities == self.original.multiplicity)
         return np.asarray(table - self.less * here)
+
+    def exact(self, design: Design) -> int:
+        """See `RegionCost.exact`."""
+        return self.counted.exact(design) - self.less * (design == self.original)
