@@ -13,7 +13,7 @@ from cerewrite.ir import EXIT_SCALES, WEIGHT_SOURCES
 from cerewrite.planning.budgets import BudgetRequest, read_requests
 from cerewrite.planning.measures import DEFAULT, MEASURES
 
-Command = Callable[..., Any]
+Command = Callable[..., object]
 Decorator = Callable[[Command], Command]
 
 

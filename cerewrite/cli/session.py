@@ -158,7 +158,7 @@ class Session:
                 f"{STAGES['analyse']}: {done:,} of {wanted:,} draws, nu about {nu:.4g}"
             )
 
-    def _watch(self, stage: str) -> AbstractContextManager[Any]:
+    def _watch(self, stage: str) -> AbstractContextManager[object]:
         return contextlib.nullcontext() if self.quiet else self._spin(STAGES.get(stage, stage))
 
     @contextlib.contextmanager

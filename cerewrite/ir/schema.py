@@ -15,16 +15,19 @@ from typing import Any
 from cerewrite.ir.results import EXIT_SCALES, SCHEMA, WEIGHT_SOURCES, Plan
 from cerewrite.ir.serial import field_types, is_flat
 
+Schema = dict[str, Any]
+"""A JSON object that says what another must be."""
+
 PATH = Path(__file__).with_name("plan.schema.json")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-SCALARS: dict[Any, dict[str, Any]] = {
+SCALARS: dict[Any, Schema] = {
     int: {"type": "integer"},
     str: {"type": "string"},
     bool: {"type": "boolean"},
     float: {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]},
     type(None): {"type": "null"},
 }
-LIMITS: dict[tuple[str, str], dict[str, Any]] = {
+LIMITS: dict[tuple[str, str], Schema] = {
     ("Plan", "objective"): {"enum": ["primal", "dual"]},
     ("Plan", "exit_scale"): {"enum": list(EXIT_SCALES)},
     ("Plan", "weights"): {"enum": list(WEIGHT_SOURCES)},
@@ -35,7 +38,7 @@ LIMITS: dict[tuple[str, str], dict[str, Any]] = {
 """What the values of some fields must be besides; `cerewrite.planning` refuses the others too."""
 
 
-def json_schema(record: type) -> dict[str, Any]:
+def json_schema(record: type) -> Schema:
     """The schema of a frozen record as `cerewrite.ir.dumps` writes it.
 
     Every object may carry a ``note``; a field with a default may be left out; no other field
@@ -49,16 +52,16 @@ def json_schema(record: type) -> dict[str, Any]:
         >>> json_schema(Budget)["$defs"]["Budget"]["required"]
         ['cost', 'limit', 'text']
     """
-    found: dict[str, Any] = {}
+    found: Schema = {}
     _define(record, found)
     name = record.__name__
     return {"$schema": DIALECT, "title": name, "$ref": f"#/$defs/{name}", "$defs": found}
 
 
-def _define(record: Any, found: dict[str, Any]) -> None:
+def _define(record: Any, found: Schema) -> None:
     if record.__name__ in found:
         return
-    properties: dict[str, Any] = {"$schema": {"type": "string"}, "note": {"type": "string"}}
+    properties: Schema = {"$schema": {"type": "string"}, "note": {"type": "string"}}
     required: list[str] = []
     found[record.__name__] = {
         "type": "object",
@@ -70,9 +73,7 @@ def _define(record: Any, found: dict[str, Any]) -> None:
     _describe(record, properties, required, found)
 
 
-def _describe(
-    kind: Any, properties: dict[str, Any], required: list[str], found: dict[str, Any]
-) -> None:
+def _describe(kind: Any, properties: Schema, required: list[str], found: Schema) -> None:
     """Add a record's fields, those of flat ones in their place."""
     record = typing.get_origin(kind) or kind
     texts, hints = descriptions(record.__doc__ or ""), field_types(kind)
@@ -109,7 +110,7 @@ def descriptions(docstring: str) -> dict[str, str]:
     return found
 
 
-def _kind(kind: Any, found: dict[str, Any]) -> dict[str, Any]:
+def _kind(kind: Any, found: Schema) -> Schema:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and arguments[1:] == (Ellipsis,):
         return {"type": "array", "items": _kind(arguments[0], found)}

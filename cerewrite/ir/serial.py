@@ -79,11 +79,10 @@ def loads(record_type: type[R], text: str, *, source: str) -> R:
         raise PlanError(
             f"{source}: not JSON: {error}", advice="restore the file or write it again"
         ) from None
-    decoded: R = _decode(record_type, data, source)
-    return decoded
+    return typing.cast(R, _decode(record_type, data, source))
 
 
-def _decode(kind: Any, data: JSON, where: str) -> Any:
+def _decode(kind: Any, data: JSON, where: str) -> object:
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         return _decode_union(typing.get_args(kind), data, where)
@@ -98,7 +97,7 @@ def _decode(kind: Any, data: JSON, where: str) -> Any:
     return _decode_scalar(kind, data, where)
 
 
-def _decode_union(kinds: tuple[Any, ...], data: JSON, where: str) -> Any:
+def _decode_union(kinds: tuple[Any, ...], data: JSON, where: str) -> object:
     if data is None and type(None) in kinds:
         return None
     error: PlanError | None = None
@@ -111,7 +110,7 @@ def _decode_union(kinds: tuple[Any, ...], data: JSON, where: str) -> Any:
     raise error if error is not None else _mismatch(where, "null", data)
 
 
-def _decode_tuple(kinds: tuple[Any, ...], data: JSON, where: str) -> Any:
+def _decode_tuple(kinds: tuple[Any, ...], data: JSON, where: str) -> object:
     if not isinstance(data, list):
         raise _mismatch(where, "a list", data)
     if len(kinds) == 2 and kinds[1] is Ellipsis:
@@ -124,7 +123,7 @@ def _decode_tuple(kinds: tuple[Any, ...], data: JSON, where: str) -> Any:
     )
 
 
-def _decode_record(kind: Any, data: JSON, where: str) -> Any:
+def _decode_record(kind: Any, data: JSON, where: str) -> object:
     if not isinstance(data, dict):
         raise _mismatch(where, f"an object ({kind.__name__})", data)
     known = dict.fromkeys(_keys(kind))
@@ -140,7 +139,7 @@ def _keys(kind: Any) -> Iterator[str]:
         yield from _keys(hint) if is_flat(hint) else (name,)
 
 
-def _build(kind: Any, data: Mapping[str, JSON], where: str) -> Any:
+def _build(kind: Any, data: Mapping[str, JSON], where: str) -> object:
     record, hints, values = typing.get_origin(kind) or kind, field_types(kind), {}
     for field in dataclasses.fields(record):
         name, hint = field.name, hints[field.name]
@@ -153,7 +152,7 @@ def _build(kind: Any, data: Mapping[str, JSON], where: str) -> Any:
     return record(**values)
 
 
-def _decode_scalar(kind: Any, data: JSON, where: str) -> Any:
+def _decode_scalar(kind: Any, data: JSON, where: str) -> object:
     if kind is float:
         if data in ("inf", "-inf", "nan"):
             return float(data)

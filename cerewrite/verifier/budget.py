@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -66,7 +65,7 @@ def count_flops(model: nn.Module, inputs: Inputs) -> int:
     """
     total = rows = 0
 
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total, rows
         rows = rows or output.shape[0]
         read = inputs[0] if isinstance(module, KINDS) else output

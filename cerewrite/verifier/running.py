@@ -5,20 +5,19 @@ from __future__ import annotations
 import copy
 import io
 from contextlib import redirect_stdout
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.ir.inputs import Inputs
+from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.runtime.modes import called
 
 _SEED = 20_200_617
 
 
-def call(model: nn.Module, inputs: Inputs) -> Any:
+def call(model: nn.Module, inputs: Inputs) -> Output:
     """The model's output on a copy of the inputs, from a fixed random state.
 
     The copy protects the user's tensors from models that work in place; the caller's random
