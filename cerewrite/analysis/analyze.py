@@ -74,11 +74,11 @@ def analyze(
     method = ESTIMATORS[estimator]
     corrections = method.estimate(traced, model, example_inputs, assumption)
     by_name = {correction.layer: correction for correction in corrections.layers}
-    found = tuple(
+    findings = tuple(
         _at_scope(traced, one, corrections, method.reference, estimator)
         for one in (SCOPES if scope == AUTO else (scope,))
     )
-    first = found[0]
+    first = findings[0]
     owner = {site.layer: item.name for item in first.regions for site in item.region.sites}
     total = sum(correction.kappa for correction in corrections.layers)
     return Analysis(
@@ -96,7 +96,7 @@ def analyze(
         flops=traced.flops,
         frontend=traced.frontend,
         assumptions=corrections.assumptions,
-        scopes=found if scope == AUTO else (),
+        scopes=findings if scope == AUTO else (),
     )
 
 
@@ -105,8 +105,8 @@ def _at_scope(
 ) -> ScopeFindings:
     """Regions, refusals and the composed measures at one scope."""
     by_name = {correction.layer: correction for correction in corrections.layers}
-    found, rejections = find_regions(traced, scope)
-    regions = tuple(_with_sites(region, traced, by_name) for region in found)
+    bare, rejections = find_regions(traced, scope)
+    regions = tuple(_with_sites(region, traced, by_name) for region in bare)
     owner = {site.layer: region.name for region in regions for site in region.sites}
     composed = _composed(regions, corrections, owner, reference, method)
     return ScopeFindings(

@@ -30,13 +30,13 @@ def versions() -> tuple[tuple[str, str], ...]:
         >>> [name for name, text in versions()][:2]
         ['cerewrite', 'python']
     """
-    found = [("cerewrite", cerewrite.__version__), ("python", platform.python_version())]
+    listed = [("cerewrite", cerewrite.__version__), ("python", platform.python_version())]
     for name in RECORDED:
         try:
-            found.append((name, version(name)))
+            listed.append((name, version(name)))
         except PackageNotFoundError:
             continue
-    return tuple(found)
+    return tuple(listed)
 
 
 def save(
@@ -123,8 +123,8 @@ def _shapes(plan: ir.Plan, inputs: ir.Inputs | None) -> tuple[InputShape, ...] |
     """Shapes to draw example inputs to, the plan's without any; None where they cannot be drawn."""
     if inputs is None:
         return tuple(map(parse_input_shape, plan.inputs)) or None
-    found = describe_inputs(inputs)
-    return None if found is None else tuple(found)
+    shapes = describe_inputs(inputs)
+    return None if shapes is None else tuple(shapes)
 
 
 def _write_report(draft: Path, report: ir.Report) -> None:

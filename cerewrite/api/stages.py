@@ -75,16 +75,16 @@ def analyze(
         traced = tracing.trace(model, inputs)
     assert inputs is not None, "a trace refuses no inputs"
     with clock("analyse"):
-        found = analysis.analyze(traced, model, inputs, **options)
-        found = replace(found, inputs=tuple(map(str, describe_inputs(inputs) or ())))
+        analysed = analysis.analyze(traced, model, inputs, **options)
+        analysed = replace(analysed, inputs=tuple(map(str, describe_inputs(inputs) or ())))
     if memory_batch is not None:
-        found = analysis.keep(found, traced, model, batch=memory_batch)
+        analysed = analysis.keep(analysed, traced, model, batch=memory_batch)
     if latency_batch is None:
-        return found
+        return analysed
     from cerewrite import timing
 
     with clock("profile"):
-        return timing.profile(found, traced, model, inputs, batch=latency_batch)
+        return timing.profile(analysed, traced, model, inputs, batch=latency_batch)
 
 
 def plan(
@@ -117,7 +117,7 @@ def plan(
     check_options(plan, options, PlanOptions)
     if analysis.scopes and scope in (None, analysis.scope):
         return planning.compare_scopes(analysis, **options)
-    if scope in {found.scope for found in analysis.scopes}:
+    if scope in {item.scope for item in analysis.scopes}:
         assert scope is not None
         return planning.make_plan(analysis.at_scope(scope), **options)
     if scope not in (None, analysis.scope):

@@ -25,7 +25,7 @@ def _axes(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, dict[int, str]]:
     """``NAME:AXIS`` and ``NAME:AXIS=SYMBOL`` as axes and their symbols, by input."""
-    found: dict[str, dict[int, str]] = {}
+    axes: dict[str, dict[int, str]] = {}
     for value in values:
         match = re.fullmatch(r"(\w+):(-?\d+)(?:=([A-Za-z_]\w*))?", value)
         if match is None:
@@ -33,8 +33,8 @@ def _axes(
                 f"'{value}' is not NAME:AXIS, such as image:2 or image:2=height"
             )
         name, axis, symbol = match.groups()
-        found.setdefault(name, {})[int(axis)] = symbol or ""
-    return found
+        axes.setdefault(name, {})[int(axis)] = symbol or ""
+    return axes
 
 
 ONNX = opt.together(

@@ -133,11 +133,11 @@ class Region:
     def dividing(self, index: int) -> dict[str, int]:
         """The modules and layers that want a multiple, and of what, at one class."""
         name = self.classes[index]
-        found = {module.name: module.divisor for module in self.modules if name in module.widths}
+        steps = {module.name: module.divisor for module in self.modules if name in module.widths}
         for layer in self.layers:
             if index in (*layer.sources, layer.target):
-                found[layer.name] = layer.groups
-        return {where: step for where, step in found.items() if step > 1}
+                steps[layer.name] = layer.groups
+        return {where: step for where, step in steps.items() if step > 1}
 
     @property
     def least(self) -> tuple[int, ...]:

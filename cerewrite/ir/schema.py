@@ -52,37 +52,37 @@ def json_schema(record: type) -> Schema:
         >>> json_schema(Budget)["$defs"]["Budget"]["required"]
         ['cost', 'limit', 'text']
     """
-    found: Schema = {}
-    _define(record, found)
+    defined: Schema = {}
+    _define(record, defined)
     name = record.__name__
-    return {"$schema": DIALECT, "title": name, "$ref": f"#/$defs/{name}", "$defs": found}
+    return {"$schema": DIALECT, "title": name, "$ref": f"#/$defs/{name}", "$defs": defined}
 
 
-def _define(record: Any, found: Schema) -> None:
-    if record.__name__ in found:
+def _define(record: Any, defined: Schema) -> None:
+    if record.__name__ in defined:
         return
     properties: Schema = {"$schema": {"type": "string"}, "note": {"type": "string"}}
     required: list[str] = []
-    found[record.__name__] = {
+    defined[record.__name__] = {
         "type": "object",
         "description": (record.__doc__ or "").partition("\n")[0],
         "properties": properties,
         "required": required,
         "additionalProperties": False,
     }
-    _describe(record, properties, required, found)
+    _describe(record, properties, required, defined)
 
 
-def _describe(kind: Any, properties: Schema, required: list[str], found: Schema) -> None:
+def _describe(kind: Any, properties: Schema, required: list[str], defined: Schema) -> None:
     """Add a record's fields, those of flat ones in their place."""
     record = typing.get_origin(kind) or kind
     texts, hints = descriptions(record.__doc__ or ""), field_types(kind)
     for field in dataclasses.fields(record):
         name, hint = field.name, hints[field.name]
         if is_flat(hint):
-            _describe(hint, properties, required, found)
+            _describe(hint, properties, required, defined)
             continue
-        schema = _kind(hint, found) | LIMITS.get((record.__name__, name), {})
+        schema = _kind(hint, defined) | LIMITS.get((record.__name__, name), {})
         properties[name] = {"description": texts[name], **schema} if name in texts else schema
         if field.default is dataclasses.MISSING:
             required.append(name)
@@ -95,34 +95,34 @@ def descriptions(docstring: str) -> dict[str, str]:
         >>> descriptions(str(Plan.__doc__))["objective"]
         '``primal`` or ``dual``.'
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     names: list[str] = []
     for line in docstring.partition("Attributes:\n")[2].splitlines():
         indent = len(line) - len(line.lstrip())
         if indent == 8:
             before, _, text = line.strip().partition(": ")
             names = before.split(", ")
-            found |= dict.fromkeys(names, text)
+            texts |= dict.fromkeys(names, text)
         elif indent == 12:
-            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+            texts |= {name: f"{texts[name]} {line.strip()}" for name in names}
         else:
             break
-    return found
+    return texts
 
 
-def _kind(kind: Any, found: Schema) -> Schema:
+def _kind(kind: Any, defined: Schema) -> Schema:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and arguments[1:] == (Ellipsis,):
-        return {"type": "array", "items": _kind(arguments[0], found)}
+        return {"type": "array", "items": _kind(arguments[0], defined)}
     if origin is tuple:
-        items = [_kind(item, found) for item in arguments]
+        items = [_kind(item, defined) for item in arguments]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "items": False}
     if origin in (typing.Union, types.UnionType):
-        return {"anyOf": [_kind(item, found) for item in arguments]}
+        return {"anyOf": [_kind(item, defined) for item in arguments]}
     if origin is typing.Literal:
         return {"enum": list(arguments)}
     if dataclasses.is_dataclass(kind):
-        _define(kind, found)
+        _define(kind, defined)
         return {"$ref": f"#/$defs/{typing.cast(type, kind).__name__}"}
     return SCALARS[kind]
 

@@ -60,7 +60,7 @@ def recount(plan: Plan) -> Plan:
         PlanError: see `check_plan`; figures that differ from a recount are none of its reasons.
     """
     named = {split.region for split in plan.splits}
-    regions = {name: found for name, found in _check_splits(plan).items() if name in named}
+    regions = {name: region for name, region in _check_splits(plan).items() if name in named}
     plan = replace(plan, regions=tuple(regions.values()))
     counts = _counts(plan)
     splits = []
