@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Unpack, cast, get_args
+from typing import Unpack, cast, get_args
 
 from torch import nn
 
@@ -16,6 +16,7 @@ from cerewrite.estimators.base import Measuring, Parametrization
 from cerewrite.ir import (
     Analysis,
     Estimate,
+    Inputs,
     Layer,
     LayerEstimate,
     Measures,
@@ -32,7 +33,7 @@ from cerewrite.registry import suggest
 def analyze(
     traced: TracedModel,
     model: nn.Module,
-    example_inputs: Any = None,
+    example_inputs: Inputs | None = None,
     *,
     estimator: str = "analytic",
     parametrization: str = "ntk",

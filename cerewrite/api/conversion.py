@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Unpack, cast
 
 from cerewrite import ir, output
 from cerewrite.api.options import (
@@ -156,22 +156,17 @@ def convert(
         result = dataclasses.replace(result, report=report)
     if out is None:
         return result
-    saving = {"source": source, "onnx": onnx, "opset": opset, "overwrite": overwrite}
-    return _saved(result, out, inputs, clock, saving)
-
-
-def _saved(
-    result: Conversion, out: PathLike, inputs: Any, clock: Clock, options: Mapping[str, Any]
-) -> Conversion:
-    """Write the folder; the result then knows its export, and how long all of it took."""
     export = save(
         out,
         result.model,
         result.plan,
         example_inputs=inputs,
+        source=source,
         report=result.report,
+        onnx=onnx,
+        opset=opset,
+        overwrite=overwrite,
         clock=clock,
-        **options,
     )
     report = dataclasses.replace(result.report, export=export, seconds=clock.seconds)
     return dataclasses.replace(result, export=export, report=report)

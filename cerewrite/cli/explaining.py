@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from cerewrite import ir
+from cerewrite.cli.options import Given
 from cerewrite.cli.session import Session
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.registry import suggest
 
 
-def explained(session: Session, model: str, layer: str, options: dict[str, Any]) -> list[str]:
+def explained(session: Session, model: str, layer: str, options: Given) -> list[str]:
     """Load, trace and analyse a model; what its analysis, or else its trace, says of a layer.
 
     Raises:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
 import cerewrite
 from cerewrite import ir
 from cerewrite.api import saving, serving
+from cerewrite.api.options import ExportOptions
 from cerewrite.cli import options as opt
 from cerewrite.cli.session import Session, check_file
 from cerewrite.errors import UsageError
@@ -54,10 +55,14 @@ ONNX = opt.together(
 WANTED = opt.switch("--onnx", description="Write and prove model.onnx as well.")
 
 
-def onnx_request(options: dict[str, Any]) -> dict[str, Any]:
+def onnx_request(options: opt.Given) -> ExportOptions:
     """Take what `ONNX` gave out of ``options``, as options of the exporter."""
-    request = {name: options.pop(name) for name in ("opset", "dynamic_axes", "float16")}
-    return {**request, "external_data": options.pop("external_data") or None}
+    return {
+        "opset": options.pop("opset"),
+        "dynamic_axes": options.pop("dynamic_axes"),
+        "float16": options.pop("float16"),
+        "external_data": options.pop("external_data") or None,
+    }
 
 
 TRITON = opt.together(
@@ -95,7 +100,11 @@ class Repository:
         return cls(path, name, force)
 
     def write(
-        self, session: Session, model: nn.Module, inputs: loading.Inputs, **request: Any
+        self,
+        session: Session,
+        model: nn.Module,
+        inputs: loading.Inputs,
+        **request: Unpack[ExportOptions],
     ) -> ir.Export:
         """Export the model into it, and say so."""
         with session.clock("export"):

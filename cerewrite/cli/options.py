@@ -14,6 +14,8 @@ from cerewrite.planning.budgets import BudgetRequest, read_requests
 from cerewrite.planning.measures import DEFAULT, MEASURES
 
 Command = Callable[..., object]
+Given = dict[str, Any]
+"""Options as click hands them to a command."""
 Decorator = Callable[[Command], Command]
 
 
