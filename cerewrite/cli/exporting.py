@@ -147,13 +147,14 @@ def export(
     _, model, inputs = session.load_target(target)
     repository = Repository.of(triton, name, model, force=force)
     plan = saving.read_plan(folder) if folder.is_dir() else None
+    request["seed"] = session.seed
     request["metadata"] = {"source": target} if plan is None else saving.origin_of(plan, None)
     if out is not None:
         with session.clock("export"):
-            record = cerewrite.export_onnx(model, out, inputs, seed=session.seed, **request)
+            record = cerewrite.export_onnx(model, out, inputs, **request)
         for line in export_lines(record):
             session.say(line)
     if repository is not None:
-        record = repository.write(session, model, inputs, seed=session.seed, **request)
+        record = repository.write(session, model, inputs, **request)
         for line in export_lines(record) if out is None else ():
             session.say(line)
