@@ -8,6 +8,7 @@ import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from cerewrite.errors import PlanError
@@ -49,6 +50,7 @@ def is_flat(kind: object) -> bool:
     return bool(getattr(typing.get_origin(kind) or kind, "FLAT", False))
 
 
+@cache
 def field_types(kind: Any) -> dict[str, Any]:
     """The type of every field of a record, type variables replaced."""
     record = typing.get_origin(kind) or kind
