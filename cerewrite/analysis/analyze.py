@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Unpack, cast, get_args
+from typing import Unpack, cast, get_args
 
 from torch import nn
 
@@ -18,6 +18,7 @@ from cerewrite.ir import (
     LARGEST_SIZE,
     Analysis,
     Estimate,
+    Inputs,
     Layer,
     LayerEstimate,
     Measures,
@@ -34,7 +35,7 @@ from cerewrite.registry import require_whole, suggest
 def analyze(
     traced: TracedModel,
     model: nn.Module,
-    example_inputs: Any = None,
+    example_inputs: Inputs | None = None,
     *,
     estimator: str = "analytic",
     parametrization: str = "ntk",
@@ -81,11 +82,11 @@ def analyze(
     method = ESTIMATORS[estimator]
     corrections = method.estimate(traced, model, example_inputs, assumption)
     by_name = {correction.layer: correction for correction in corrections.layers}
-    found = tuple(
+    findings = tuple(
         _at_scope(traced, one, corrections, method.reference, estimator)
         for one in (SCOPES if scope == AUTO else (scope,))
     )
-    first = found[0]
+    first = findings[0]
     owner = {site.layer: item.name for item in first.regions for site in item.region.sites}
     total = sum(correction.kappa for correction in corrections.layers)
     return Analysis(
@@ -103,7 +104,7 @@ def analyze(
         flops=traced.flops,
         frontend=traced.frontend,
         assumptions=corrections.assumptions,
-        scopes=found if scope == AUTO else (),
+        scopes=findings if scope == AUTO else (),
     )
 
 
@@ -112,8 +113,8 @@ def _at_scope(
 ) -> ScopeFindings:
     """Regions, refusals and the composed measures at one scope."""
     by_name = {correction.layer: correction for correction in corrections.layers}
-    found, rejections = find_regions(traced, scope)
-    regions = tuple(_with_sites(region, traced, by_name) for region in found)
+    bare, rejections = find_regions(traced, scope)
+    regions = tuple(_with_sites(region, traced, by_name) for region in bare)
     owner = {site.layer: region.name for region in regions for site in region.sites}
     composed = _composed(regions, corrections, owner, reference, method)
     return ScopeFindings(

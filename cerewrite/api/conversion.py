@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Unpack, cast
 
 from cerewrite import ir, output, planning
 from cerewrite.api.options import (
@@ -140,19 +140,31 @@ def convert(
             )
         if out is None:
             return result
-        saving = {"source": source, "onnx": onnx, "opset": opset, "overwrite": overwrite}
-        return _saved(result, out, inputs, clock, saving)
+        export = save(
+            out,
+            result.model,
+            result.plan,
+            example_inputs=inputs,
+            source=source,
+            report=result.report,
+            onnx=onnx,
+            opset=opset,
+            overwrite=overwrite,
+            clock=clock,
+        )
+        report = dataclasses.replace(result.report, export=export, seconds=clock.seconds)
+        return dataclasses.replace(result, export=export, report=report)
 
 
 def _converted(
     model: nn.Module,
-    inputs: Any,
+    inputs: ir.Inputs | None,
     plan: ir.Plan | None,
     options: ConvertOptions,
     clock: Clock,
     batches: dict[str, int | None],
     bench: bool | BenchOptions,
-    calibration: Any,
+    calibration: object,
     max_params: int | None,
 ) -> Conversion:
     """Every stage but the last: nothing is written."""
@@ -192,23 +204,6 @@ def _asked_params(plan: ir.Plan) -> int | None:
     """A budget of parameters that allows more than a plan may build without being asked."""
     asked = next((int(b.limit) for b in plan.budgets if b.cost == "params"), 0)
     return asked if asked > planning.MOST_TIMES * plan.baseline.params else None
-
-
-def _saved(
-    result: Conversion, out: PathLike, inputs: Any, clock: Clock, options: Mapping[str, Any]
-) -> Conversion:
-    """Write the folder; the result then knows its export, and how long all of it took."""
-    export = save(
-        out,
-        result.model,
-        result.plan,
-        example_inputs=inputs,
-        report=result.report,
-        clock=clock,
-        **options,
-    )
-    report = dataclasses.replace(result.report, export=export, seconds=clock.seconds)
-    return dataclasses.replace(result, export=export, report=report)
 
 
 def _calibration(

@@ -32,13 +32,13 @@ def versions() -> tuple[tuple[str, str], ...]:
         >>> [name for name, text in versions()][:2]
         ['cerewrite', 'python']
     """
-    found = [("cerewrite", cerewrite.__version__), ("python", platform.python_version())]
+    listed = [("cerewrite", cerewrite.__version__), ("python", platform.python_version())]
     for name in RECORDED:
         try:
-            found.append((name, version(name)))
+            listed.append((name, version(name)))
         except PackageNotFoundError:
             continue
-    return tuple(found)
+    return tuple(listed)
 
 
 def save(

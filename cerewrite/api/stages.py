@@ -120,7 +120,7 @@ def plan(
     check_options(plan, options, PlanOptions)
     if analysis.scopes and scope in (None, analysis.scope):
         return planning.compare_scopes(analysis, **options)
-    if scope in {found.scope for found in analysis.scopes}:
+    if scope in {item.scope for item in analysis.scopes}:
         assert scope is not None
         return planning.make_plan(analysis.at_scope(scope), **options)
     if scope not in (None, analysis.scope):

@@ -265,7 +265,7 @@ def list_() -> None:
         click.echo(line)
 
 
-def _plan(session: Session, model: str, options: dict[str, Any]) -> ir.Plan:
+def _plan(session: Session, model: str, options: opt.Given) -> ir.Plan:
     ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
     batches = batches_for(
         options["budget"], options.pop("latency_batch"), options.pop("memory_batch")

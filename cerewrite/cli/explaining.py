@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from cerewrite import ir
+from cerewrite.cli.options import Given
 from cerewrite.cli.session import Session
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.registry import suggest
 
 
-def explained(session: Session, model: str, layer: str, options: dict[str, Any]) -> list[str]:
+def explained(session: Session, model: str, layer: str, options: Given) -> list[str]:
     """Load, trace and analyse a model; what its analysis, or else its trace, says of a layer.
 
     Raises:
@@ -27,13 +27,15 @@ def explained(session: Session, model: str, layer: str, options: dict[str, Any])
         traced = tracing.trace(module, inputs)
     try:
         with session.clock("analyse"):
-            found = analysis.analyze(traced, module, inputs, progress=session.progress, **options)
+            analysed = analysis.analyze(
+                traced, module, inputs, progress=session.progress, **options
+            )
     except AnalysisError as error:
         lines = list(refused_lines(traced, layer))
         if not lines:
             raise
         return [*lines, f"no correction: {error.message}"]
-    return list(explain_lines(found, layer, traced))
+    return list(explain_lines(analysed, layer, traced))
 
 
 def explain_lines(
@@ -98,8 +100,8 @@ def _concerns(refusal: ir.Rejection, names: Iterable[str]) -> bool:
 def _widths(traced: ir.TracedModel | None, name: str) -> list[str]:
     """The width classes that a layer reads and writes."""
     layers = traced.layers if traced is not None else ()
-    found = next((layer for layer in layers if layer.name == name), None)
-    return [] if found is None else [*found.sources, *filter(None, [found.target])]
+    chosen = next((layer for layer in layers if layer.name == name), None)
+    return [] if chosen is None else [*chosen.sources, *filter(None, [chosen.target])]
 
 
 def _refusal_lines(refusals: Iterable[ir.Rejection]) -> Iterator[str]:

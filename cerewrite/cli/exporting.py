@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
 import cerewrite
 from cerewrite import ir
 from cerewrite.api import saving, serving
+from cerewrite.api.options import ExportOptions
 from cerewrite.cli import options as opt
 from cerewrite.cli.session import Session, check_file
 from cerewrite.errors import UsageError
@@ -25,7 +26,7 @@ def _axes(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, dict[int, str]]:
     """``NAME:AXIS`` and ``NAME:AXIS=SYMBOL`` as axes and their symbols, by input."""
-    found: dict[str, dict[int, str]] = {}
+    axes: dict[str, dict[int, str]] = {}
     for value in values:
         match = re.fullmatch(r"(\w+):(-?[0-9]{1,3})(?:=([A-Za-z_]\w*))?", value)
         if match is None:
@@ -33,8 +34,8 @@ def _axes(
                 f"'{value}' is not NAME:AXIS, such as image:2 or image:2=height"
             )
         name, axis, symbol = match.groups()
-        found.setdefault(name, {})[int(axis)] = symbol or ""
-    return found
+        axes.setdefault(name, {})[int(axis)] = symbol or ""
+    return axes
 
 
 ONNX = opt.together(
@@ -54,10 +55,14 @@ ONNX = opt.together(
 WANTED = opt.switch("--onnx", description="Write and prove model.onnx as well.")
 
 
-def onnx_request(options: dict[str, Any]) -> dict[str, Any]:
+def onnx_request(options: opt.Given) -> ExportOptions:
     """Take what `ONNX` gave out of ``options``, as options of the exporter."""
-    request = {name: options.pop(name) for name in ("opset", "dynamic_axes", "float16")}
-    return {**request, "external_data": options.pop("external_data") or None}
+    return {
+        "opset": options.pop("opset"),
+        "dynamic_axes": options.pop("dynamic_axes"),
+        "float16": options.pop("float16"),
+        "external_data": options.pop("external_data") or None,
+    }
 
 
 TRITON = opt.together(
@@ -95,7 +100,11 @@ class Repository:
         return cls(path, name, force)
 
     def write(
-        self, session: Session, model: nn.Module, inputs: loading.Inputs, **request: Any
+        self,
+        session: Session,
+        model: nn.Module,
+        inputs: loading.Inputs,
+        **request: Unpack[ExportOptions],
     ) -> ir.Export:
         """Export the model into it, and say so."""
         with session.clock("export"):
@@ -139,15 +148,14 @@ def export(
     _, model, inputs = session.load_target(target, options)
     repository = Repository.of(triton, name, model, force=force)
     plan = saving.read_plan(folder) if folder.is_dir() else None
+    request["seed"] = session.seed
     request["metadata"] = {"source": target} if plan is None else saving.origin_of(plan, None)
     if out is not None:
         with session.clock("export"):
-            record = cerewrite.export_onnx(
-                model, out, inputs, seed=session.seed, overwrite=force, **request
-            )
+            record = cerewrite.export_onnx(model, out, inputs, overwrite=force, **request)
         for line in export_lines(record):
             session.say(line)
     if repository is not None:
-        record = repository.write(session, model, inputs, seed=session.seed, **request)
+        record = repository.write(session, model, inputs, **request)
         for line in export_lines(record) if out is None else ():
             session.say(line)

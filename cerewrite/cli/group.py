@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
-from typing import Any
 
 import click
 
@@ -22,7 +21,7 @@ PATIENCE = 10.0
 class Group(click.Group):
     """A group whose commands fail as `cerewrite.errors` says: message, advice, exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run a command; turn its errors into exit codes, and SIGTERM into a clean end."""
         _end_on_sigterm()
         try:

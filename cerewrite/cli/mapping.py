@@ -55,12 +55,12 @@ def landscape(
     if len(budget) > 1:
         raise UsageError("a landscape has one budget", advice="name one of them")
     analysis = session.analyze(model, options | batches_for(budget))
-    found = _region(analysis, region)
+    chosen = _region(analysis, region)
     (allowed,) = resolve_budgets(budget, analysis)
     cost = allowed.cost
-    own = region_cost(cost, found, found.design)
+    own = region_cost(cost, chosen, chosen.design)
     limit = allowed.limit - BUDGETS[cost].baseline(analysis) + own
-    mapped = map_region(found, cost=cost, measure=measure, limit=limit, rows=48)
+    mapped = map_region(chosen, cost=cost, measure=measure, limit=limit, rows=48)
     if json:
         write_text(json, ir.dumps(mapped), force=force)
     if html:

@@ -16,7 +16,9 @@ from cerewrite.planning.budgets import BudgetRequest, read_requests
 from cerewrite.planning.measures import DEFAULT, MEASURES
 from cerewrite.runtime.alone import MOST_THREADS
 
-Command = Callable[..., Any]
+Command = Callable[..., object]
+Given = dict[str, Any]
+"""Options as click hands them to a command."""
 Decorator = Callable[[Command], Command]
 
 

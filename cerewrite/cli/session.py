@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 import cerewrite
 from cerewrite import ir, output
 from cerewrite.api import saving
+from cerewrite.cli.options import Given
 from cerewrite.errors import UsageError, printable
 from cerewrite.frontend import loading
 from cerewrite.runtime.clock import Clock
@@ -63,7 +64,7 @@ class Session:
         self.clock = Clock(self._watch)
 
     @classmethod
-    def start(cls, options: dict[str, Any], *, silent: bool = False) -> Session:
+    def start(cls, options: Given, *, silent: bool = False) -> Session:
         """Take the options that every command has out of ``options``; ``silent`` implies quiet."""
         threads = options.pop("threads", None)
         if threads is not None:
@@ -88,7 +89,7 @@ class Session:
             loaded = loading.load(spec, seed=self.seed)
             return loaded, self.inputs(loaded.example_inputs, spec)
 
-    def analyze(self, spec: str, options: dict[str, Any]) -> ir.Analysis:
+    def analyze(self, spec: str, options: Given) -> ir.Analysis:
         """Load a model and analyse it.
 
         Raises:
@@ -100,7 +101,7 @@ class Session:
         )
 
     def load_target(
-        self, target: str, opening: Mapping[str, Any]
+        self, target: str, opening: Given
     ) -> tuple[nn.Module, nn.Module, loading.Inputs]:
         """Original, rewritten and inputs of an output folder; a model is both originals.
 
@@ -170,7 +171,7 @@ class Session:
                 f"{STAGES['analyse']}: {done:,} of {wanted:,} draws, nu about {nu:.4g}"
             )
 
-    def _watch(self, stage: str) -> AbstractContextManager[Any]:
+    def _watch(self, stage: str) -> AbstractContextManager[object]:
         return contextlib.nullcontext() if self.quiet else self._spin(STAGES.get(stage, stage))
 
     @contextlib.contextmanager

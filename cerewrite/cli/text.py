@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from cerewrite import ir
-from cerewrite.registry import Registry
 
 
 def export_lines(export: ir.Export) -> Iterator[str]:
@@ -56,7 +54,7 @@ def registry_lines() -> Iterator[str]:
     from cerewrite.planning.measures import MEASURES
     from cerewrite.rewriting import PASSES
 
-    kinds: tuple[tuple[str, Registry[Any]], ...] = (
+    kinds: tuple[tuple[str, Mapping[str, object]], ...] = (
         ("operators", OPRULES),
         ("estimators", ESTIMATORS),
         ("budgets", BUDGETS),

@@ -3,7 +3,7 @@
 from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
-from cerewrite.ir.inputs import Inputs
+from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
@@ -53,6 +53,7 @@ __all__ = [
     "Measured",
     "Measures",
     "Op",
+    "Output",
     "Parity",
     "PerChannel",
     "Plan",

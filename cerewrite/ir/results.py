@@ -105,15 +105,15 @@ class Analysis(Measured[Estimate]):
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
-        found = next(item for item in self.scopes if item.scope == scope)
-        owner = {site.layer: item.name for item in found.regions for site in item.region.sites}
+        findings = next(item for item in self.scopes if item.scope == scope)
+        owner = {site.layer: item.name for item in findings.regions for site in item.region.sites}
         return replace(
             self,
             scope=scope,
-            measures=found.measures,
+            measures=findings.measures,
             layers=tuple(replace(y, region=owner.get(y.name)) for y in self.layers),
-            regions=found.regions,
-            rejections=found.rejections,
+            regions=findings.regions,
+            rejections=findings.rejections,
             scopes=(),
         )
 

@@ -16,11 +16,14 @@ from cerewrite.ir.flat import is_flat
 from cerewrite.ir.results import Plan
 from cerewrite.ir.serial import NOT_FINITE, extended_fields
 
+Schema = dict[str, Any]
+"""A JSON object that says what another must be."""
+
 PATH = Path(__file__).with_name("plan.schema.json")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def json_schema(record: type) -> dict[str, Any]:
+def json_schema(record: type) -> Schema:
     """The schema of a frozen record as `cerewrite.ir.dumps` writes it.
 
     Types and ranges are those that files are decoded by. Every object may carry a ``note``; a
@@ -93,19 +96,19 @@ def descriptions(docstring: str) -> dict[str, str]:
         >>> descriptions(str(Plan.__doc__))["objective"]
         '``primal`` or ``dual``.'
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     names: list[str] = []
     for line in docstring.partition("Attributes:\n")[2].splitlines():
         indent = len(line) - len(line.lstrip())
         if indent == 8:
             before, _, text = line.strip().partition(": ")
             names = before.split(", ")
-            found |= dict.fromkeys(names, text)
+            texts |= dict.fromkeys(names, text)
         elif indent == 12:
-            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+            texts |= {name: f"{texts[name]} {line.strip()}" for name in names}
         else:
             break
-    return found
+    return texts
 
 
 def schema_text() -> str:

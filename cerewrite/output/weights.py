@@ -71,7 +71,7 @@ def save_weights(model: nn.Module, folder: Path, *, fingerprint: str) -> None:
     path.chmod(mode)
 
 
-def _tied(state: Mapping[str, Any]) -> list[list[str]]:
+def _tied(state: Mapping[str, Tensor]) -> list[list[str]]:
     """Names of the state dict, those of one tensor together, in order of first appearance."""
     from torch import Tensor
 

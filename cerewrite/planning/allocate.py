@@ -118,12 +118,12 @@ def _merge_until_stable(
     """Merge again while a cut merge has improved the incumbent (which strikes out more)."""
     for _ in range(3):
         spare = np.inf if best is None else options.value(best) - prices.bound
-        found, exact = _merge(options, prices, spare)
-        improved = found is not None and (
-            best is None or options.value(found) < options.value(best) - 1e-15
+        merged, exact = _merge(options, prices, spare)
+        improved = merged is not None and (
+            best is None or options.value(merged) < options.value(best) - 1e-15
         )
         if improved:
-            best = found
+            best = merged
         lost = np.inf if best is None else options.value(best) - prices.bound
         if exact or not improved or lost <= CLOSE * abs(prices.bound):
             break

@@ -65,7 +65,7 @@ def recount(plan: Plan, *, max_params: int | None = None) -> Plan:
     """
     plan = validate(plan, "plan")
     named = {split.region for split in plan.splits}
-    regions = {name: found for name, found in _check_splits(plan).items() if name in named}
+    regions = {name: region for name, region in _check_splits(plan).items() if name in named}
     plan = replace(plan, regions=tuple(regions.values()))
     counts = _counts(plan)
     splits = []

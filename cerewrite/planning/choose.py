@@ -92,9 +92,9 @@ def _conflict(
         lifted[number] = replace(budget, limit=max(largest, budget.limit))
         wider = replace(room, budgets=tuple(lifted))
         loads = [front.costs for front in _fronts(problems, wider, detail)]
-        found = allocate([load[:, number] for load in loads], loads, wider.limits)
-        if found is not None:
-            least = float(room.fixed[number]) + found.value
+        cheapest = allocate([load[:, number] for load in loads], loads, wider.limits)
+        if cheapest is not None:
+            least = float(room.fixed[number]) + cheapest.value
             others = [other.text for other in room.budgets if other is not budget]
             nearest.append(",".join([f"{cost}={write_amount(least)}", *others]))
     ranges = "; ".join(f"{cost} {low:,.0f} to {high:,.0f}" for cost, low, high in room.feasible)
@@ -164,8 +164,8 @@ def _dual(fronts: Sequence[Front], problems: Sequence[Problem], room: BudgetBoun
     binding = np.append(True, room.limits < room.own.sum(axis=0))
     cut = [load[:, binding] for load in loads]
     each = np.column_stack([own * (1.0 + SLACK), room.own])[:, binding]
-    found = allocate(values, cut, limits[binding], _alone(values, cut, each))
-    if found is None:
+    allocation = allocate(values, cut, limits[binding], _alone(values, cut, each))
+    if allocation is None:
         least = allocate(values, [load[:, :1] for load in loads], limits[:1])
         budget, (cost, _, largest) = room.budgets[0], room.feasible[0]
         if least is None:
@@ -178,7 +178,7 @@ def _dual(fronts: Sequence[Front], problems: Sequence[Problem], room: BudgetBoun
         raise infeasible(
             budget, cost, float(room.fixed[0]) + least.value, largest, " at the baseline's nu"
         )
-    return found
+    return allocation
 
 
 def _alone(

@@ -26,7 +26,7 @@ def sweep(problem: Problem, slopes: int) -> IntArray:
 
     With several costs, each is swept alone and all of them in equal parts.
     """
-    found: list[IntArray] = []
+    members: list[IntArray] = []
     top = np.asarray([len(values) - 1 for values in problem.values], dtype=np.int64)
     corners = np.stack([np.zeros_like(top), top])
     for weights in _weights(problem):
@@ -37,8 +37,8 @@ def sweep(problem: Problem, slopes: int) -> IntArray:
         index = corners[0]
         for slope in np.geomspace(max(first, last), min(first, last), slopes):
             for index in _descend(problem, index, weights, float(slope), top):  # noqa: B020
-                found.append(index)
-    rows = np.unique(np.concatenate([corners, np.stack(found)]), axis=0)
+                members.append(index)
+    rows = np.unique(np.concatenate([corners, np.stack(members)]), axis=0)
     return problem.widths_at(rows)
 
 

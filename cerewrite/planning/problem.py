@@ -128,12 +128,12 @@ class Problem:
             multiplicities: ``[multiplicities]``.
         """
         counts = multiplicities.astype(np.float64)
-        found = np.empty((len(member), len(counts)))
+        scores = np.empty((len(member), len(counts)))
         step = max(BLOCK // max(len(counts), 1), 1)
         for start in range(0, len(member), step):
             block = slice(start, start + step)
-            found[block] = self.measure.score(member[block, None, :], counts)
-        return found
+            scores[block] = self.measure.score(member[block, None, :], counts)
+        return scores
 
     def original(self) -> tuple[FloatArray, float]:
         """Costs ``[costs]`` and score of the original design."""

@@ -55,9 +55,9 @@ def select_regions(
 
 
 def _matches(rule: str, kind: str, regions: Sequence[Region], analysis: Analysis) -> frozenset[str]:
-    found = frozenset(region.name for region in regions if _hits(rule, region))
-    if found:
-        return found
+    matching = frozenset(region.name for region in regions if _hits(rule, region))
+    if matching:
+        return matching
     names = [layer.name for layer in analysis.layers]
     if not rule.startswith("type:") and any(_name_hits(rule, name) for name in names):
         raise UsageError(
@@ -79,14 +79,14 @@ def _refuse_shadowed(
     wanted: set[str],
     refused: set[str],
 ) -> None:
-    for rule, found in taken.items():
-        if found <= refused:
+    for rule, names in taken.items():
+        if names <= refused:
             raise UsageError(
                 f"--include '{rule}' has no effect: every region it matches is excluded",
                 advice="drop the rule, or narrow the --exclude rules",
             )
-    for rule, found in dropped.items():
-        if not found & wanted:
+    for rule, names in dropped.items():
+        if not names & wanted:
             raise UsageError(
                 f"--exclude '{rule}' has no effect: no region it matches is included",
                 advice="drop the rule, or widen the --include rules",

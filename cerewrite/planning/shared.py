@@ -116,12 +116,12 @@ def _views(problems: Sequence[Problem], designs: Sequence[Design]) -> list[Probl
     ends: dict[tuple[str, str], int] = {}
     for problem, design in zip(problems, designs, strict=True):
         ends |= ends_of(problem.region, design)
-    found = []
+    views = []
     for problem in problems:
         region = seen_from(problem.region, ends)
         costs = tuple(BUDGETS[name].region(region) for name in problem.priced)
-        found.append(replace(problem, region=region, costs=costs))
-    return found
+        views.append(replace(problem, region=region, costs=costs))
+    return views
 
 
 def _sum(problems: Sequence[Problem], designs: Sequence[Design]) -> FloatArray:

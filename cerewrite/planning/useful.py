@@ -91,9 +91,9 @@ def _bounds(table: FloatArray, score: FloatArray, fits: NDArray[np.bool_]) -> It
     for mix in cost_mixes(fitting):
         price = fitting @ mix
         order = np.argsort(price)
-        known, found = price[order], np.minimum.accumulate(scored[order])
+        known, least = price[order], np.minimum.accumulate(scored[order])
         best = np.empty_like(scored)
-        best[order] = found[np.searchsorted(known, known, side="right") - 1]
+        best[order] = least[np.searchsorted(known, known, side="right") - 1]
         bound = np.zeros_like(score)
         bound[fits] = best
         yield bound

@@ -92,8 +92,8 @@ def _layer_lines(
 
 def regions(analysis: ir.Analysis, *, full: bool) -> Section:
     """Per region: members x width, layers, its own measures."""
-    found = analysis.regions
-    shown = found if full or len(found) <= SHOWN + 8 else found[:SHOWN]
+    estimates = analysis.regions
+    shown = estimates if full or len(estimates) <= SHOWN + 8 else estimates[:SHOWN]
     rows = tuple(
         (
             estimate.name,
@@ -103,9 +103,9 @@ def regions(analysis: ir.Analysis, *, full: bool) -> Section:
         )
         for estimate in shown
     )
-    lines = () if found else ("No region can be split; the reasons are below.",)
-    if len(shown) < len(found):
-        lines = (f"{plural(len(found) - len(shown), 'more region')} (-v shows them).",)
+    lines = () if estimates else ("No region can be split; the reasons are below.",)
+    if len(shown) < len(estimates):
+        lines = (f"{plural(len(estimates) - len(shown), 'more region')} (-v shows them).",)
     return Section(
         title="Regions",
         columns=("region", ">m x n", "layers", *(f">{name}" for name in TITLES)),

@@ -63,11 +63,11 @@ def render_html(report: ir.Report) -> str:
     charts = [_figure("Share of nu per layer", layers_chart(report.analysis))]
     if report.plan is not None:
         charts.insert(0, _figure("Before and after", costs_chart(report.plan)))
-        mapped = planned_landscape(report.plan)
-        if mapped is not None:
-            found, chosen = mapped
-            heading = f"Landscape of {found.region}"
-            charts.append(_figure(heading, landscape_chart(found, [chosen])))
+        gained = planned_landscape(report.plan)
+        if gained is not None:
+            mapped, chosen = gained
+            heading = f"Landscape of {mapped.region}"
+            charts.append(_figure(heading, landscape_chart(mapped, [chosen])))
     sections = report_sections(report, full=True)
     if report.plan is not None:
         sections.insert(0, sections.pop())
@@ -76,17 +76,17 @@ def render_html(report: ir.Report) -> str:
     return _page(name, body, escape(footer))
 
 
-def render_landscape(found: Landscape) -> str:
+def render_landscape(mapped: Landscape) -> str:
     """The landscape of one region as the text of one self-contained HTML file.
 
     Args:
-        found: what to render.
+        mapped: what to render.
 
     Returns:
         A whole HTML document.
     """
-    heading = f"Landscape of {found.region}"
-    return _page(escape(found.region), _figure(heading, landscape_chart(found)), "cerewrite")
+    heading = f"Landscape of {mapped.region}"
+    return _page(escape(mapped.region), _figure(heading, landscape_chart(mapped)), "cerewrite")
 
 
 def _page(name: str, body: str, footer: str) -> str:

@@ -34,7 +34,7 @@ def planned_landscape(plan: ir.Plan) -> tuple[Landscape, Spot] | None:
     """
     cost = plan.budgets[0].cost if plan.budgets else "params"
     regions = {region.name: region for region in plan.regions if region.sites}
-    found: list[tuple[float, ir.Region, Spot]] = []
+    gains: list[tuple[float, ir.Region, Spot]] = []
     for split in plan.splits:
         region = regions.get(split.region)
         if region is None:
@@ -46,33 +46,33 @@ def planned_landscape(plan: ir.Plan) -> tuple[Landscape, Spot] | None:
         reached = measure.region(region.sites, split.design)
         spot = Spot(split.design, reached, after)
         gain = before - after if plan.objective == "dual" else gain - reached
-        found.append((gain, region, spot))
-    if not found:
+        gains.append((gain, region, spot))
+    if not gains:
         return None
-    _, region, spot = max(found, key=lambda item: item[0])
+    _, region, spot = max(gains, key=lambda item: item[0])
     limit = float(spot.cost)
     return landscape(region, cost=cost, measure=plan.measure, limit=limit, rows=32), spot
 
 
-def landscape_chart(found: Landscape, chosen: Sequence[Spot] = ()) -> str:
+def landscape_chart(mapped: Landscape, chosen: Sequence[Spot] = ()) -> str:
     """Two panels over the width of a member: the map over members, and the measure at the budget.
 
     Darker cells have a smaller measure. The line is the most members that the budget allows, the
     full dot the best design on it, the ring the region as it is, the filled ring a chosen one.
 
     Args:
-        found: the landscape.
+        mapped: the landscape.
         chosen: further designs to mark, such as a plan's.
     """
-    axes = _Axes(found)
-    name = f"{MEASURES[found.measure].title} of {found.region}"
-    shown = [(axes.x(one), axes.y(one.multiplicity), one) for one in found.curve]
+    axes = _Axes(mapped)
+    name = f"{MEASURES[mapped.measure].title} of {mapped.region}"
+    shown = [(axes.x(one), axes.y(one.multiplicity), one) for one in mapped.curve]
     line = " ".join(f"{x:.2f},{y:.2f}" for x, y, _ in shown)
-    parts = [*_cells(found, axes), f'<polyline class="budget" points="{line}"/>']
-    marks = [("ring", found.original), *(("chosen", one) for one in chosen)]
-    marks += [("dot", found.optimum)] if found.optimum else []
+    parts = [*_cells(mapped, axes), f'<polyline class="budget" points="{line}"/>']
+    marks = [("ring", mapped.original), *(("chosen", one) for one in chosen)]
+    marks += [("dot", mapped.optimum)] if mapped.optimum else []
     parts += [_mark(kind, axes.x(one), axes.y(one.multiplicity), one) for kind, one in marks]
-    parts += [*_ticks(found, axes), *_along(found, axes)]
+    parts += [*_ticks(mapped, axes), *_along(mapped, axes)]
     return (
         f'<svg viewBox="0 0 {WIDTH} {MAP + CURVE + 4 * MARGIN}" role="img" '
         f'aria-label="{escape(name)}">{"".join(parts)}</svg>'
@@ -82,10 +82,10 @@ def landscape_chart(found: Landscape, chosen: Sequence[Spot] = ()) -> str:
 class _Axes:
     """Where widths and members lie: both on logarithmic axes."""
 
-    def __init__(self, found: Landscape) -> None:
-        self.widest = max(range(len(found.widths[-1])), key=found.widths[-1].__getitem__)
-        self.steps = [math.log(row[self.widest]) for row in found.widths]
-        self.columns = [math.log(m) for m in found.multiplicities]
+    def __init__(self, mapped: Landscape) -> None:
+        self.widest = max(range(len(mapped.widths[-1])), key=mapped.widths[-1].__getitem__)
+        self.steps = [math.log(row[self.widest]) for row in mapped.widths]
+        self.columns = [math.log(m) for m in mapped.multiplicities]
 
     def at(self, width: float) -> float:
         """Horizontal place of a logarithm of a width; beyond the map it is its edge."""
@@ -111,18 +111,18 @@ def _edges(known: Sequence[float]) -> list[float]:
     return [known[0], *middle, known[-1]]
 
 
-def _cells(found: Landscape, axes: _Axes) -> list[str]:
-    finite = [v for row in found.values for v in row if 0 < v < 1e300]
+def _cells(mapped: Landscape, axes: _Axes) -> list[str]:
+    finite = [v for row in mapped.values for v in row if 0 < v < 1e300]
     low, high = math.log(min(finite, default=1.0)), math.log(max(finite, default=1.0))
     xs = [axes.at(edge) for edge in _edges(axes.steps)]
     ys = [axes.y(math.exp(edge)) for edge in _edges(axes.columns)]
     parts = []
-    for i, row in enumerate(found.widths):
-        for j, m in enumerate(found.multiplicities):
-            value, cost = found.values[i][j], found.costs[i][j]
+    for i, row in enumerate(mapped.widths):
+        for j, m in enumerate(mapped.multiplicities):
+            value, cost = mapped.values[i][j], mapped.costs[i][j]
             depth = (high - math.log(min(max(value, 1e-300), 1e300))) / (high - low or 1.0)
             shade = FAINT + (1 - FAINT) * min(max(depth, 0.0), 1.0)
-            text = f"{members(ir.Design(m, row))}: {number(value)}, {count(cost)} {found.cost}"
+            text = f"{members(ir.Design(m, row))}: {number(value)}, {count(cost)} {mapped.cost}"
             parts.append(
                 f'<rect class="cell" x="{xs[i]:.2f}" y="{ys[j + 1]:.2f}" '
                 f'width="{xs[i + 1] - xs[i]:.2f}" height="{ys[j] - ys[j + 1]:.2f}" '
@@ -131,27 +131,27 @@ def _cells(found: Landscape, axes: _Axes) -> list[str]:
     return parts
 
 
-def _ticks(found: Landscape, axes: _Axes) -> list[str]:
+def _ticks(mapped: Landscape, axes: _Axes) -> list[str]:
     """Numbers of members at the left, widths below the map."""
     parts, last = [], math.inf
-    for m in found.multiplicities:
+    for m in mapped.multiplicities:
         if last - axes.y(m) >= 14:
             last = axes.y(m)
             parts.append(f'<text x="{LEFT - 64}" y="{last + 4:.2f}">m {m}</text>')
     base, right = MARGIN + MAP + 16, -math.inf
-    for row in found.widths:
+    for row in mapped.widths:
         place = axes.at(math.log(row[axes.widest]))
         if place - right >= 60 and place < WIDTH - 30:
             right = place
             parts.append(f'<text x="{place:.2f}" y="{base}">n {row[axes.widest]}</text>')
-    title = f"{found.region}: {MEASURES[found.measure].title} over members m and width n"
-    title += f"; the line: {count(found.limit)} {found.cost}"
+    title = f"{mapped.region}: {MEASURES[mapped.measure].title} over members m and width n"
+    title += f"; the line: {count(mapped.limit)} {mapped.cost}"
     return [*parts, f'<text x="{LEFT}" y="{MARGIN - 8}">{escape(title)}</text>']
 
 
-def _along(found: Landscape, axes: _Axes) -> list[str]:
+def _along(mapped: Landscape, axes: _Axes) -> list[str]:
     """The measure at the budget, over the same widths, on a logarithmic axis."""
-    usable = [one for one in found.curve if 0 < one.value < 1e300]
+    usable = [one for one in mapped.curve if 0 < one.value < 1e300]
     if not usable:
         return []
     top = MAP + 3 * MARGIN
@@ -168,9 +168,9 @@ def _along(found: Landscape, axes: _Axes) -> list[str]:
         f'<polyline class="budget" points="{line}"/>',
         f'<text x="0" y="{top + 8}">{most}</text><text x="0" y="{top + CURVE}">{least}</text>',
     ]
-    if found.optimum in usable:
-        assert found.optimum is not None
-        parts.append(_mark("dot", axes.x(found.optimum), y(found.optimum), found.optimum))
+    if mapped.optimum in usable:
+        assert mapped.optimum is not None
+        parts.append(_mark("dot", axes.x(mapped.optimum), y(mapped.optimum), mapped.optimum))
     return parts
 
 
@@ -182,17 +182,17 @@ def _mark(kind: str, x: float, y: float, one: Spot) -> str:
     )
 
 
-def landscape_lines(found: Landscape) -> list[str]:
+def landscape_lines(mapped: Landscape) -> list[str]:
     """The budget's curve as plain text, one design a line; the best is marked."""
-    title = MEASURES[found.measure].title
-    lines = [f"{found.region}: {title} with {found.cost} at most {count(found.limit)}"]
-    for one in found.curve:
-        mark = "  <- best" if one == found.optimum else ""
+    title = MEASURES[mapped.measure].title
+    lines = [f"{mapped.region}: {title} with {mapped.cost} at most {count(mapped.limit)}"]
+    for one in mapped.curve:
+        mark = "  <- best" if one == mapped.optimum else ""
         design = members(one.design)
-        lines.append(f"  {design}: {number(one.value)}, {count(one.cost)} {found.cost}{mark}")
-    if not found.curve:
+        lines.append(f"  {design}: {number(one.value)}, {count(one.cost)} {mapped.cost}{mark}")
+    if not mapped.curve:
         lines.append("  no design fits")
-    own = found.original
+    own = mapped.original
     design = members(own.design)
-    lines.append(f"  as it is, {design}: {number(own.value)}, {count(own.cost)} {found.cost}")
+    lines.append(f"  as it is, {design}: {number(own.value)}, {count(own.cost)} {mapped.cost}")
     return lines

@@ -208,5 +208,5 @@ def claim(plan: ir.Plan) -> str:
     equal = all(0.99 <= part <= 1 for _, part in spent)
     before, after = figure(plan, old.measures), figure(plan, new.measures)
     fall = "falls to" if after < before else "is"
-    found = f"{title(plan)} {fall} {ratio(after, before)} the original's"
-    return f"{'Equal budget: ' if equal else ''}{costs}; {found}."
+    reached = f"{title(plan)} {fall} {ratio(after, before)} the original's"
+    return f"{'Equal budget: ' if equal else ''}{costs}; {reached}."

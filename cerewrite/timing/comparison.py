@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from torch import nn
 
 from cerewrite.errors import UsageError
 from cerewrite.exporter import ExampleInputs
-from cerewrite.ir import Timing
+from cerewrite.ir import Inputs, Timing
 from cerewrite.registry import suggest
 from cerewrite.runtime.alone import MOST_THREADS
 from cerewrite.runtime.modes import evaluating
@@ -25,7 +24,7 @@ RUNS = 15
 def bench(
     original: nn.Module,
     rewritten: nn.Module,
-    example_inputs: Any,
+    example_inputs: Inputs,
     *,
     engines: Sequence[str] = ("eager", "onnxruntime"),
     batches: Sequence[int] = BATCHES,
@@ -72,8 +71,8 @@ def bench(
 def _measure(
     engine: str,
     models: tuple[nn.Module, nn.Module],
-    example: Any,
-    sized: Mapping[int, Any],
+    example: Inputs,
+    sized: Mapping[int, Inputs],
     count: int | None,
     runs: int,
 ) -> Iterator[Timing]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +13,7 @@ from cerewrite.ir import (
     Analysis,
     BlockTimes,
     Design,
+    Inputs,
     Profile,
     Region,
     RegionEstimate,
@@ -35,7 +35,7 @@ def profile(
     analysis: Analysis,
     traced: TracedModel,
     model: nn.Module,
-    inputs: Any,
+    inputs: Inputs,
     *,
     batch: int = 1,
     store: Store | None = None,

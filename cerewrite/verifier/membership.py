@@ -22,7 +22,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -167,13 +166,13 @@ class _Trial:
         self.totals = {name: [torch.zeros_like(t) for t in self.recorded[name]] for name in exits}
 
     def _note(self, name: str) -> Callable[..., None]:
-        def note(module: nn.Module, args: Any, output: Tensor) -> None:
+        def note(module: nn.Module, args: object, output: Tensor) -> None:
             self.recorded[name].append(output.clone())
 
         return note
 
     def _replay(self, name: str) -> Callable[..., Tensor]:
-        def replay(*args: Any, **kwargs: Any) -> Tensor:
+        def replay(*args: object, **kwargs: object) -> Tensor:
             return self._next(name).clone()
 
         return replay
@@ -198,7 +197,7 @@ class _Trial:
             call(self.model, self.inputs)
 
     def _add(self, piece: RegionModule) -> Callable[..., Tensor]:
-        def add(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        def add(module: nn.Module, args: object, output: Tensor) -> Tensor:
             recorded = self._next(piece.name)
             if piece.name in self.waiting:
                 self.totals[piece.name][self.calls[piece.name] - 1] += output

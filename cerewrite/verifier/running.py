@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import own_line
-from cerewrite.ir.inputs import Inputs
+from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.runtime.alone import alone, printing_dropped
 from cerewrite.runtime.modes import called
@@ -18,7 +17,7 @@ from cerewrite.runtime.modes import called
 _SEED = 20_200_617
 
 
-def call(model: nn.Module, inputs: Inputs) -> Any:
+def call(model: nn.Module, inputs: Inputs) -> Output:
     """The model's output on a copy of the inputs, from a fixed random state.
 
     The copy protects the user's tensors from models that work in place; the caller's random

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.ir.inputs import Inputs
+from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.running import call, fresh_copy
@@ -24,7 +23,7 @@ def run_for_shapes(
     *,
     training: bool,
     prepare: Callable[[nn.Module], None] = lambda model: None,
-) -> Any:
+) -> Output:
     """A model's output with the right structure, shapes and dtypes.
 
     A copy runs on the meta device, at no cost whatever its size; one that cannot run there
@@ -81,7 +80,7 @@ def smaller(inputs: Inputs, *models: nn.Module, training: bool) -> Inputs:
 
 def _run_on_meta(
     model: nn.Module, inputs: Inputs, training: bool, prepare: Callable[[nn.Module], None]
-) -> Any:
+) -> Output:
     copy = _meta_copy(model).train(training)
     prepare(copy)
     return call(copy, pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), inputs))
@@ -89,7 +88,7 @@ def _run_on_meta(
 
 def _meta_copy(model: nn.Module) -> nn.Module:
     """A deep copy with its parameters and buffers on the meta device; the values not copied."""
-    stand_ins: dict[int, Any] = {}
+    stand_ins: dict[int, Tensor] = {}
     for parameter in model.parameters():
         meta = parameter.detach().to("meta")
         stand_ins[id(parameter)] = nn.Parameter(meta, requires_grad=parameter.requires_grad)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import count
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.ir import Check, Plan
-from cerewrite.ir.inputs import Inputs
+from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.perturb import ATTEMPTS, resample_signs
 from cerewrite.verifier.running import as_sentence, call, fresh_copy
@@ -58,7 +57,7 @@ Axes = frozenset[tuple[int, int]]
 """Axes of outputs: number of the tensor, number of the axis."""
 
 
-def _free_axes(model: nn.Module, inputs: Inputs, training: bool, output: Any) -> Axes:
+def _free_axes(model: nn.Module, inputs: Inputs, training: bool, output: Output) -> Axes:
     """Axes whose size changes where the model's weights have other signs.
 
     An attempt in which the model raises, or that gives another structure, shows nothing.
@@ -79,11 +78,11 @@ def _free_axes(model: nn.Module, inputs: Inputs, training: bool, output: Any) ->
     return frozenset(found)
 
 
-def _describe(output: Any, free: Axes = frozenset()) -> str:
+def _describe(output: Output, free: Axes = frozenset()) -> str:
     """Structure, shapes and dtypes of an output; sizes of free axes are question marks."""
     numbers = count()
 
-    def one(leaf: Any) -> str:
+    def one(leaf: object) -> str:
         if isinstance(leaf, Tensor):
             number = next(numbers)
             sizes = ["?" if (number, a) in free else str(n) for a, n in enumerate(leaf.shape)]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import cerewrite
+from cerewrite import planning
 from cerewrite.errors import InfeasibleBudgetError, PlanError, UsageError
 from cerewrite.ir import Analysis, Plan, Rejection, dumps, loads
 from cerewrite.planning import check_plan
@@ -270,3 +272,11 @@ def test_large_models_fill_their_budget(analysis: Analysis, budget: str) -> None
     limit = plan.budgets[0].limit
     assert 0.99 * limit <= plan.planned.params <= limit
     assert plan.planned.nu < plan.baseline.nu
+
+
+def test_the_planner_and_the_verb_have_one_default_width() -> None:
+    """Members of fewer than 4 channels are not looked at unless someone asks for them."""
+    plan = planning.make_plan(RESNET)
+    assert plan == cerewrite.plan(RESNET)
+    narrow = make_plan(RESNET)
+    assert min(narrow.splits[0].widths) < 4 <= min(plan.splits[0].widths)
