@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from cerewrite.api.stages import analyze, apply, export_onnx, plan, revert, verify
     from cerewrite.frontend.loading import build
     from cerewrite.ir import Analysis, Plan, Report
+    from cerewrite.rewriting import Members, members
     from cerewrite.runtime.clock import Clock
-    from cerewrite.training.distill import distill
+    from cerewrite.training import MemberLoss, Uncertainty, assess, distill
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,8 @@ __all__ = [
     "ExportError",
     "InfeasibleBudgetError",
     "LoadError",
+    "MemberLoss",
+    "Members",
     "NoClosedFormError",
     "OutputError",
     "Plan",
@@ -62,11 +65,13 @@ __all__ = [
     "StalePlanError",
     "TraceError",
     "TrainingError",
+    "Uncertainty",
     "UsageError",
     "VerificationError",
     "__version__",
     "analyze",
     "apply",
+    "assess",
     "bench",
     "build",
     "convert",
@@ -74,6 +79,7 @@ __all__ = [
     "export_onnx",
     "export_triton",
     "load",
+    "members",
     "plan",
     "revert",
     "save",
@@ -84,14 +90,19 @@ _HOMES = {
     "Analysis": "ir",
     "Clock": "runtime.clock",
     "Conversion": "api.conversion",
+    "MemberLoss": "training",
+    "Members": "rewriter",
     "Plan": "ir",
     "Report": "ir",
+    "Uncertainty": "training",
+    "assess": "training",
     "bench": "api.speed",
     "build": "frontend.loading",
     "convert": "api.conversion",
     "distill": "training",
     "export_triton": "api.serving",
     "load": "api.saving",
+    "members": "rewriter",
     "save": "api.saving",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.initialisers import Custom, Initialiser, Original, find_initialiser
+from cerewrite.ir import exit_factor
 from cerewrite.nn import BlockDiagonalLinear, scale_of
 from cerewrite.ops.surgery import fan_in, member_weights
 from cerewrite.ops.surgery.conv_transpose import KINDS
@@ -30,11 +32,12 @@ def layer_generator(seed: int, name: str) -> torch.Generator:
 @register
 @dataclass(frozen=True)
 class Reinitialise(Pass):
-    """Draw each member as the narrow network it is; exits carry the ``1 / sqrt(m)`` of their sum.
+    """Draw each member as the narrow network it is; exits carry the factor of their sum.
 
-    The plan names the initialiser and holds the seed; by default weights are Gaussian with the
-    original's own gain ``fan_in * E[W^2]`` (THEORY 1). Weights that are all zero stay zero.
-    Biases that are constant keep their constant, others are drawn with the original's mean and
+    That is ``1 / sqrt(m)``, or ``1 / m`` where the plan's exits are a mean, as far as no multiplier
+    carries it. The plan names the initialiser and holds the seed; by default weights are Gaussian
+    with the original's own gain ``fan_in * E[W^2]`` (THEORY 1). Weights that are all zero stay
+    zero. Biases that are constant keep theirs, others are drawn with the original's mean and
     deviation. Parameters on the meta device are left undrawn.
 
     Attributes:
@@ -65,7 +68,10 @@ class Reinitialise(Pass):
                 generator = layer_generator(session.plan.seed, name)
                 original = _measure(name, module)
                 with torch.no_grad():
-                    _draw(new, original, initialiser, generator, members[name])
+                    writers, readers = members[name]
+                    factor = exit_factor(session.plan.exit_scale, readers) / scale_of(new)
+                    pieces = [p for row in member_weights(new, writers, readers) for p in row]
+                    _draw(new, pieces, factor, original, initialiser, generator)
                 drawn += 1
         return PassResult(self.name, f"{drawn} layers drawn")
 
@@ -106,15 +112,14 @@ def _measure(name: str, module: nn.Module) -> Original:
 
 def _draw(
     module: nn.Module,
+    pieces: Sequence[Tensor],
+    factor: float,
     original: Original,
     initialiser: Initialiser,
     generator: torch.Generator,
-    members: tuple[int, int],
 ) -> None:
     """Fill weight and bias; draws are made on the CPU, so that every device gets the same ones."""
-    writers, readers = members
-    factor = readers**-0.5 / scale_of(module)
-    for piece in (piece for row in member_weights(module, writers, readers) for piece in row):
+    for piece in pieces:
         values = _buffer(piece)
         if original.gain > 0:
             initialiser.draw(values, original, generator)

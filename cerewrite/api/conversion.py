@@ -105,7 +105,8 @@ def convert(
         calibration: with ``weights="transfer"``, one batch of inputs as the model takes them, or
             a ``.npy`` or ``.npz`` file of them: members are fitted on three quarters, and the
             output error is measured on the last one (on ``example_inputs`` without any).
-        options: those of `analyze` and `plan`.
+        options: those of `analyze` and `plan`. With ``members`` the scope is ``network``, and the
+            result can be asked member by member (`cerewrite.members`).
 
     Raises:
         CerewriteError: see `analyze`, `plan`, `apply`, `export_onnx` and `save`.
@@ -128,6 +129,8 @@ def convert(
     model = unwrap(model)
     inputs = as_arguments(example_inputs)
     analysis_options, plan_options = _divide(options)
+    if plan is None and plan_options.get("members") is not None:
+        analysis_options.setdefault("scope", "network")
     batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
     if plan is None:
         batches = batches_for(plan_options.get("budget", "params"), latency_batch, memory_batch)
@@ -276,6 +279,8 @@ def _rewrite(
         made = planning.recount(made)
         rewritten = rewriting.rewrite(made, model, passes=passes)
         made = dataclasses.replace(made, renamed=rewritten.renamed)
+        if made.exit_scale == "mean" and made.splits:
+            rewriting.members(rewritten.model, inputs)  # refuses what members share, by name
     with clock("verify"):
         verification = verifier.verify(model, rewritten.model, made, inputs)
         if made.weights == "transfer" and made.splits:

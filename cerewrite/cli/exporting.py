@@ -51,12 +51,24 @@ ONNX = opt.together(
 )
 """What an ONNX file is to be."""
 
+
+def members_option(flag: str) -> opt.Decorator:
+    """Outputs of the members in the ONNX file; ``--members`` is their number where one plans."""
+    return click.option(
+        flag,
+        "member_outputs",
+        type=click.Choice(["each", "disagreement"]),
+        help="Add every member's output to the ONNX file, or how far members disagree.",
+    )
+
+
 WANTED = opt.switch("--onnx", description="Write and prove model.onnx as well.")
 
 
 def onnx_request(options: dict[str, Any]) -> dict[str, Any]:
     """Take what `ONNX` gave out of ``options``, as options of the exporter."""
     request = {name: options.pop(name) for name in ("opset", "dynamic_axes", "float16")}
+    request["members"] = options.pop("member_outputs")
     return {**request, "external_data": options.pop("external_data") or None}
 
 
@@ -111,6 +123,7 @@ class Repository:
 @opt.INPUT
 @opt.file_option("--out", "ONNX file to write.")
 @ONNX
+@members_option("--members")
 @TRITON
 @opt.FORCE
 @opt.RUN

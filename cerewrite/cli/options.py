@@ -41,6 +41,15 @@ def _designs(
     return held
 
 
+def _members(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """A number of members; they reach from input to output unless another scope was asked for."""
+    if value is None:
+        return None
+    from cerewrite.planning.members import parse_members
+
+    return parse_members(value)
+
+
 def together(*decorators: Decorator) -> Decorator:
     """Several options as one decorator, listed in this order."""
 
@@ -205,6 +214,13 @@ PLAN = together(
         callback=_designs,
     ),
     switch("--keep-groups", description="Leave regions that are grouped already."),
+    click.option(
+        "--members",
+        metavar="M",
+        callback=_members,
+        help="So many members that can be asked one by one, or auto: one ensemble from input to "
+        "output, at most the original's parameters and FLOPs.",
+    ),
 )
 
 DRAWING = together(
@@ -215,11 +231,11 @@ DRAWING = together(
         default="gain",
         callback=_initialiser,
     ),
-    choice(
+    click.option(
         "--exit-scale",
-        EXIT_SCALES,
-        "1/sqrt(m) of the members' sum: in the exits' weights, or a multiplier.",
-        default="folded",
+        type=click.Choice(EXIT_SCALES),
+        help="1/sqrt(m) of the members' sum in the exits' weights, or as a multiplier; or their "
+        "mean, 1/m.  [default: folded; mean with --members]",
     ),
     choice(
         "--weights",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import click
+from click.core import ParameterSource
+
 from cerewrite.planning.budgets import batches_for
 
 
@@ -29,3 +32,10 @@ def take_batches(options: dict[str, Any]) -> dict[str, int | None]:
     """The batches that latency and memory budgets need; taken out of the options."""
     latency, memory = options.pop("latency_batch", None), options.pop("memory_batch", None)
     return batches_for(options["budget"], latency, memory)
+
+
+def take_scope(options: dict[str, Any]) -> None:
+    """Members that can be asked reach from input to output, unless another scope was asked for."""
+    source = click.get_current_context().get_parameter_source("scope")
+    if options.get("members") is not None and source is ParameterSource.DEFAULT:
+        options["scope"] = "network"

@@ -17,6 +17,7 @@ from cerewrite.exporter.checks import describe, require_sound, require_values
 from cerewrite.exporter.degenerate import degenerate_parameters, perturbed, silent_outputs
 from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.locate import first_difference
+from cerewrite.exporter.members import with_members
 from cerewrite.exporter.parity import compare, default_limit
 from cerewrite.exporter.placing import publish, staging
 from cerewrite.exporter.precision import cast, cast_inputs, widened
@@ -38,6 +39,7 @@ def export_onnx(
     metadata: Mapping[str, str] | None = None,
     dynamic_axes: DynamicAxes | None = None,
     float16: bool = False,
+    members: str | None = None,
 ) -> ir.Export:
     """Write ``model`` as an ONNX file with a dynamic batch and prove it in ONNX Runtime.
 
@@ -69,6 +71,9 @@ def export_onnx(
         float16: export a copy in half precision, its floating-point inputs included; parity is
             then with the model itself in float32, so that the limit covers the rounding of its
             weights too.
+        members: for a model whose members can be asked (`cerewrite.members`): ``each`` adds an
+            output ``members`` ``[batch, m, ...]``, ``disagreement`` one of the members' standard
+            deviation ``[batch, ...]``; parity holds for every member alone.
 
     Returns:
         Path, opset, nodes, bytes (external data included), parity records, inputs and outputs.
@@ -88,6 +93,9 @@ def export_onnx(
     """
     target = Path(path)
     require_values(model)
+    if members is not None:
+        model = with_members(model, example_inputs, members)
+        metadata = {**(metadata or {}), "members": str(model.asked.count)}
     exact = None
     if float16:
         exact = widened(model)

@@ -19,6 +19,7 @@ from cerewrite.ir.results import (
     Report,
     ScopeFindings,
     Split,
+    exit_factor,
 )
 from cerewrite.ir.scopes import ScopeOutcome
 from cerewrite.ir.serial import dumps, encode, loads
@@ -64,5 +65,6 @@ __all__ = [
     "WidthClass",
     "dumps",
     "encode",
+    "exit_factor",
     "loads",
 ]

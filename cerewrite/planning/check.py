@@ -19,6 +19,7 @@ from cerewrite.ir import (
 )
 from cerewrite.planning.budgets import BUDGETS, joint_costs, planned_cost
 from cerewrite.planning.measures import MEASURES, region_measures
+from cerewrite.planning.members import check_mean
 
 AGAIN = "mend the field, or run `cerewrite plan` again"
 TOLERANCE = 1e-6
@@ -127,6 +128,7 @@ def _check_drawing(plan: Plan) -> None:
                 f"the plan's {name} is '{getattr(plan, name)}'",
                 advice=f"write {' or '.join(choices)}",
             )
+    check_mean(plan.exit_scale, plan.scope, len(plan.splits))
     if ":" not in plan.init and plan.init not in INITIALISERS:
         raise PlanError(
             f"the plan's init is '{plan.init}', which is no initialiser",
