@@ -40,8 +40,12 @@ if TYPE_CHECKING:
     from cerewrite.api.stages import analyze, apply, export_onnx, plan, revert, verify
     from cerewrite.frontend.loading import build
     from cerewrite.ir import Analysis, Plan, Report
+    from cerewrite.rewriting.members import Members, members
     from cerewrite.runtime.clock import Clock
+    from cerewrite.training.assess import assess
     from cerewrite.training.distill import distill
+    from cerewrite.training.member_loss import MemberLoss
+    from cerewrite.training.uncertainty import Uncertainty
 
 __version__ = "0.1.0"
 
@@ -54,6 +58,8 @@ __all__ = [
     "ExportError",
     "InfeasibleBudgetError",
     "LoadError",
+    "MemberLoss",
+    "Members",
     "NoClosedFormError",
     "OutputError",
     "Plan",
@@ -63,12 +69,14 @@ __all__ = [
     "StalePlanError",
     "TraceError",
     "TrainingError",
+    "Uncertainty",
     "UnknownOptionError",
     "UsageError",
     "VerificationError",
     "__version__",
     "analyze",
     "apply",
+    "assess",
     "bench",
     "build",
     "convert",
@@ -76,6 +84,7 @@ __all__ = [
     "export_onnx",
     "export_triton",
     "load",
+    "members",
     "plan",
     "revert",
     "save",
@@ -86,14 +95,19 @@ _HOMES = {
     "Analysis": "ir",
     "Clock": "runtime.clock",
     "Conversion": "api.conversion",
+    "MemberLoss": "training",
+    "Members": "rewriter",
     "Plan": "ir",
     "Report": "ir",
+    "Uncertainty": "training",
+    "assess": "training",
     "bench": "api.speed",
     "build": "frontend.loading",
     "convert": "api.conversion",
     "distill": "training",
     "export_triton": "api.serving",
     "load": "api.saving",
+    "members": "rewriter",
     "save": "api.saving",
 }
 

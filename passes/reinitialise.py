@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.initialisers import Custom, Initialiser, Original, find_initialiser
+from cerewrite.ir import exit_factor
 from cerewrite.nn import scale_of
 from cerewrite.ops import sampled_of
 from cerewrite.ops.modules import SampledLayer
@@ -28,11 +30,12 @@ def layer_generator(seed: int, name: str) -> torch.Generator:
 @register
 @dataclass(frozen=True)
 class Reinitialise(Pass):
-    """Draw each member as the narrow network it is; exits carry the ``1 / sqrt(m)`` of their sum.
+    """Draw each member as the narrow network it is; exits carry the factor of their sum.
 
-    The plan names the initialiser and holds the seed; by default weights are Gaussian with the
-    original's own gain ``fan_in * E[W^2]`` (docs/theory.md, eq. 3). Weights that are all zero stay
-    zero. Biases that are constant keep their constant, others are drawn with the original's mean
+    That is ``1 / sqrt(m)``, or ``1 / m`` where the plan's exits are a mean, as far as no multiplier
+    carries it. The plan names the initialiser and holds the seed; by default weights are Gaussian
+    with the original's own gain ``fan_in * E[W^2]`` (docs/theory.md, eq. 3). Weights that are all
+    zero stay zero. Biases that are constant keep theirs, others are drawn with the original's mean
     and deviation. Parameters on the meta device are left undrawn.
 
     Attributes:
@@ -57,7 +60,10 @@ class Reinitialise(Pass):
                 generator = layer_generator(session.plan.seed, name)
                 original = _measure(rule, name, module)
                 with torch.no_grad():
-                    _draw(rule, new, original, initialiser, generator, members[name])
+                    writers, readers = members[name]
+                    factor = exit_factor(session.plan.exit_scale, readers) / scale_of(new)
+                    pieces = [p for row in rule.member_weights(new, writers, readers) for p in row]
+                    _draw(new, pieces, factor, original, initialiser, generator)
                 drawn += 1
         return PassResult(self.name, f"{drawn} layers drawn")
 
@@ -97,18 +103,15 @@ def _measure(rule: SampledLayer, name: str, module: nn.Module) -> Original:
 
 
 def _draw(
-    rule: SampledLayer,
     module: nn.Module,
+    pieces: Sequence[Tensor],
+    factor: float,
     original: Original,
     initialiser: Initialiser,
     generator: torch.Generator,
-    members: tuple[int, int],
 ) -> None:
     """Fill weight and bias; draws are made on the CPU, so that every device gets the same ones."""
-    writers, readers = members
-    factor = readers**-0.5 / scale_of(module)
-    views = rule.member_weights(module, writers, readers)
-    for piece in (piece for row in views for piece in row):
+    for piece in pieces:
         values = _buffer(piece)
         if original.gain > 0:
             initialiser.draw(values, original, generator)

@@ -107,7 +107,8 @@ def convert(
             output error is measured on the last one (on ``example_inputs`` without any).
         max_params: most parameters that the result may have; if not given, 4 times the model's, or
             a larger budget of parameters that was asked for.
-        options: those of `analyze` and `plan`.
+        options: those of `analyze` and `plan`. With ``members`` the scope is ``network``, and the
+            result can be asked member by member (`cerewrite.members`).
 
     Raises:
         UnknownOptionError: if there is no such option.
@@ -169,6 +170,8 @@ def _converted(
 ) -> Conversion:
     """Every stage but the last: nothing is written."""
     analysis_options, plan_options = _divide(options)
+    if plan is None and plan_options.get("members") is not None:
+        analysis_options.setdefault("scope", "network")
     if plan is None:
         plan_options["budget"] = read_requests(plan_options.get("budget", "params"))
         batches = batches_for(plan_options["budget"], *batches.values())
@@ -306,6 +309,8 @@ def _rewrite(
         made = planning.recount(made, max_params=max_params)
         rewritten = rewriting.rewrite(made, model, passes=passes)
         made = dataclasses.replace(made, renamed=rewritten.renamed)
+        if made.exit_scale == "mean" and made.splits:
+            rewriting.members(rewritten.model, inputs)  # refuses what members share, by name
     with clock("verify"):
         verification = verifier.verify(model, rewritten.model, made, inputs)
         if made.weights == "transfer" and made.splits:

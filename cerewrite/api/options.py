@@ -54,8 +54,9 @@ class PlanOptions(TypedDict, total=False):
     keep_groups: bool
     seed: int
     init: str | Custom
-    exit_scale: str
+    exit_scale: str | None
     weights: str
+    members: int | str | None
 
 
 class ConvertOptions(AnalysisOptions, PlanOptions, total=False):
@@ -82,6 +83,7 @@ class ExportOptions(TypedDict, total=False):
     metadata: Mapping[str, str] | None
     dynamic_axes: DynamicAxes | None
     float16: bool
+    members: str | None
 
 
 def check_options(verb: Callable[..., object], given: Iterable[str], kind: type) -> None:

@@ -106,8 +106,9 @@ def plan(
             less), ``max_multiplicity``, ``channel_multiple``, ``uniform``, ``fixed`` (designs by
             hand, by region),
             ``keep_groups``, ``seed``, ``init`` (how weights are drawn),
-            ``exit_scale`` ("folded", "explicit"),
-            ``weights`` ("reinitialise", "transfer").
+            ``exit_scale`` ("folded", "explicit", "mean"),
+            ``weights`` ("reinitialise", "transfer"), ``members`` (so many members that can be
+            asked one by one, or "auto"; scope "network").
 
     Raises:
         UsageError: if a budget, rule or constraint cannot be read.

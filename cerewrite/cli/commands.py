@@ -9,7 +9,16 @@ import click
 import cerewrite
 from cerewrite import ir, output
 from cerewrite.cli import options as opt
-from cerewrite.cli.exporting import ONNX, TRITON, WANTED, Repository, export, onnx_request
+from cerewrite.cli.assessing import assess
+from cerewrite.cli.exporting import (
+    ONNX,
+    TRITON,
+    WANTED,
+    Repository,
+    export,
+    members_option,
+    onnx_request,
+)
 from cerewrite.cli.group import Group
 from cerewrite.cli.mapping import landscape
 from cerewrite.cli.session import Session, check_file, write_text
@@ -67,6 +76,7 @@ def analyze(model: str, json: str | None, html: str | None, force: bool, **optio
 @opt.RUN
 def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
     """Choose members and widths; change nothing."""
+    opt.take_scope(options)
     session = Session.start(options, silent=out == "-")
     check_file(out, force=force)
     made = _plan(session, model, options)
@@ -86,6 +96,7 @@ def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
 @opt.folder_option(required=False)
 @WANTED
 @ONNX
+@members_option("--onnx-members")
 @TRITON
 @opt.switch("--bench", description="Time both models; the report shows it.")
 @opt.BENCH
@@ -110,6 +121,7 @@ def convert(
     """
     if onnx and out is None and not dry_run:
         raise click.UsageError("--onnx needs --out DIR: the folder that will hold model.onnx")
+    opt.take_scope(options)
     session = Session.start(options)
     if out is not None:
         output.check_target(out, folder=True, overwrite=force)
@@ -149,6 +161,7 @@ def convert(
 @opt.folder_option(required=True)
 @WANTED
 @ONNX
+@members_option("--onnx-members")
 @opt.FORCE
 @opt.RUN
 def apply(plan: str, model: str, out: str, onnx: bool, force: bool, **options: Any) -> None:
@@ -177,6 +190,7 @@ def apply(plan: str, model: str, out: str, onnx: bool, force: bool, **options: A
     session.say(f"\nwritten to {out}")
 
 
+main.add_command(assess)
 main.add_command(export)
 main.add_command(landscape)
 

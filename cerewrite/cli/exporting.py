@@ -52,6 +52,17 @@ ONNX = opt.together(
 )
 """What an ONNX file is to be."""
 
+
+def members_option(flag: str) -> opt.Decorator:
+    """Outputs of the members in the ONNX file; ``--members`` is their number where one plans."""
+    return click.option(
+        flag,
+        "member_outputs",
+        type=click.Choice(["each", "disagreement"]),
+        help="Add every member's output to the ONNX file, or how far members disagree.",
+    )
+
+
 WANTED = opt.switch("--onnx", description="Write and prove model.onnx as well.")
 
 
@@ -61,6 +72,7 @@ def onnx_request(options: opt.Given) -> ExportOptions:
         "opset": options.pop("opset"),
         "dynamic_axes": options.pop("dynamic_axes"),
         "float16": options.pop("float16"),
+        "members": options.pop("member_outputs"),
         "external_data": options.pop("external_data") or None,
     }
 
@@ -121,6 +133,7 @@ class Repository:
 @opt.INPUT
 @opt.file_option("--out", "ONNX file to write.")
 @ONNX
+@members_option("--members")
 @TRITON
 @opt.FORCE
 @opt.RUN

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cerewrite.frontend.loading import InputShape, parse_input_shape
 from cerewrite.initialisers import INITIALISERS
@@ -52,6 +53,22 @@ def _designs(
             raise click.BadParameter(f"region '{region}' is fixed twice")
         held[region] = design
     return held
+
+
+def _members(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """A number of members; they reach from input to output unless another scope was asked for."""
+    if value is None:
+        return None
+    from cerewrite.planning.members import parse_members
+
+    return parse_members(value)
+
+
+def take_scope(options: Given) -> None:
+    """Members that can be asked reach from input to output, unless another scope was asked for."""
+    source = click.get_current_context().get_parameter_source("scope")
+    if options.get("members") is not None and source is ParameterSource.DEFAULT:
+        options["scope"] = "network"
 
 
 def together(*decorators: Decorator) -> Decorator:
@@ -273,6 +290,13 @@ PLAN = together(
         callback=_designs,
     ),
     switch("--keep-groups", description="Leave regions that are grouped already."),
+    click.option(
+        "--members",
+        metavar="M",
+        callback=_members,
+        help="So many members that can be asked one by one, or auto: one ensemble from input to "
+        "output, at most the original's parameters and FLOPs.",
+    ),
 )
 
 DRAWING = together(
@@ -283,11 +307,11 @@ DRAWING = together(
         default="gain",
         callback=_initialiser,
     ),
-    choice(
+    click.option(
         "--exit-scale",
-        EXIT_SCALES,
-        "1/sqrt(m) of the members' sum: in the exits' weights, or a multiplier.",
-        default="folded",
+        type=click.Choice(EXIT_SCALES),
+        help="1/sqrt(m) of the members' sum in the exits' weights, or as a multiplier; or their "
+        "mean, 1/m.  [default: folded; mean with --members]",
     ),
     choice(
         "--weights",

@@ -33,6 +33,7 @@ STAGES: Mapping[str, str] = {
     "analyse": "computing corrections",
     "profile": "timing layers at several widths",
     "plan": "searching for the best members and widths",
+    "assess": "asking the members",
     "rewrite": "rewriting",
     "verify": "verifying",
     "bench": "timing both models",

@@ -20,6 +20,7 @@ from cerewrite.exporter.degenerate import degenerate_parameters, perturbed, sile
 from cerewrite.exporter.empty import NoAnswer
 from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.locate import first_difference
+from cerewrite.exporter.members import with_members
 from cerewrite.exporter.parity import BATCHES, compare, compare_empty, default_limit
 from cerewrite.exporter.placing import publish, staging
 from cerewrite.exporter.precision import cast, cast_inputs, widened
@@ -45,6 +46,7 @@ def export_onnx(
     dynamic_axes: DynamicAxes | None = None,
     float16: bool = False,
     overwrite: bool = True,
+    members: str | None = None,
 ) -> ir.Export:
     """Write ``model`` as an ONNX file with a dynamic batch and prove it in ONNX Runtime.
 
@@ -80,6 +82,9 @@ def export_onnx(
             then with the model itself in float32, so that the limit covers the rounding of its
             weights too.
         overwrite: whether a file at ``path`` may be replaced.
+        members: for a model whose members can be asked (`cerewrite.members`): ``each`` adds an
+            output ``members`` ``[batch, m, ...]``, ``disagreement`` one of the members' standard
+            deviation ``[batch, ...]``; parity holds for every member alone.
 
     Returns:
         Path, opset, nodes, bytes (external data included), parity records, inputs and outputs.
@@ -100,6 +105,9 @@ def export_onnx(
     """
     target = Path(path)
     require_values(model)
+    if members is not None:
+        model = with_members(model, example_inputs, members)
+        metadata = {**(metadata or {}), "members": str(model.asked.count)}
     exact = None
     if float16:
         exact = widened(model)

@@ -16,6 +16,7 @@ from cerewrite import ir
 from cerewrite.errors import ExportError
 from cerewrite.exporter.empty import answer, no_answer
 from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_tensors
+from cerewrite.exporter.members import is_by_member
 from cerewrite.exporter.precision import cast, cast_inputs, is_16_bit
 from cerewrite.exporter.reasons import reason
 from cerewrite.exporter.runner import Array, Runner, as_array
@@ -55,7 +56,8 @@ def check_parity(
 
         max |torch - onnx| / max |torch|
 
-    both maxima over the whole output tensor; it is 0 where both are zero throughout, and
+    both maxima over the whole output tensor, and over each member's part of an output that has
+    members; it is 0 where both are zero throughout, and
     infinite where the two differ in where they are not finite. For a model in 16 bits PyTorch
     computes in float32, on the same 16-bit weights and inputs, as ONNX Runtime does inside;
     PyTorch's own 16-bit kernels on the CPU round after every operation. Where a float32 model is
@@ -126,7 +128,7 @@ def compare(
         with undisturbed(reference):
             wanted = named_tensors(call(reference, given), example.tensor_names())
         found = runner(example, arguments, f"{path.name} at batch {batch}")
-        record = ir.Parity(batch, _worst(wanted, found, batch), limit, text)
+        record = ir.Parity(batch, _worst(reference, wanted, found, batch), limit, text)
         if not record.passed and not wide:
             record = _in_double(reference, example, arguments, found, wanted, record)
         pairs.append((record, arguments))
@@ -160,12 +162,19 @@ def compare_empty(
     return [(record, arguments)]
 
 
-def _worst(wanted: Named, found: Mapping[str, Array], batch: int) -> float:
-    """The largest error of all outputs."""
-    return max(
+def _worst(model: nn.Module, wanted: Named, found: Mapping[str, Array], batch: int) -> float:
+    """The largest error of all outputs, and of each member alone where members have an axis."""
+    errors = [
         relative_error(as_array(tensor, name), found.get(name), name, batch)
         for name, tensor in wanted
-    )
+    ]
+    for name, tensor in wanted:
+        if is_by_member(model, name):
+            errors += [
+                relative_error(as_array(own, name), found[name][:, index], name, batch)
+                for index, own in enumerate(tensor.unbind(1))
+            ]
+    return max(errors)
 
 
 def _in_double(
@@ -184,8 +193,9 @@ def _in_double(
         truth = named_tensors(outputs, example.tensor_names())
     except Exception:  # a model that does not run in float64 stays beyond the limit
         return record
-    own = _worst(truth, {name: as_array(tensor, name) for name, tensor in wanted}, record.batch)
-    error = _worst(truth, found, record.batch)
+    float32 = {name: as_array(tensor, name) for name, tensor in wanted}
+    own = _worst(model, truth, float32, record.batch)
+    error = _worst(model, truth, found, record.batch)
     limit = max(record.limit, min(own, ROUNDING * record.limit))
     if error > limit:
         return record

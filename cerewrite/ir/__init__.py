@@ -22,6 +22,7 @@ from cerewrite.ir.results import (
     Report,
     ScopeFindings,
     Split,
+    exit_factor,
 )
 from cerewrite.ir.scopes import ScopeOutcome
 from cerewrite.ir.serial import JSON, dumps, encode, loads, parse, validate
@@ -76,6 +77,7 @@ __all__ = [
     "WidthClass",
     "dumps",
     "encode",
+    "exit_factor",
     "loads",
     "parse",
     "validate",

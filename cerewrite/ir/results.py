@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -33,10 +34,21 @@ from cerewrite.ir.timing import Forecast, Timing
 
 SCHEMA = 1
 Schema = Annotated[int, Meta(ge=1, le=SCHEMA)]
-EXIT_SCALES = ("folded", "explicit")
-"""Where the ``1 / sqrt(m)`` of the members' sum may go."""
+EXIT_SCALES = ("folded", "explicit", "mean")
+"""How the members' contributions are added: ``1 / sqrt(m)`` of each folded into the exits' weights
+or as an explicit multiplier, or ``1 / m`` of each as a multiplier (docs/theory.md, section 14)."""
 WEIGHT_SOURCES = ("reinitialise", "transfer")
 """Where the members' weights may come from."""
+
+
+def exit_factor(exit_scale: str, members: int) -> float:
+    """What a member's contribution is multiplied by: ``1 / sqrt(m)``, or ``1 / m`` for a mean.
+
+    Example:
+        >>> exit_factor("folded", 4), exit_factor("mean", 4)
+        (0.5, 0.25)
+    """
+    return 1.0 / members if exit_scale == "mean" else math.pow(members, -0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +200,8 @@ class Plan:
         init: how the members' weights are drawn: a registered initialiser, or ``module:name`` of
             a user's function, which `apply` must be given again.
         exit_scale: where the ``1 / sqrt(m)`` of the members' sum goes: ``folded`` into the exits'
-            weights, or ``explicit``, a multiplier of the exits.
+            weights, or ``explicit``, a multiplier of the exits; or ``mean``, a multiplier ``1 / m``
+            with which every member's output has a network's own scale at initialisation.
         weights: where the members' weights come from: ``reinitialise`` (drawn) or ``transfer``
             (the original's own, which are then part of what makes the result).
         schema: version of this record.

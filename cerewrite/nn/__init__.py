@@ -2,6 +2,7 @@
 
 from cerewrite.nn.block_diagonal import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ChannelReorder
+from cerewrite.nn.member_exit import MemberConv, MemberConvTranspose, MemberExit, MemberLinear
 from cerewrite.nn.member_norm import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
 from cerewrite.nn.parameter_module import ParameterModule, get_parameter, put_parameter
 from cerewrite.nn.scaled import (
@@ -19,7 +20,11 @@ __all__ = [
     "BlockDiagonalLinear",
     "ChannelLayerNorm",
     "ChannelReorder",
+    "MemberConv",
+    "MemberConvTranspose",
+    "MemberExit",
     "MemberLayerNorm",
+    "MemberLinear",
     "MemberRMSNorm",
     "ParameterModule",
     "ScaledConv1d",

@@ -32,6 +32,7 @@ from cerewrite.planning.choose import Choice, Objective, choose_designs
 from cerewrite.planning.fixing import DesignLike, held_designs
 from cerewrite.planning.limits import BudgetBounds, check_limits, find_room
 from cerewrite.planning.measures import DEFAULT, MEASURES, model_measures, region_measures
+from cerewrite.planning.members import check_mean, designed, parse_members, with_held
 from cerewrite.planning.problem import Constraints, Problem, build_problem
 from cerewrite.planning.rules import select_regions
 from cerewrite.planning.search import COARSE
@@ -56,8 +57,9 @@ def make_plan(
     keep_groups: bool = False,
     seed: int = 0,
     init: str | Custom = "gain",
-    exit_scale: str = "folded",
+    exit_scale: str | None = None,
     weights: str = "reinitialise",
+    members: int | str | None = None,
 ) -> Plan:
     """Choose members and widths for every region at once (docs/theory.md, sections 2 and 8).
 
@@ -83,9 +85,13 @@ def make_plan(
         seed: recorded for the new members' initialisation; the search itself is deterministic.
         init: how the new members' weights are drawn: a registered initialiser, or a function
             that fills a weight in place; a function's name alone is recorded.
-        exit_scale: ``folded`` (the exits' weights carry ``1 / sqrt(m)``) or ``explicit`` (a
-            multiplier of the exits does).
+        exit_scale: ``folded`` (the exits' weights carry ``1 / sqrt(m)``), ``explicit`` (a
+            multiplier of the exits does), or ``mean`` (a multiplier ``1 / m``, for one region at
+            scope ``network``); None for ``mean`` with ``members``, else ``folded``.
         weights: ``reinitialise`` or ``transfer`` (a warm start from the model's own weights).
+        members: so many members that can be asked one by one (`cerewrite.members`), or ``auto``
+            for 4: one region from input to output, widths in the original's proportions, as wide
+            as the budgets allow, parameters and FLOPs at most the original's unless asked for.
 
     Returns:
         The plan; regions that are best as they are have no split and a rejection that says so.
@@ -103,11 +109,21 @@ def make_plan(
         raise UsageError(f"unknown objective '{objective}'", advice="choose primal or dual")
     minimised = MEASURES[measure]
     require_whole("seed", seed, 0, LARGEST_SEED)
+    exit_scale = exit_scale or ("folded" if members is None else "mean")
     drawn = _check_drawing(init, exit_scale, weights)
     constraints = Constraints(min_width, max_multiplicity, channel_multiple)
     budgets = resolve_budgets(budget, analysis)
     _require_regions(analysis)
     regions, filtered = select_regions(analysis, include, exclude)
+    if members is not None:
+        asked = parse_members(members)
+        if fixed or keep_groups or uniform or objective != "primal":
+            raise UsageError(
+                "members are asked for, and --fix, --keep-groups, --uniform or the dual as well",
+                advice="drop the others: the number of members says the design",
+            )
+        budgets = with_held(budgets, analysis)
+        fixed = designed(analysis, regions, asked, budgets, constraints)
     names = [item.cost for item in budgets]
     built = [build_problem(region, names, minimised, constraints) for region in regions]
     problems = [item for item in built if isinstance(item, Problem)]
@@ -127,6 +143,7 @@ def make_plan(
         )
     choice = _choose(problems, room, objective, shared=bool(shared), uniform=uniform)
     splits, kept = _record(problems, choice, objective)
+    check_mean(exit_scale, analysis.scope, len(splits))
     return Plan(
         model=analysis.model,
         fingerprint=analysis.fingerprint,

@@ -2,11 +2,12 @@
 
 from cerewrite.reporter.html import render_html, render_landscape
 from cerewrite.reporter.landscape_chart import landscape_lines
-from cerewrite.reporter.terminal import print_analysis, print_plan, print_report
+from cerewrite.reporter.terminal import print_analysis, print_assessment, print_plan, print_report
 
 __all__ = [
     "landscape_lines",
     "print_analysis",
+    "print_assessment",
     "print_plan",
     "print_report",
     "render_html",

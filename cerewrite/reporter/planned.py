@@ -41,6 +41,8 @@ def request(plan: ir.Plan) -> Section:
     facts.append(
         ("search", f"{count(plan.considered)} designs at scope {plan.scope}, {_gap(plan)}")
     )
+    if plan.exit_scale == "mean":
+        facts.append(("exits", "mean of the members: each starts at a network's own scale"))
     facts.append(("seed", str(plan.seed)))
     return Section(
         title=f"{plan.model}: plan",

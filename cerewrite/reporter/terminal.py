@@ -10,6 +10,8 @@ from rich.text import Text
 
 from cerewrite import ir
 from cerewrite.errors import printable
+from cerewrite.ir.assessed import Assessment
+from cerewrite.reporter.assessed import assessment_sections
 from cerewrite.reporter.content import analysis_sections, plan_sections, report_sections
 from cerewrite.reporter.figures import percent
 from cerewrite.reporter.section import Cell, Section, Share, Verdict
@@ -52,6 +54,16 @@ def print_report(report: ir.Report, console: Console, *, verbose: bool = False) 
         verbose: every row instead of those that weigh most, and the renamed parameters.
     """
     _print(report_sections(report, full=verbose), console)
+
+
+def print_assessment(found: Assessment, console: Console) -> None:
+    """Print what members say on labelled data.
+
+    Args:
+        found: what to print.
+        console: where to.
+    """
+    _print(assessment_sections(found), console)
 
 
 def _print(sections: list[Section], console: Console) -> None:

@@ -8,6 +8,7 @@ from cerewrite.rewriting.engine import (
     default_passes_with,
     register,
 )
+from cerewrite.rewriting.members import Members, members
 from cerewrite.rewriting.record import draw_inputs, is_rewritten
 from cerewrite.rewriting.rewrite import Rewritten, renamed, revert, rewrite
 from cerewrite.rewriting.session import Change, Session
@@ -15,6 +16,7 @@ from cerewrite.rewriting.session import Change, Session
 __all__ = [
     "PASSES",
     "Change",
+    "Members",
     "Pass",
     "PassResult",
     "Phase",
@@ -23,6 +25,7 @@ __all__ = [
     "default_passes_with",
     "draw_inputs",
     "is_rewritten",
+    "members",
     "register",
     "renamed",
     "revert",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError, UsageError
 from cerewrite.frontend.loading import Inputs, make_inputs, parse_input_shape
+from cerewrite.ir import Plan
 from cerewrite.nn import get_parameter
 from cerewrite.rewriting.session import set_submodule
 from cerewrite.runtime.copies import deep_copy
@@ -26,13 +27,13 @@ class Record:
 
     Attributes:
         fingerprint: of the model before the rewriting.
-        inputs: shapes of the inputs that it was analysed on, as the plan has them.
+        plan: what was done; its inputs are the shapes that the model was analysed on.
         modules: the modules that were swapped out, by qualified name; None if not kept.
         state: values of the other parameters and buffers at that time, by qualified name.
     """
 
     fingerprint: str
-    inputs: tuple[str, ...] = ()
+    plan: Plan
     modules: dict[str, nn.Module] | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
 
@@ -55,12 +56,12 @@ def draw_inputs(model: nn.Module) -> Inputs:
         UsageError: if it knows none.
     """
     record = get_record(model)
-    if record is None or not record.inputs:
+    if record is None or not record.plan.inputs:
         raise UsageError(
             f"no example inputs for this {type(model).__name__}, and no shapes to draw them to",
             advice="give example_inputs; a rewritten model knows the shapes of its analysis",
         )
-    return make_inputs([parse_input_shape(text) for text in record.inputs])
+    return make_inputs([parse_input_shape(text) for text in record.plan.inputs])
 
 
 def attach(
@@ -69,10 +70,10 @@ def attach(
     originals: dict[str, nn.Module],
     *,
     keep: bool,
-    inputs: tuple[str, ...] = (),
+    plan: Plan,
 ) -> None:
     """Mark a model as rewritten; keep what `revert` needs if asked to."""
-    record = Record(fingerprint, inputs)
+    record = Record(fingerprint, plan)
     if keep:
         record.modules = dict(originals)
         inside = tuple(f"{name}." for name in originals)

@@ -71,7 +71,7 @@ def rewrite(
     except BaseException:
         session.undo()
         raise
-    attach(target, found, session.originals, keep=keep_original, inputs=plan.inputs)
+    attach(target, found, session.originals, keep=keep_original, plan=plan)
     return Rewritten(target, renamed, results)
 
 

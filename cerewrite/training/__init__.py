@@ -1,7 +1,20 @@
-"""Training: distillation with resumable checkpoints, and a monitor of the tangent kernel."""
+"""Training: distillation, members' losses, what their spread is worth, a kernel monitor."""
 
+from cerewrite.training.assess import assess
 from cerewrite.training.distill import Distilled, distill
 from cerewrite.training.kernel import gram
+from cerewrite.training.member_loss import MemberLoss
 from cerewrite.training.monitor import KernelMonitor, Reading
+from cerewrite.training.uncertainty import Uncertain, Uncertainty
 
-__all__ = ["Distilled", "KernelMonitor", "Reading", "distill", "gram"]
+__all__ = [
+    "Distilled",
+    "KernelMonitor",
+    "MemberLoss",
+    "Reading",
+    "Uncertain",
+    "Uncertainty",
+    "assess",
+    "distill",
+    "gram",
+]

@@ -16,6 +16,7 @@ from torch import nn
 
 from cerewrite.errors import TrainingError, UsageError
 from cerewrite.registry import suggest
+from cerewrite.rewriting import members as ask_members
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import evaluating, modes_kept
 from cerewrite.training.checkpoint import (
@@ -68,6 +69,7 @@ def distill(
     checkpoint: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
+    members: bool = False,
 ) -> Distilled:
     """Train a student, in place, to give its teacher's outputs; labels are not used.
 
@@ -92,9 +94,12 @@ def distill(
         checkpoint: a file to write and to resume from.
         seed: of every epoch's random state.
         progress: show a bar on standard error, if that is a terminal.
+        members: teach every member of the student by itself, so that each works alone; the loss
+            is the mean of theirs (`cerewrite.members`). A warm start fits their sum only.
 
     Raises:
         UsageError: if an option cannot be used.
+        RewriteError: if members are to be taught, and the student's cannot be asked.
         TrainingError: if a loader is empty, outputs do not match, a loss is not finite (the
             student then has the weights of its best epoch, or those it came with), or the
             checkpoint cannot be used; checkpoints stay as they are.
@@ -114,10 +119,12 @@ def distill(
         raise UsageError("the student has nothing to train", advice="unfreeze its parameters")
     made = torch.optim.Adam(trained, 1e-3) if optimiser is None else optimiser(trained)
     file = None if checkpoint is None else Path(checkpoint)
-    loop = _Loop(student, teacher, loader, validation, chosen, made, seed)
+    asked = ask_members(student) if members else student
+    loop = _Loop(student, asked, teacher, loader, validation, chosen, made, seed)
     if file is not None:
         name = loss if isinstance(loss, str) else getattr(loss, "__qualname__", "own")
         settings = {"loss": name, "optimiser": type(made).__name__, "seed": seed}
+        settings |= {"members": True} if members else {}
         loop.run = identity(student, teacher, patience=patience, tolerance=tolerance, **settings)
         if file.exists():
             loop.resume(file)
@@ -156,6 +163,7 @@ class _Loop:
     def __init__(
         self,
         student: nn.Module,
+        asked: nn.Module,
         teacher: nn.Module,
         loader: Iterable[Any],
         validation: Iterable[Any] | None,
@@ -163,7 +171,7 @@ class _Loop:
         optimiser: torch.optim.Optimizer,
         seed: int,
     ) -> None:
-        self.student, self.teacher = student, teacher
+        self.student, self.asked, self.teacher = student, asked, teacher
         self.loader, self.validation = loader, validation
         self.loss, self.optimiser, self.seed = loss, optimiser, seed
         self.progress = Progress()
@@ -204,9 +212,9 @@ class _Loop:
     def _pass(self, batches: Iterable[Any], name: str, number: int, *, learn: bool) -> float:
         """Mean loss over all examples."""
         total, examples = 0.0, 0
-        self.student.train(learn)
+        self.asked.train(learn)
         for batch in batches:
-            loss, count = distance(self.student, self.teacher, batch, self.loss)
+            loss, count = distance(self.asked, self.teacher, batch, self.loss)
             value = float(loss.detach())
             if not math.isfinite(value):
                 self._give_up(name, number, value)

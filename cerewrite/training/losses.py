@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import TrainingError
+from cerewrite.rewriting.members import Members
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of the student's and the teacher's output: a scalar, 0 where they agree."""
@@ -68,6 +69,8 @@ def device_of(model: nn.Module) -> torch.device:
 def distance(student: nn.Module, teacher: nn.Module, batch: Any, loss: Loss) -> tuple[Tensor, int]:
     """The loss on one batch, summed over the outputs, and the examples in it.
 
+    Of a student that is asked for its members it is the mean of the members' own losses.
+
     Raises:
         TrainingError: if the two models' outputs differ in number or shape.
     """
@@ -76,15 +79,20 @@ def distance(student: nn.Module, teacher: nn.Module, batch: Any, loss: Loss) -> 
         wanted = list(_outputs(teacher(*args, **kwargs)))
     args, kwargs = batch_inputs(batch, device_of(student))
     found = list(_outputs(student(*args, **kwargs)))
+    members = student.count if isinstance(student, Members) else 1
+    if isinstance(student, Members):
+        wanted = [tensor.expand(members, *tensor.shape) for tensor in wanted]
     shapes = [[[*tensor.shape] for tensor in side] for side in (found, wanted)]
     if shapes[0] != shapes[1] or not found:
         raise TrainingError(
             f"the student's outputs {shapes[0]} are not those of the teacher {shapes[1]}",
             advice="distil from the model that the student was made from",
         )
+    if isinstance(student, Members):
+        found, wanted = ([t for tensor in side for t in tensor] for side in (found, wanted))
     pairs = zip(found, wanted, strict=True)
     total = sum((loss(s, t.to(s.device, s.dtype)) for s, t in pairs), found[0].new_zeros(()))
-    return total, found[0].shape[0] if found[0].dim() else 1
+    return total / members, found[0].shape[0] if found[0].dim() else 1
 
 
 def _outputs(tree: Any) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import PerChannel, RegionLayer
@@ -13,7 +14,8 @@ from cerewrite.nn import get_parameter
 from cerewrite.ops import resizable_module, sampled_layer, splittable_layer
 from cerewrite.ops.member_order import channels_by_member, member_major
 from cerewrite.ops.resizing import part
-from cerewrite.rewriting.session import Change
+from cerewrite.rewriting.record import copy_sharing_record
+from cerewrite.rewriting.session import Change, set_submodule
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,29 @@ def pieces(model: nn.Module, changes: Sequence[Change]) -> list[RegionModule]:
         for layer in change.region.layers:
             found[layer.name].append((change, layer))
     return [_piece(name, get_parameter(model, name), parts) for name, parts in found.items()]
+
+
+def member_network(model: nn.Module, change: Change, index: int) -> nn.Module:
+    """One member as the narrow network it is, of a model with one region from input to output.
+
+    Its exits give the member's own output, ``m`` times its contribution and all of the bias
+    (`cerewrite.members`).
+
+    Args:
+        model: the rewritten model; left as it is.
+        change: its one region and split.
+        index: which member, from 0.
+    """
+    narrow = copy_sharing_record(model)
+    for piece in pieces(narrow, (change,)):
+        own = piece.narrow(index)
+        if piece.is_exit:
+            with torch.no_grad():
+                own.get_parameter("weight").mul_(piece.members)
+                if getattr(piece.wide, "bias", None) is not None:
+                    own.get_parameter("bias").copy_(piece.wide.get_parameter("bias"))
+        set_submodule(narrow, piece.name, own)
+    return narrow
 
 
 def _piece(

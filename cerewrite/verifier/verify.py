@@ -10,6 +10,7 @@ from cerewrite.ir import Check, Plan, Verification
 from cerewrite.ir.inputs import Inputs
 from cerewrite.verifier.budget import check_budget
 from cerewrite.verifier.gradients import check_gradients
+from cerewrite.verifier.member_outputs import check_members
 from cerewrite.verifier.membership import check_membership
 from cerewrite.verifier.running import as_sentence
 from cerewrite.verifier.signature import check_signature
@@ -20,6 +21,7 @@ CHECKS: Mapping[str, CheckFunction] = {
     "signature": check_signature,
     "budget": check_budget,
     "membership": check_membership,
+    "members": check_members,
     "gradients": check_gradients,
 }
 

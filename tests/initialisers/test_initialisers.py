@@ -206,7 +206,7 @@ def test_orthogonal_blocks_are_orthogonal() -> None:
 def test_an_explicit_exit_is_a_multiplier() -> None:
     case = LAYERS["linear"]
     model = case.model()
-    folded, explicit = (
+    folded, explicit, mean = (
         rewrite(replace(case.plan(model), exit_scale=scale), model).model for scale in EXIT_SCALES
     )
     assert type(folded[2]) is nn.Linear
@@ -216,6 +216,9 @@ def test_an_explicit_exit_is_a_multiplier() -> None:
     x = case.inputs()[0]
     assert torch.allclose(folded(x), explicit(x), atol=1e-5)
     assert list(folded.state_dict()) == list(explicit.state_dict())
+    assert isinstance(mean[2], ScaledLinear) and mean[2].scale == 1 / 3
+    assert torch.equal(mean[2].weight, explicit[2].weight)
+    assert same_state(parameters_of(mean), parameters_of(explicit))
 
 
 def test_a_users_function_is_seeded_and_leaves_no_trace() -> None:

@@ -82,7 +82,7 @@ PLANS = st.builds(
     seed=st.integers(0, 2**63 - 1),
 )  # fmt: skip
 
-ESTIMATE = ir.Estimate(0.5, None, 0, "analytic", "THEORY 4")
+ESTIMATE = ir.Estimate(0.5, None, 0, "analytic", "docs/theory.md 4")
 
 
 @given(PLANS)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import cerewrite
-from cerewrite.errors import TrainingError, UsageError
+from cerewrite.errors import RewriteError, TrainingError, UsageError
 from cerewrite.training import distill
 from cerewrite.training.losses import LOSSES, soft_labels
 from tests.rewriting.cases import parameters_of, same_state
@@ -280,3 +280,37 @@ def test_a_rewritten_model_learns_from_its_original() -> None:
     student = copy.deepcopy(result.model)
     done = cerewrite.distill(student, teacher, list(x.split(32)), epochs=5, patience=5)
     assert done.scores[-1] < done.scores[0] < result.verification.checks[-1].value
+
+
+def test_every_member_is_taught_by_itself() -> None:
+    """Taught together members divide the work; taught one by one each gives the teacher's."""
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Linear(6, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(),
+                            nn.Linear(64, 3))  # fmt: skip
+    x = torch.randn(256, 6)
+    errors = []
+    for members in (False, True):
+        student = cerewrite.convert(teacher, x[:2], members=4).model
+        batches = [(part, None) for part in x.split(64)]
+        result = distill(student, teacher, batches, epochs=60, patience=60, members=members)
+        assert result.scores[-1] < 0.2 * result.scores[0] and student.training
+        outputs = cerewrite.members(student.eval())(x).detach()
+        wanted = teacher(x).detach()
+        errors.append((outputs - wanted).norm() / (4**0.5 * wanted.norm()))
+        assert (outputs.mean(0) - wanted).norm() < 0.3 * wanted.norm()
+    assert errors[1] < 0.35 < 0.7 < errors[0]
+
+
+def test_a_checkpoint_of_members_is_not_one_of_their_sum(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(),
+                            nn.Linear(64, 3))  # fmt: skip
+    student = cerewrite.convert(teacher, torch.ones(2, 6), members=4).model
+    batches, file = [torch.randn(8, 6)], tmp_path / "run.safetensors"
+    distill(student, teacher, batches, epochs=1, checkpoint=file, members=True)
+    again = distill(student, teacher, batches, epochs=2, checkpoint=file, members=True)
+    assert again.resumed == 1
+    with pytest.raises(TrainingError, match="members differ"):
+        distill(student, teacher, batches, epochs=3, checkpoint=file)
+    with pytest.raises(RewriteError, match="not a rewritten model"):
+        distill(copy.deepcopy(teacher), teacher, batches, epochs=1, members=True)

@@ -7,10 +7,12 @@ same name, never collides; it may import files that lie beside it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cerewrite.errors import LoadError
 from cerewrite.frontend.loading import running, search
 from cerewrite.frontend.loading.arrays import read_inputs
 from cerewrite.frontend.loading.inputs import (
@@ -35,6 +37,7 @@ __all__ = [
     "describe_inputs",
     "is_known",
     "load",
+    "load_batches",
     "make_inputs",
     "parse_input_shape",
     "read_inputs",
@@ -111,3 +114,39 @@ def build(spec: str, *, root: str | os.PathLike[str] = ".") -> nn.Module:
         Flatten(start_dim=1, end_dim=-1)
     """
     return load(spec, root=root).module
+
+
+def load_batches(spec: str, *, root: str | os.PathLike[str] = ".") -> Iterable[Any]:
+    """What a function of a file or a module gives: batches, to iterate over.
+
+    Args:
+        spec: ``path/data.py:function`` or ``package.module:function``; it takes no arguments.
+        root: folder from which relative paths, and modules, are looked up first.
+
+    Raises:
+        LoadError: if it does not exist, needs arguments, raises, or gives nothing to iterate over.
+
+    Example:
+        >>> sorted(load_batches("builtins:dict"))
+        []
+    """
+    shown, name = split_spec(spec)
+    if not name:
+        raise LoadError(f"{spec}: names no function", advice=f"name it: {spec}:batches")
+    path = Path(os.path.abspath(Path(root) / shown)) if shown.endswith(".py") else None
+    folders = (Path(os.path.abspath(root)), Path.cwd())
+    if path is not None:
+        running.check_file(path, shown)
+    with running.importable(path.parent) if path else running.on_path(*folders):
+        home = running.run_file(path, shown) if path else running.import_module(shown, spec)
+        item = search.named(home, name, shown).item
+        try:
+            batches = item() if callable(item) else item
+        except (Exception, SystemExit) as error:
+            raise running.failure(f"{spec}: raised", error, path) from error
+    if not isinstance(batches, Iterable):
+        raise LoadError(
+            f"{spec}: gives an object of type {type(batches).__name__}, not batches",
+            advice="return a list or a DataLoader of (inputs, targets)",
+        )
+    return batches

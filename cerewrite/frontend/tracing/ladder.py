@@ -96,6 +96,28 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
     raise _failure(model, args, kwargs, reasons)
 
 
+def record_ops(model: nn.Module, example_inputs: Any) -> list[Op]:
+    """The operators of a model as the recorder alone sees them; no width classes are made.
+
+    Args:
+        model: any module, a rewritten one too.
+        example_inputs: as for `trace`.
+
+    Raises:
+        TraceError: if the model cannot be run on these inputs.
+    """
+    check_ready(model)
+    args, kwargs = normalise_inputs(example_inputs)
+    _require_batch(args, kwargs)
+    try:
+        with observed(model), muted():
+            return recorded_ops(model, args, kwargs)
+    except TraceError:
+        raise
+    except Exception as error:  # a user's forward may fail in any way
+        raise _failure(model, args, kwargs, [f"{RECORDER}: {_first_line(error)}"]) from error
+
+
 def normalise_inputs(example_inputs: Any) -> Inputs:
     """Example inputs as positional and keyword arguments.
 

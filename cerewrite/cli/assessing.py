@@ -1,0 +1,57 @@
+"""``cerewrite assess``: a converted model's members on labelled data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import cerewrite
+from cerewrite import ir
+from cerewrite.api import saving
+from cerewrite.cli import options as opt
+from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.frontend import loading
+
+
+@click.command()
+@click.argument("folder")
+@click.option(
+    "--data",
+    required=True,
+    metavar="MODULE:FUNCTION",
+    help="Gives batches (inputs, classes): data.py:test or package.module:function.",
+)
+@click.option(
+    "--calibration",
+    metavar="MODULE:FUNCTION",
+    help="Gives batches on which the temperature is fitted first.",
+)
+@opt.INPUT
+@opt.file_option("--json", "Write the assessment as JSON; - for standard output.")
+@opt.OPENING
+@opt.FORCE
+@opt.RUN
+def assess(
+    folder: str, data: str, calibration: str | None, json: str | None, force: bool, **options: Any
+) -> None:
+    """Assess a classifier's members on labelled data.
+
+    FOLDER is one that convert --members wrote, with the weights that training put there. Prints
+    loss, calibration, how members disagree, and accuracy against coverage.
+    """
+    session = Session.start(options, silent=json == "-")
+    check_file(json, force=force)
+    saving.read_plan(Path(folder))
+    batches = loading.load_batches(data)
+    fitting = None if calibration is None else loading.load_batches(calibration)
+    _, model, inputs = session.load_target(folder, options)
+    with session.clock("assess"):
+        found = cerewrite.assess(model, batches, calibration=fitting, example_inputs=inputs)
+    if json:
+        write_text(json, ir.dumps(found), force=force)
+    if not session.quiet:
+        from cerewrite import reporter
+
+        reporter.print_assessment(found, session.console())

@@ -1,0 +1,70 @@
+"""Members that can be asked: their mean is the model's output, each is a narrow network's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cerewrite.errors import RewriteError
+from cerewrite.ir import Check, Plan
+from cerewrite.ir.inputs import Inputs
+from cerewrite.rewriting.members import members
+from cerewrite.rewriting.session import changes_of
+from cerewrite.runtime.doubling import double_precision
+from cerewrite.runtime.trees import tensors
+from cerewrite.verifier.members import member_network
+from cerewrite.verifier.perturb import perturb
+from cerewrite.verifier.running import call, doubled, fresh_copy, on_meta
+from cerewrite.verifier.shapes import smaller
+
+LIMIT = 1e-10
+
+
+def check_members(
+    original: nn.Module, rewritten: nn.Module, plan: Plan, inputs: Inputs
+) -> list[Check]:
+    """For a plan of one region at scope ``network``: the members' outputs are what they claim.
+
+    In float64 and evaluation mode, on a copy with perturbed norms and biases: the mean of
+    `cerewrite.members` is the model's output, and every member's output is that of its own narrow
+    network. The figure is the largest absolute error over the largest output. Where members share
+    a part of the model the check says so and compares nothing.
+    """
+    changes = tuple(changes_of(plan))
+    if plan.scope != "network" or len(changes) != 1 or changes[0].split.multiplicity < 2:
+        return []
+    if on_meta(rewritten):
+        return [Check("members", True, "not run: parameters are on the meta device")]
+    given = doubled(smaller(inputs, original, rewritten, training=False))
+    wide = fresh_copy(rewritten, training=False).double()
+    perturb(wide)
+    try:
+        with double_precision():
+            asked = members(wide, given)
+    except RewriteError as error:
+        return [Check("members", True, f"cannot be asked: {error.message}")]
+    with torch.no_grad(), double_precision():
+        outputs = _apart(call(asked, given), asked.behind.apart)
+        whole = _apart(call(wide, given), asked.behind.apart)
+        worst = max(_error(z.mean(0), y) for z, y in zip(outputs, whole, strict=True))
+        for index in range(asked.count):
+            alone = call(member_network(wide, changes[0], index), given)
+            pairs = zip(outputs, _apart(alone, asked.behind.apart), strict=True)
+            worst = max(worst, *(_error(z[index], own) for z, own in pairs))
+    detail = f"{asked.count} members, their mean and each alone"
+    return [Check("members", worst <= LIMIT, detail, worst, LIMIT)]
+
+
+def _apart(output: object, apart: Sequence[bool]) -> list[Tensor]:
+    """The outputs that come from members."""
+    return [tensor for tensor, own in zip(tensors(output), apart, strict=True) if own]
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    """Largest error over the largest output; infinite where they are not finite."""
+    error, scale = float((found - wanted).abs().max()), float(wanted.abs().max())
+    relative = 0.0 if error == 0 else error / scale if scale else math.inf
+    return math.inf if math.isnan(relative) else relative
