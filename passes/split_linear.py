@@ -19,4 +19,5 @@ class SplitLinear(Pass):
 
     def apply(self, session: Session) -> PassResult:
         """Swap the linear layers of every changing region."""
-        return split_layers(session, self.name, "linear")
+        results = [split_layers(session, self.name, op) for op in ("linear", "block_linear")]
+        return PassResult(self.name, "; ".join(result.details for result in results))

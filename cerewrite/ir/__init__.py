@@ -2,6 +2,7 @@
 
 from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
+from cerewrite.ir.groups import Bundle, bundles, class_groups
 from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
@@ -32,6 +33,7 @@ __all__ = [
     "Analysis",
     "BlockTimes",
     "Budget",
+    "Bundle",
     "Check",
     "Estimate",
     "Export",
@@ -62,6 +64,8 @@ __all__ = [
     "TracedModel",
     "Verification",
     "WidthClass",
+    "bundles",
+    "class_groups",
     "dumps",
     "encode",
     "loads",

@@ -66,6 +66,8 @@ class Site:
         v_ab: their relative covariance.
         rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
         c_norm: what the energy that a norm divides out adds, at one unit.
+        groups: members inside a member that its units lie in: existing groups that stay.
+        bundle: what the sites that share those have in common; "" without.
     """
 
     layer: str
@@ -77,6 +79,8 @@ class Site:
     v_ab: float
     rho: float = 1.0
     c_norm: float = 0.0
+    groups: int = 1
+    bundle: str = ""
 
     @property
     def coefficient(self) -> float:

@@ -28,6 +28,7 @@ class ScopeFindings:
             where they are not measured.
         regions: per region, in execution order.
         rejections: what was refused, with reasons.
+        members: existing groups outside of all regions, which no plan changes.
     """
 
     scope: str
@@ -36,6 +37,7 @@ class ScopeFindings:
     leading_order: Estimate
     regions: tuple[RegionEstimate, ...]
     rejections: tuple[Rejection, ...]
+    members: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Analysis:
         memory: bytes of training, see `cerewrite.planning.budgets.memory`; 0 where nobody asked.
         inputs: shapes of the example inputs, as ``--input`` takes them; empty where they cannot
             be drawn again.
+        members: existing groups outside of all regions: members that no plan changes.
     """
 
     model: str
@@ -88,6 +91,7 @@ class Analysis:
     scopes: tuple[ScopeFindings, ...] = ()
     memory: int = 0
     inputs: tuple[str, ...] = ()
+    members: tuple[Region, ...] = ()
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -102,6 +106,7 @@ class Analysis:
             layers=tuple(replace(y, region=owner.get(y.name)) for y in self.layers),
             regions=found.regions,
             rejections=found.rejections,
+            members=found.members,
             scopes=(),
         )
 

@@ -44,3 +44,18 @@ class Linear(LayerRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         x = context.read(inputs[0])
         return context.weigh(context.layers[op.name], x)
+
+
+@register
+class LinearTurned(Linear):
+    """``y = x W + b`` with ``W [in, out]``: written as a product, or a layer that holds it so.
+
+    What holds a weight this way is no module that can be rebuilt: its widths are kept.
+    """
+
+    name = "linear_turned"
+    targets = frozenset({"linear_turned"})
+
+    @override
+    def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
+        return super().geometry(op, x, weight[::-1])

@@ -16,7 +16,7 @@ def split_linear(
     """The linear layer of an ensemble, parameters allocated but not drawn.
 
     Args:
-        module: the original `torch.nn.Linear`.
+        module: the original `torch.nn.Linear` or `BlockDiagonalLinear`.
         layer: its part in the region; ``kernel`` counts the elements per channel that a
             channel-major flatten left on its input.
         multiplicity: members.
@@ -29,7 +29,11 @@ def split_linear(
     Raises:
         RewriteError: if the module is no plain linear layer or has other sizes.
     """
-    linear = expect(module, (nn.Linear,))
+    linear: nn.Linear | BlockDiagonalLinear
+    if isinstance(module, BlockDiagonalLinear):
+        linear = expect(module, (BlockDiagonalLinear,))
+    else:
+        linear = expect(module, (nn.Linear,))
     bias = linear.bias is not None
     own = linear.in_features, linear.out_features
     n_in, n_out = ensemble_sizes(

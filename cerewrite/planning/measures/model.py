@@ -51,5 +51,8 @@ def model_measures(
             region = estimate.region
             own = (region.multiplicity, region.widths)
             scores.append(measure.region_score(region.sites, *designs.get(estimate.name, own)))
+        scores += [
+            measure.region_score(r.sites, r.multiplicity, r.widths) for r in analysis.members
+        ]
         found[measure.field] = measure.compose(scores, kappas)
     return Measures(**found)
