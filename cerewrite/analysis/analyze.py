@@ -8,6 +8,7 @@ from typing import Unpack, cast, get_args
 
 from torch import nn
 
+from cerewrite.analysis.existing import existing_members, inflated, inner_bundles
 from cerewrite.analysis.regions import find_regions
 from cerewrite.analysis.scopes import AUTO, SCOPES
 from cerewrite.errors import AnalysisError, UsageError
@@ -105,6 +106,7 @@ def analyze(
         frontend=traced.frontend,
         assumptions=corrections.assumptions,
         scopes=findings if scope == AUTO else (),
+        members=first.members,
     )
 
 
@@ -115,17 +117,24 @@ def _at_scope(
     by_name = {correction.layer: correction for correction in corrections.layers}
     bare, rejections = find_regions(traced, scope)
     regions = tuple(_with_sites(region, traced, by_name) for region in bare)
-    owner = {site.layer: region.name for region in regions for site in region.sites}
-    composed = _composed(regions, corrections, owner, reference, method)
+    alone = existing_members(traced, regions, scope)
+    members = tuple(_with_sites(region, traced, by_name) for region in alone)
+    scored = (*regions, *members)
+    owner = {site.layer: region.name for region in scored for site in region.sites}
+    composed = _composed(scored, corrections, owner, reference, method)
+    nu = corrections.nu
+    if nu is not None and corrections.ungrouped:
+        nu = replace(nu, value=inflated(nu.value, scored))
     return ScopeFindings(
         scope=scope,
         measures=replace(
             composed,
-            nu=corrections.nu or composed.nu,
+            nu=nu or composed.nu,
             log_variance=corrections.log_variance or composed.log_variance,
         ),
         regions=tuple(_estimate(region) for region in regions),
         rejections=traced.rejections + rejections,
+        members=members,
     )
 
 
@@ -177,10 +186,12 @@ def _with_sites(
 ) -> Region:
     """A region with the places where finite width enters it."""
     index = {name: i for i, name in enumerate(region.classes)}
+    inner = inner_bundles(traced, region)
     sites = []
     for layer in traced.layers:
         if layer.target in index:
             at = corrections[layer.name]
+            groups, bundle = inner.get(layer.target, (1, ""))
             sites.append(
                 Site(
                     layer=layer.name,
@@ -192,6 +203,8 @@ def _with_sites(
                     v_ab=at.v_ab,
                     rho=max(at.rho, 0.0),
                     c_norm=at.c_norm,
+                    groups=groups,
+                    bundle=bundle,
                 )
             )
     return replace(region, sites=tuple(sites))

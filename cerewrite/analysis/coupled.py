@@ -93,4 +93,12 @@ def inner_groups(
             )
     if len(interior) == 1:
         return interior.pop(), (1,) * len(groups)
+    blocks = next((layer.name for layer in layers if layer.op == "block_linear"), None)
+    if blocks is not None:
+        return Rejection(
+            name,
+            "members-inside",
+            f"'{blocks}' has members of its own, beside layers that have others or none",
+            "revert the model first, then plan anew",
+        )
     return 1, tuple(groups)

@@ -80,6 +80,7 @@ class Analytic(Estimator):
             layers=layers,
             nu=_scattered(traced, first, noise) if total <= SCATTERED else None,
             assumptions=(*ASSUMPTIONS, *_rough(traced), *_beyond(total)),
+            ungrouped=True,
         )
 
 
@@ -203,6 +204,11 @@ def _signals(ops: dict[str, Op], op: Op, weights: frozenset[str]) -> list[str]:
     return list(op.inputs[:1])
 
 
+_INDEXED = frozenset(
+    {"index", "gather", "embedding", "take_along_dim", "index_select", "take", "getitem"}
+)
+"""Operators that pick by whole numbers: what they read otherwise passes."""
+
 _TRANSPARENT = frozenset({"add", "concatenate", "identity", "pool", "flatten", "permute", "pick"})
 """Rules that pass what all examples have in common as it is."""
 
@@ -248,12 +254,31 @@ def _step(op: Op, inputs: list[Moments], context: MomentContext) -> Moments:
     if op.target in ("parameter", "constant"):
         return context.parameter(op)
     rule = rule_for(op)
+    if not op.is_integral and op.target not in _INDEXED:
+        _refuse_decisions(op, context)
+    if rule is None and op.is_integral:  # which values are picked, not what they are
+        return gaussian_value(scalar(1.0), scalar(0.0), constant=True)
     if rule is None:
         raise NoClosedFormError(
             f"no closed form for the operator '{op.target}' in '{op.module or 'the model'}'",
             advice=NoClosedFormError.ADVICE,
         )
     return rule.moments(op, inputs, context)
+
+
+def _refuse_decisions(op: Op, context: MomentContext) -> None:
+    """Refuse arithmetic with whole numbers or truth values that are made of signals.
+
+    Raises:
+        NoClosedFormError: if an operand is one of these.
+    """
+    for read in context.operands(op):
+        if read.is_integral and rule_for(read) is None and context.known(read) is None:
+            raise NoClosedFormError(
+                f"no closed form for '{op.target}' with what '{read.target}' decides in "
+                f"'{op.module or 'the model'}'",
+                advice=NoClosedFormError.ADVICE,
+            )
 
 
 def _correction(layer: Layer, found: list[Influence]) -> LayerCorrection:

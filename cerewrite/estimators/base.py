@@ -104,6 +104,8 @@ class Corrections:
         log_variance: Var[log K] where the estimator measures it (docs/theory.md, section 11).
         per_layer: whether the layers' figures are estimates at all.
         draws: independent draws behind the layers' figures; 0 for closed forms.
+        ungrouped: whether nu is that of the units without existing groups, whose members are
+            narrower (docs/theory.md, eq. 24).
     """
 
     layers: tuple[LayerCorrection, ...]
@@ -112,6 +114,7 @@ class Corrections:
     log_variance: Estimate | None = None
     draws: int = 0
     per_layer: bool = True
+    ungrouped: bool = False
 
 
 class Estimator(ABC):

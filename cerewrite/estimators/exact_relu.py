@@ -105,7 +105,10 @@ class ExactRelu(Estimator):
         split = Analytic().estimate(traced, model, example_inputs, assumption)
         note = "nu is exact for a ReLU chain with Gaussian weights; layers by the closed form"
         return replace(
-            split, nu=Estimate(nu, None, 0, self.name, self.reference), assumptions=(note,)
+            split,
+            nu=Estimate(nu, None, 0, self.name, self.reference),
+            assumptions=(note,),
+            ungrouped=False,
         )
 
 

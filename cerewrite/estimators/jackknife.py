@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators.base import (
@@ -29,6 +30,9 @@ DEFAULT_DRAWS = 8
 FEWEST = 2
 NOISE_ERROR = 0.05
 """Relative error of the subtracted noise."""
+
+LEAST_LEFT = 0.1
+"""Least part of a member's influence that its units' own scatter leaves."""
 
 Array = NDArray[np.float64]
 
@@ -55,8 +59,9 @@ class Jackknife(Estimator):
         """See `Estimator.estimate`.
 
         Raises:
-            AnalysisError: if there are fewer than 2 draws, a draw has no finite kernel, or an
-                operator of the model cannot be differentiated twice.
+            AnalysisError: if there are fewer than 2 draws, a draw has no finite kernel, an
+                operator of the model cannot be differentiated twice, or a weight is of no layer
+                that can be gated.
         """
         wanted = DEFAULT_DRAWS if assumption.draws is None else assumption.draws
         if wanted < FEWEST:
@@ -64,6 +69,7 @@ class Jackknife(Estimator):
                 f"{wanted} draw is too few for a standard error", advice="ask for 2 or more"
             )
         subject = subject_of(traced, model, example_inputs, assumption)
+        _refuse_ungated(subject)
         units = find_units(traced, subject.model)
         gates = Gates(units, subject.variances(), next(iter(subject.model.parameters())))
         found = list(self._draws(subject, gates, wanted, assumption))
@@ -102,6 +108,24 @@ class Jackknife(Estimator):
                 assumption.progress(index + 1, wanted, math.expm1(total / max(alive, 1)))
 
 
+def _refuse_ungated(subject: Subject) -> None:
+    """Refuse weights whose units no gate finds: their corrections would be missing.
+
+    Raises:
+        AnalysisError: if a module draws weights that are those of no sampled layer.
+    """
+    for fresh in subject.fresh:
+        if not fresh.weight:
+            raise _ungated(fresh.parameters[0], "its weight is of no layer")
+
+
+def _ungated(name: str, why: str) -> AnalysisError:
+    return AnalysisError(
+        f"the units behind '{name}' pass no gate: {why}",
+        advice="use estimator 'monte-carlo', which draws and measures the whole model",
+    )
+
+
 def _beyond(total: float) -> tuple[str, ...]:
     """A warning where corrections are too large for what is of first order in them."""
     if total <= 1.0:
@@ -124,6 +148,8 @@ class Influence:
         plain: from influences fitted by the units' energies alone: no noise.
         up: sum of the forward influences, d log K / d log(forward energy).
         down: likewise, backward.
+        whole: sum of the units' parts in log K, whatever norms take away again.
+        spread: ``m sum_j w_j^2`` of the shares w_j that m existing members have in log K.
     """
 
     cleared: float
@@ -133,6 +159,8 @@ class Influence:
     plain: float
     up: float
     down: float
+    whole: float = 1.0
+    spread: float = 1.0
 
 
 def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influence]:
@@ -142,7 +170,8 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
         AnalysisError: if K is not finite, or cannot be differentiated twice.
     """
     subject.redraw(index)
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), gates.on(subject.model):
+    once = parametrize.cached()  # computed weights are the same tensor wherever they are read
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), once, gates.on(subject.model):
         gradients = subject.gradients(create_graph=True)
         kernel = _kernel(subject, gradients)
         if subject.finite(float(kernel.detach()), index) == 0:
@@ -155,8 +184,9 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
                 advice="use estimator 'analytic' or 'monte-carlo'",
             ) from error
     _add_own(rates, gates.units, subject, gradients, float(kernel.detach()))
+    groups = gates.units.groups
     return {
-        name: _influence(rates, slice(start, start + size))
+        name: _influence(rates, slice(start, start + size), groups.get(name, 1))
         for name, (start, size) in gates.units.classes.items()
     }
 
@@ -190,23 +220,41 @@ def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
     return torch.stack(terms).double().sum()
 
 
-def _influence(rates: Influences, part: slice) -> Influence:
+def _influence(rates: Influences, part: slice, groups: int) -> Influence:
     up, down = rates.forward[part], rates.backward[part]
-    raw, fitted, plain = (_squares(x) for x in (up + down, rates.fitted[part], rates.plain[part]))
-    factor, noise = _small_sample(len(up)), float(rates.noise[part].sum())
+    raw, fitted, plain = (
+        _squares(x, groups) for x in (up + down, rates.fitted[part], rates.plain[part])
+    )
+    noise, share = float(rates.noise[part].sum()), rates.share[part]
+    count = len(up) // groups
+    factor = _small_sample(len(up)) if groups == 1 else count / max(count - 1, 1)
+    hidden = noise * (1.0 if groups == 1 else (count - 1) / count)
     return Influence(
-        cleared=factor * (raw - noise),
-        noise=factor * noise,
+        cleared=factor * (raw - hidden),
+        noise=factor * hidden,
         fitted=factor * fitted,
         slack=factor * float(rates.slack[part].sum()),
         plain=factor * plain,
         up=float(up.sum()),
         down=float(down.sum()),
+        whole=float(share.sum()),
+        spread=_spread(share.reshape(groups, -1).sum(1), float(rates.mixed[part].sum())),
     )
 
 
-def _squares(influences: Array) -> float:
-    return float(((influences - influences.mean()) ** 2).sum())
+def _squares(influences: Array, groups: int) -> float:
+    """Squared deviations from the mean of the unit's own member."""
+    members = influences.reshape(groups, -1)
+    return float(((members - members.mean(1, keepdims=True)) ** 2).sum())
+
+
+def _spread(shares: Array, noise: float) -> float:
+    """``m sum_j w_j^2`` of the members' shares, their noise subtracted; from 1 to m."""
+    count, total = len(shares), float(shares.sum())
+    if count == 1 or total == 0:
+        return 1.0
+    square = float((shares**2).sum()) - noise
+    return min(max(count * square / total**2, 1.0), float(count))
 
 
 def blend(draws: list[Influence]) -> tuple[float, float]:
@@ -233,6 +281,34 @@ def blend(draws: list[Influence]) -> tuple[float, float]:
     if not mixed.mean() > 0:
         mixed = smooth
     return float(mixed.mean()), float(mixed.std(ddof=1)) / math.sqrt(len(draws))
+
+
+def settled(draws: list[Influence], groups: int) -> tuple[float, float]:
+    """A class's kappa at leading order and its error, its units in so many existing members.
+
+    Units of member j move log K in proportion to its share w_j, so that their squares are
+    ``m sum_j w_j^2`` times what they would be in members that are alike. Over all members and
+    draws the ratio of the two is, with S the class's whole influence,
+    ``R = k / (1 + k / S^2)`` for a member's own k: its part in K scatters with its units.
+
+    Args:
+        draws: the class in every draw.
+        groups: members.
+
+    Example:
+        >>> one = dict(noise=0.0, slack=0.0, up=0.5, down=0.5)
+        >>> at = Influence(cleared=0.5, fitted=0.5, plain=0.5, spread=2.0, **one)
+        >>> settled([at, at], groups=2)
+        (0.5, 0.0)
+    """
+    kappa, stderr = blend(draws)
+    if groups == 1:
+        return kappa, stderr
+    spread = float(np.mean([draw.spread for draw in draws]))
+    whole = float(np.mean([draw.whole for draw in draws])) ** 2
+    ratio = kappa / spread * groups / whole if whole > 0 else 0.0
+    member = spread * max(1.0 - ratio, LEAST_LEFT)
+    return kappa / member, stderr / member
 
 
 def _mixed(sharp: Array, safe: Array, error: float) -> Array:
@@ -265,12 +341,15 @@ def _measured(
         at, width = closed[layer.name], owner[layer.name]
         draws = [draw[width] for draw in found]
         if layer.name in units.refused:
+            if not at.backward_share:
+                raise _ungated(layer.name, units.refused[layer.name])
             yield replace(at, note=f"closed form: {units.refused[layer.name]}")
         elif not any(draw.cleared or draw.fitted for draw in draws):
             yield replace(at, kappa=0.0, note=at.note or "read-out: no width behind it")
         else:
             share = _share(at, [closed[name] for name in units.writers[width]])
-            yield _corrected(at, layer.out_channels, share, draws)
+            groups = units.groups.get(width, 1)
+            yield _corrected(at, layer.out_channels, share, draws, groups)
 
 
 def _share(at: LayerCorrection, writers: list[LayerCorrection]) -> float:
@@ -279,14 +358,14 @@ def _share(at: LayerCorrection, writers: list[LayerCorrection]) -> float:
 
 
 def _corrected(
-    at: LayerCorrection, width: int, share: float, draws: list[Influence]
+    at: LayerCorrection, width: int, share: float, draws: list[Influence], groups: int = 1
 ) -> LayerCorrection:
     """A layer with its share of its class's kappa; its moments are the closed form's, if any.
 
     The spatial factor is what is left: ``rho = kappa / kappa of the closed form``. It can exceed
     1 where the closed form is too low.
     """
-    kappa, stderr = (share * figure for figure in blend(draws))
+    kappa, stderr = (share * figure for figure in settled(draws, groups))
     if at.kappa > 0:
         return replace(at, rho=kappa / at.kappa, kappa=kappa, stderr=stderr)
     up = float(np.mean([draw.up for draw in draws]))

@@ -180,6 +180,8 @@ def marked(
 
 def _notes(subject: Subject, assumption: Assumption) -> tuple[str, ...]:
     how = "a user's initialiser" if assumption.redraw else "Gaussian weights of the gain"
+    own = [fresh.module or "the model" for fresh in subject.fresh if not fresh.weight]
+    how += f" (by their own reset_parameters: {', '.join(own)})" if own else ""
     statistics = "their batch's" if assumption.norms == "train" else "running"
     return (
         f"{how}, redrawn with seed {subject.seed}; all other parameters as built",

@@ -3,6 +3,7 @@
 from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
+from cerewrite.ir.groups import Bundle, bundles, class_groups
 from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
@@ -40,6 +41,7 @@ __all__ = [
     "Analysis",
     "BlockTimes",
     "Budget",
+    "Bundle",
     "Check",
     "Design",
     "Designed",
@@ -75,6 +77,8 @@ __all__ = [
     "TracedModel",
     "Verification",
     "WidthClass",
+    "bundles",
+    "class_groups",
     "dumps",
     "encode",
     "exit_factor",

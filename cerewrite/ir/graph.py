@@ -37,6 +37,8 @@ class Op:
         args: its positional arguments, tensors replaced by `Ref`.
         kwargs: its keyword arguments, likewise.
         function: the operator as a callable on one tensor where it is pointwise.
+        dtype: type of its output's elements (``float32``, ``int64``, ``bool``); "" for several
+            outputs, and where it is not known.
     """
 
     name: str
@@ -48,11 +50,17 @@ class Op:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
     function: Callable[..., Any] | None = None
+    dtype: str = ""
 
     @property
     def numel(self) -> int:
         """Number of elements of the output tensor at the traced batch."""
         return prod(self.shape)
+
+    @property
+    def is_integral(self) -> bool:
+        """Whether its output holds whole numbers or truth values, which carry no gradient."""
+        return self.dtype.startswith(("int", "uint", "bool"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class Site:
         v_ab: their relative covariance.
         rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
         c_norm: what the energy that a norm divides out adds, at one unit.
+        groups: members inside a member that its units lie in: existing groups that stay.
+        bundle: what the sites that share those have in common; "" without.
     """
 
     layer: Text
@@ -79,6 +81,8 @@ class Site:
     v_ab: Factor
     rho: Spread = 1.0
     c_norm: Factor = 0.0
+    groups: Size = 1
+    bundle: Text = ""
 
     @property
     def coefficient(self) -> float:

@@ -60,12 +60,14 @@ class ScopeFindings(Measured[Estimate]):
         measures: the model's, composed of this scope's regions where they are not measured.
         regions: per region, in execution order.
         rejections: what was refused, with reasons.
+        members: existing groups outside of all regions, which no plan changes.
     """
 
     scope: Scope
     measures: Measures[Estimate]
     regions: tuple[RegionEstimate, ...]
     rejections: tuple[Rejection, ...]
+    members: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Analysis(Measured[Estimate]):
         memory: bytes of training, see `cerewrite.planning.budgets.memory`; 0 where nobody asked.
         inputs: shapes of the example inputs, as ``--input`` takes them; empty where they cannot
             be drawn again.
+        members: existing groups outside of all regions: members that no plan changes.
     """
 
     model: ClassName
@@ -114,6 +117,7 @@ class Analysis(Measured[Estimate]):
     scopes: tuple[ScopeFindings, ...] = ()
     memory: Cost = 0
     inputs: tuple[Text, ...] = ()
+    members: tuple[Region, ...] = ()
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -126,6 +130,7 @@ class Analysis(Measured[Estimate]):
             layers=tuple(replace(y, region=owner.get(y.name)) for y in self.layers),
             regions=findings.regions,
             rejections=findings.rejections,
+            members=findings.members,
             scopes=(),
         )
 

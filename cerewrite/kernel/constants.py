@@ -1,4 +1,8 @@
-"""Values that no input reaches: positions, masks, grids (docs/theory.md, section 27)."""
+"""Values that no signal reaches, computed: positions, masks, grids, statistics of a dataset.
+
+Whole numbers and truth values among the inputs are no signals: tokens, masks, positions. What is
+made of them alone is computed as if they were all 1 (docs/theory.md, section 27).
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ class Literal:
 class Constants:
     """Operators whose operands are parameters, buffers and numbers alone, and their values.
 
-    Layers that draw weights are none of them, whatever they read.
+    Layers that draw weights are none of them, whatever they read, nor are embeddings.
 
     Args:
         ops: operators in execution order.
@@ -60,10 +64,15 @@ class Constants:
         self._fixed: set[str] = set()
         self.trained: set[str] = set()
         for op in ops:
-            if op.target in _SHAPED or (
-                op.target not in ("input", "output", "host_read")
-                and op.name not in drawn
-                and all(name in self._fixed for name in op.inputs)
+            token = op.target == "input" and op.is_integral
+            if (
+                token
+                or op.target in _SHAPED
+                or (
+                    op.target not in ("input", "output", "host_read", "embedding")
+                    and op.name not in drawn
+                    and all(name in self._fixed for name in op.inputs)
+                )
             ):
                 self._fixed.add(op.name)
             if op.target == "parameter" or not self.trained.isdisjoint(op.inputs):
@@ -92,6 +101,8 @@ class Constants:
     def _call(self, op: Op) -> Any:
         if op.numel > _LARGEST:
             return None
+        if op.target == "input":
+            return torch.ones(op.shape, dtype=getattr(torch, op.dtype))
         if op.target in _SHAPED:
             return torch.full(op.shape, _SHAPED[op.target], dtype=torch.float64)
         if op.args and isinstance(op.args[0], Literal):

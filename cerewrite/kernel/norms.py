@@ -54,8 +54,10 @@ def divided(
     total = -2 * mean * shift - mean**2
     for part, sense, square in zip(x.parts, senses, squares, strict=True):
         slots.append(len(context.slots))
+        # the noise of the units' own energies is a share of what has moved, which stays positive
         own = part.weight * (sense.square - 2 * mean * sense.mean + mean**2)
-        total = total + square + own * (context.slot() - 1)
+        moved = square / (nominal_value(square) or 1.0)
+        total = total + square + own * moved * (context.slot() - 1)
     shift = shift / root
     for part in x.parts if centred else ():
         shift = shift + part.weight * context.slot(shift=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -33,7 +34,7 @@ class Linear(LayerRule, ConcatenationLayer):
 
     name = "linear"
     targets = frozenset({"linear"})
-    modules = (nn.Linear,)
+    modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
     built = (BlockDiagonalLinear,)
     axis = -1
 
@@ -88,7 +89,11 @@ class Linear(LayerRule, ConcatenationLayer):
         One member alone has a plain linear layer. ``layer.kernel`` counts the elements per channel
         that a channel-major flatten left on the input.
         """
-        linear = expect(module, (nn.Linear,))
+        linear: nn.Linear | BlockDiagonalLinear
+        if isinstance(module, BlockDiagonalLinear):
+            linear = expect(module, (BlockDiagonalLinear,))
+        else:
+            linear = expect(module, (nn.Linear,))
         bias = linear.bias is not None
         own = linear.in_features, linear.out_features
         n_in, n_out = ensemble_sizes(
@@ -143,3 +148,18 @@ class Linear(LayerRule, ConcatenationLayer):
     def cases(self) -> tuple[Case, ...]:
         plain = module_case(lambda: nn.Linear(6, 4), (3, 6))
         return plain, module_case(lambda: nn.Linear(6, 4, bias=False), (2, 5, 6))
+
+
+@register
+class LinearTurned(Linear):
+    """``y = x W + b`` with ``W [in, out]``: written as a product, or a layer that holds it so.
+
+    What holds a weight this way is no module that can be rebuilt: its widths are kept.
+    """
+
+    name = "linear_turned"
+    targets = frozenset({"linear_turned"})
+
+    @override
+    def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
+        return super().geometry(op, x, weight[::-1])

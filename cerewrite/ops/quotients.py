@@ -16,7 +16,9 @@ from cerewrite.ops.layout import VIEWED, axis_order
 
 Find = Callable[[str], Op]
 
-_CHANNELS_LAST = frozenset({"linear", "matmul", "layer_norm", "rms_norm"})
+_CHANNELS_LAST = frozenset(
+    {"linear", "linear_turned", "block_linear", "matmul", "layer_norm", "rms_norm", "embedding"}
+)
 _MATMULS = frozenset({"matmul", "bmm"})
 _CASTS = frozenset({"to", "float", "_to_copy"})
 _PADS = frozenset({"pad", "constant_pad_nd"})

@@ -18,8 +18,8 @@ Criterion = Callable[..., Tensor]
 class MemberLoss(nn.Module):
     """``share * L(mean_j z_j) + (1 - share) * mean_j L(z_j)``, from one forward.
 
-    docs/theory.md, section 14. With share 1 the members are trained as one network: they divide the work, and one alone is
-    useless. With share 0 each is trained on its own loss, as in a deep ensemble. In between the
+    docs/theory.md, section 14. With share 1 the members are trained as one network: they divide
+    the work, and one alone is useless. With share 0 each is trained on its own loss, as in a deep ensemble. In between the
     mean was better calibrated than with either in the first runs; one half is the default.
 
     Args:

@@ -31,9 +31,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from cerewrite.estimators.draws.layout import Layout
 from cerewrite.estimators.draws.units import Place, Units
 
 Array = NDArray[np.float64]
+
+UNKNOWN = 1e6
+"""Stands for a noise that is not known: the fitted influences count alone."""
 
 
 class _Tap(torch.autograd.Function):
@@ -55,10 +59,10 @@ class _Tap(torch.autograd.Function):
 
 @dataclass(slots=True)
 class _Pass:
-    """What a tap saw at one layer: weight, input, output, the gradient and its probe."""
+    """What a tap saw at one layer: weight, layout, input, output, the gradient and its probe."""
 
     weight: Tensor
-    transposed: bool = False
+    layout: Layout
     x: Tensor | None = None
     z: Tensor | None = None
     probe: Tensor | None = None
@@ -76,6 +80,9 @@ class Influences:
         fitted: influence fitted with the identity and the mean over positions.
         plain: influence fitted with the identity alone.
         slack: what the noise leaves in the squares of the fit.
+        mixed: the noise that layers without the units' own groups make: it stays in the sum over
+            a member's units, from which that of the member's own layers drops out.
+        share: raw rates as layers see them, whatever norms take away again: a unit's part in K.
     """
 
     forward: Array
@@ -84,6 +91,8 @@ class Influences:
     fitted: Array
     plain: Array
     slack: Array
+    mixed: Array
+    share: Array
 
 
 class Gates:
@@ -136,9 +145,10 @@ class Gates:
             log_kernel, [*leaves, self._energy], allow_unused=True, retain_graph=True
         )
         slopes = {id(t): s for t, s in zip(leaves, found, strict=False) if s is not None}
-        total = Influences(*(np.zeros(self.units.count + 1) for _ in range(6)))
+        total = Influences(*(np.zeros(self.units.count + 1) for _ in fields(Influences)))
         for name, seen in passes:
             self._layer(name, seen, slopes, total)
+        np.add(total.forward, total.backward, out=total.share)
         if found[-1] is not None:
             energies = found[-1].detach().double().cpu().numpy()
             np.add(total.forward, energies, out=total.forward)
@@ -152,28 +162,48 @@ class Gates:
         quarter = self._variances.get(name, 0.0) / 4
         through = torch.zeros_like(seen.weight)
         if slope is not None and seen.z is not None:
-            (through,) = torch.autograd.grad(seen.z, seen.weight, slope, retain_graph=True)
+            (found,) = torch.autograd.grad(
+                seen.z, seen.weight, slope, retain_graph=True, allow_unused=True
+            )
+            through = through if found is None else found
         reads, writes = self._reads.get(name), self._writes.get(name)
         rate = slopes.get(id(seen.x))
         if reads is not None and rate is not None and seen.x is not None:
             rates = _rates(seen.x, rate, reads.axis)
             np.add.at(total.forward, reads.ids, rates)
-            noise = quarter * _columns(_rows_first(through, seen), len(reads.ids))
-            _fit(total, reads, seen.x, rate, noise, float(rates.sum()))
+            noise = quarter * seen.layout.columns(through, len(reads.ids))
+            _fit(total, reads, seen.x, rate, rates)
+            self._noise(total, reads, seen, noise, seen.x)
+        if writes is not None and name in self.units.loose and slope is not None:
+            assert seen.z is not None
+            rates = _rates(seen.z, slope, writes.axis)
+            np.add.at(total.forward, writes.ids, rates)
+            _fit(total, writes, seen.z * (slope != 0), slope, rates)  # units that pass on
+            np.add.at(total.noise, writes.ids, UNKNOWN)
         rate = slopes.get(id(seen.probe))
         if writes is not None and rate is not None and seen.box:
             rates = _rates(seen.box[0], rate, writes.axis)
             np.add.at(total.backward, writes.ids, rates)
             rest = through.neg() if whole is None else whole - through
-            rest = _rows_first(rest, seen)
+            rest = seen.layout.turn(rest)
             rows = rest.detach().flatten(1).square().sum(1).double().cpu().numpy()
-            _fit(total, writes, seen.box[0], rate, quarter * rows, float(rates.sum()))
+            _fit(total, writes, seen.box[0], rate, rates)
+            self._noise(total, writes, seen, quarter * rows, seen.box[0])
+
+    @staticmethod
+    def _noise(total: Influences, place: Place, seen: _Pass, noise: Array, signal: Tensor) -> None:
+        """Add the noise that is in the rates of a place's units."""
+        np.add.at(total.noise, place.ids, noise)
+        np.add.at(total.slack, place.ids, noise / (signal[0].numel() // place.groups))
+        if seen.layout.groups != place.groups:
+            np.add.at(total.mixed, place.ids, noise)
 
     def _reading(self, name: str) -> Callable[..., Any]:
         def hook(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             x = inputs[0].view_as(inputs[0])
-            turned = bool(getattr(module, "transposed", False))
-            self._passes[name] = _Pass(module.weight, turned, x if x.requires_grad else None)
+            layout = Layout.of(module, name in self.units.turned)
+            seen = _Pass(module.weight, layout, x if x.requires_grad else None)
+            self._passes[name] = seen
             return (x, *inputs[1:])
 
         return hook
@@ -221,25 +251,28 @@ def _rates(signal: Tensor, slope: Tensor, axis: int) -> Array:
     return rates
 
 
-def _fit(
-    total: Influences, place: Place, signal: Tensor, slope: Tensor, noise: Array, rate: float
-) -> None:
-    """Add what a place's units do: fitted influences, and the noise that is in them.
+def _fit(total: Influences, place: Place, signal: Tensor, slope: Tensor, rates: Array) -> None:
+    """Add what a place's units do, as fitted.
 
-    The first example's signals count; ``rate`` is that of all units and examples together, which
-    norms hold free of noise.
+    The first example's signals count; the sum of ``rates``, those of all units and examples
+    together, is what norms hold free of noise. Existing members are fitted one by one.
     """
-    a, h = (
-        t.detach()[0].double().movedim(place.axis - 1, 0).reshape(len(place.ids) // place.inner, -1)
-        for t in (signal, slope)
+    axis, units = max(place.axis - 1, -1), len(place.ids) // place.inner
+    signals, slopes = (
+        t.detach()[0].double().movedim(axis, 0).reshape(units, -1) for t in (signal, slope)
     )
-    ids = place.ids[:: place.inner]
-    energies = a.square().sum(1)
-    shares: Array = (energies / energies.sum().clamp_min(1e-300)).cpu().numpy()
-    np.add.at(total.plain, ids, rate * shares)
-    np.add.at(total.fitted, ids, quadratic(a, h) if a.shape[1] > 1 else rate * shares)
-    np.add.at(total.noise, place.ids, noise)
-    np.add.at(total.slack, place.ids, noise / a.numel())
+    whole = zip(
+        signals.chunk(place.groups),
+        slopes.chunk(place.groups),
+        np.split(place.ids[:: place.inner], place.groups),
+        rates.reshape(place.groups, -1).sum(1).tolist(),
+        strict=True,
+    )
+    for a, h, ids, rate in whole:
+        energies = a.square().sum(1)
+        shares: Array = (energies / energies.sum().clamp_min(1e-300)).cpu().numpy()
+        np.add.at(total.plain, ids, rate * shares)
+        np.add.at(total.fitted, ids, quadratic(a, h) if a.shape[1] > 1 else rate * shares)
 
 
 def quadratic(a: Tensor, h: Tensor) -> Array:
@@ -263,17 +296,3 @@ def quadratic(a: Tensor, h: Tensor) -> Array:
     weights = torch.linalg.lstsq(gram.cpu(), target.cpu()[:, None], driver="gelsd").solution
     values: Array = torch.einsum("b,bip,ip->i", weights[:, 0].to(a), basis, a).cpu().numpy()
     return values
-
-
-def _rows_first(gradient: Tensor, seen: _Pass) -> Tensor:
-    """A weight's gradient with output channels first: a transposed convolution has them second."""
-    return gradient.transpose(0, 1) if seen.transposed else gradient
-
-
-def _columns(gradient: Tensor, inputs: int) -> Array:
-    """Squares of a weight's gradient summed per input channel, ``[inputs]``."""
-    per_group = gradient.shape[1]
-    groups = inputs // per_group
-    squares = gradient.detach().square().reshape(groups, -1, per_group, gradient[0, 0].numel())
-    sums: Array = squares.sum((1, 3)).flatten().double().cpu().numpy()
-    return sums

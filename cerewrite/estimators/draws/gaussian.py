@@ -24,11 +24,24 @@ class Draw:
         deviation: standard deviation of its elements; 0 keeps them at zero.
         scale: weight of its squared gradients in the kernel, NTK parametrisation
             (docs/theory.md, eq. 3).
+        blank: a row that stays zero (an embedding's padding); None for none.
     """
 
     parameter: str
     deviation: float
     scale: float
+    blank: int | None = None
+
+    def fill(self, model: nn.Module, generator: torch.Generator) -> None:
+        """Draw the tensor in place, on the CPU whatever its device: the same numbers anywhere."""
+        tensor = model.get_parameter(self.parameter)
+        if tensor.device.type == "cpu":
+            tensor.normal_(0.0, self.deviation, generator=generator)
+        else:
+            fresh = torch.empty(tensor.shape, dtype=tensor.dtype)
+            tensor.copy_(fresh.normal_(0.0, self.deviation, generator=generator))
+        if self.blank is not None:
+            tensor[self.blank].zero_()
 
 
 def draw_generator(seed: int, index: int) -> torch.Generator:
@@ -45,6 +58,8 @@ def draw_generator(seed: int, index: int) -> torch.Generator:
 def gaussian_draws(traced: TracedModel, model: nn.Module, gain: float | None) -> tuple[Draw, ...]:
     """Gaussian weights of variance ``gain / fan_in`` for every sampled layer of a trace.
 
+    Tables of embeddings have their own mean square, whatever the gain.
+
     Args:
         traced: the trace.
         model: the module.
@@ -59,11 +74,23 @@ def gaussian_draws(traced: TracedModel, model: nn.Module, gain: float | None) ->
         weight, bias = weight_names(layer, model)
         energy = layer.gain if gain is None else gain
         variance = energy / layer.fan_in
-        found.setdefault(weight, Draw(weight, math.sqrt(variance), variance))
+        if _is_parameter(
+            model, weight
+        ):  # others are computed (`cerewrite.estimators.draws.undrawn`)
+            found.setdefault(weight, Draw(weight, math.sqrt(variance), variance))
         if bias is not None:
             spread = math.sqrt(layer.bias_variance) if gain is None else 0.0
             found.setdefault(bias, Draw(bias, spread, 0.0))
-    return tuple(found.values())
+    known = {id(model.get_parameter(name)) for name in found}
+    return (
+        *found.values(),
+        *(draw for draw in tables(model) if id(model.get_parameter(draw.parameter)) not in known),
+    )
+
+
+def _is_parameter(model: nn.Module, name: str) -> bool:
+    owner, _, leaf = name.rpartition(".")
+    return leaf in model.get_submodule(owner)._parameters
 
 
 def module_name(layer: Layer) -> str:
@@ -109,8 +136,16 @@ def _join(owner: str, leaf: str) -> str:
     return f"{owner}.{leaf}" if owner else leaf
 
 
-def tables(model: nn.Module) -> Iterator[tuple[str, float]]:
-    """Embeddings' weights with their mean square: kept as built, but part of the kernel."""
+def tables(model: nn.Module) -> Iterator[Draw]:
+    """Embeddings' weights: Gaussian of their own mean square, unless they are frozen or zero."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding):
-            yield _join(name, "weight"), float(module.weight.detach().double().pow(2).mean())
+        if isinstance(module, nn.Embedding) and module.weight.requires_grad:
+            square = mean_square(module.weight)
+            if square > 0:
+                deviation = math.sqrt(square)
+                yield Draw(_join(name, "weight"), deviation, square, module.padding_idx)
+
+
+def mean_square(tensor: Tensor) -> float:
+    """Mean square of a tensor's elements."""
+    return float(tensor.detach().double().square().mean())

@@ -13,8 +13,15 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import AnalysisError, own_line
-from cerewrite.estimators.draws.gaussian import Draw, draw_generator, gaussian_draws, tables
+from cerewrite.estimators.draws.gaussian import (
+    Draw,
+    draw_generator,
+    gaussian_draws,
+    mean_square,
+    module_name,
+)
 from cerewrite.estimators.draws.readout import Readout, parse_readout
+from cerewrite.estimators.draws.undrawn import Fresh, fresh_modules, weights_apart
 from cerewrite.ir import TracedModel
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.copies import deep_copy
@@ -34,6 +41,7 @@ class Subject:
         scales: weight of each parameter's squared gradient in the kernel, those above 0.
         seed: seed of the draws.
         custom: draws the weights in place of the Gaussians.
+        fresh: modules that draw weights of their own, before the Gaussians.
     """
 
     model: nn.Module
@@ -44,6 +52,7 @@ class Subject:
     scales: dict[str, float]
     seed: int
     custom: _Redraw | None
+    fresh: tuple[Fresh, ...] = ()
 
     def redraw(self, index: int) -> None:
         """Draw the weights of initialisation ``index`` in place."""
@@ -52,13 +61,10 @@ class Subject:
             if self.custom is not None:
                 self.custom(self.model, generator)
                 return
+            for module in self.fresh:
+                module.draw(self.model, generator)
             for draw in self.draws:
-                tensor = self.model.get_parameter(draw.parameter)
-                if tensor.device.type == "cpu":
-                    tensor.normal_(0.0, draw.deviation, generator=generator)
-                else:
-                    fresh = torch.empty(tensor.shape, dtype=tensor.dtype)
-                    tensor.copy_(fresh.normal_(0.0, draw.deviation, generator=generator))
+                draw.fill(self.model, generator)
 
     def variances(self) -> dict[str, float]:
         """Variance of each drawn weight, by the name of its module."""
@@ -200,16 +206,19 @@ def make_subject(
     batch_norms = not running_norms and any("Batch" in type(m).__name__ for m in mixing)
     if not batch_norms:
         args, kwargs = _first_example((args, kwargs), traced.batch)
-    draws = gaussian_draws(traced, own, gain)
+    draws = gaussian_draws(traced, model, gain)
+    apart = weights_apart(traced, [draw.parameter for draw in draws])
+    spread = {module_name(y): (y.gain if gain is None else gain) / y.fan_in for y in traced.layers}
     return Subject(
         model=own,
         args=args,
         kwargs=kwargs,
         readout=parse_readout(readout, traced),
         draws=draws,
-        scales=_scales(own, draws, standard),
+        scales=_scales(own, draws, apart, standard),
         seed=seed,
         custom=redraw,
+        fresh=fresh_modules(own, apart, spread) if redraw is None else (),
     )
 
 
@@ -236,12 +245,15 @@ def _copy(model: nn.Module) -> nn.Module:
     return own
 
 
-def _scales(model: nn.Module, draws: tuple[Draw, ...], standard: bool) -> dict[str, float]:
+def _scales(
+    model: nn.Module, draws: tuple[Draw, ...], apart: tuple[str, ...], standard: bool
+) -> dict[str, float]:
     names = {id(p): name for name, p in model.named_parameters() if p.is_floating_point()}
     if standard:
         return dict.fromkeys(names.values(), 1.0)
     found = {names[id(model.get_parameter(d.parameter))]: d.scale for d in draws}
-    found |= {names[id(model.get_parameter(name))]: square for name, square in tables(model)}
+    weights = {name: model.get_parameter(name) for name in apart}
+    found |= {names[id(w)]: mean_square(w) for w in weights.values() if w.dim() > 1}
     return {name: scale for name, scale in found.items() if scale > 0}
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cerewrite.estimators.draws.gaussian import module_name
-from cerewrite.ir import Layer, Op, TracedModel
+from cerewrite.ir import Layer, Op, TracedModel, class_groups
+from cerewrite.nn import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
 
 Ids = NDArray[np.int64]
 
@@ -27,7 +28,9 @@ _OPAQUE = frozenset(
 )  # fmt: skip
 """Operators behind which channels cannot be told apart by their position."""
 _CONTRACTIONS = frozenset({"matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"})
-_OWN_ENERGY = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_OWN_ENERGY = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, MemberLayerNorm, MemberRMSNorm)
+_BY_HAND = frozenset({"rms_direction", "centred_direction"})
+_ON_AXIS_ONE = (nn.GroupNorm, ChannelLayerNorm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,17 @@ class Place:
 
     Attributes:
         module: qualified name of the module.
-        axis: channel axis of its first input (of its output, for a write).
+        axis: channel axis of its first input (of its output, for a write); -1 for the last.
         ids: unit of each element along the axis; -1 for what is not followed.
         inner: elements per unit, next to each other (above 1 after a flatten).
+        groups: members that the units lie in, one after another.
     """
 
     module: str
     axis: int
     ids: Ids
     inner: int = 1
+    groups: int = 1
 
 
 @dataclass(slots=True)
@@ -59,6 +64,9 @@ class Units:
         own: weights of depthwise convolutions, whose rows are units' own.
         writes: outputs of layers whose class no layer reads, but a contraction does.
         refused: layers whose units pass no gate, with the reason.
+        groups: members that the units of a class belong to, where its layers have groups.
+        turned: modules whose weight is ``[in, out]``.
+        loose: modules whose units are not followed to what reads them: gated where written.
     """
 
     classes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -68,6 +76,9 @@ class Units:
     writes: list[Place] = field(default_factory=list)
     own: list[Place] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+    turned: set[str] = field(default_factory=set)
+    loose: set[str] = field(default_factory=set)
 
     @property
     def count(self) -> int:
@@ -103,6 +114,10 @@ class _Finder:
         self._layers = {layer.node: layer for layer in traced.layers}
         self._units = Units()
         self._ids: dict[str, Ids | None] = {}
+        self._readers: dict[str, list[Op]] = {}
+        for op in traced.ops:
+            for name in op.inputs:
+                self._readers.setdefault(name, []).append(op)
 
     def find(self) -> Units:
         units = self._units
@@ -111,6 +126,9 @@ class _Finder:
             if name not in units.classes:
                 units.classes[name] = (units.count, layer.out_channels)
             units.writers.setdefault(name, []).append(layer.name)
+            if layer.op == "linear_turned":
+                units.turned.add(module_name(layer))
+        units.groups = class_groups(self._traced)
         for op in self._traced.ops:
             self._ids[op.name] = self._follow(op)
         for layer in self._traced.layers:
@@ -127,8 +145,11 @@ class _Finder:
             name = layer.target or layer.name
             if layer.op == "depthwise_conv" or layer.name in units.refused:
                 continue
-            if units.classes[name][0] in read or self._contracted(layer.node):
+            if units.classes[name][0] in read or self._meets(layer.node, _CONTRACTIONS):
                 self._write(layer, name)
+            elif self._meets(layer.node, frozenset()):
+                self._write(layer, name)
+                units.loose.add(module_name(layer))
         return units
 
     def _class(self, name: str) -> Ids:
@@ -165,8 +186,24 @@ class _Finder:
         source = self._class(layer.sources[0]) if len(layer.sources) == 1 else known
         if source is None:
             return
-        axis = 1 if "conv" in layer.op else len(self._ops[op.inputs[0]].shape) - 1
-        self._place(self._units.reads, module_name(layer), axis, source, op.inputs[0])
+        axis = 1 if "conv" in layer.op else -1
+        module = module_name(layer)
+        if self._module(module):
+            self._place(self._units.reads, module, axis, source, op.inputs[0])
+            return
+        read = set(source.tolist())
+        for name, (start, _) in self._units.classes.items():
+            if start in read:
+                why = f"'{layer.name}', which reads its units, is no module's own weight"
+                self._units.refused |= dict.fromkeys(self._units.writers[name], why)
+
+    def _module(self, name: str) -> bool:
+        """Whether there is a module of that name."""
+        try:
+            self._model.get_submodule(name)
+        except AttributeError:
+            return False
+        return True
 
     def _norms(self) -> None:
         for op in self._traced.ops:
@@ -174,52 +211,55 @@ class _Finder:
                 continue
             module = self._model.get_submodule(op.module)
             ids = self._ids.get(op.inputs[0])
-            if isinstance(module, _OWN_ENERGY) and ids is not None:
-                last = len(self._ops[op.inputs[0]].shape) - 1
-                axis = 1 if isinstance(module, nn.GroupNorm) else last
+            by_hand = op.target in _BY_HAND and not list(module.children())
+            if ids is not None and (by_hand or isinstance(module, _OWN_ENERGY)):
+                first = op.args[1] == 1 if by_hand else isinstance(module, _ON_AXIS_ONE)
+                axis = 1 if first and len(op.shape) != 2 else -1
                 self._place(self._units.norms, op.module, axis, ids, op.inputs[0])
 
     def _place(
         self, effective_batch_size: list[Place], module: str, axis: int, ids: Ids, source: str
     ) -> None:
-        """Note a gate at a module's input, if it is a module that reads its input itself."""
+        """Note a gate at a module's input."""
         length = self._ops[source].shape[axis]
-        try:
-            self._model.get_submodule(module)
-        except AttributeError:
-            return
         if length % len(ids) == 0 and all(p.module != module for p in effective_batch_size):
             inner = length // len(ids)
-            effective_batch_size.append(Place(module, axis, np.repeat(ids, inner), inner))
+            groups = self._groups(ids)
+            effective_batch_size.append(Place(module, axis, np.repeat(ids, inner), inner, groups))
+
+    def _groups(self, ids: Ids) -> int:
+        """The members that units lie in, if they are those of one class."""
+        for name, groups in self._units.groups.items():
+            start, size = self._units.classes[name]
+            if len(ids) == size and ids[0] == start:
+                return groups
+        return 1
 
     def _write(self, layer: Layer, name: str) -> None:
         """Tap a layer's output."""
         module = module_name(layer)
-        try:
-            self._model.get_submodule(module)
-        except AttributeError:
+        if not self._module(module):
             self._units.refused[layer.name] = "its weight is used outside its module"
             return
-        shape = self._ops[layer.node].shape
-        axis = 1 if "conv" in layer.op else len(shape) - 1
+        axis = 1 if "conv" in layer.op else -1
         if all(place.module != module for place in self._units.writes):
-            self._units.writes.append(Place(module, axis, self._class(name)))
+            ids = self._class(name)
+            self._units.writes.append(Place(module, axis, ids, groups=self._groups(ids)))
 
-    def _contracted(self, node: str) -> bool:
-        """Whether a product over channels reads what a layer writes, before any other layer."""
-        readers: dict[str, list[Op]] = {}
-        for op in self._traced.ops:
-            for name in op.inputs:
-                readers.setdefault(name, []).append(op)
-        stack: list[Op] = list(readers.get(node, ()))
+    def _meets(self, node: str, targets: frozenset[str]) -> bool:
+        """Whether what a layer writes meets one of some operators before any other layer.
+
+        Without operators: whether it meets another layer at all.
+        """
+        stack: list[Op] = list(self._readers.get(node, ()))
         seen: set[str] = set()
         while stack:
             op = stack.pop()
-            if op.target in _CONTRACTIONS:
+            if op.target in targets or (not targets and op.name in self._layers):
                 return True
             if op.name not in seen and op.name not in self._layers:
                 seen.add(op.name)
-                stack += _others(readers.get(op.name, ()))
+                stack += _others(self._readers.get(op.name, ()))
         return False
 
 

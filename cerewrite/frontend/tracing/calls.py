@@ -89,6 +89,16 @@ def target_of(func: Any) -> tuple[str, bool]:
     return name, False
 
 
+def type_name(value: Any) -> str:
+    """Name of a tensor's type: ``float32``; "" for other values.
+
+    Example:
+        >>> type_name(torch.ones(2)), type_name(2)
+        ('float32', '')
+    """
+    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else ""
+
+
 def memory(tensor: Tensor) -> int:
     """A number for the memory that a tensor and its views share."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -51,7 +51,7 @@ def _replace(ops: list[Op], group: Sequence[Op], name: str, rule: OpRule) -> lis
     whole = replace(
         results[0],
         target=min(rule.targets, default=rule.name),
-        inputs=(values[0], *(read for read in reads if read in ends)),
+        inputs=(values[0], *_parameters(ops, reads)),
         module=name,
         args=(Ref(values[0]),),
         kwargs=None,
@@ -60,3 +60,9 @@ def _replace(ops: list[Op], group: Sequence[Op], name: str, rule: OpRule) -> lis
     return [
         whole if op is results[0] else op for op in ops if op.name not in own or op is results[0]
     ]
+
+
+def _parameters(ops: Sequence[Op], reads: Iterable[str]) -> list[str]:
+    """The parameters among what is read, weights first, as a layer reads them."""
+    leaf = {op.name: op.module.rpartition(".")[2] for op in ops if op.target == "parameter"}
+    return sorted((read for read in reads if read in leaf), key=lambda read: leaf[read] != "weight")

@@ -81,6 +81,7 @@ def _convert(node: fx.Node, parameters: dict[str, str], constants: dict[str, str
         args=references(node.args),
         kwargs=references(node.kwargs),
         function=_pointwise(node),
+        dtype=dtype_of(node),
     )
 
 
@@ -91,13 +92,19 @@ def _with_value(op: Op, values: Mapping[str, Any]) -> Op:
 
 
 def _end(node: fx.Node, target: str, name: str) -> Op:
-    return Op(node.name, target, (), shape_of(node), module=name)
+    return Op(node.name, target, (), shape_of(node), module=name, dtype=dtype_of(node))
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """Shape of a node's tensor; empty for numbers and for several outputs."""
     value = node.meta.get("val")
     return tuple(int(size) for size in value.shape) if isinstance(value, Tensor) else ()
+
+
+def dtype_of(node: fx.Node) -> str:
+    """Type of a node's tensor, as `Op.dtype`."""
+    value = node.meta.get("val")
+    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else ""
 
 
 def operands(node: fx.Node) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from cerewrite.frontend.tracing.calls import (
     owned,
     target_of,
     tensors_in,
+    type_name,
 )
 from cerewrite.frontend.tracing.indexing import index, is_basic
 from cerewrite.ir import Length, Op, Ref
@@ -174,6 +175,7 @@ class Recording(TorchFunctionMode):
             args=args,
             kwargs=dict(kwargs),
             function=function,
+            dtype="" if result is None else type_name(result),
         )
         self.ops.append(op)
         if any(name in self._tainted for name in inputs):
@@ -229,7 +231,8 @@ class Recording(TorchFunctionMode):
         seen = target == "constant" and not module and not isinstance(tensor, FakeTensor)
         given = (Literal(tensor.detach().clone()),) if seen else ()
         shape = tuple(tensor.shape)
-        self.ops.append(op := Op(self._fresh(target), target, (), shape, module, args=given))
+        op = Op(self._fresh(target), target, (), shape, module, args=given, dtype=type_name(tensor))
+        self.ops.append(op)
         if target != "constant":
             self._tainted.add(op.name)
         self._bind(tensor, op.name)

@@ -14,6 +14,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from cerewrite.frontend.tracing.export_rung import (
     canonical,
+    dtype_of,
     is_pointwise,
     operands,
     references,
@@ -81,7 +82,7 @@ def symbolic_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def _convert(node: fx.Node, model: nn.Module, seen: dict[str, int]) -> Op:
     if node.op == "placeholder":
-        return Op(node.name, "input", (), shape_of(node))
+        return Op(node.name, "input", (), shape_of(node), dtype=dtype_of(node))
     if node.op == "output":
         return Op(node.name, "output", operands(node), ())
     if node.op == "get_attr":
@@ -89,7 +90,7 @@ def _convert(node: fx.Node, model: nn.Module, seen: dict[str, int]) -> Op:
         value: Any = functools.reduce(getattr, name.split("."), model)
         kind = "parameter" if isinstance(value, nn.Parameter) else "constant"
         shape = tuple(value.shape) if isinstance(value, Tensor) else ()
-        return Op(node.name, kind, (), shape, module=name)
+        return Op(node.name, kind, (), shape, module=name, dtype=dtype_of(node))
     if node.op == "call_module":
         return _module_call(node, model, seen)
     name = canonical(node.target)
@@ -102,6 +103,7 @@ def _convert(node: fx.Node, model: nn.Module, seen: dict[str, int]) -> Op:
         args=references(node.args),
         kwargs=references(node.kwargs),
         function=_pointwise(node, name),
+        dtype=dtype_of(node),
     )
 
 
@@ -125,6 +127,7 @@ def _module_call(node: fx.Node, model: nn.Module, seen: dict[str, int]) -> Op:
         call=call,
         args=args,
         function=module if _is_activation(module) and len(operands(node)) == 1 else None,
+        dtype=dtype_of(node),
     )
 
 

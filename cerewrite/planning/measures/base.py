@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -103,15 +104,30 @@ class Measure(ABC):
         return self.figure(sum(scores) + sum(self.layer(kappa) for kappa in kappas))
 
 
+def inner_members(sites: Sequence[Site]) -> list[tuple[int, list[Site]]]:
+    """Sites that share existing groups inside a member, as if those were all: groups and sites.
+
+    Args:
+        sites: a region's sites in execution order.
+    """
+    found: dict[str, list[Site]] = {}
+    for site in sites:
+        if site.groups > 1:
+            found.setdefault(site.bundle, []).append(site)
+    return [(own[0].groups, [replace(y, groups=1) for y in own]) for own in found.values()]
+
+
 MEASURES: Registry[Measure] = Registry("measure", "cerewrite.planning.measures")
 
 register = MEASURES.instance
 
 
 def remaining_kappas(analysis: Analysis) -> tuple[float, ...]:
-    """The corrections of the layers that are no site of any region, in execution order.
+    """The corrections of the layers that are no site of a region or of existing members.
 
-    A measured correction may come out below zero by its error; it counts as zero.
+    They are in execution order. A measured correction may come out below zero by its error; it
+    counts as zero.
     """
-    owned = {site.layer for estimate in analysis.regions for site in estimate.region.sites}
+    regions = (*(estimate.region for estimate in analysis.regions), *analysis.members)
+    owned = {site.layer for region in regions for site in region.sites}
     return tuple(max(layer.kappa, 0.0) for layer in analysis.layers if layer.name not in owned)

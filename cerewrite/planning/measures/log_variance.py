@@ -27,7 +27,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from cerewrite.ir import Site
-from cerewrite.planning.measures.base import FloatArray, IntArray, Measure, register
+from cerewrite.planning.measures.base import (
+    HUGE,
+    FloatArray,
+    IntArray,
+    Measure,
+    inner_members,
+    register,
+)
 from cerewrite.planning.measures.log_normal import log_mean_variance
 from cerewrite.planning.measures.nu import member_nu
 
@@ -87,9 +94,18 @@ class LogVariance(Measure):
     title = "Var[log K]"
 
     def member(self, sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
-        """Nu and ``S_1`` of one member, ``[designs, 2]``."""
-        nu = member_nu(sites, widths)
-        return np.stack([nu, np.log1p(nu) * tail_factor(sites, widths)], axis=-1)
+        """Nu and ``S_1`` of one member, ``[designs, 2]``.
+
+        Existing groups inside a member add what they exceed one group of the same units by.
+        """
+        least = np.log1p(member_nu(sites, widths))
+        most = least * tail_factor(sites, widths)
+        for groups, own in inner_members(sites):
+            narrow = np.asarray(widths, dtype=np.float64) / groups
+            excess = self.score(self.member(own, narrow), np.asarray([float(groups)]))
+            excess = excess - self.score(self.member(own, widths), np.asarray([1.0]))
+            least, most = np.maximum(least + excess, 0.0), np.maximum(most + excess, 0.0)
+        return np.stack([np.expm1(np.minimum(least, math.log(HUGE))), most], axis=-1)
 
     def score(self, member: FloatArray, multiplicity: FloatArray | IntArray) -> FloatArray:
         """Var[log K] of ``m`` members.

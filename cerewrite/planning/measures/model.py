@@ -49,7 +49,7 @@ def model_measures(
     """
     designs = designs or {}
     kappas = remaining_kappas(analysis)
-    regions = [estimate.region for estimate in analysis.regions]
+    regions = [*(estimate.region for estimate in analysis.regions), *analysis.members]
     chosen = [(region, designs.get(region.name, region.design)) for region in regions]
     return Measures(
         *(

@@ -27,7 +27,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from cerewrite.ir import Site
-from cerewrite.planning.measures.base import HUGE, FloatArray, IntArray, Measure, register
+from cerewrite.planning.measures.base import (
+    HUGE,
+    FloatArray,
+    IntArray,
+    Measure,
+    inner_members,
+    register,
+)
 
 TINY = 1e-14
 """Leading orders at or below it leave the inflation at 1 (dimensionless)."""
@@ -134,8 +141,17 @@ class Nu(Measure):
     title = "nu"
 
     def member(self, sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
-        """See `member_nu`; ``[designs, 1]``."""
-        return member_nu(sites, widths)[:, None]
+        """See `member_nu`; ``[designs, 1]``.
+
+        Existing groups inside a member are narrow members of their own: ``1 + nu`` is multiplied
+        by ``(1 + nu(n / g) / g) / (1 + nu(n))`` of the sites that lie in the same g groups.
+        """
+        widths = np.asarray(widths, dtype=np.float64)
+        logs = np.log1p(member_nu(sites, widths))
+        for groups, own in inner_members(sites):
+            logs += np.log1p(member_nu(own, widths / groups) / groups)
+            logs -= np.log1p(member_nu(own, widths))
+        return np.asarray(np.expm1(np.clip(logs, 0.0, math.log(HUGE))))[:, None]
 
     def score(self, member: FloatArray, multiplicity: FloatArray | IntArray) -> FloatArray:
         """``log(1 + nu_member / m)``."""
