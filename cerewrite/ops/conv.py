@@ -18,7 +18,7 @@ from cerewrite.kernel.values import Moments
 from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d, scale_of
 from cerewrite.nn.channel_reorder import ConcatConv1d, ConcatConv2d, ConcatConv3d
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import ConcatenationLayer, Geometry, ResizableModule, SampledLayer
 from cerewrite.ops.own_forwards import expect, has_own_forward, resized_copy
@@ -105,6 +105,12 @@ class Conv(LayerRule, ConcatenationLayer):
     targets = _TARGETS
     modules = _MODULES
     forwards = True
+    cases = (
+        module_case(lambda: nn.Conv1d(4, 6, 3), (2, 4, 7)),
+        module_case(lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), (2, 4, 5, 5)),
+        module_case(lambda: nn.Conv3d(2, 4, 2, bias=False), (1, 2, 3, 4, 3)),
+        module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),
+    )
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -174,15 +180,6 @@ class Conv(LayerRule, ConcatenationLayer):
         assert isinstance(module, kind)
         return take_parameters(_same(module, kind=kind), module)
 
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: nn.Conv1d(4, 6, 3), (2, 4, 7)),
-            module_case(lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), (2, 4, 5, 5)),
-            module_case(lambda: nn.Conv3d(2, 4, 2, bias=False), (1, 2, 3, 4, 3)),
-            module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),
-        )
-
 
 def _same(conv: AnyConv, **kind: Any) -> AnyConv:
     """A convolution of another kind with the sizes of one."""
@@ -206,6 +203,7 @@ class DepthwiseConv(ResizableModule, SampledLayer):
     name = "depthwise_conv"
     modules = _MODULES
     forwards = True
+    cases = (module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),)
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -228,10 +226,6 @@ class DepthwiseConv(ResizableModule, SampledLayer):
         bias = None if conv.bias is None else conv.bias[own]
         narrow = _conv_like(conv, (width, width), width, bias=bias is not None)
         return slice_channels(narrow, conv, weight=conv.weight[own], bias=bias)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),)
 
 
 _DEPTHWISE = DepthwiseConv()

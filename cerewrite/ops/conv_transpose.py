@@ -20,7 +20,7 @@ from cerewrite.nn.scaled import (
     scale_of,
 )
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import Geometry
 from cerewrite.ops.own_forwards import expect
@@ -76,6 +76,10 @@ class ConvTranspose(LayerRule):
     name = "conv_transpose"
     targets = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
     modules = _MODULES
+    cases = (
+        module_case(lambda: nn.ConvTranspose1d(4, 6, 3, 2), (2, 4, 5)),
+        module_case(lambda: nn.ConvTranspose2d(4, 4, 3, groups=2), (2, 4, 4, 4)),
+    )
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -161,13 +165,6 @@ class ConvTranspose(LayerRule):
         n_in, n_out = weight.shape[0], weight.shape[1] * layer.groups
         narrow = _like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
         return slice_channels(narrow, conv, weight=weight, bias=bias)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: nn.ConvTranspose1d(4, 6, 3, 2), (2, 4, 5)),
-            module_case(lambda: nn.ConvTranspose2d(4, 4, 3, groups=2), (2, 4, 4, 4)),
-        )
 
 
 def _groups(module: nn.Module) -> int:

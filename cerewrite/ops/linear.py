@@ -13,7 +13,7 @@ from cerewrite.kernel.values import Moments
 from cerewrite.nn import BlockDiagonalLinear, scale_of
 from cerewrite.nn.channel_reorder import ConcatLinear
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import ConcatenationLayer, Geometry
 from cerewrite.ops.own_forwards import expect
@@ -36,6 +36,10 @@ class Linear(LayerRule, ConcatenationLayer):
     modules = (nn.Linear,)
     built = (BlockDiagonalLinear,)
     axis = -1
+    cases = (
+        module_case(lambda: nn.Linear(6, 4), (3, 6)),
+        module_case(lambda: nn.Linear(6, 4, bias=False), (2, 5, 6)),
+    )
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -138,8 +142,3 @@ class Linear(LayerRule, ConcatenationLayer):
         sizes = (module.in_features, module.out_features, module.members)
         new = BlockDiagonalLinear(*sizes, module.bias is not None, device="meta")
         return take_parameters(new, module)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        plain = module_case(lambda: nn.Linear(6, 4), (3, 6))
-        return plain, module_case(lambda: nn.Linear(6, 4, bias=False), (2, 5, 6))

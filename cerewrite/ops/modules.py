@@ -52,6 +52,7 @@ class ModuleFamily(ABC):
         forwards: whether it rebuilds subclasses of them with a forward of their own.
         built: further types of the family, such as those that a split or a resize builds.
         axis: channel axis of what the modules read and write.
+        cases: tiny modules of the family, for the laws over all rules.
     """
 
     name: ClassVar[str]
@@ -59,6 +60,7 @@ class ModuleFamily(ABC):
     forwards: ClassVar[bool] = False
     built: ClassVar[tuple[type[nn.Module], ...]] = ()
     axis: ClassVar[int] = 1
+    cases: ClassVar[tuple[Case, ...]] = ()
 
     def perturb(self, module: nn.Module, normal: Draw, uniform: Draw) -> None:
         """Move, in place, the settings that are constant in a fresh module and hide mistakes.
@@ -70,10 +72,6 @@ class ModuleFamily(ABC):
         """
         for parameter in module.parameters(recurse=False):
             perturb_free(parameter, normal)
-
-    def cases(self) -> tuple[Case, ...]:
-        """Tiny modules of the family, for the laws over all rules."""
-        return ()
 
 
 class ResizableModule(ModuleFamily):

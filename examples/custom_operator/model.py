@@ -53,6 +53,8 @@ class Gain(ModuleRule):
     name, targets = "channel_gain", frozenset({"channel_gain"})
     whole = modules = (ChannelGain,)
     axis = -1
+    keeps = Saved(reads=True)
+    cases = (module_case(lambda: ChannelGain(4), (3, 4)),)
 
     def channels(self, op, inputs, widths):  # noqa: ANN001, ANN201
         """The channel axis stays; the module is resized with its class."""
@@ -72,14 +74,6 @@ class Gain(ModuleRule):
     def member(self, module, index, multiplicity):  # noqa: ANN001, ANN201
         """One member's own gains."""
         return like(module, module.weight[part(index, len(module.weight) // multiplicity)])
-
-    def saved(self, op, module):  # noqa: ANN001, ANN201
-        """Autograd keeps what it reads."""
-        return Saved(reads=True)
-
-    def cases(self):  # noqa: ANN201
-        """For the laws over all rules."""
-        return (module_case(lambda: ChannelGain(4), (3, 4)),)
 
 
 def like(module: nn.Module, weight: Tensor) -> nn.Module:
@@ -120,6 +114,7 @@ class Wave(LayerRule):
     name, targets = "wave_linear", frozenset({"wave_linear"})
     whole = modules = (WaveLinear,)
     axis = -1
+    cases = (module_case(lambda: WaveLinear(4, 6), (3, 4)),)
 
     def geometry(self, op, x, weight):  # noqa: ANN001, ANN201
         """The weight is ``[out, in / blocks, 2]``: two per pair of an input and an output."""
@@ -169,10 +164,6 @@ class Wave(LayerRule):
         outputs, inputs, _ = module.weight.shape
         waves = 2 * inputs * module.blocks * op.numel // outputs
         return Saved(reads=True, own=waves)
-
-    def cases(self):  # noqa: ANN201
-        """For the laws over all rules."""
-        return (module_case(lambda: WaveLinear(4, 6), (3, 4)),)
 
 
 def build_model() -> nn.Module:

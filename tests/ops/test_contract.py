@@ -37,7 +37,7 @@ def cases(kind: type) -> list[object]:
     return [
         pytest.param(rule, case, id=f"{rule.name}-{number}")
         for rule in rules
-        for number, case in enumerate(rule.cases())
+        for number, case in enumerate(rule.cases)
     ]
 
 
@@ -59,7 +59,7 @@ def test_rules_are_named_documented_and_have_cases(name: str) -> None:
     for registry in (OPRULES, FAMILIES):
         if name in registry:
             rule = registry[name]
-            assert rule.name == name and type(rule).__doc__ and rule.cases()
+            assert rule.name == name and type(rule).__doc__ and rule.cases
     if name in FAMILIES:
         assert FAMILIES[name].modules
 

@@ -119,8 +119,8 @@ def test_the_examples_rules_keep_the_laws(
     name: str, example: tuple[nn.Module, tuple[Tensor, ...]]
 ) -> None:
     rule = FAMILIES[name]
-    assert rule.cases()
-    for case in rule.cases():
+    assert rule.cases
+    for case in rule.cases:
         contract.test_what_is_kept_is_what_autograd_saves(rule, case)
         for members in (1, 3):
             if isinstance(rule, ModuleRule):
