@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d, scale_of
+from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d
 from cerewrite.nn.channel_reorder import ConcatConv1d, ConcatConv2d, ConcatConv3d
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
@@ -26,7 +26,6 @@ from cerewrite.ops.resizing import (
     check_size,
     empty_like,
     ensemble_sizes,
-    member_bias,
     part,
     slice_channels,
     take_parameters,
@@ -149,25 +148,10 @@ class Conv(LayerRule, ConcatenationLayer):
         return empty_like(_conv_like(conv, sizes, groups, bias=conv.bias is not None), conv)
 
     @override
-    def member(
-        self,
-        module: nn.Module,
-        layer: RegionLayer,
-        index: int,
-        multiplicity: int,
-        widths: tuple[int, ...],
+    def narrow(
+        self, module: nn.Module, shape: tuple[int, ...], groups: int, *, bias: bool
     ) -> nn.Module:
-        """A convolution with the member's own groups, mostly one."""
-        conv = _any_conv(module)
-        weight: Tensor = conv.weight
-        if layer.role == "exit":
-            weight = weight[:, part(index, layer.reads(widths))] * scale_of(conv)
-        else:
-            weight = weight[part(index, widths[layer.target])]
-        bias = member_bias(conv.bias, layer, index, widths)
-        n_out, n_in = weight.shape[0], weight.shape[1] * layer.groups
-        narrow = _conv_like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
-        return slice_channels(narrow, conv, weight=weight, bias=bias)
+        return _conv_like(_any_conv(module), (shape[1] * groups, shape[0]), groups, bias=bias)
 
     @override
     def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:

@@ -10,21 +10,14 @@ from typing_extensions import override
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.nn import BlockDiagonalLinear, scale_of
+from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ConcatLinear
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import ConcatenationLayer, Geometry
 from cerewrite.ops.own_forwards import expect
-from cerewrite.ops.resizing import (
-    empty_like,
-    ensemble_sizes,
-    member_bias,
-    part,
-    slice_channels,
-    take_parameters,
-)
+from cerewrite.ops.resizing import empty_like, ensemble_sizes, take_parameters
 
 
 @register
@@ -106,27 +99,11 @@ class Linear(LayerRule, ConcatenationLayer):
         return empty_like(nn.Linear(n_in, n_out, bias, device="meta", dtype=dtype), linear)
 
     @override
-    def member(
-        self,
-        module: nn.Module,
-        layer: RegionLayer,
-        index: int,
-        multiplicity: int,
-        widths: tuple[int, ...],
+    def narrow(
+        self, module: nn.Module, shape: tuple[int, ...], groups: int, *, bias: bool
     ) -> nn.Module:
-        """A `torch.nn.Linear`."""
-        weight: Tensor = module.get_parameter("weight")
-        if isinstance(module, BlockDiagonalLinear):
-            weight = module.weight[index].T
-        if layer.role == "exit":
-            own = part(index, layer.reads(widths) * layer.kernel)
-            weight = weight[:, own] * scale_of(module)
-        elif not isinstance(module, BlockDiagonalLinear):
-            weight = weight[part(index, widths[layer.target])]
-        bias = member_bias(getattr(module, "bias", None), layer, index, widths)
-        n_out, n_in = weight.shape
-        narrow = nn.Linear(n_in, n_out, bias is not None, device="meta", dtype=weight.dtype)
-        return slice_channels(narrow, module, weight=weight, bias=bias)
+        dtype = module.get_parameter("weight").dtype
+        return nn.Linear(shape[1], shape[0], bias, device="meta", dtype=dtype)
 
     @override
     def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:

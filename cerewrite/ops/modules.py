@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 
 from cerewrite.ir import Op, RegionLayer
+from cerewrite.nn import scale_of
 from cerewrite.ops.cases import Case
+from cerewrite.ops.resizing import member_bias, slice_channels
 
 if TYPE_CHECKING:
     from cerewrite.ops.base import Value
@@ -181,6 +183,18 @@ class SplittableLayer(SampledLayer):
         """
 
     @abstractmethod
+    def narrow(
+        self, module: nn.Module, shape: tuple[int, ...], groups: int, *, bias: bool
+    ) -> nn.Module:
+        """One member's own layer, on the meta device.
+
+        Args:
+            module: what `split` returned.
+            shape: of its weight, as `member_weights` shows it.
+            groups: groups inside the member.
+            bias: whether it has a bias.
+        """
+
     def member(
         self,
         module: nn.Module,
@@ -200,6 +214,16 @@ class SplittableLayer(SampledLayer):
             multiplicity: members.
             widths: width of one member per class of the region.
         """
+        if layer.role == "exit":
+            weight = self.member_weights(module, 1, multiplicity)[0][index]
+        else:
+            weight = self.member_weights(module, multiplicity, 1)[index][0]
+        bias = member_bias(getattr(module, "bias", None), layer, index, widths)
+        shape = tuple(weight.shape)
+        narrow = self.narrow(module, shape, layer.groups, bias=bias is not None)
+        slice_channels(narrow, module, bias=bias)
+        self.member_weights(narrow, 1, 1)[0][0].copy_(weight * scale_of(module))
+        return narrow
 
 
 class ConcatenationLayer(SplittableLayer):

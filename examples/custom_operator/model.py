@@ -25,13 +25,7 @@ from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import Geometry
 from cerewrite.ops.own_forwards import expect
-from cerewrite.ops.resizing import (
-    empty_like,
-    ensemble_sizes,
-    member_bias,
-    part,
-    slice_channels,
-)
+from cerewrite.ops.resizing import empty_like, ensemble_sizes, part
 
 
 class ChannelGain(nn.Module):
@@ -148,16 +142,9 @@ class Wave(LayerRule):
         options = {"dtype": wave.weight.dtype, "device": "meta"}
         return empty_like(WaveLinear(*sizes, blocks, **options), wave)
 
-    def member(self, module, layer, index, multiplicity, widths):  # noqa: ANN001, ANN201
-        """Rows of a block of its own, columns of an exit."""
-        weight = module.weight
-        if layer.role == "exit":
-            weight = weight[:, part(index, layer.reads(widths))]
-        else:
-            weight = weight[part(index, widths[layer.target])]
-        narrow = WaveLinear(weight.shape[1], len(weight), dtype=weight.dtype, device="meta")
-        bias = member_bias(module.bias, layer, index, widths)
-        return slice_channels(narrow, module, weight=weight, bias=bias)
+    def narrow(self, module, shape, groups, *, bias):  # noqa: ANN001, ANN201
+        """One member's own layer, of one block."""
+        return WaveLinear(shape[1], shape[0], dtype=module.weight.dtype, device="meta")
 
     def saved(self, op, module):  # noqa: ANN001, ANN201
         """What it reads, and the waves."""
