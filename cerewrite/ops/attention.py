@@ -52,6 +52,7 @@ class Softmax(_Mixing):
 
     name = "softmax"
     targets = frozenset({"softmax", "_softmax", "safe_softmax"})
+    leaves = ((nn.Softmax, "softmax"),)
     cases = (function_case(lambda x: x.softmax(-1), (2, 3, 4)),)
 
     @override
@@ -94,6 +95,7 @@ class Embedding(OpRule):
 
     name = "embedding"
     targets = frozenset({"embedding"})
+    leaves = ((nn.Embedding, "embedding"),)
     keeps = Saved(reads=True)
     cases = (Case(lambda: nn.Embedding(5, 4), ((2, 3),), integers=5),)
 

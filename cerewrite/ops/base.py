@@ -150,6 +150,7 @@ class OpRule(ABC):
         targets: canonical operator names it covers.
         whole: exact module types that are one operator of this family, whatever their forward
             is made of: users' own modules.
+        leaves: operators that stock modules are, by exact type, for tracers that do not enter them.
         keeps: what autograd keeps of every operator of the family.
         cases: tiny modules whose forward is its operators, for the laws over all rules.
     """
@@ -157,6 +158,7 @@ class OpRule(ABC):
     name: ClassVar[str]
     targets: ClassVar[frozenset[str]]
     whole: ClassVar[tuple[type[nn.Module], ...]] = ()
+    leaves: ClassVar[tuple[tuple[type[nn.Module], str], ...]] = ()
     keeps: ClassVar[Saved] = Saved(output=True)
     cases: ClassVar[tuple[Case, ...]] = ()
 

@@ -39,6 +39,10 @@ class BatchNorm(ChannelNorm):
     targets = frozenset(
         {"batch_norm", "instance_norm", "_native_batch_norm_legit", "native_batch_norm"}
     )
+    leaves = (
+        *((kind, "batch_norm") for kind in BATCH_NORMS[:3]),
+        *((kind, "instance_norm") for kind in _INSTANCE_NORMS),
+    )
     cases = (
         module_case(lambda: nn.BatchNorm1d(4), (3, 4)),
         module_case(lambda: nn.BatchNorm2d(4, affine=False), (3, 4, 2, 2)),

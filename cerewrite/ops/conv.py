@@ -102,6 +102,11 @@ class Conv(LayerRule, ConcatenationLayer):
 
     name = "conv"
     targets = _TARGETS
+    leaves = (
+        (nn.Conv1d, "conv1d"),
+        (nn.Conv2d, "conv2d"),
+        (nn.Conv3d, "conv3d"),
+    )
     modules = _MODULES
     forwards = True
     cases = (

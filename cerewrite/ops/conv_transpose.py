@@ -72,6 +72,7 @@ class ConvTranspose(LayerRule):
         module_case(lambda: nn.ConvTranspose1d(4, 6, 3, 2), (2, 4, 5)),
         module_case(lambda: nn.ConvTranspose2d(4, 4, 3, groups=2), (2, 4, 4, 4)),
     )
+    leaves = tuple((kind, f"conv_transpose{d}d") for d, kind in enumerate(_MODULES, 1))
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:

@@ -33,6 +33,7 @@ class GroupNorm(ChannelNorm):
         module_case(lambda: nn.GroupNorm(2, 4), (3, 4, 2, 2)),
         module_case(lambda: nn.GroupNorm(1, 4, affine=False), (3, 4, 3)),
     )
+    leaves = ((nn.GroupNorm, "group_norm"),)
 
     @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:

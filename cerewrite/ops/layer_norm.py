@@ -50,6 +50,7 @@ class LayerNorm(_LayerNormModule, LastAxisNorm):
         module_case(lambda: nn.LayerNorm(4, bias=False), (2, 3, 4)),
         module_case(lambda: nn.LayerNorm(4, elementwise_affine=False), (3, 4)),
     )
+    leaves = ((nn.LayerNorm, "layer_norm"),)
 
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:

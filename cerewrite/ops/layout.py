@@ -56,6 +56,14 @@ class Identity(Passing):
             "to", "_to_copy", "_assert_tensor_metadata", "checkpoint",
         }
     )  # fmt: skip
+    leaves = (
+        (nn.Identity, "identity"),
+        (nn.Dropout, "dropout"),
+        (nn.Dropout1d, "dropout"),
+        (nn.Dropout2d, "dropout"),
+        (nn.Dropout3d, "dropout"),
+        (nn.AlphaDropout, "dropout"),
+    )
     cases = (
         module_case(lambda: nn.Dropout(0.5), (2, 4)),
         module_case(lambda: nn.Dropout(0.0), (2, 4)),

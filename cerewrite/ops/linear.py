@@ -33,6 +33,7 @@ class Linear(LayerRule, ConcatenationLayer):
         module_case(lambda: nn.Linear(6, 4), (3, 6)),
         module_case(lambda: nn.Linear(6, 4, bias=False), (2, 5, 6)),
     )
+    leaves = ((nn.Linear, "linear"),)
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:

@@ -35,6 +35,18 @@ class Pool(OpRule):
         | {"pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "zero_pad2d"}
         | {"interpolate", "max_pool2d_with_indices"}
     )
+    leaves = (
+        (nn.MaxPool1d, "max_pool1d"),
+        (nn.MaxPool2d, "max_pool2d"),
+        (nn.MaxPool3d, "max_pool3d"),
+        (nn.AvgPool1d, "avg_pool1d"),
+        (nn.AvgPool2d, "avg_pool2d"),
+        (nn.AvgPool3d, "avg_pool3d"),
+        (nn.AdaptiveAvgPool1d, "adaptive_avg_pool1d"),
+        (nn.AdaptiveAvgPool2d, "adaptive_avg_pool2d"),
+        (nn.AdaptiveAvgPool3d, "adaptive_avg_pool3d"),
+        (nn.AdaptiveMaxPool2d, "adaptive_max_pool2d"),
+    )
     cases = (
         module_case(lambda: nn.MaxPool2d(2), (2, 4, 4, 4)),
         module_case(lambda: nn.AvgPool2d(2), (2, 4, 4, 4)),

@@ -30,6 +30,7 @@ class PReLU(ModuleRule):
         module_case(lambda: nn.PReLU(4), (3, 4, 2)),
         module_case(lambda: nn.PReLU(), (3, 4)),
     )
+    leaves = ((nn.PReLU, "prelu"),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:

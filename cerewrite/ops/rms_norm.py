@@ -23,6 +23,7 @@ class RMSNorm(LastAxisNorm):
     modules = (nn.RMSNorm,)
     built = (MemberRMSNorm,)
     targets = frozenset({"rms_norm"})
+    leaves = ((nn.RMSNorm, "rms_norm"),)
     figures = 1
     cases = (module_case(lambda: nn.RMSNorm(4), (3, 4)),)
 
