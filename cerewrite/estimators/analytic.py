@@ -24,7 +24,7 @@ from cerewrite.kernel.influence import Influence, Noise, influences
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.scattering import Draws
 from cerewrite.kernel.values import Moments, gaussian_value, scalar
-from cerewrite.ops import ModuleFamily, rule_for
+from cerewrite.ops import LayerRule, ModuleRule, rule_for
 from cerewrite.ops.attention import MatMul, ScaledDotProductAttention, Softmax
 from cerewrite.ops.divide import Divide, sums_to_one
 from cerewrite.ops.layout import Passing
@@ -198,7 +198,7 @@ def _signals(ops: dict[str, Op], op: Op, weights: frozenset[str]) -> list[str]:
         return [form.source]
     if isinstance(rule, ScaledDotProductAttention):
         return [op.inputs[2]]
-    if not isinstance(rule, ModuleFamily):
+    if not isinstance(rule, LayerRule | ModuleRule):
         return list(op.inputs)
     return list(op.inputs[:1])
 
