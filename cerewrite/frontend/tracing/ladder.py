@@ -18,7 +18,7 @@ from cerewrite.frontend.tracing.subject import check_ready, observed
 from cerewrite.frontend.tracing.symbolic_rung import symbolic_ops
 from cerewrite.frontend.tracing.widths import build_widths
 from cerewrite.ir import Op, TracedModel
-from cerewrite.ops import SplittableLayer, rule_for
+from cerewrite.ops import LayerRule, rule_for
 from cerewrite.runtime.fingerprint import fingerprint
 from cerewrite.runtime.modes import silenced
 from cerewrite.runtime.trees import examples, tensors
@@ -127,7 +127,7 @@ def _require_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
 def _rows(ops: Sequence[Op]) -> int:
     """First axis of what the first layer writes; 0 without any."""
-    layers = (op for op in ops if isinstance(rule_for(op), SplittableLayer) and op.shape)
+    layers = (op for op in ops if isinstance(rule_for(op), LayerRule) and op.shape)
     return next((op.shape[0] for op in layers), 0)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from cerewrite.frontend.tracing.recorder_rung import recorded_ops
 from cerewrite.ir import Op, Rejection
-from cerewrite.ops import SplittableLayer, rule_for
+from cerewrite.ops import LayerRule, rule_for
 from cerewrite.runtime.modes import modes_kept
 
 CODE = "training-only"
@@ -85,7 +85,7 @@ def _layers_behind(known: dict[str, Op], name: str) -> Iterator[str]:
         if op.name in done or op.target in ("parameter", "constant", "input"):
             continue
         done.add(op.name)
-        if isinstance(rule_for(op), SplittableLayer):
+        if isinstance(rule_for(op), LayerRule):
             yield op.module
         else:
             stack += op.inputs
