@@ -81,11 +81,10 @@ class _Seen:
 class TransferWeights(Pass):
     """Members start from trained channels instead of fresh draws, where the plan asks for it.
 
-    Channels are grouped so that the blocks keep most of each interior layer's energy
-    (`cerewrite.rewriting.transfer.group_channels`); per-channel modules take their channels'
-    settings. With calibration inputs, every interior block and every exit is then fitted in closed
-    form to what the original writes there, in execution order and on what the members really read,
-    and batch norms of the regions take the batch's statistics.
+    Channels are grouped so that the blocks keep most of each interior layer's energy; per-channel
+    modules take their channels' settings. With calibration inputs, every interior block and every
+    exit is then fitted in closed form to what the original writes there, in execution order and on
+    what the members really read, and batch norms of the regions take the batch's statistics.
 
     Attributes:
         calibration: one batch of inputs, a tuple or a dict; None to copy weights only.

@@ -1,4 +1,7 @@
-"""Members that a model has already, whether a plan may change them or not (docs/theory.md, eq. 24)."""
+"""Members that a model has already, whether a plan may change them or not.
+
+docs/theory.md, eq. 24.
+"""
 
 from __future__ import annotations
 

@@ -21,9 +21,11 @@ __all__ = [
     "FAMILIES",
     "OPRULES",
     "LayerRule",
+    "ModuleFamily",
     "ModuleRule",
     "OpRule",
     "SampledLayer",
+    "SplittableLayer",
     "concatenation_layer",
     "family_of",
     "resizable_module",
@@ -50,43 +52,28 @@ def rule_for(op: Op) -> OpRule | None:
 
 
 def resizable_module(name: str) -> ResizableModule:
-    """The rule of that name, which resizes modules.
-
-    Raises:
-        UsageError: if there is none.
-    """
+    """The rule of that name, which resizes modules."""
     return _family(name, ResizableModule, "resizes modules")  # type: ignore[type-abstract]
 
 
 def sampled_layer(name: str) -> SampledLayer:
-    """The rule of that name, whose modules are sampled layers.
-
-    Raises:
-        UsageError: if there is none.
-    """
+    """The rule of that name, whose modules are sampled layers."""
     return _family(name, SampledLayer, "draws weights")  # type: ignore[type-abstract]
 
 
 def splittable_layer(name: str) -> SplittableLayer:
-    """The rule of that name, which splits layers.
-
-    Raises:
-        UsageError: if there is none.
-    """
+    """The rule of that name, which splits layers."""
     return _family(name, SplittableLayer, "splits layers")  # type: ignore[type-abstract]
 
 
 def concatenation_layer(name: str) -> ConcatenationLayer:
-    """The rule of that name, whose split layers may read concatenations.
-
-    Raises:
-        UsageError: if there is none.
-    """
+    """The rule of that name, whose split layers may read concatenations."""
     what = "splits layers that read concatenations"
     return _family(name, ConcatenationLayer, what)  # type: ignore[type-abstract]
 
 
 def _family(name: str, kind: type[F], what: str) -> F:
+    """The rule of that name; a `UsageError` if there is none, or it is of another kind."""
     rule = FAMILIES[name]
     if not isinstance(rule, kind):
         raise UsageError(

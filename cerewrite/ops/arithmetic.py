@@ -13,7 +13,7 @@ from cerewrite.kernel import values as algebra
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, function_case
+from cerewrite.ops.cases import function_case
 from cerewrite.ops.layout import bound
 
 
@@ -71,6 +71,11 @@ class Add(OpRule):
 
     name = "add"
     targets = frozenset({"add", "iadd", "sub", "isub"})
+    keeps = Saved()
+    cases = (
+        function_case(torch.add, (2, 4), (2, 4)),
+        function_case(torch.sub, (2, 4), (2, 4)),
+    )
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -82,17 +87,6 @@ class Add(OpRule):
             return inputs[0]
         return algebra.add(inputs[0], inputs[1])
 
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved()
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            function_case(torch.add, (2, 4), (2, 4)),
-            function_case(torch.sub, (2, 4), (2, 4)),
-        )
-
 
 @register
 class Multiply(OpRule):
@@ -100,6 +94,10 @@ class Multiply(OpRule):
 
     name = "multiply"
     targets = frozenset({"mul", "imul"})
+    cases = (
+        function_case(torch.mul, (2, 4), (2, 4)),
+        function_case(lambda x: 2 * x, (2, 4)),
+    )
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -118,13 +116,6 @@ class Multiply(OpRule):
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved(reads=len(op.inputs) > 1)
 
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            function_case(torch.mul, (2, 4), (2, 4)),
-            function_case(lambda x: 2 * x, (2, 4)),
-        )
-
 
 @register
 class AddProduct(OpRule):
@@ -132,6 +123,7 @@ class AddProduct(OpRule):
 
     name = "addcmul"
     targets = frozenset({"addcmul"})
+    cases = (function_case(torch.addcmul, (2, 4), (2, 4), (2, 4)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -150,10 +142,6 @@ class AddProduct(OpRule):
         factor = (op.kwargs or {}).get("value", 1)
         return algebra.add(base, product if factor == 1 else context.scale(product, factor**2))
 
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(torch.addcmul, (2, 4), (2, 4), (2, 4)),)
-
 
 @register
 class GatedLinearUnit(OpRule):
@@ -161,6 +149,8 @@ class GatedLinearUnit(OpRule):
 
     name = "glu"
     targets = frozenset({"glu"})
+    keeps = Saved(reads=True)
+    cases = (function_case(nn.functional.glu, (2, 4)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -171,11 +161,3 @@ class GatedLinearUnit(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         value, gate = (algebra.pick(inputs[0], 0.5) for _ in range(2))
         return algebra.multiply(value, context.apply(torch.sigmoid, "sigmoid", gate))
-
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved(reads=True)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(nn.functional.glu, (2, 4)),)

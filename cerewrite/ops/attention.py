@@ -39,14 +39,11 @@ class ScaledDotProductAttention(_Mixing):
 
     name = "attention"
     targets = frozenset({"scaled_dot_product_attention"})
+    cases = (function_case(nn.functional.scaled_dot_product_attention, *[(2, 2, 3, 4)] * 3),)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return inputs[0]
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(nn.functional.scaled_dot_product_attention, *[(2, 2, 3, 4)] * 3),)
 
 
 @register
@@ -55,6 +52,8 @@ class Softmax(_Mixing):
 
     name = "softmax"
     targets = frozenset({"softmax", "_softmax", "safe_softmax"})
+    leaves = ((nn.Softmax, "softmax"),)
+    cases = (function_case(lambda x: x.softmax(-1), (2, 3, 4)),)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
@@ -62,10 +61,6 @@ class Softmax(_Mixing):
         axis = dim % len(op.shape) if isinstance(dim, int) else -1
         count = branch_count(op.inputs[0], axis, context.find) if axis >= 0 else 0
         return branch_softmax(inputs[0], count, context) if count else inputs[0]
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(lambda x: x.softmax(-1), (2, 3, 4)),)
 
 
 @register
@@ -77,6 +72,8 @@ class MatMul(_Mixing):
 
     name = "matmul"
     targets = frozenset({"matmul", "bmm", "einsum"})
+    keeps = Saved(reads=True)
+    cases = (function_case(torch.matmul, (2, 3, 4), (2, 4, 5)),)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
@@ -91,14 +88,6 @@ class MatMul(_Mixing):
             advice=NoClosedFormError.ADVICE,
         )
 
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved(reads=True)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(torch.matmul, (2, 3, 4), (2, 4, 5)),)
-
 
 @register
 class Embedding(OpRule):
@@ -106,6 +95,9 @@ class Embedding(OpRule):
 
     name = "embedding"
     targets = frozenset({"embedding"})
+    leaves = ((nn.Embedding, "embedding"),)
+    keeps = Saved(reads=True)
+    cases = (Case(lambda: nn.Embedding(5, 4), ((2, 3),), integers=5),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -114,11 +106,3 @@ class Embedding(OpRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return context.table(op)
-
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved(reads=True)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (Case(lambda: nn.Embedding(5, 4), ((2, 3),), integers=5),)

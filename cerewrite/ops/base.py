@@ -21,7 +21,6 @@ from inspect import isfunction
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from torch import nn
-from typing_extensions import override
 
 from cerewrite.errors import UsageError
 from cerewrite.ir import Op
@@ -151,11 +150,17 @@ class OpRule(ABC):
         targets: canonical operator names it covers.
         whole: exact module types that are one operator of this family, whatever their forward
             is made of: users' own modules.
+        leaves: operators that stock modules are, by exact type, for tracers that do not enter them.
+        keeps: what autograd keeps of every operator of the family.
+        cases: tiny modules whose forward is its operators, for the laws over all rules.
     """
 
     name: ClassVar[str]
     targets: ClassVar[frozenset[str]]
     whole: ClassVar[tuple[type[nn.Module], ...]] = ()
+    leaves: ClassVar[tuple[tuple[type[nn.Module], str], ...]] = ()
+    keeps: ClassVar[Saved] = Saved(output=True)
+    cases: ClassVar[tuple[Case, ...]] = ()
 
     @abstractmethod
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -166,7 +171,7 @@ class OpRule(ABC):
         """Mean square and tangent kernel of the output (docs/theory.md, section 5)."""
 
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        """What autograd keeps of an operator of this family; the output if nothing else is said.
+        """What autograd keeps of an operator of this family; `keeps` where all are alike.
 
         Args:
             op: the operator.
@@ -175,11 +180,7 @@ class OpRule(ABC):
         References:
             PyTorch, tools/autograd/derivatives.yaml: which tensors each backward reads.
         """
-        return Saved(output=True)
-
-    def cases(self) -> tuple[Case, ...]:
-        """Tiny modules whose forward is operators of this family, for the laws over all rules."""
-        return ()
+        return self.keeps
 
 
 class ModuleRule(OpRule, ResizableModule):
@@ -189,9 +190,7 @@ class ModuleRule(OpRule, ResizableModule):
 class LayerRule(OpRule, SplittableLayer):
     """An operator whose module is a sampled layer and can be split: linear, convolution."""
 
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved(reads=True)
+    keeps = Saved(reads=True)
 
 
 OPRULES: Registry[OpRule] = Registry("operator", "cerewrite.ops", "cerewrite.operators")

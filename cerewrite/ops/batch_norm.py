@@ -14,10 +14,10 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.norms import normalise_batch
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.norms import ChannelNorm
 from cerewrite.ops.own_forwards import expect, has_own_forward, per_channel_copy
-from cerewrite.ops.resizing import dtype_of, empty_like, fill, own_settings, part, slice_channels
+from cerewrite.ops.resizing import dtype_of, fill, own_settings, part, slice_channels
 from cerewrite.runtime.modes import BATCH_NORMS
 
 _INSTANCE_NORMS: tuple[type[nn.BatchNorm2d], ...] = (
@@ -39,6 +39,16 @@ class BatchNorm(ChannelNorm):
     targets = frozenset(
         {"batch_norm", "instance_norm", "_native_batch_norm_legit", "native_batch_norm"}
     )
+    leaves = (
+        *((kind, "batch_norm") for kind in BATCH_NORMS[:3]),
+        *((kind, "instance_norm") for kind in _INSTANCE_NORMS),
+    )
+    cases = (
+        module_case(lambda: nn.BatchNorm1d(4), (3, 4)),
+        module_case(lambda: nn.BatchNorm2d(4, affine=False), (3, 4, 2, 2)),
+        module_case(lambda: nn.BatchNorm3d(4, track_running_stats=False), (2, 4, 2, 2, 2)),
+        module_case(lambda: nn.InstanceNorm2d(4, affine=True), (3, 4, 3, 3)),
+    )
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
@@ -48,9 +58,7 @@ class BatchNorm(ChannelNorm):
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
         norm = expect(module, _KINDS, forwards=True)
         size = multiplicity * width
-        resized = empty_like(_batch_norm_like(norm, size), norm)
-        fill(resized, norm, size)
-        return resized
+        return fill(_batch_norm_like(norm, size), norm, size)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
@@ -58,15 +66,6 @@ class BatchNorm(ChannelNorm):
         width = norm.num_features // multiplicity
         own = own_settings(norm, part(index, width))
         return slice_channels(_batch_norm_like(norm, width), norm, **own)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: nn.BatchNorm1d(4), (3, 4)),
-            module_case(lambda: nn.BatchNorm2d(4, affine=False), (3, 4, 2, 2)),
-            module_case(lambda: nn.BatchNorm3d(4, track_running_stats=False), (2, 4, 2, 2, 2)),
-            module_case(lambda: nn.InstanceNorm2d(4, affine=True), (3, 4, 3, 3)),
-        )
 
 
 def _batch_norm_like(norm: nn.BatchNorm2d, size: int) -> nn.BatchNorm2d:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op
@@ -14,7 +13,7 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.slices import joined_axis
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, function_case
+from cerewrite.ops.cases import function_case
 from cerewrite.ops.layout import bound
 
 
@@ -29,6 +28,8 @@ class Concatenate(OpRule):
 
     name = "concatenate"
     targets = frozenset({"cat", "concat", "stack"})
+    keeps = Saved()
+    cases = (function_case(lambda x, y: torch.cat([x, y], 1), (2, 4), (2, 3)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -56,14 +57,6 @@ class Concatenate(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         parts = list(zip(context.sizes(op), inputs, strict=True))
         return algebra.concatenate(parts)
-
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved()
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(lambda x, y: torch.cat([x, y], 1), (2, 4), (2, 3)),)
 
 
 def _channels(value: Value) -> Channels:

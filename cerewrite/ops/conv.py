@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import override
 
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d, scale_of
+from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d
 from cerewrite.nn.channel_reorder import ConcatConv1d, ConcatConv2d, ConcatConv3d
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import ConcatenationLayer, Geometry, ResizableModule, SampledLayer
 from cerewrite.ops.own_forwards import expect, has_own_forward, resized_copy
@@ -26,7 +26,6 @@ from cerewrite.ops.resizing import (
     check_size,
     empty_like,
     ensemble_sizes,
-    member_bias,
     part,
     slice_channels,
     take_parameters,
@@ -104,8 +103,19 @@ class Conv(LayerRule, ConcatenationLayer):
 
     name = "conv"
     targets = _TARGETS
+    leaves = (
+        (nn.Conv1d, "conv1d"),
+        (nn.Conv2d, "conv2d"),
+        (nn.Conv3d, "conv3d"),
+    )
     modules = _MODULES
     forwards = True
+    cases = (
+        module_case(lambda: nn.Conv1d(4, 6, 3), (2, 4, 7)),
+        module_case(lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), (2, 4, 5, 5)),
+        module_case(lambda: nn.Conv3d(2, 4, 2, bias=False), (1, 2, 3, 4, 3)),
+        module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),
+    )
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -144,25 +154,10 @@ class Conv(LayerRule, ConcatenationLayer):
         return empty_like(_conv_like(conv, sizes, groups, bias=conv.bias is not None), conv)
 
     @override
-    def member(
-        self,
-        module: nn.Module,
-        layer: RegionLayer,
-        index: int,
-        multiplicity: int,
-        widths: tuple[int, ...],
+    def narrow(
+        self, module: nn.Module, shape: tuple[int, ...], groups: int, *, bias: bool
     ) -> nn.Module:
-        """A convolution with the member's own groups, mostly one."""
-        conv = _any_conv(module)
-        weight: Tensor = conv.weight
-        if layer.role == "exit":
-            weight = weight[:, part(index, layer.reads(widths))] * scale_of(conv)
-        else:
-            weight = weight[part(index, widths[layer.target])]
-        bias = member_bias(conv.bias, layer, index, widths)
-        n_out, n_in = weight.shape[0], weight.shape[1] * layer.groups
-        narrow = _conv_like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
-        return slice_channels(narrow, conv, weight=weight, bias=bias)
+        return _conv_like(_any_conv(module), (shape[1] * groups, shape[0]), groups, bias=bias)
 
     @override
     def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:
@@ -174,15 +169,6 @@ class Conv(LayerRule, ConcatenationLayer):
         kind = next(kind for kind, own in _CONCATENATED.items() if isinstance(module, own))
         assert isinstance(module, kind)
         return take_parameters(_same(module, kind=kind), module)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: nn.Conv1d(4, 6, 3), (2, 4, 7)),
-            module_case(lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), (2, 4, 5, 5)),
-            module_case(lambda: nn.Conv3d(2, 4, 2, bias=False), (1, 2, 3, 4, 3)),
-            module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),
-        )
 
 
 def _same(conv: AnyConv, **kind: Any) -> AnyConv:
@@ -207,6 +193,7 @@ class DepthwiseConv(ResizableModule, SampledLayer):
     name = "depthwise_conv"
     modules = _MODULES
     forwards = True
+    cases = (module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),)
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -229,10 +216,6 @@ class DepthwiseConv(ResizableModule, SampledLayer):
         bias = None if conv.bias is None else conv.bias[own]
         narrow = _conv_like(conv, (width, width), width, bias=bias is not None)
         return slice_channels(narrow, conv, weight=conv.weight[own], bias=bias)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (module_case(lambda: nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),)
 
 
 _DEPTHWISE = DepthwiseConv()

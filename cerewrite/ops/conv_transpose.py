@@ -17,21 +17,13 @@ from cerewrite.nn.scaled import (
     ScaledConvTranspose1d,
     ScaledConvTranspose2d,
     ScaledConvTranspose3d,
-    scale_of,
 )
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import Geometry
 from cerewrite.ops.own_forwards import expect
-from cerewrite.ops.resizing import (
-    check_size,
-    empty_like,
-    ensemble_sizes,
-    member_bias,
-    part,
-    slice_channels,
-)
+from cerewrite.ops.resizing import check_size, empty_like, ensemble_sizes
 
 AnyTransposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _MODULES: tuple[type[AnyTransposed], ...] = (
@@ -76,6 +68,11 @@ class ConvTranspose(LayerRule):
     name = "conv_transpose"
     targets = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
     modules = _MODULES
+    cases = (
+        module_case(lambda: nn.ConvTranspose1d(4, 6, 3, 2), (2, 4, 5)),
+        module_case(lambda: nn.ConvTranspose2d(4, 4, 3, groups=2), (2, 4, 4, 4)),
+    )
+    leaves = tuple((kind, f"conv_transpose{d}d") for d, kind in enumerate(_MODULES, 1))
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -142,32 +139,11 @@ class ConvTranspose(LayerRule):
         return empty_like(_like(conv, sizes, groups, bias=conv.bias is not None), conv)
 
     @override
-    def member(
-        self,
-        module: nn.Module,
-        layer: RegionLayer,
-        index: int,
-        multiplicity: int,
-        widths: tuple[int, ...],
+    def narrow(
+        self, module: nn.Module, shape: tuple[int, ...], groups: int, *, bias: bool
     ) -> nn.Module:
-        """A transposed convolution with the member's own groups, mostly one."""
         conv = expect(module, (*_SCALED, *_MODULES))
-        weight: Tensor = conv.weight
-        if layer.role == "entry":
-            weight = weight[:, part(index, widths[layer.target])]
-        else:
-            weight = weight[part(index, layer.reads(widths))] * scale_of(conv)
-        bias = member_bias(conv.bias, layer, index, widths)
-        n_in, n_out = weight.shape[0], weight.shape[1] * layer.groups
-        narrow = _like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
-        return slice_channels(narrow, conv, weight=weight, bias=bias)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: nn.ConvTranspose1d(4, 6, 3, 2), (2, 4, 5)),
-            module_case(lambda: nn.ConvTranspose2d(4, 4, 3, groups=2), (2, 4, 4, 4)),
-        )
+        return _like(conv, (shape[1], shape[0] * groups), groups, bias=bias)
 
 
 def _groups(module: nn.Module) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 from typing_extensions import override
 
 from cerewrite.errors import NoClosedFormError
@@ -13,7 +12,7 @@ from cerewrite.ir import Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments, gaussian_value, scalar
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, function_case
+from cerewrite.ops.cases import function_case
 from cerewrite.ops.layout import bound
 
 _FIXED = {"zeros": 0.0, "new_zeros": 0.0, "zeros_like": 0.0,
@@ -29,6 +28,8 @@ class CreationOp(OpRule):
 
     name = "made"
     targets = frozenset({*_FIXED, "full", "new_full", "arange"})
+    keeps = Saved()
+    cases = (function_case(lambda x: x + torch.zeros_like(x), (2, 4)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -39,14 +40,6 @@ class CreationOp(OpRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return gaussian_value(scalar(_mean_square(op)), scalar(0.0), constant=True)
-
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved()
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(lambda x: x + torch.zeros_like(x), (2, 4)),)
 
 
 def _mean_square(op: Op) -> float:
@@ -78,6 +71,8 @@ class Detach(OpRule):
 
     name = "detach"
     targets = frozenset({"detach"})
+    keeps = Saved(shares=True)
+    cases = (function_case(lambda x: x + x.detach(), (2, 4)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -87,11 +82,3 @@ class Detach(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         square = context.read(inputs[0]).square
         return gaussian_value(square, scalar(0.0), constant=inputs[0].constant)
-
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved(shares=True)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(lambda x: x + x.detach(), (2, 4)),)

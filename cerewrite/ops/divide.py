@@ -15,7 +15,7 @@ from cerewrite.kernel.norms import divided
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.arithmetic import join
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, function_case
+from cerewrite.ops.cases import function_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.quotients import Quotient, quotient
 
@@ -30,6 +30,7 @@ class Divide(OpRule):
 
     name = "divide"
     targets = frozenset({"div", "divide", "true_divide"})
+    cases = (function_case(torch.div, (2, 4), (2, 4)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -55,10 +56,6 @@ class Divide(OpRule):
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved(reads=len(op.inputs) > 1)
 
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(torch.div, (2, 4), (2, 4)),)
-
 
 def _formed(form: Quotient, x: Moments, context: MomentContext) -> Moments:
     """A quotient of a known form; positions are alike, so that lengths over them are sizes."""
@@ -83,6 +80,7 @@ class VectorNorm(OpRule):
 
     name = "vector_norm"
     targets = frozenset({"linalg_vector_norm"})
+    cases = (function_case(lambda x: torch.linalg.vector_norm(x, dim=-1), (2, 4)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -95,10 +93,6 @@ class VectorNorm(OpRule):
             f"no closed form for a length by itself in '{op.module or op.name}'",
             advice=NoClosedFormError.ADVICE,
         )
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(lambda x: torch.linalg.vector_norm(x, dim=-1), (2, 4)),)
 
 
 def sums_to_one(op: Op, ops: Mapping[str, Op]) -> bool:

@@ -14,7 +14,7 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.attention import MatMul
 from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, function_case
+from cerewrite.ops.cases import function_case
 from cerewrite.ops.layout import VIEWED, bound
 
 _MOVES = frozenset({*VIEWED, "permute", "transpose", "contiguous", "clone", "dropout", "to"})
@@ -31,6 +31,7 @@ class Fold(OpRule):
 
     name = "fold"
     targets = frozenset({"col2im"})
+    cases = (function_case(lambda x: functional.fold(x, (4, 4), (2, 2), stride=2), (1, 8, 4)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -50,10 +51,6 @@ class Fold(OpRule):
         whole = functional.unfold(torch.ones(1, 1, *size), kernel, *rest)
         counts = functional.fold(torch.ones_like(whole), size, kernel, *rest)
         return context.scale(inputs[0], float(counts.double().square().mean()))
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(lambda x: functional.fold(x, (4, 4), (2, 2), stride=2), (1, 8, 4)),)
 
 
 def _are_patches(name: str, find: Callable[[str], Op]) -> bool:

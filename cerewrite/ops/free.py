@@ -9,7 +9,7 @@ from typing_extensions import override
 from cerewrite.errors import RewriteError
 from cerewrite.nn.parameter_module import ParameterModule, channel_axis
 from cerewrite.ops.base import register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.modules import ResizableModule
 from cerewrite.ops.resizing import part
 
@@ -23,6 +23,10 @@ class FreeParameter(ResizableModule):
 
     name = "free_parameter"
     modules = (ParameterModule,)
+    cases = (
+        module_case(lambda: ParameterModule(nn.Parameter(torch.randn(1, 3, 4)))),
+        module_case(lambda: ParameterModule(nn.Parameter(torch.ones(4, 1)))),
+    )
 
     @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
@@ -45,13 +49,6 @@ class FreeParameter(ResizableModule):
         parameter, axis = _held(module)
         own = part(index, parameter.shape[axis] // multiplicity)
         return _like(parameter, parameter.narrow(axis, own.start, own.stop - own.start))
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: ParameterModule(nn.Parameter(torch.randn(1, 3, 4)))),
-            module_case(lambda: ParameterModule(nn.Parameter(torch.ones(4, 1)))),
-        )
 
 
 def _held(module: nn.Module) -> tuple[nn.Parameter, int]:

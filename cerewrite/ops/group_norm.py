@@ -6,13 +6,12 @@ from torch import nn
 from typing_extensions import override
 
 from cerewrite.ops.base import register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.norms import ChannelNorm
 from cerewrite.ops.own_forwards import expect, has_own_forward, per_channel_copy
 from cerewrite.ops.resizing import (
     check_size,
     dtype_of,
-    empty_like,
     fill,
     own_settings,
     part,
@@ -30,6 +29,11 @@ class GroupNorm(ChannelNorm):
     mixes = True
     modules = (nn.GroupNorm,)
     targets = frozenset({"group_norm", "native_group_norm"})
+    cases = (
+        module_case(lambda: nn.GroupNorm(2, 4), (3, 4, 2, 2)),
+        module_case(lambda: nn.GroupNorm(1, 4, affine=False), (3, 4, 3)),
+    )
+    leaves = ((nn.GroupNorm, "group_norm"),)
 
     @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
@@ -40,9 +44,7 @@ class GroupNorm(ChannelNorm):
         norm = expect(module, (nn.GroupNorm,), forwards=True)
         size = multiplicity * width
         groups = multiplicity * _groups(norm, width)
-        resized = empty_like(_group_norm_like(norm, groups, size), norm)
-        fill(resized, norm, size)
-        return resized
+        return fill(_group_norm_like(norm, groups, size), norm, size)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
@@ -52,13 +54,6 @@ class GroupNorm(ChannelNorm):
         groups = norm.num_groups // multiplicity
         narrow = _group_norm_like(norm, groups, width)
         return slice_channels(narrow, norm, **own_settings(norm, part(index, width)))
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: nn.GroupNorm(2, 4), (3, 4, 2, 2)),
-            module_case(lambda: nn.GroupNorm(1, 4, affine=False), (3, 4, 3)),
-        )
 
 
 def _group_norm_like(norm: nn.GroupNorm, groups: int, size: int) -> nn.GroupNorm:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
+from torch import Tensor
 from typing_extensions import override
 
 from cerewrite.errors import NoClosedFormError
@@ -13,6 +15,7 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.norms import divided
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
+from cerewrite.ops.cases import function_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.quotients import channel_axis
 
@@ -42,12 +45,17 @@ class _Direction(OpRule):
         return divided(context, inputs[0], op.target, op.args[2], centred=self.centred)
 
 
+def _over_root(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
 @register
 class RMSDirection(_Direction):
     """Over the root of the mean square."""
 
     name = "rms_direction"
     targets = frozenset({"rms_direction"})
+    cases = (function_case(_over_root, (3, 6)),)
     centred = False
 
 
@@ -57,4 +65,5 @@ class CentredDirection(_Direction):
 
     name = "centred_direction"
     targets = frozenset({"centred_direction"})
+    cases = (function_case(lambda x: _over_root(x - x.mean(-1, keepdim=True)), (3, 6)),)
     centred = True

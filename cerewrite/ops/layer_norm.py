@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 from typing_extensions import override
@@ -14,14 +14,12 @@ from cerewrite.ir import Op
 from cerewrite.nn import ChannelLayerNorm as MemberChannelNorm
 from cerewrite.nn import MemberLayerNorm
 from cerewrite.ops.base import Channels, Saved, WidthBuilder, register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import axis_order
-from cerewrite.ops.norms import LastAxisNorm, NormModule
-from cerewrite.ops.own_forwards import bound_to_width, expect, has_own_forward
+from cerewrite.ops.norms import LastAxisModule, LastAxisNorm, NormModule
+from cerewrite.ops.own_forwards import bound_to_width, has_own_forward
 from cerewrite.ops.resizing import (
     check_size,
-    dtype_of,
-    empty_like,
     fill,
     own_settings,
     part,
@@ -29,57 +27,30 @@ from cerewrite.ops.resizing import (
 )
 
 
-class _Resizing(NormModule):
-    """One layer norm per member.
-
-    Attributes:
-        own: whether a subclass may write the stock forward anew, as the trace has shown.
-    """
+class _LayerNormModule(LastAxisModule):
+    """One layer norm per member."""
 
     modules = (nn.LayerNorm,)
     built = (MemberLayerNorm,)
-    own: ClassVar[bool] = False
 
     @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        norm = expect(module, (nn.LayerNorm,), forwards=self.own)
-        check_size(norm, "normalised axes", len(norm.normalized_shape), 1)
-        size = multiplicity * width
-        options: dict[str, Any] = {"bias": "bias" in dict(norm.named_parameters())}
-        options |= {"device": "meta", "dtype": dtype_of(norm)}
-        sizes = (size,) if multiplicity == 1 else (size, multiplicity)
-        kind: type[Any] = nn.LayerNorm if multiplicity == 1 else MemberLayerNorm
-        resized: nn.Module = kind(*sizes, norm.eps, norm.elementwise_affine, **options)
-        empty_like(resized, norm)
-        fill(resized, norm, size)
-        return resized
-
-    @override
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        if isinstance(module, MemberLayerNorm):
-            width, eps = module.features // multiplicity, module.eps or 0.0
-        else:
-            norm = expect(module, (nn.LayerNorm,))
-            width, eps = norm.normalized_shape[0] // multiplicity, norm.eps
-        settings = own_settings(module, part(index, width))
-        narrow = nn.LayerNorm(
-            width,
-            eps,
-            elementwise_affine="weight" in settings,
-            bias="bias" in settings,
-            device="meta",
-            dtype=dtype_of(module),
-        )
-        return slice_channels(narrow, module, **settings)
+    def options(self, module: nn.Module) -> dict[str, Any]:
+        return {"bias": "bias" in dict(module.named_parameters())}
 
 
 @register
-class LayerNorm(_Resizing, LastAxisNorm):
+class LayerNorm(_LayerNormModule, LastAxisNorm):
     """Layer norm over the channels: one norm per member in an ensemble."""
 
     name = "layer_norm"
     targets = frozenset({"layer_norm", "native_layer_norm"})
     figures = 2
+    cases = (
+        module_case(lambda: nn.LayerNorm(4), (3, 4)),
+        module_case(lambda: nn.LayerNorm(4, bias=False), (2, 3, 4)),
+        module_case(lambda: nn.LayerNorm(4, elementwise_affine=False), (3, 4)),
+    )
+    leaves = ((nn.LayerNorm, "layer_norm"),)
 
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
@@ -97,28 +68,14 @@ class LayerNorm(_Resizing, LastAxisNorm):
         else:
             widths.per_channel(op, self, channels)
 
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: nn.LayerNorm(4), (3, 4)),
-            module_case(lambda: nn.LayerNorm(4, bias=False), (2, 3, 4)),
-            module_case(lambda: nn.LayerNorm(4, elementwise_affine=False), (3, 4)),
-        )
-
 
 @register
-class OwnLayerNorm(_Resizing):
+class OwnLayerNorm(_LayerNormModule):
     """A layer norm whose module writes the stock forward anew."""
 
     name = "own_layer_norm"
-    axis = -1
-    least = 2
-    mixes = True
-    own = True
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (module_case(lambda: nn.LayerNorm(4), (3, 4)),)
+    forward_anew = True
+    cases = (module_case(lambda: nn.LayerNorm(4), (3, 4)),)
 
 
 @register
@@ -130,6 +87,7 @@ class ChannelLayerNorm(NormModule):
     built = (MemberChannelNorm,)
     least = 2
     mixes = True
+    cases = (module_case(lambda: nn.LayerNorm(4), (3, 4, 2, 2)),)
 
     @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
@@ -138,10 +96,8 @@ class ChannelLayerNorm(NormModule):
                 f"a {type(module).__name__} is no layer norm", advice="make the plan again"
             )
         check_size(module, "normalised axes", len(module.normalized_shape), 1)
-        resized = _channel_norm(module, multiplicity * width, multiplicity, module.eps)
-        empty_like(resized, module)
-        fill(resized, module, multiplicity * width)
-        return resized
+        size = multiplicity * width
+        return fill(_channel_norm(module, size, multiplicity, module.eps), module, size)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
@@ -149,10 +105,6 @@ class ChannelLayerNorm(NormModule):
         width = module.features // multiplicity
         own = own_settings(module, part(index, width))
         return slice_channels(_channel_norm(module, width, 1, module.eps), module, **own)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (module_case(lambda: nn.LayerNorm(4), (3, 4, 2, 2)),)
 
 
 def _channel_norm(module: nn.Module, size: int, members: int, eps: float) -> MemberChannelNorm:

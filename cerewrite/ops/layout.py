@@ -11,10 +11,9 @@ from typing_extensions import override
 
 from cerewrite.ir import Length, Op
 from cerewrite.kernel.moments import MomentContext
-from cerewrite.kernel.slices import between
-from cerewrite.kernel.values import Moments, pick
+from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, function_case, module_case
+from cerewrite.ops.cases import function_case, module_case
 
 
 class Passing(OpRule):
@@ -57,6 +56,20 @@ class Identity(Passing):
             "to", "_to_copy", "_assert_tensor_metadata", "checkpoint",
         }
     )  # fmt: skip
+    leaves = (
+        (nn.Identity, "identity"),
+        (nn.Dropout, "dropout"),
+        (nn.Dropout1d, "dropout"),
+        (nn.Dropout2d, "dropout"),
+        (nn.Dropout3d, "dropout"),
+        (nn.AlphaDropout, "dropout"),
+    )
+    cases = (
+        module_case(lambda: nn.Dropout(0.5), (2, 4)),
+        module_case(lambda: nn.Dropout(0.0), (2, 4)),
+        module_case(lambda: nn.Dropout2d(0.5), (2, 4, 3, 3)),
+        function_case(lambda x: x.clone(), (2, 4)),
+    )
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -74,15 +87,6 @@ class Identity(Passing):
         shares = op.target in ("identity", "alias", "to", "contiguous")
         return Saved(shares=shares, output=not shares and op.target not in _COPIES)
 
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: nn.Dropout(0.5), (2, 4)),
-            module_case(lambda: nn.Dropout(0.0), (2, 4)),
-            module_case(lambda: nn.Dropout2d(0.5), (2, 4, 3, 3)),
-            function_case(lambda x: x.clone(), (2, 4)),
-        )
-
 
 @register
 class Flatten(Passing):
@@ -97,6 +101,11 @@ class Flatten(Passing):
     targets = frozenset(
         {"flatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view", "unflatten"}
         | {"reshape_as", "view_as"}
+    )
+    keeps = Saved(shares=True)
+    cases = (
+        module_case(nn.Flatten, (2, 4, 3)),
+        function_case(lambda x: x.view(2, -1), (2, 4, 3)),
     )
 
     @override
@@ -120,17 +129,6 @@ class Flatten(Passing):
                 "write -1 for the channel axis, or use torch.flatten",
             )
         return found
-
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved(shares=True)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(nn.Flatten, (2, 4, 3)),
-            function_case(lambda x: x.view(2, -1), (2, 4, 3)),
-        )
 
 
 def _like(op: Op, found: Channels, other: Value, widths: WidthBuilder) -> Channels | None:
@@ -214,6 +212,8 @@ class Permute(Passing):
 
     name = "permute"
     targets = frozenset({"permute", "transpose", "t", "movedim", "swapaxes", "numpy_T"})
+    keeps = Saved(shares=True)
+    cases = (function_case(lambda x: x.permute(0, 2, 1), (2, 4, 3)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -226,14 +226,6 @@ class Permute(Passing):
             return None
         found = value.channels
         return Channels(order.index(found.axis), found.width, found.inner)
-
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved(shares=True)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(lambda x: x.permute(0, 2, 1), (2, 4, 3)),)
 
 
 def axis_order(op: Op, rank: int) -> list[int] | None:
@@ -252,118 +244,3 @@ def axis_order(op: Op, rank: int) -> list[int] | None:
 
 VIEWED = ("view", "reshape", "_unsafe_view")
 """Operators that name the sizes of a value anew."""
-
-_CUTS = frozenset(
-    {"chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split", "tensor_split"}
-)
-
-
-_SHARING = _CUTS - {"tensor_split"} | {
-    "getitem", "slice", "select", "unbind", "expand", "expand_as", "narrow",
-}  # fmt: skip
-"""Those whose output is a view."""
-_COPYING = frozenset({"index", "index_select", "roll", "flip", "repeat"})
-"""Those whose backward needs no tensor of theirs."""
-
-
-@register
-class Pick(Passing):
-    """Slices, chunks, splits, expansions: followed off the channel axis, refused on it."""
-
-    name = "pick"
-    targets = frozenset(
-        {
-            "getitem", "slice", "select", "chunk", "split", "split_with_sizes", "unbind",
-            "expand", "expand_as", "repeat", "roll", "flip", "index", "gather", "narrow",
-            "cls_token", "unsafe_chunk", "unsafe_split", "index_select", "tensor_split",
-            "tile", "repeat_interleave", "unfold", "im2col",
-        }
-    )  # fmt: skip
-
-    @override
-    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        value = inputs[0]
-        found = value.channels
-        if found is None:
-            return None
-        if op.target == "getitem" and not value.op.shape:
-            return found  # one of several outputs, each with the same channel axis
-        touched = _touched(op, len(value.op.shape))
-        if touched is None or found.axis in touched:
-            _refuse(op, value, widths)
-            return None
-        moved = sum(axis < found.axis for axis in touched) if op.target in _REMOVING else 0
-        return replace(found, axis=found.axis - moved)
-
-    @override
-    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        """Pieces along the channels are other units; all else passes."""
-        source = context.operand(op)
-        if op.target == "slice":
-            return between(op, inputs[0], context)
-        if op.target != "getitem" or source.target not in _CUTS:
-            return inputs[0]
-        whole = context.operand(source).shape
-        channels = len(whole) - 1 if len(whole) <= 3 else 1
-        if len(op.shape) != len(whole) or op.shape[channels] == whole[channels]:
-            return inputs[0]
-        return pick(inputs[0], op.shape[channels] / whole[channels])
-
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        shares = op.target in _SHARING
-        return Saved(shares=shares, output=not shares and op.target not in _COPYING)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            function_case(lambda x: x[:, 1:], (2, 4)),
-            function_case(lambda x: x.flip(1), (2, 4)),
-            function_case(lambda x: x.chunk(2, 1)[0], (2, 4)),
-        )
-
-
-def _refuse(op: Op, value: Value, widths: WidthBuilder) -> None:
-    """Pin a class whose channels are divided, picked out or repeated."""
-    assert value.channels is not None
-    if op.target not in ("chunk", "split", "split_with_sizes", "tensor_split"):
-        bound(op, value, widths, "picks out or repeats channels")
-        return
-    widths.pin(
-        value.channels.width,
-        op.module or op.name,
-        "channel-split",
-        f"'{op.target}' divides its channels between branches, across the members",
-        "let one layer per branch write its channels, instead of one layer for all",
-    )
-
-
-def _touched(op: Op, rank: int) -> set[int] | None:
-    """The axes along which an operator picks, moves or splits; None where that is not known."""
-    if op.target not in _AXES:
-        return None
-    position, name, default = _AXES[op.target]
-    given = (op.kwargs or {}).get(name, default)
-    found = op.args[position] if len(op.args) > position else given
-    axes = [found] if isinstance(found, int) else found
-    if not isinstance(axes, list | tuple) or not all(isinstance(axis, int) for axis in axes):
-        return None
-    return {axis % rank for axis in axes} if rank and axes else None
-
-
-_AXES: dict[str, tuple[int, str, int | None]] = {
-    "slice": (1, "dim", 0),
-    "narrow": (1, "dim", None),
-    "select": (1, "dim", None),
-    "index_select": (1, "dim", None),
-    "unbind": (1, "dim", 0),
-    "flip": (1, "dims", None),
-    "roll": (2, "dims", None),
-    "chunk": (2, "dim", 0),
-    "split": (2, "dim", 0),
-    "split_with_sizes": (2, "dim", 0),
-    "tensor_split": (2, "dim", 0),
-}
-"""Where operators name their axes: position, keyword, default."""
-_REMOVING = ("select", "unbind")
-"""Of these, the ones whose axis is gone afterwards."""

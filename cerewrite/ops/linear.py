@@ -5,27 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.nn import BlockDiagonalLinear, scale_of
+from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ConcatLinear
-from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
+from cerewrite.ops.base import Channels, LayerRule, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.layout import bound
-from cerewrite.ops.modules import ConcatenationLayer, Geometry
+from cerewrite.ops.modules import ConcatenationLayer, Geometry, SampledLayer
 from cerewrite.ops.own_forwards import expect
-from cerewrite.ops.resizing import (
-    empty_like,
-    ensemble_sizes,
-    member_bias,
-    part,
-    slice_channels,
-    take_parameters,
-)
+from cerewrite.ops.resizing import empty_like, ensemble_sizes, take_parameters
 
 
 @register
@@ -35,8 +29,13 @@ class Linear(LayerRule, ConcatenationLayer):
     name = "linear"
     targets = frozenset({"linear"})
     modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
-    built = (BlockDiagonalLinear,)
+    built: ClassVar[tuple[type[nn.Module], ...]] = (BlockDiagonalLinear,)
     axis = -1
+    cases: ClassVar[tuple[Case, ...]] = (
+        module_case(lambda: nn.Linear(6, 4), (3, 6)),
+        module_case(lambda: nn.Linear(6, 4, bias=False), (2, 5, 6)),
+    )
+    leaves: ClassVar[tuple[tuple[type[nn.Module], str], ...]] = ((nn.Linear, "linear"),)
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
@@ -107,27 +106,11 @@ class Linear(LayerRule, ConcatenationLayer):
         return empty_like(nn.Linear(n_in, n_out, bias, device="meta", dtype=dtype), linear)
 
     @override
-    def member(
-        self,
-        module: nn.Module,
-        layer: RegionLayer,
-        index: int,
-        multiplicity: int,
-        widths: tuple[int, ...],
+    def narrow(
+        self, module: nn.Module, shape: tuple[int, ...], groups: int, *, bias: bool
     ) -> nn.Module:
-        """A `torch.nn.Linear`."""
-        weight: Tensor = module.get_parameter("weight")
-        if isinstance(module, BlockDiagonalLinear):
-            weight = module.weight[index].T
-        if layer.role == "exit":
-            own = part(index, layer.reads(widths) * layer.kernel)
-            weight = weight[:, own] * scale_of(module)
-        elif not isinstance(module, BlockDiagonalLinear):
-            weight = weight[part(index, widths[layer.target])]
-        bias = member_bias(getattr(module, "bias", None), layer, index, widths)
-        n_out, n_in = weight.shape
-        narrow = nn.Linear(n_in, n_out, bias is not None, device="meta", dtype=weight.dtype)
-        return slice_channels(narrow, module, weight=weight, bias=bias)
+        dtype = module.get_parameter("weight").dtype
+        return nn.Linear(shape[1], shape[0], bias, device="meta", dtype=dtype)
 
     @override
     def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:
@@ -144,14 +127,22 @@ class Linear(LayerRule, ConcatenationLayer):
         new = BlockDiagonalLinear(*sizes, module.bias is not None, device="meta")
         return take_parameters(new, module)
 
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        plain = module_case(lambda: nn.Linear(6, 4), (3, 6))
-        return plain, module_case(lambda: nn.Linear(6, 4, bias=False), (2, 5, 6))
+
+class Turned(nn.Module):
+    """``y = x W + b`` with ``W [in, out]``: a case of `LinearTurned`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs))
+        self.bias = nn.Parameter(torch.randn(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The product."""
+        return torch.addmm(self.bias, x, self.weight)
 
 
 @register
-class LinearTurned(Linear):
+class LinearTurned(OpRule, SampledLayer):
     """``y = x W + b`` with ``W [in, out]``: written as a product, or a layer that holds it so.
 
     What holds a weight this way is no module that can be rebuilt: its widths are kept.
@@ -159,7 +150,24 @@ class LinearTurned(Linear):
 
     name = "linear_turned"
     targets = frozenset({"linear_turned"})
+    modules = ()
+    axis = -1
+    keeps = Saved(reads=True)
+    channels = Linear.channels
+    moments = Linear.moments
+    cases = (module_case(lambda: Turned(6, 4), (3, 6)),)
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
-        return super().geometry(op, x, weight[::-1])
+        inner = x.channels.inner if x.channels is not None else 1
+        return Geometry(weight[0] // inner, weight[1], 1, inner)
+
+    @override
+    def fan_in(self, module: nn.Module) -> int:
+        """Rows of the weight.
+
+        Example:
+            >>> LinearTurned().fan_in(Turned(6, 4))
+            6
+        """
+        return module.get_parameter("weight").shape[0]

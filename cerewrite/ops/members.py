@@ -17,8 +17,8 @@ from cerewrite.kernel.norms import normalise
 from cerewrite.kernel.values import Moments
 from cerewrite.nn import BlockDiagonalLinear, ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
 from cerewrite.nn.channel_reorder import ChannelReorder, ConcatLinear
-from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import Passing
 from cerewrite.ops.linear import Linear
 from cerewrite.ops.modules import Geometry
@@ -32,16 +32,15 @@ class BlockLinear(Linear):
     targets = frozenset({"block_linear"})
     whole = (BlockDiagonalLinear, ConcatLinear)
     modules = (BlockDiagonalLinear,)
+    built = (nn.Linear,)
+    leaves = ()
+    cases = (module_case(lambda: BlockDiagonalLinear(6, 4, 2), (3, 6)),)
 
     @override
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
         inner = x.channels.inner if x.channels is not None else 1
         members, inputs, outputs = weight
         return Geometry(members * inputs // inner, members * outputs, members, inner)
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (module_case(lambda: BlockDiagonalLinear(6, 4, 2), (3, 6)),)
 
 
 class _MemberNorm(OpRule):
@@ -81,6 +80,7 @@ class MemberLayer(_MemberNorm):
     name = "member_layer_norm"
     targets = frozenset({"member_layer_norm"})
     whole = (MemberLayerNorm, ChannelLayerNorm)
+    cases = (module_case(lambda: MemberLayerNorm(6, 2), (3, 6)),)
     centred = True
 
 
@@ -91,6 +91,7 @@ class MemberRMS(_MemberNorm):
     name = "member_rms_norm"
     targets = frozenset({"member_rms_norm"})
     whole = (MemberRMSNorm,)
+    cases = (module_case(lambda: MemberRMSNorm(6, 2), (3, 6)),)
     centred = False
 
 
@@ -101,6 +102,8 @@ class Reorder(Passing):
     name = "channel_reorder"
     targets = frozenset({"channel_reorder"})
     whole: ClassVar[tuple[type[nn.Module], ...]] = (ChannelReorder,)
+    keeps = Saved()
+    cases = (module_case(lambda: ChannelReorder((4, 2), 2), (3, 6)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 
 from cerewrite.ir import Op, RegionLayer
+from cerewrite.nn import scale_of
 from cerewrite.ops.cases import Case
+from cerewrite.ops.resizing import member_bias, slice_channels
 
 if TYPE_CHECKING:
     from cerewrite.ops.base import Value
@@ -52,6 +54,7 @@ class ModuleFamily(ABC):
         forwards: whether it rebuilds subclasses of them with a forward of their own.
         built: further types of the family, such as those that a split or a resize builds.
         axis: channel axis of what the modules read and write.
+        cases: tiny modules of the family, for the laws over all rules.
     """
 
     name: ClassVar[str]
@@ -59,6 +62,7 @@ class ModuleFamily(ABC):
     forwards: ClassVar[bool] = False
     built: ClassVar[tuple[type[nn.Module], ...]] = ()
     axis: ClassVar[int] = 1
+    cases: ClassVar[tuple[Case, ...]] = ()
 
     def perturb(self, module: nn.Module, normal: Draw, uniform: Draw) -> None:
         """Move, in place, the settings that are constant in a fresh module and hide mistakes.
@@ -70,10 +74,6 @@ class ModuleFamily(ABC):
         """
         for parameter in module.parameters(recurse=False):
             perturb_free(parameter, normal)
-
-    def cases(self) -> tuple[Case, ...]:
-        """Tiny modules of the family, for the laws over all rules."""
-        return ()
 
 
 class ResizableModule(ModuleFamily):
@@ -183,6 +183,18 @@ class SplittableLayer(SampledLayer):
         """
 
     @abstractmethod
+    def narrow(
+        self, module: nn.Module, shape: tuple[int, ...], groups: int, *, bias: bool
+    ) -> nn.Module:
+        """One member's own layer, on the meta device.
+
+        Args:
+            module: what `split` returned.
+            shape: of its weight, as `member_weights` shows it.
+            groups: groups inside the member.
+            bias: whether it has a bias.
+        """
+
     def member(
         self,
         module: nn.Module,
@@ -202,6 +214,16 @@ class SplittableLayer(SampledLayer):
             multiplicity: members.
             widths: width of one member per class of the region.
         """
+        if layer.role == "exit":
+            weight = self.member_weights(module, 1, multiplicity)[0][index]
+        else:
+            weight = self.member_weights(module, multiplicity, 1)[index][0]
+        bias = member_bias(getattr(module, "bias", None), layer, index, widths)
+        shape = tuple(weight.shape)
+        narrow = self.narrow(module, shape, layer.groups, bias=bias is not None)
+        slice_channels(narrow, module, bias=bias)
+        self.member_weights(narrow, 1, 1)[0][0].copy_(weight * scale_of(module))
+        return narrow
 
 
 class ConcatenationLayer(SplittableLayer):

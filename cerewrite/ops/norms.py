@@ -7,7 +7,7 @@ over the channels, and their mean where they are not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 from typing_extensions import override
@@ -19,6 +19,15 @@ from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, ModuleRule, Saved, Value, WidthBuilder
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import Draw, ResizableModule
+from cerewrite.ops.own_forwards import expect
+from cerewrite.ops.resizing import (
+    check_size,
+    dtype_of,
+    fill,
+    own_settings,
+    part,
+    slice_channels,
+)
 
 
 class NormModule(ResizableModule):
@@ -38,6 +47,49 @@ class NormModule(ResizableModule):
             variance *= 0.5 + uniform(variance)
 
 
+class LastAxisModule(NormModule):
+    """A norm over the last axis: one per member.
+
+    Attributes:
+        forward_anew: whether a subclass may write the stock forward anew, as the trace has shown.
+    """
+
+    axis = -1
+    least = 2
+    mixes = True
+    forward_anew: ClassVar[bool] = False
+
+    def options(self, module: nn.Module) -> dict[str, Any]:
+        """Arguments of the stock type besides sizes, eps, scale and dtype."""
+        return {}
+
+    @override
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        """One member alone has the stock type."""
+        norm: Any = expect(module, self.modules, forwards=self.forward_anew)
+        check_size(norm, "normalised axes", len(norm.normalized_shape), 1)
+        size = multiplicity * width
+        options = self.options(norm) | {"device": "meta", "dtype": dtype_of(norm)}
+        kind: type[Any] = self.modules[0] if multiplicity == 1 else self.built[0]
+        sizes = (size,) if multiplicity == 1 else (size, multiplicity)
+        resized: nn.Module = kind(*sizes, norm.eps, norm.elementwise_affine, **options)
+        return fill(resized, norm, size)
+
+    @override
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        norm: Any = module
+        if isinstance(module, self.built):
+            width = norm.features // multiplicity
+        else:
+            norm = expect(module, self.modules)
+            width = norm.normalized_shape[0] // multiplicity
+        own = own_settings(norm, part(index, width))
+        options = self.options(norm) | {"device": "meta", "dtype": dtype_of(norm)}
+        kind: type[Any] = self.modules[0]
+        narrow: nn.Module = kind(width, norm.eps, "weight" in own, **options)
+        return slice_channels(narrow, norm, **own)
+
+
 class Norm(NormModule, ModuleRule):
     """``q = gamma^2 + beta^2`` and ``T = gamma^2 T / q``: the input's scale is divided out.
 
@@ -46,14 +98,11 @@ class Norm(NormModule, ModuleRule):
     """
 
     centred: ClassVar[bool] = True
+    keeps = Saved(reads=True)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return normalise(context, op, inputs[0], centred=self.centred)
-
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved(reads=True)
 
 
 class ChannelNorm(Norm):
@@ -71,7 +120,7 @@ class ChannelNorm(Norm):
         return value.channels
 
 
-class LastAxisNorm(Norm):
+class LastAxisNorm(LastAxisModule, Norm):
     """A norm over the last axis, which must be the channels: one norm per member.
 
     Attributes:
@@ -79,10 +128,6 @@ class LastAxisNorm(Norm):
     """
 
     figures: ClassVar[int]
-
-    axis = -1
-    least = 2
-    mixes = True
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:

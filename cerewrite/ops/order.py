@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from typing_extensions import override
 
 from cerewrite.ir import Op
 from cerewrite.ops.base import Channels, Value, WidthBuilder, register
+from cerewrite.ops.cases import function_case
 from cerewrite.ops.layout import Passing, bound
 
 
@@ -17,6 +19,7 @@ class Sort(Passing):
 
     name = "sort"
     targets = frozenset({"sort", "msort"})
+    cases = (function_case(torch.msort, (3, 6)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:

@@ -42,7 +42,10 @@ def expect(module: nn.Module, kinds: tuple[type[M], ...], *, forwards: bool = Fa
     if why is not None and forwards and has_own_forward(module, kinds):
         why = bound_to_width(module, kinds)
     if why is not None:
-        raise _refusal(module, why)
+        raise RewriteError(
+            f"a {type(module).__module__}.{type(module).__qualname__} cannot be split: it {why}",
+            advice="exclude the layer, or replace it by the plain torch.nn module",
+        )
     return module  # type: ignore[return-value]  # it is one of the kinds
 
 
@@ -74,13 +77,6 @@ def unlike(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str | None:
     if module._modules:
         return f"holds the module '{next(iter(module._modules))}'"
     return None
-
-
-def _refusal(module: nn.Module, why: str) -> RewriteError:
-    return RewriteError(
-        f"a {type(module).__module__}.{type(module).__qualname__} cannot be split: it {why}",
-        advice="exclude the layer, or replace it by the plain torch.nn module",
-    )
 
 
 def has_own_forward(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> bool:

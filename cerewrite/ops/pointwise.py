@@ -12,7 +12,7 @@ from cerewrite.ir import Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, function_case, module_case
+from cerewrite.ops.cases import function_case, module_case
 
 _READING = frozenset(
     {
@@ -33,6 +33,12 @@ class Pointwise(OpRule):
 
     name = "pointwise"
     targets = frozenset({"pointwise"})
+    cases = (
+        module_case(nn.ReLU, (2, 4)),
+        module_case(nn.GELU, (2, 4)),
+        module_case(nn.Sigmoid, (2, 4)),
+        function_case(torch.neg, (2, 4)),
+    )
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -53,13 +59,4 @@ class Pointwise(OpRule):
             reads=reads,
             output=not reads and op.target != "neg",
             own=op.numel if op.target in ("log_sigmoid", "softsign") else 0,
-        )
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(nn.ReLU, (2, 4)),
-            module_case(nn.GELU, (2, 4)),
-            module_case(nn.Sigmoid, (2, 4)),
-            function_case(torch.neg, (2, 4)),
         )

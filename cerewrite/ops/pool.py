@@ -18,7 +18,7 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.branches import branch_count, branch_sum
-from cerewrite.ops.cases import Case, function_case, module_case
+from cerewrite.ops.cases import function_case, module_case
 from cerewrite.ops.layout import bound
 
 
@@ -34,6 +34,24 @@ class Pool(OpRule):
         | {"upsample_linear1d", "upsample_bicubic2d", "upsample_trilinear3d"}
         | {"pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "zero_pad2d"}
         | {"interpolate", "max_pool2d_with_indices"}
+    )
+    leaves = (
+        (nn.MaxPool1d, "max_pool1d"),
+        (nn.MaxPool2d, "max_pool2d"),
+        (nn.MaxPool3d, "max_pool3d"),
+        (nn.AvgPool1d, "avg_pool1d"),
+        (nn.AvgPool2d, "avg_pool2d"),
+        (nn.AvgPool3d, "avg_pool3d"),
+        (nn.AdaptiveAvgPool1d, "adaptive_avg_pool1d"),
+        (nn.AdaptiveAvgPool2d, "adaptive_avg_pool2d"),
+        (nn.AdaptiveAvgPool3d, "adaptive_avg_pool3d"),
+        (nn.AdaptiveMaxPool2d, "adaptive_max_pool2d"),
+    )
+    cases = (
+        module_case(lambda: nn.MaxPool2d(2), (2, 4, 4, 4)),
+        module_case(lambda: nn.AvgPool2d(2), (2, 4, 4, 4)),
+        module_case(lambda: nn.AdaptiveAvgPool2d(1), (2, 4, 4, 4)),
+        function_case(lambda x: nn.functional.pad(x, (1, 1)), (2, 4, 3)),
     )
 
     @override
@@ -61,15 +79,6 @@ class Pool(OpRule):
         pools = "_pool" in op.target or op.target in ("reflection_pad2d", "replication_pad2d")
         return Saved(reads=pools and not whole, indices=op.numel if largest else 0)
 
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: nn.MaxPool2d(2), (2, 4, 4, 4)),
-            module_case(lambda: nn.AvgPool2d(2), (2, 4, 4, 4)),
-            module_case(lambda: nn.AdaptiveAvgPool2d(1), (2, 4, 4, 4)),
-            function_case(lambda x: nn.functional.pad(x, (1, 1)), (2, 4, 3)),
-        )
-
 
 @register
 class Mean(OpRule):
@@ -77,6 +86,7 @@ class Mean(OpRule):
 
     name = "mean"
     targets = frozenset({"mean", "adaptive_avg", "amax"})
+    cases = (function_case(lambda x: x.mean((2, 3)), (2, 4, 3, 3)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -103,10 +113,6 @@ class Mean(OpRule):
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         return Saved(reads=op.target == "amax", output=op.target == "adaptive_avg")
 
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(lambda x: x.mean((2, 3)), (2, 4, 3, 3)),)
-
 
 def _reduced(op: Op, rank: int) -> set[int]:
     """The axes that an operator sums or averages over; empty where they are not given."""
@@ -132,6 +138,7 @@ class Sum(Mean):
 
     name = "sum"
     targets = frozenset({"sum"})
+    cases = (function_case(lambda x: x.sum((2, 3)), (2, 4, 3, 3)),)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
@@ -147,10 +154,6 @@ class Sum(Mean):
             )
         return context.scale(inputs[0], float(prod(whole[axis] for axis in reduced)) ** 2)
 
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(lambda x: x.sum((2, 3)), (2, 4, 3, 3)),)
-
 
 @register
 class Extreme(OpRule):
@@ -161,6 +164,7 @@ class Extreme(OpRule):
 
     name = "extreme"
     targets = frozenset({"max", "min"})
+    cases = (function_case(lambda x: x.max(2)[0], (2, 4, 3)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -179,10 +183,6 @@ class Extreme(OpRule):
                 advice=NoClosedFormError.ADVICE,
             )
         return inputs[0]
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (function_case(lambda x: x.max(2)[0], (2, 4, 3)),)
 
 
 def _are_positions(axes: set[int], rank: int) -> bool:

@@ -11,11 +11,11 @@ from cerewrite.ir import Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, ModuleRule, Saved, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import Draw
 from cerewrite.ops.own_forwards import expect
-from cerewrite.ops.resizing import dtype_of, empty_like, fill, part, slice_channels
+from cerewrite.ops.resizing import dtype_of, fill, part, slice_channels
 
 
 @register
@@ -25,6 +25,12 @@ class PReLU(ModuleRule):
     name = "prelu"
     modules = (nn.PReLU,)
     targets = frozenset({"prelu"})
+    keeps = Saved(reads=True)
+    cases = (
+        module_case(lambda: nn.PReLU(4), (3, 4, 2)),
+        module_case(lambda: nn.PReLU(), (3, 4)),
+    )
+    leaves = ((nn.PReLU, "prelu"),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -48,17 +54,11 @@ class PReLU(ModuleRule):
         return context.apply(function, ("prelu", slope), inputs[0])
 
     @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved(reads=True)
-
-    @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
         """A single shared slope stays single."""
         prelu = expect(module, (nn.PReLU,))
         size = multiplicity * width if prelu.num_parameters > 1 else 1
-        resized = empty_like(nn.PReLU(size, device="meta", dtype=dtype_of(prelu)), prelu)
-        fill(resized, prelu, size)
-        return resized
+        return fill(nn.PReLU(size, device="meta", dtype=dtype_of(prelu)), prelu, size)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
@@ -74,13 +74,6 @@ class PReLU(ModuleRule):
         """Slopes move by 0.1."""
         weight = module.get_parameter("weight")
         weight.add_(0.1 * normal(weight))
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (
-            module_case(lambda: nn.PReLU(4), (3, 4, 2)),
-            module_case(lambda: nn.PReLU(), (3, 4)),
-        )
 
 
 def _slopes(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> int:

@@ -52,14 +52,16 @@ def resized(setting: Tensor, size: int) -> Tensor:
     return (first if constant else setting.detach().mean()).repeat(size)
 
 
-def fill(new: nn.Module, old: nn.Module, size: int) -> None:
-    """Give every per-channel setting of ``new`` the value of the same name in ``old``."""
+def fill(new: M, old: nn.Module, size: int) -> M:
+    """A module on meta where ``old`` is, every per-channel setting that of the same name there."""
+    empty_like(new, old)
     targets = dict(new.named_parameters()) | dict(new.named_buffers())
     sources = dict(old.named_parameters()) | dict(old.named_buffers())
     with torch.no_grad():
         for name, target in targets.items():
             source = sources[name]
             target.copy_(resized(source, size) if source.dim() else source)
+    return new
 
 
 def slice_channels(new: M, old: nn.Module, **settings: Tensor | None) -> M:

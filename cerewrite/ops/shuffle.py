@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from cerewrite.ir import Op
 from cerewrite.ops.base import Channels, Saved, Value, WidthBuilder, register
-from cerewrite.ops.cases import Case, module_case
+from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import Passing
 
 
@@ -25,6 +25,8 @@ class Shuffle(Passing):
     targets = frozenset(
         {"channel_shuffle", "native_channel_shuffle", "pixel_shuffle", "pixel_unshuffle"}
     )
+    keeps = Saved()
+    cases = (module_case(lambda: nn.PixelShuffle(2), (2, 8, 3, 3)),)
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -44,11 +46,3 @@ class Shuffle(Passing):
             else "keep this width, or leave the shuffle out of the model that is to be split",
         )
         return None
-
-    @override
-    def saved(self, op: Op, module: nn.Module | None) -> Saved:
-        return Saved()
-
-    @override
-    def cases(self) -> tuple[Case, ...]:
-        return (module_case(lambda: nn.PixelShuffle(2), (2, 8, 3, 3)),)

@@ -19,8 +19,9 @@ class MemberLoss(nn.Module):
     """``share * L(mean_j z_j) + (1 - share) * mean_j L(z_j)``, from one forward.
 
     docs/theory.md, section 14. With share 1 the members are trained as one network: they divide
-    the work, and one alone is useless. With share 0 each is trained on its own loss, as in a deep ensemble. In between the
-    mean was better calibrated than with either in the first runs; one half is the default.
+    the work, and one alone is useless. With share 0 each is trained on its own loss, as in a deep
+    ensemble. In between the mean was better calibrated than with either in the first runs; one
+    half is the default.
 
     Args:
         criterion: any loss of a model's output, a module or a function; it gets one member's

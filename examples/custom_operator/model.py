@@ -25,13 +25,7 @@ from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import Geometry
 from cerewrite.ops.own_forwards import expect
-from cerewrite.ops.resizing import (
-    empty_like,
-    ensemble_sizes,
-    member_bias,
-    part,
-    slice_channels,
-)
+from cerewrite.ops.resizing import empty_like, ensemble_sizes, part
 
 
 class ChannelGain(nn.Module):
@@ -53,6 +47,8 @@ class Gain(ModuleRule):
     name, targets = "channel_gain", frozenset({"channel_gain"})
     whole = modules = (ChannelGain,)
     axis = -1
+    keeps = Saved(reads=True)
+    cases = (module_case(lambda: ChannelGain(4), (3, 4)),)
 
     def channels(self, op, inputs, widths):  # noqa: ANN001, ANN201
         """The channel axis stays; the module is resized with its class."""
@@ -72,14 +68,6 @@ class Gain(ModuleRule):
     def member(self, module, index, multiplicity):  # noqa: ANN001, ANN201
         """One member's own gains."""
         return like(module, module.weight[part(index, len(module.weight) // multiplicity)])
-
-    def saved(self, op, module):  # noqa: ANN001, ANN201
-        """Autograd keeps what it reads."""
-        return Saved(reads=True)
-
-    def cases(self):  # noqa: ANN201
-        """For the laws over all rules."""
-        return (module_case(lambda: ChannelGain(4), (3, 4)),)
 
 
 def like(module: nn.Module, weight: Tensor) -> nn.Module:
@@ -120,6 +108,7 @@ class Wave(LayerRule):
     name, targets = "wave_linear", frozenset({"wave_linear"})
     whole = modules = (WaveLinear,)
     axis = -1
+    cases = (module_case(lambda: WaveLinear(4, 6), (3, 4)),)
 
     def geometry(self, op, x, weight):  # noqa: ANN001, ANN201
         """The weight is ``[out, in / blocks, 2]``: two per pair of an input and an output."""
@@ -153,26 +142,15 @@ class Wave(LayerRule):
         options = {"dtype": wave.weight.dtype, "device": "meta"}
         return empty_like(WaveLinear(*sizes, blocks, **options), wave)
 
-    def member(self, module, layer, index, multiplicity, widths):  # noqa: ANN001, ANN201
-        """Rows of a block of its own, columns of an exit."""
-        weight = module.weight
-        if layer.role == "exit":
-            weight = weight[:, part(index, layer.reads(widths))]
-        else:
-            weight = weight[part(index, widths[layer.target])]
-        narrow = WaveLinear(weight.shape[1], len(weight), dtype=weight.dtype, device="meta")
-        bias = member_bias(module.bias, layer, index, widths)
-        return slice_channels(narrow, module, weight=weight, bias=bias)
+    def narrow(self, module, shape, groups, *, bias):  # noqa: ANN001, ANN201
+        """One member's own layer, of one block."""
+        return WaveLinear(shape[1], shape[0], dtype=module.weight.dtype, device="meta")
 
     def saved(self, op, module):  # noqa: ANN001, ANN201
         """What it reads, and the waves."""
         outputs, inputs, _ = module.weight.shape
         waves = 2 * inputs * module.blocks * op.numel // outputs
         return Saved(reads=True, own=waves)
-
-    def cases(self):  # noqa: ANN201
-        """For the laws over all rules."""
-        return (module_case(lambda: WaveLinear(4, 6), (3, 4)),)
 
 
 def build_model() -> nn.Module:

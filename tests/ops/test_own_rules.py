@@ -119,8 +119,8 @@ def test_the_examples_rules_keep_the_laws(
     name: str, example: tuple[nn.Module, tuple[Tensor, ...]]
 ) -> None:
     rule = FAMILIES[name]
-    assert rule.cases()
-    for case in rule.cases():
+    assert rule.cases
+    for case in rule.cases:
         contract.test_what_is_kept_is_what_autograd_saves(rule, case)
         for members in (1, 3):
             if isinstance(rule, ModuleRule):
@@ -129,6 +129,27 @@ def test_the_examples_rules_keep_the_laws(
             contract.test_fan_in_is_the_weights_that_one_output_channel_hangs_on(rule, case)
             for role in ("entry", "interior", "exit"):
                 contract.test_split_layers_are_their_members(rule, case, members, role)
+
+
+class Joined(nn.Module):
+    """A layer of its own behind a concatenation of two others."""
+
+    def __init__(self, wave: type[nn.Module]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 16), nn.Linear(5, 16)
+        self.wave, self.last = wave(32, 16), wave(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.wave(torch.cat([self.first(x), self.second(x)], 1)))
+
+
+def test_a_layer_that_cannot_read_a_concatenation_keeps_its_widths(clean: None) -> None:
+    wave = type(load(f"{MODEL}:build_waves").module[0])
+    widths = trace(Joined(wave), torch.randn(2, 5)).widths
+    reasons = {width.name: [pin.reason for pin in width.pins] for width in widths}
+    assert reasons.keys() >= {"first", "second", "wave"}
+    for name in ("first", "second", "wave"):
+        assert any("'wave_linear' reads a concatenation" in reason for reason in reasons[name])
 
 
 def test_without_its_rule_the_example_is_refused(

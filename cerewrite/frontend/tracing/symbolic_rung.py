@@ -22,44 +22,7 @@ from cerewrite.frontend.tracing.export_rung import (
     substitute,
 )
 from cerewrite.ir import Op
-
-_MODULE_TARGETS: dict[type[nn.Module], str] = {
-    nn.Linear: "linear",
-    nn.Conv1d: "conv1d",
-    nn.Conv2d: "conv2d",
-    nn.Conv3d: "conv3d",
-    nn.ConvTranspose1d: "conv_transpose1d",
-    nn.ConvTranspose2d: "conv_transpose2d",
-    nn.ConvTranspose3d: "conv_transpose3d",
-    nn.InstanceNorm1d: "instance_norm",
-    nn.InstanceNorm2d: "instance_norm",
-    nn.InstanceNorm3d: "instance_norm",
-    nn.BatchNorm1d: "batch_norm",
-    nn.BatchNorm2d: "batch_norm",
-    nn.BatchNorm3d: "batch_norm",
-    nn.GroupNorm: "group_norm",
-    nn.LayerNorm: "layer_norm",
-    nn.RMSNorm: "rms_norm",
-    nn.PReLU: "prelu",
-    nn.Identity: "identity",
-    nn.Dropout: "dropout",
-    nn.Dropout1d: "dropout",
-    nn.Dropout2d: "dropout",
-    nn.Dropout3d: "dropout",
-    nn.AlphaDropout: "dropout",
-    nn.Embedding: "embedding",
-    nn.Softmax: "softmax",
-    nn.MaxPool1d: "max_pool1d",
-    nn.MaxPool2d: "max_pool2d",
-    nn.MaxPool3d: "max_pool3d",
-    nn.AvgPool1d: "avg_pool1d",
-    nn.AvgPool2d: "avg_pool2d",
-    nn.AvgPool3d: "avg_pool3d",
-    nn.AdaptiveAvgPool1d: "adaptive_avg_pool1d",
-    nn.AdaptiveAvgPool2d: "adaptive_avg_pool2d",
-    nn.AdaptiveAvgPool3d: "adaptive_avg_pool3d",
-    nn.AdaptiveMaxPool2d: "adaptive_max_pool2d",
-}
+from cerewrite.ops import OPRULES
 
 
 def symbolic_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Op]:
@@ -112,7 +75,7 @@ def _module_call(node: fx.Node, model: nn.Module, seen: dict[str, int]) -> Op:
     module = model.get_submodule(name)
     call = seen.get(name, 0)
     seen[name] = call + 1
-    target = _MODULE_TARGETS.get(type(module), type(module).__name__)
+    target = _target(module)
     args: tuple[Any, ...] = references(node.args)
     if isinstance(module, nn.Flatten):
         target, args = "flatten", (*args, module.start_dim, module.end_dim)
@@ -129,6 +92,12 @@ def _module_call(node: fx.Node, model: nn.Module, seen: dict[str, int]) -> Op:
         function=module if _is_activation(module) and len(operands(node)) == 1 else None,
         dtype=dtype_of(node),
     )
+
+
+def _target(module: nn.Module) -> str:
+    """The operator that a module is, as the rules name it; else the name of its type."""
+    named = dict(leaf for rule in OPRULES.values() for leaf in rule.leaves)
+    return named.get(type(module), type(module).__name__)
 
 
 def _is_activation(module: nn.Module) -> bool:
