@@ -74,6 +74,7 @@ PLANS = st.builds(
 ESTIMATE = ir.Estimate(0.5, None, 0, "analytic", "THEORY 4")
 
 
+@pytest.mark.thorough
 @given(PLANS)
 def test_plan_round_trip(plan: ir.Plan) -> None:
     text = ir.dumps(plan)
