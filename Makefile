@@ -11,13 +11,20 @@ TIMM := $(VENV)/.timm
 EXTRAS := $(VENV)/.extras
 DOCS := $(VENV)/.docs
 
-.PHONY: help demo docs test test-slow figures zoo clean
+# one process per core, each with one torch thread; what must not run side by side is in a group;
+# compiled files are kept, since many tests start programs
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadgroup
+
+.PHONY: help demo check docs test test-slow format golden figures zoo clean
 
 help:
 	@echo "make demo       convert the ResNet-50 example, export it, check it in ONNX Runtime"
-	@echo "make test       lint, types, unit tests, doctests"
+	@echo "make check      lint, types, unit tests, doctests: a minute and a half"
+	@echo "make test       these and the tests marked thorough: what continuous integration runs"
 	@echo "make docs       the documentation site, into build/site; warnings are errors"
 	@echo "make test-slow  the tests marked slow, torchvision's models among them"
+	@echo "make format     format the code, and mend what ruff can mend"
+	@echo "make golden     write every golden file of the tests anew"
 	@echo "make figures    convert the examples and torchvision's models; cost of an analysis"
 	@echo "make zoo        convert torchvision's and timm's models; writes docs/COVERAGE.md (hours)"
 	@echo "make clean      remove the environment and everything that was built"
@@ -41,8 +48,19 @@ demo: $(STAMP)
 	rm -rf $(DEMO)
 	$(BIN)/cerewrite convert examples/resnet50/model.py --budget params --onnx --out $(DEMO) -v
 
+check: $(STAMP)
+	$(PYTEST) -m "not slow and not thorough"
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
+
+format: $(STAMP)
+	$(BIN)/python -m ruff check --fix-only .
+	$(BIN)/python -m ruff format .
+
+# read the difference before committing it
+golden: $(STAMP)
+	$(BIN)/python -m pytest -q --golden
 
 # a second engine and the example server: their tests are skipped where these are missing
 $(EXTRAS): $(STAMP)
@@ -50,7 +68,7 @@ $(EXTRAS): $(STAMP)
 	@touch $@
 
 test-slow: $(TORCHVISION) $(EXTRAS)
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow --hypothesis-profile explore
 
 $(DOCS): $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

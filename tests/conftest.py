@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import random
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 
-hypothesis.settings.register_profile("cerewrite", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("cerewrite")
+# Made afresh for every run, the same examples every time; `make test-slow` explores others.
+hypothesis.settings.register_profile("repeat", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("repeat")
 
 torch.set_num_threads(1)  # the networks are tiny: threads would wait for each other only
+
+
+class TorchRandom:
+    """torch's generator, which hypothesis seeds before every example."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+TORCH = TorchRandom()  # hypothesis keeps no reference of its own
+hypothesis.register_random(TORCH)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +51,67 @@ CHAIN = """
         return torch.ones(2, 16)
 """
 """A model file whose one region has four widths of 64."""
+
+
+def seed(name: str) -> None:
+    """What is drawn under a name depends on the name, not on what ran before in the process."""
+    number = zlib.crc32(name.encode())
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    if isinstance(collector, pytest.Module):
+        seed(collector.name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
+    seed(fixturedef.argname)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    seed(item.name)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden", action="store_true", help="write the golden files anew; run their tests only"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("golden"):
+        items[:] = [item for item in items if "golden" in getattr(item, "fixturenames", ())]
+    items.sort(key=lambda item: item.path.name != "test_lint.py")  # mypy takes longest: first
+
+
+@pytest.fixture(scope="session", autouse=True)
+def onnx_functions() -> Iterator[None]:
+    """Read once: torch reads them anew for every export, which is half of a small one's time."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = functools.cache(ONNXRegistry.from_torchlib)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(read))
+        yield
+
+
+Golden = Callable[[Path, str], str]
+
+
+@pytest.fixture
+def golden(pytestconfig: pytest.Config) -> Golden:
+    """What a golden file holds; with ``--golden`` the given text is written to it first."""
+
+    def read(path: Path, text: str) -> str:
+        if pytestconfig.getoption("golden"):
+            path.write_text(text, encoding="utf-8")
+        return path.read_text(encoding="utf-8")
+
+    return read
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,8 @@ from cerewrite import output
 from cerewrite.cli import main
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.thorough
+
 PAGE = ROOT / "docs" / "DEPLOYMENT.md"
 
 

@@ -147,6 +147,7 @@ CONVERTED: dict[str, Callable[[], Found]] = {
 }  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CONVERTED)
 def test_converted(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)

@@ -72,11 +72,12 @@ networks = st.builds(
 
 budgets = st.sampled_from(["params", "params=1.5x", "flops"])
 seeds = st.integers(0, 2**16)
-afresh = {"deadline": None, "derandomize": False, "suppress_health_check": list(HealthCheck)}
+unhurried = {"suppress_health_check": list(HealthCheck)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("objective", ["primal", "dual"])
-@settings(max_examples=10, **afresh)
+@settings(max_examples=5, **unhurried)
 @given(network=networks, budget=budgets, seed=seeds)
 def test_conversion_keeps_its_laws(
     objective: Any, network: Network, budget: str, seed: int
@@ -86,7 +87,7 @@ def test_conversion_keeps_its_laws(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["primal", "dual"])
-@settings(max_examples=500, **afresh)
+@settings(max_examples=500, **unhurried)
 @given(network=networks, budget=budgets, seed=seeds)
 def test_conversion_keeps_its_laws_often(
     objective: Any, network: Network, budget: str, seed: int
@@ -101,8 +102,9 @@ staged = st.builds(
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("objective", ["primal", "dual"])
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, **unhurried)
 @given(
     network=staged,
     budget=st.sampled_from(["params", "params=1.5x", "params,flops"]),

@@ -23,6 +23,7 @@ def digits_mlp(depth: int = 16, width: int = 64) -> nn.Sequential:
     return nn.Sequential(*hidden, nn.Linear(width, 10))
 
 
+@pytest.mark.thorough
 def test_the_deep_digits_mlp_is_converted_by_default() -> None:
     result = cerewrite.convert(digits_mlp(), torch.ones(2, 64), gain="he", min_width=4)
     plan = result.plan
@@ -37,6 +38,7 @@ def test_the_deep_digits_mlp_is_converted_by_default() -> None:
     assert plan.planned.nu > 0.85 * plan.baseline.nu, "by nu little would be gained"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("measure", list(MEASURES))
 def test_every_measure_can_be_asked_for(measure: str) -> None:
     analysis = cerewrite.analyze(digits_mlp(4), torch.ones(2, 64), gain="he")
@@ -62,6 +64,7 @@ def test_the_command_offers_what_is_registered() -> None:
     assert f"[default: {DEFAULT}]" in " ".join(shown.split())
 
 
+@pytest.mark.thorough
 def test_the_analysis_states_all_three_with_their_errors() -> None:
     model, x = digits_mlp(3, 16), torch.randn(2, 64)
     closed = cerewrite.analyze(model, x, gain="he")

@@ -17,13 +17,14 @@ from cerewrite.frontend.tracing.widths import build_widths
 from tests.frontend.tracing.test_ladder import structure
 from tests.models import chain
 from tests.random_modules import INPUTS, MODULES, Part, RandomModule
-from tests.test_laws import afresh, budgets, check_laws, seeds
+from tests.test_laws import budgets, check_laws, seeds, unhurried
 
 OBJECTIVES = pytest.mark.parametrize("objective", ["primal", "dual"])
 
 
+@pytest.mark.thorough
 @OBJECTIVES
-@settings(max_examples=5, **afresh)
+@settings(max_examples=5, **unhurried)
 @given(network=MODULES, budget=budgets, seed=seeds)
 def test_laws(objective: Any, network: RandomModule, budget: str, seed: int) -> None:
     check_laws(network, budget, objective, seed)
@@ -31,7 +32,7 @@ def test_laws(objective: Any, network: RandomModule, budget: str, seed: int) -> 
 
 @pytest.mark.slow
 @OBJECTIVES
-@settings(max_examples=500, **afresh)
+@settings(max_examples=500, **unhurried)
 @given(network=MODULES, budget=budgets, seed=seeds)
 def test_laws_often(objective: Any, network: RandomModule, budget: str, seed: int) -> None:
     check_laws(network, budget, objective, seed)
@@ -50,14 +51,15 @@ def check_rungs(network: RandomModule) -> None:
         assert first.frontend == "export"
 
 
-@settings(max_examples=10, **afresh)
+@pytest.mark.thorough
+@settings(max_examples=10, **unhurried)
 @given(network=MODULES)
 def test_rungs_agree(network: RandomModule) -> None:
     check_rungs(network)
 
 
 @pytest.mark.slow
-@settings(max_examples=500, **afresh)
+@settings(max_examples=500, **unhurried)
 @given(network=MODULES)
 def test_rungs_agree_often(network: RandomModule) -> None:
     check_rungs(network)

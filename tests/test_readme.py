@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"^(?:    |\$ )*(cerewrite [a-z].*)$", re.MULTILINE)
+SLOW = re.compile(r"pytest\.mark\.slow")
 MAKE = re.compile(r"\bmake ([a-z][a-z-]*)\b")
 
 
@@ -40,6 +41,14 @@ def test_make_targets_exist(page: Path) -> None:
     assert used <= targets
 
 
+@pytest.mark.thorough
+def test_every_file_with_slow_tests_has_a_line() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    files = [file for file in ROOT.glob("tests/**/test_*.py") if SLOW.search(file.read_text())]
+    assert files and [file.name for file in files if f"`{file.name}`" not in page] == []
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", [page for page in PAGES if PYTHON.search(page.read_text())])
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")

@@ -1,6 +1,6 @@
 """The figures that a conversion must reach, on the examples and on torchvision's models.
 
-Two examples run by default; ResNets and VGG-16 are slow: ``make test-slow``.
+One example runs by default; the others, ResNets and VGG-16 are slow: ``make test-slow``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from benchmarks.zoo import everything
 from cerewrite.api.conversion import Conversion
 from cerewrite.exporter.degenerate import hidden_weights
 
+pytestmark = [pytest.mark.thorough, pytest.mark.xdist_group("real_models")]
+
 MODELS = everything()
-QUICK = ("mlp_digits", "vgg_cnn")
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
+QUICK = "mlp_digits"
+NAMES = [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in MODELS]
 
 
 def built(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:

@@ -1,6 +1,6 @@
 """The JSON schema of ``plan.json``, made from the records themselves.
 
-``python -m cerewrite.ir.schema`` writes it anew, to ``plan.schema.json`` beside this file.
+``make golden`` writes it anew, to ``plan.schema.json`` beside this file.
 """
 
 from __future__ import annotations
@@ -114,7 +114,3 @@ def descriptions(docstring: str) -> dict[str, str]:
 def schema_text() -> str:
     """The plan's schema as text, with a final newline."""
     return json.dumps(json_schema(Plan), indent=2) + "\n"
-
-
-if __name__ == "__main__":
-    PATH.write_text(schema_text(), encoding="utf-8")

@@ -66,6 +66,7 @@ def test_report_holds_everything(conversion: cerewrite.Conversion) -> None:
     assert ir.loads(ir.Report, ir.dumps(report), source="report.json") == report
 
 
+@pytest.mark.thorough
 def test_same_seed_same_weights(net: Net, conversion: cerewrite.Conversion) -> None:
     again, other = (cerewrite.convert(net, INPUT, seed=seed) for seed in (0, 1))
     assert again.plan == conversion.plan
@@ -157,6 +158,7 @@ def test_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "plan.json").read_text() == "{}"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("stage", ["export_onnx", "render_html"])
 def test_failure_while_saving_leaves_nothing(
     net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str

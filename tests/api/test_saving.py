@@ -18,6 +18,8 @@ from cerewrite.errors import LoadError, OutputError, UsageError
 from tests.api.builders import INPUT, Net, same, snapshot
 from tests.conftest import ROOT
 
+pytestmark = [pytest.mark.thorough, pytest.mark.xdist_group("saving")]
+
 
 @pytest.fixture(scope="module")
 def folder(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import cerewrite
 from tests.conftest import ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("server")]
 pytest.importorskip("mlserver", reason="the extra `serve` is not installed")
 http: Any = pytest.importorskip("tritonclient.http", reason="the extra `serve` is not installed")
 

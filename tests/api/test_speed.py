@@ -28,6 +28,7 @@ def wide() -> nn.Sequential:
 ASKED = {"engines": ("eager",), "batches": (1, 8), "runs": 5}
 
 
+@pytest.mark.thorough
 def test_a_conversion_with_timings() -> None:
     result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he", bench=ASKED)
     timings = result.report.timings
@@ -36,6 +37,7 @@ def test_a_conversion_with_timings() -> None:
     assert ir.loads(ir.Report, ir.dumps(result.report), source="x") == result.report
 
 
+@pytest.mark.thorough
 def test_a_slower_model_is_timed_against_an_aligned_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[nn.Module] = []
 
@@ -96,6 +98,7 @@ def timing(ratio: float) -> ir.Timing:
     return ir.Timing("eager", 1, 1, 1.0, 0.01, ratio, 0.01, 15)
 
 
+@pytest.mark.thorough
 def test_a_latency_budget_is_tightened_until_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     ratios = iter([1.3, 1.1, 0.97])
     monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(next(ratios)),))
@@ -111,6 +114,7 @@ def test_a_latency_budget_is_tightened_until_it_holds(monkeypatch: pytest.Monkey
     assert "at most 1.000x of the original's time" in text and "NOT held" not in text
 
 
+@pytest.mark.thorough
 def test_a_latency_budget_that_cannot_be_held_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     ratios = iter([1.5, 1.4, 1.2, 1.3, 1.3])
     monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(next(ratios)),))
@@ -123,6 +127,8 @@ def test_a_latency_budget_that_cannot_be_held_says_so(monkeypatch: pytest.Monkey
     assert "NOT held" in page(result.report)
 
 
+@pytest.mark.thorough
+@pytest.mark.xdist_group("clock")
 def test_a_latency_budget_on_a_real_clock() -> None:
     result = cerewrite.convert(
         wide(), torch.randn(2, 16), gain="he", budget=["params", "latency=3.0x"], latency_batch=8

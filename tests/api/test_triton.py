@@ -18,6 +18,8 @@ from cerewrite.errors import ExportError, OutputError
 from cerewrite.exporter import triton_config
 from tests.conftest import WriteModel
 
+pytestmark = pytest.mark.thorough
+
 TYPES = {
     "TYPE_BOOL": onnx.TensorProto.BOOL,
     "TYPE_INT64": onnx.TensorProto.INT64,

@@ -86,6 +86,7 @@ def test_revert_of_a_model_that_is_none() -> None:
         cerewrite.revert(nn.Linear(2, 2))
 
 
+@pytest.mark.thorough
 def test_export_of_any_model(net: Net, tmp_path: Path) -> None:
     export = cerewrite.export_onnx(net, tmp_path / "net.onnx", INPUT)
     assert [parity.batch for parity in export.parity][:4] == [0, 1, 2, 7]

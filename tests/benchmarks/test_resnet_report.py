@@ -26,6 +26,7 @@ def made(sizes: np.ndarray, draws: int = 400) -> Study:
     return Study(names, kernels, dict.fromkeys(NAMES, sizes), dict.fromkeys(NAMES, zero), 6)
 
 
+@pytest.mark.thorough
 def test_designs_far_apart_are_ranked_and_near_ties_are_not() -> None:
     far, near = (made(0.02 * np.geomspace(1, top, len(DESIGNS))) for top in (64.0, 1.05))
     for statistic in STATISTICS.values():
@@ -39,6 +40,7 @@ def test_nu_is_the_relative_variance() -> None:
     assert nu(np.array([[1.0, 3.0]])) == pytest.approx(0.5)
 
 
+@pytest.mark.thorough
 def test_the_document_is_made_of_what_is_stored() -> None:
     assert document(study(read())) == DOCUMENT.read_text(encoding="utf-8")
     assert STORE.exists() and len(DESIGNS) >= 8

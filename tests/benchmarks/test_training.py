@@ -190,6 +190,7 @@ def test_intervals_are_scipys() -> None:
     assert twice.low < 1.0 < twice.high
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("bias", "least", "most"), [(0.0, 0.85, 1.0), (0.5, 0.0, 0.5)])
 def test_the_bootstrap_covers_the_truth_and_not_a_biased_one(
     bias: float, least: float, most: float
@@ -252,6 +253,7 @@ class Stopped(Exception):
     """Planted by the test."""
 
 
+@pytest.mark.thorough
 def test_a_study_that_was_stopped_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def told(entries: list[Entry]) -> str:
     return " ".join(verdicts(entries, answers))
 
 
+@pytest.mark.thorough
 def test_a_planted_gain_is_reported_and_a_planted_loss_too() -> None:
     gain, loss = told(study(0.5)), told(study(2.0))
     assert "Faster at equal parameters? Yes, faster." in gain

@@ -89,6 +89,7 @@ def record(
     return run
 
 
+@pytest.mark.thorough
 def test_records_fill_the_table(record: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
     store = Store(tmp_path / "coverage.json", "code")
     for name, (_, outcome) in MODELS.items():
@@ -152,6 +153,7 @@ def test_models_are_done_again_by_outcome_reason_or_refusal(tmp_path: Path) -> N
     assert left("new", "conv*", "decl*") == ["a/refused", "a/fine", "a/new"]
 
 
+@pytest.mark.thorough
 def test_a_process_of_its_own_says_what_became_of_a_model() -> None:
     entry = Entry("timm/no_such_model", "timm", "none")
     record = work(get_context("spawn"), entry, Limits(60, 10))

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cerewrite import ir, output
 from cerewrite.api import saving
 from tests.cli.running import FILES, listing, run
@@ -54,6 +56,7 @@ def test_json_on_standard_output_is_json_alone(model: Path) -> None:
     assert json.loads(run("plan", "model.py", "--out", "-").stdout[8:])["objective"] == "primal"
 
 
+@pytest.mark.thorough
 def test_plan_apply_verify_export(model: Path) -> None:
     assert run("plan", "model.py", "--out", "plan.json").exit_code == 0
     plan = output.read_record(ir.Plan, Path("plan.json"))
@@ -90,6 +93,7 @@ def test_convert(model: Path) -> None:
     assert listing(model.parent) == {"model.py", "out"}
 
 
+@pytest.mark.thorough
 def test_convert_without_a_folder_writes_nothing(model: Path) -> None:
     result = run("convert", "model.py")
     assert result.exit_code == 0
@@ -105,12 +109,14 @@ def test_dry_run_changes_and_writes_nothing(model: Path) -> None:
     assert listing(model.parent) == {"model.py"}
 
 
+@pytest.mark.thorough
 def test_quiet_prints_nothing(model: Path) -> None:
     result = run("convert", "model.py", "--out", "out", "--quiet")
     assert (result.exit_code, result.output) == (0, "")
     assert run("verify", "out", "-q").output == ""
 
 
+@pytest.mark.thorough
 def test_force_replaces_an_earlier_conversion_only(model: Path) -> None:
     assert run("convert", "model.py", "--out", "out", "-q").exit_code == 0
     assert run("convert", "model.py", "--out", "out", "-q").exit_code == 10
@@ -121,6 +127,7 @@ def test_force_replaces_an_earlier_conversion_only(model: Path) -> None:
     assert Path("out", "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.thorough
 def test_same_seed_same_bytes(model: Path) -> None:
     for name in ("first", "second"):
         assert run("convert", "model.py", "--out", name, "-q").exit_code == 0
@@ -128,6 +135,8 @@ def test_same_seed_same_bytes(model: Path) -> None:
         assert Path("first", name).read_bytes() == Path("second", name).read_bytes()
 
 
+@pytest.mark.thorough
+@pytest.mark.xdist_group("clock")
 def test_bench(model: Path) -> None:
     assert (
         run("convert", "model.py", "--bench", "--runs", 5, "--batch", 2, "--out", "d").exit_code
@@ -157,6 +166,7 @@ def test_list() -> None:
         assert f"\n  {name} " in result.output
 
 
+@pytest.mark.thorough
 def test_module_runs_as_a_program(model: Path) -> None:
     command = [sys.executable, "-m", "cerewrite", "plan", str(model), "--out", "-"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

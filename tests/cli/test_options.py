@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from cerewrite import ir, output
 from cerewrite.api import saving
 from tests.cli.running import run
@@ -27,6 +29,7 @@ def test_convert_options_reach_the_plan(model: Path) -> None:
         assert all(width % 4 == 0 and width >= 8 for width in split.widths)
 
 
+@pytest.mark.thorough
 def test_several_budgets_all_hold(model: Path) -> None:
     budgets = ("--budget", "params=0.9x", "--budget", "flops=0.8x")
     plan = ir.loads(ir.Plan, run("plan", "model.py", "--out", "-", *budgets).stdout, source="-")
@@ -43,6 +46,8 @@ def test_memory_budget(model: Path) -> None:
     assert run("plan", "model.py", "--budget", "memory=3bits").exit_code == 2
 
 
+@pytest.mark.thorough
+@pytest.mark.xdist_group("clock")
 def test_latency_budget(model: Path) -> None:
     budget = ("--budget", "params", "--budget", "latency=2.0x", "--latency-batch", 4)
     result = run("plan", "model.py", *budget, "--gain", "he")
@@ -54,6 +59,7 @@ def test_latency_budget(model: Path) -> None:
     assert run("plan", "model.py", "--budget", "latency=3parsecs").exit_code == 2
 
 
+@pytest.mark.thorough
 def test_initialisation_is_recorded_and_applied_again(model: Path) -> None:
     options = ("--init", "orthogonal", "--exit-scale", "explicit")
     first = run("convert", "model.py", *options, "--out", "first")
@@ -73,6 +79,7 @@ def test_initialisation_is_recorded_and_applied_again(model: Path) -> None:
     assert edited.exit_code == 6 and "no initialiser" in edited.stderr
 
 
+@pytest.mark.thorough
 def test_warm_start(model: Path) -> None:
     import numpy as np
 

@@ -161,6 +161,7 @@ def test_failed_check_in_a_folder(model: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "out: 1 of 1 checks fail" in result.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_run_leaves_nothing(
     write_model: WriteModel, number: signal.Signals, code: int

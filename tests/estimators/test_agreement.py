@@ -15,6 +15,8 @@ from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Estimate
 from tests.models import chain
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:

@@ -172,6 +172,7 @@ class Dense(nn.Module):
         return self.head(x)
 
 
+@pytest.mark.thorough
 def test_concatenations_against_monte_carlo() -> None:
     model, x = Dense(64, (64, 64)), torch.ones(2, 8)
     closed = analysed(model, x, gain=1.0).nu.value

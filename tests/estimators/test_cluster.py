@@ -11,6 +11,8 @@ from cerewrite.estimators import ESTIMATORS, Assumption
 from cerewrite.frontend.tracing import trace
 from tests.models import chain
 
+pytestmark = pytest.mark.thorough
+
 distributed = pytest.importorskip(
     "distributed", reason="dask's scheduler is not installed: pip install 'cerewrite[dask]'"
 )

@@ -39,6 +39,7 @@ def deep_relu() -> tuple[LayerCorrection, ...]:
     return layers(chain([96] * 4), torch.ones(2, 7), gain=2.0, draws=150)
 
 
+@pytest.mark.thorough
 def test_relu_chain_layer_by_layer(deep_relu: tuple[LayerCorrection, ...]) -> None:
     for index, layer in enumerate(deep_relu[:-1], start=1):
         up = (5 - index) / 5
@@ -59,6 +60,7 @@ def test_coefficient_times_rho_is_the_kappa(deep_relu: tuple[LayerCorrection, ..
         assert at.rho * (moments + at.c_norm) / 96 == pytest.approx(at.kappa, rel=1e-9)
 
 
+@pytest.mark.thorough
 def test_sum_of_a_chain_and_a_planted_fault() -> None:
     found = layers(chain([128] * 2, activation=nn.Identity), torch.ones(2, 7), gain=1.0, draws=900)
     # linear: kappa = (2 f_up^2 + 2 f_dn^2) / n
@@ -207,6 +209,7 @@ def test_what_has_less_bias_counts_as_far_as_its_error_allows() -> None:
     assert blend([replace(at, cleared=-9.0) for at in sharp])[0] == pytest.approx(1.0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["depthwise", "transposed"])
 def test_depthwise_and_transposed_convolutions_against_monte_carlo(
     kind: str, monkeypatch: pytest.MonkeyPatch

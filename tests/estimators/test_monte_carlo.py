@@ -38,22 +38,16 @@ def measured(model: nn.Module, x: Any, **options: Any) -> Corrections:
     return ESTIMATORS["monte-carlo"].estimate(trace(model, x), model, x, Assumption(**options))
 
 
-@pytest.fixture(scope="module")
-def relu_chain() -> Corrections:
-    """nu of 48, 48 wide ReLU layers from 6,000 draws."""
+@pytest.mark.thorough
+def test_relu_chain_within_its_error() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(1)
-    return measured(chain([48, 48]), unit(2, 7), gain=2.0, draws=6000)
-
-
-def test_relu_chain_within_its_error(relu_chain: Corrections) -> None:
-    nu = relu_chain.nu
+    nu = measured(chain([48, 48]), unit(2, 7), gain=2.0, draws=6000).nu
     assert nu is not None and nu.stderr is not None and nu.samples == 6000
     exact = exact_relu_nu([48, 48])
     assert abs(nu.value - exact) < 4 * nu.stderr < 0.1 * exact
 
 
-def test_a_planted_fault_is_caught(relu_chain: Corrections) -> None:
+def test_a_planted_fault_is_caught() -> None:
     # 1.05 on nu itself takes more draws than a test may; the mean kernel shows it sooner
     model, x = chain([48, 48]), unit(2, 7)
     subject = subject_of(trace(model, x), model, x, Assumption(gain=2.0))
@@ -107,6 +101,7 @@ def test_draws_do_not_depend_on_workers_or_order() -> None:
     assert subject.kernel(5) == [subject.kernel(i) for i in (1, 5)][1]
 
 
+@pytest.mark.thorough
 def test_processes_give_the_same_draws() -> None:
     model, x = chain([8, 8]), unit(2, 7)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes:

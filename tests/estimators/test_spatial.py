@@ -56,6 +56,7 @@ def measured(model: nn.Module, x: Tensor, draws: int = 400, **options: Any) -> t
     return nu.value, nu.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["white", "smooth", "constant"])
 def test_it_is_monte_carlos_nu(kind: str) -> None:
     model, x = chain(), maps(kind)
@@ -67,6 +68,7 @@ def test_it_is_monte_carlos_nu(kind: str) -> None:
         assert flat > 1.5 * nu
 
 
+@pytest.mark.thorough
 def test_batch_norms_hold_what_a_batch_shares() -> None:
     model, x = chain(norm=True), maps("smooth", 8)
     (nu, error), found = measured(model, x), composed(layers_of(model, x))
@@ -75,6 +77,7 @@ def test_batch_norms_hold_what_a_batch_shares() -> None:
     assert composed(layers_of(model, x, "analytic")) > 1.6 * nu
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1)])
 @pytest.mark.parametrize("norm", [False, True])
 def test_maxima_over_windows(pool: nn.Module, norm: bool) -> None:
@@ -94,6 +97,7 @@ def test_a_stem_needs_no_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
         assert small.kappa == pytest.approx(large.kappa, rel=0.12, abs=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_stem_of_a_large_map_is_monte_carlos() -> None:
     torch.manual_seed(0)
     stem = nn.Sequential(nn.Conv2d(3, 12, 5, 2, 2), nn.BatchNorm2d(12), nn.ReLU())
@@ -105,6 +109,7 @@ def test_a_stem_of_a_large_map_is_monte_carlos() -> None:
     assert found == pytest.approx(nu, rel=0.2 + error / nu)
 
 
+@pytest.mark.thorough
 def test_running_statistics_scale_by_a_constant() -> None:
     model, x = chain(norm=True), maps("smooth")
     norm = model[1]
@@ -118,6 +123,7 @@ def test_running_statistics_scale_by_a_constant() -> None:
     assert found > 1.3 * composed(layers_of(model, x))
 
 
+@pytest.mark.thorough
 def test_shifts_of_norms_are_taken_as_alike() -> None:
     model, x = chain(norm=True), maps("white", 8)
     norm = model[1]
@@ -145,6 +151,7 @@ def test_constant_maps_have_a_factor_of_one() -> None:
     assert max(white[:2]) < 0.8
 
 
+@pytest.mark.thorough
 def test_a_planted_fault_is_caught() -> None:
     model, x = chain(kernel=1), maps("constant")[:, :, :2, :2].contiguous()
     factors = [[at.rho for at in layers_of(model, x, seed=seed)[:2]] for seed in range(FAULT_SEEDS)]

@@ -54,6 +54,7 @@ def test_resnet50_has_the_published_names_and_shapes() -> None:
     assert state["fc.weight"].shape == (1000, 2048)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", ["mlp_digits", "vgg_cnn", pytest.param("resnet50", marks=pytest.mark.slow)]
 )

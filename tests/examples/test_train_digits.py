@@ -10,6 +10,8 @@ import pytest
 
 from examples import train_digits
 
+pytestmark = pytest.mark.thorough
+
 
 def test_it_trains_both_and_exports_the_ensemble(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

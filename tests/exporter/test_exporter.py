@@ -142,6 +142,7 @@ def test_a_conv_net_is_exported_and_proved(tmp_path: Path) -> None:
     assert str(Path(__file__).parent).encode() not in (tmp_path / "net.onnx").read_bytes()
 
 
+@pytest.mark.thorough
 def test_block_diagonal_members_from_one_example_row(tmp_path: Path) -> None:
     torch.manual_seed(0)
     export = export_onnx(Members(), tmp_path / "m.onnx", (torch.randn(1, 6),), batches=(1, 3, 32))
@@ -149,6 +150,7 @@ def test_block_diagonal_members_from_one_example_row(tmp_path: Path) -> None:
     assert all(record.passed for record in export.parity)
 
 
+@pytest.mark.thorough
 def test_several_inputs_and_outputs_keep_their_names(tmp_path: Path) -> None:
     torch.manual_seed(0)
     ids = torch.randint(0, 11, (3, 7))
@@ -163,6 +165,7 @@ def test_several_inputs_and_outputs_keep_their_names(tmp_path: Path) -> None:
     assert export_onnx(model, tmp_path / "k.onnx", by_name).inputs == export.inputs
 
 
+@pytest.mark.thorough
 def test_zero_weights_are_checked_on_a_perturbed_copy(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, example = ZeroHead(), (torch.randn(2, 4),)
@@ -181,6 +184,7 @@ def test_zero_weights_are_checked_on_a_perturbed_copy(tmp_path: Path) -> None:
     assert not any(record.passed for record in found if record.batch)
 
 
+@pytest.mark.thorough
 def test_parity_notices_another_models_file(tmp_path: Path) -> None:
     net = conv_net()
     export_onnx(net, tmp_path / "net.onnx", IMAGES)
@@ -193,6 +197,7 @@ def test_parity_notices_another_models_file(tmp_path: Path) -> None:
     assert not any(record.passed for record in bad if record.batch)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("own", "file", "passes"),
     [
@@ -217,6 +222,7 @@ def test_double_precision_decides_what_is_rounding(
     assert ("float64" in records[0].note) == passes
 
 
+@pytest.mark.thorough
 def test_buffers_random_state_and_modes_come_back(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Counter()
@@ -226,6 +232,7 @@ def test_buffers_random_state_and_modes_come_back(tmp_path: Path) -> None:
     assert model.last is last
 
 
+@pytest.mark.thorough
 def test_same_model_same_bytes(tmp_path: Path) -> None:
     net = conv_net()
     first = export_onnx(net, tmp_path / "a.onnx", IMAGES)
@@ -234,6 +241,7 @@ def test_same_model_same_bytes(tmp_path: Path) -> None:
     assert dataclasses.replace(second, path=first.path) == first
 
 
+@pytest.mark.thorough
 def test_external_data_on_request(tmp_path: Path) -> None:
     net = nn.Linear(64, 64)
     export = export_onnx(net, tmp_path / "e.onnx", (torch.randn(2, 64),), external_data=True)
@@ -243,6 +251,7 @@ def test_external_data_on_request(tmp_path: Path) -> None:
     assert all(record.passed for record in export.parity)
 
 
+@pytest.mark.thorough
 def test_external_data_above_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, example = nn.Linear(64, 64), (torch.randn(2, 64),)
     monkeypatch.setattr("cerewrite.exporter.translate.EXTERNAL_ABOVE", 4 * 64 * 64)
@@ -250,6 +259,7 @@ def test_external_data_above_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "large.onnx.data").stat().st_size >= 4 * 64 * 64
 
 
+@pytest.mark.thorough
 def test_float16_within_its_own_limit(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).half()
     export = export_onnx(net, tmp_path / "h.onnx", (torch.randn(2, 8).half(),), limit=1e-3)
@@ -292,6 +302,7 @@ REFUSED: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("model", "example", "options", "text"), REFUSED)
 def test_a_refusal_says_why_and_leaves_nothing(
     model: nn.Module,
@@ -310,6 +321,7 @@ def test_a_refusal_says_why_and_leaves_nothing(
     assert model.training
 
 
+@pytest.mark.thorough
 def test_a_failure_keeps_the_file_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(b"old")

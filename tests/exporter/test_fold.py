@@ -16,6 +16,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from cerewrite.exporter import export_onnx, translate
 
+pytestmark = pytest.mark.thorough
+
 IMAGES = (torch.randn(2, 6, 5, 5, generator=torch.Generator().manual_seed(0)),)
 
 

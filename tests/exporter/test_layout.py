@@ -15,6 +15,8 @@ import cerewrite
 from cerewrite.exporter import export_onnx
 from cerewrite.nn import BlockDiagonalLinear, MemberLayerNorm, MemberRMSNorm
 
+pytestmark = pytest.mark.thorough
+
 M, N = 4, 6
 WIDTH = M * N
 

@@ -13,6 +13,7 @@ from torch import nn
 import cerewrite
 from cerewrite.nn import BlockDiagonalLinear
 
+pytestmark = pytest.mark.slow
 openvino: Any = pytest.importorskip("openvino", reason="the extra `engines` is not installed")
 
 

@@ -22,6 +22,8 @@ from cerewrite.exporter.locate import first_difference
 from cerewrite.exporter.parity import default_limit
 from cerewrite.nn import BlockDiagonalLinear
 
+pytestmark = pytest.mark.thorough
+
 
 def body() -> nn.Sequential:
     """A block whose second layer is block-diagonal, with a norm before it."""

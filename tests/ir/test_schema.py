@@ -13,6 +13,7 @@ from cerewrite import ir
 from cerewrite.errors import PlanError
 from cerewrite.ir import schema
 from cerewrite.planning import recount
+from tests.conftest import Golden
 
 GOLDEN = Path(__file__).parents[1] / "planning" / "golden_plan.json"
 PLAN: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -54,9 +55,8 @@ def faults(data: Any, rule: dict[str, Any], where: str = "plan") -> list[str]:
     return found
 
 
-def test_the_file_is_current() -> None:
-    """Write it again with `python -m cerewrite.ir.schema`."""
-    assert schema.PATH.read_text(encoding="utf-8") == schema.schema_text()
+def test_the_file_is_current(golden: Golden) -> None:
+    assert golden(schema.PATH, schema.schema_text()) == schema.schema_text()
 
 
 def test_a_plan_as_written_fits_with_notes_anywhere() -> None:

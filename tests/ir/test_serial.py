@@ -85,6 +85,7 @@ PLANS = st.builds(
 ESTIMATE = ir.Estimate(0.5, None, 0, "analytic", "docs/theory.md 4")
 
 
+@pytest.mark.thorough
 @given(PLANS)
 def test_plan_round_trip(plan: ir.Plan) -> None:
     text = ir.dumps(plan)

@@ -63,6 +63,7 @@ def test_small_batches_against_monte_carlo(
     assert abs(nu - measured) < 0.06 * measured + 2 * stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("activation", "depth", "batch"), [(nn.ReLU, 1, 16), (nn.SiLU, 1, 16), (nn.Tanh, 2, 32)]
 )
@@ -141,6 +142,7 @@ class Gated(nn.Module):
         return self.last(self.down(x))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("depth", [2, 8])
 def test_gates_between_batch_norms_against_monte_carlo(depth: int) -> None:
     torch.manual_seed(0)

@@ -82,6 +82,7 @@ def batch_draws() -> ModuleType:
     return module
 
 
+@pytest.mark.thorough
 def test_squeeze_excite_between_batch_norms_stays_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     """Corrections add up to 1.2: an order of magnitude at best, and no longer a thousandfold."""
     torch.manual_seed(0)

@@ -17,6 +17,8 @@ from cerewrite.estimators.draws import Ratio, relative_variance
 from cerewrite.frontend.tracing import trace
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.thorough
+
 X = torch.ones(2, 8)
 
 

@@ -16,7 +16,7 @@ def dense(layer: BlockDiagonalLinear, x: Tensor) -> Tensor:
     return nn.functional.linear(x, torch.block_diag(*layer.weight).T, layer.bias)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     members=st.integers(1, 5),
     n_in=st.integers(1, 4),
@@ -82,6 +82,7 @@ def test_autocast() -> None:
     torch.testing.assert_close(out.float(), layer(x), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.thorough
 def test_compile_once_for_every_batch_size() -> None:
     layer = BlockDiagonalLinear(6, 4, members=2)
     compiled = torch.compile(layer, backend="aot_eager", dynamic=True, fullgraph=True)

@@ -25,6 +25,7 @@ def converted(
     return net, cerewrite.convert(net, X, scope="network", gain="he", budget="params")
 
 
+@pytest.mark.thorough
 def test_layer_scales_are_resized_with_their_stream(converted: tuple) -> None:
     net, result = converted
     split = result.plan.splits[0]

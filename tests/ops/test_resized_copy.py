@@ -91,6 +91,7 @@ def network(conv: type[nn.Conv2d] = Same, norm: Callable[[int], nn.Module] = Nor
 NORMS = [NormAct, lambda width: GroupAct(4, width)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("norm", NORMS, ids=["batch", "group"])
 def test_they_are_split_with_their_forward(norm: Callable[[int], nn.Module]) -> None:
     model, x = network(norm=norm), torch.randn(2, 3, 8, 8)
@@ -161,6 +162,7 @@ class FourGroups(nn.GroupNorm):
         return F.group_norm(x, 4, self.weight, self.bias, self.eps)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("conv", "norm"), [(ByWidth, NormAct), (Same, lambda width: FourGroups(4, width))]
 )

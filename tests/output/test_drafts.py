@@ -54,6 +54,7 @@ def write(way: str, target: Path) -> None:
         export_onnx(nn.Linear(2, 2), target, (torch.randn(2, 2),))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", RUNS)
 def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path, way: str) -> None:
     target = tmp_path / "out[1]"

@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.thorough
+
 
 def killed(folder: Path, moments: int, mode: str) -> list[str]:
     command = [sys.executable, "-m", "tests.output.killing", str(folder), str(moments), mode]

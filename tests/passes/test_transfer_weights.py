@@ -181,6 +181,7 @@ def test_models_without_values_are_refused() -> None:
         transfer(CASES["mlp_batch_norm"], broken, calibration(CASES["mlp_batch_norm"]))
 
 
+@pytest.mark.thorough
 def test_convert_measures_the_warm_start_on_inputs_it_has_not_fitted(tmp_path: Any) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(*(m for _ in range(4) for m in (nn.Linear(24, 24), nn.Tanh())))

@@ -17,6 +17,7 @@ def analysed(model: torch.nn.Module, x: torch.Tensor = IMAGE, scope: str = "auto
     return cerewrite.analyze(model, x, scope=scope)
 
 
+@pytest.mark.thorough
 def test_the_best_scope_is_chosen_and_the_others_are_on_record() -> None:
     analysis = analysed(StagedNet(channels=(16, 24)))
     plan = cerewrite.plan(analysis, budget="params")
@@ -31,6 +32,7 @@ def test_the_best_scope_is_chosen_and_the_others_are_on_record() -> None:
         assert (alone.scope, alone.planned.log_variance) == (item.scope, item.after)
 
 
+@pytest.mark.thorough
 def test_one_estimate_serves_every_scope(monkeypatch: pytest.MonkeyPatch) -> None:
     from cerewrite.estimators import ESTIMATORS
 
@@ -39,10 +41,11 @@ def test_one_estimate_serves_every_scope(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(
         type(ESTIMATORS["analytic"]), "estimate", lambda self, *a: calls.append(a) or estimate(*a)
     )
-    analysis = analysed(ResidualNet())
+    model = ResidualNet()
+    analysis = analysed(model)
     assert len(calls) == 1
     for scope in ("block", "stage", "network"):
-        alone = analysed(ResidualNet(), scope=scope)
+        alone = analysed(model, scope=scope)
         assert analysis.at_scope(scope).regions == alone.regions
         assert analysis.at_scope(scope).nu == alone.nu
 
@@ -58,12 +61,14 @@ def test_without_any_plan_the_first_scopes_reason_is_raised() -> None:
         cerewrite.plan(analysed(chain([8]), torch.ones(2, 7)))
 
 
+@pytest.mark.thorough
 def test_dual_gain_is_the_costs() -> None:
     plan = cerewrite.plan(analysed(StagedNet(channels=(16, 24))), objective="dual")
     (won,) = (item for item in plan.scopes if item.chosen)
     assert won.gain == plan.baseline.params / plan.planned.params
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cost", ["memory", "latency"])
 def test_dual_gain_is_the_first_budgets_whatever_it_is(cost: str) -> None:
     torch.manual_seed(0)
@@ -89,6 +94,7 @@ def test_a_scope_outside_the_analysis_is_refused() -> None:
         cerewrite.plan(analysed(ResidualNet(), scope="block"), scope="network")
 
 
+@pytest.mark.thorough
 def test_the_report_prints_the_comparison() -> None:
     plan = cerewrite.plan(analysed(StagedNet(channels=(16, 24))), budget="params")
     (section,) = compared_scopes(plan)

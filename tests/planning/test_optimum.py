@@ -15,6 +15,9 @@ from tests.planning.builders import random_analysis
 from tests.planning.exhaustive import search
 
 SHARES = (0.8, 1.0, 1.3)
+BLOCKS = [0, *(pytest.param(block, marks=pytest.mark.thorough) for block in (1, 2))]
+BLOCKS += [pytest.param(block, marks=pytest.mark.slow) for block in range(3, 10)]
+"""Of 20 random models each."""
 
 
 def regions_score(plan: Plan, analysis: Analysis, figures: Figures) -> float:
@@ -45,7 +48,7 @@ def check_primal(analysis: Analysis, costs: tuple[str, ...], share: float, measu
 
 
 @pytest.mark.parametrize("measure", list(MEASURES))
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", BLOCKS)
 def test_primal_and_dual_equal_exhaustive_search(block: int, measure: str) -> None:
     stated = MEASURES[measure].of
     for seed in range(20 * block, 20 * block + 20):
@@ -61,7 +64,7 @@ def test_primal_and_dual_equal_exhaustive_search(block: int, measure: str) -> No
 
 
 @pytest.mark.parametrize("measure", ["nu", "log-variance"])
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", [*BLOCKS[:3], pytest.param(3, marks=pytest.mark.thorough)])
 def test_two_budgets_equal_exhaustive_search(block: int, measure: str) -> None:
     for seed in range(10 * block, 10 * block + 10):
         analysis = random_analysis(seed, regions=1 + seed % 2, size=3 - seed % 2)

@@ -112,6 +112,7 @@ def gain_of_a_floor(widths: list[int], inputs: int, measure: str) -> float:
     return best[0] / min(best[1:]) - 1.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("measure", ["log-variance", "nu"])
 def test_a_least_width_does_not_help(measure: str) -> None:
     draw = random.Random(3)
@@ -122,6 +123,7 @@ def test_a_least_width_does_not_help(measure: str) -> None:
     assert max(gain_of_a_floor(*chain, measure) for chain in chains) < NO_HELP
 
 
+@pytest.mark.thorough
 def test_descent_on_nu_itself_would_miss_designs(monkeypatch: pytest.MonkeyPatch) -> None:
     def on_nu(problem: Problem, index: IntArray, weights: FloatArray) -> tuple[FloatArray, ...]:
         widths = problem.expand(problem.widths_at(index))

@@ -18,6 +18,7 @@ def analysed(block: type[torch.nn.Module], channels: tuple[int, int] = (16, 24))
     return cerewrite.analyze(StagedNet(block, channels), torch.ones(2, 3, 8, 8), scope="stage")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("block", [Basic, Inverted])
 @pytest.mark.parametrize("budget", ["params", "params=0.6x", "params,flops"])
 def test_stages_gain_within_the_budget(block: type[torch.nn.Module], budget: str) -> None:
@@ -31,6 +32,7 @@ def test_stages_gain_within_the_budget(block: type[torch.nn.Module], budget: str
         assert plan.planned.params >= 0.97 * plan.budgets[0].limit
 
 
+@pytest.mark.thorough
 def test_no_grid_of_designs_around_the_plan_beats_it() -> None:
     """Every stage by itself and both together, over members and scaled widths."""
     analysis = analysed(Basic)
@@ -64,6 +66,7 @@ def test_uniform_stages_share_members_and_scale() -> None:
     assert plan.planned.log_variance < plan.baseline.log_variance
 
 
+@pytest.mark.thorough
 def test_dual_saves_parameters_at_no_larger_nu() -> None:
     plan = cerewrite.plan(analysed(Basic), objective="dual")
     assert plan.planned.params < plan.baseline.params

@@ -66,6 +66,7 @@ def test_dual_equals_a_plain_loop() -> None:
     assert plan.planned.nu <= plan.baseline.nu * (1 + 1e-9)
 
 
+@pytest.mark.thorough
 def test_it_is_never_better_than_the_free_plan() -> None:
     analysis = resnet()
     assert make_plan(analysis).planned.nu <= make_plan(analysis, uniform=True).planned.nu

@@ -1,14 +1,11 @@
 """What the terminal shows, against golden files.
 
-After an intended change, write them again and read the difference:
-
-    CEREWRITE_GOLDEN=write pytest tests/reporter
+After an intended change, write them again with `make golden` and read the difference.
 """
 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from cerewrite.reporter import print_analysis, print_plan, print_report
+from tests.conftest import Golden
 from tests.reporter import builders
 
 GOLDEN = Path(__file__).parent / "golden"
-REWRITE = os.environ.get("CEREWRITE_GOLDEN") == "write"
 
 CASES: dict[str, tuple[int, Callable[[Console], None]]] = {
     "analysis": (100, lambda c: print_analysis(builders.analysis(), c)),
@@ -43,11 +40,9 @@ def shown(width: int, show: Callable[[Console], None]) -> str:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_terminal_shows_what_the_golden_file_says(name: str) -> None:
-    text, path = shown(*CASES[name]), GOLDEN / f"{name}.txt"
-    if REWRITE:
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")
+def test_the_terminal_shows_what_the_golden_file_says(name: str, golden: Golden) -> None:
+    text = shown(*CASES[name])
+    assert text == golden(GOLDEN / f"{name}.txt", text)
 
 
 @pytest.mark.parametrize("name", CASES)

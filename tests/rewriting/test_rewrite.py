@@ -147,6 +147,7 @@ def test_result_survives_what_users_do(case: Case) -> None:
     assert new.train().training and not new.eval().training
 
 
+@pytest.mark.thorough
 def test_result_trains_compiles_and_pickles() -> None:
     case = CASES["resnet"]
     model = case.model()
@@ -241,7 +242,7 @@ def test_contradictory_plans_are_refused(splits: dict[str, object], message: str
         rewrite(replace(plan, splits=plan.splits * 2), model)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(m=st.integers(1, 6), widths=st.tuples(st.integers(1, 6), st.integers(1, 6)))
 def test_counted_parameters_equal_the_formula(m: int, widths: tuple[int, int]) -> None:
     case = replace(CASES["flatten_exit"], splits=((m, widths),))

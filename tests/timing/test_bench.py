@@ -14,6 +14,8 @@ from cerewrite.errors import UsageError
 from cerewrite.ir import Timing
 from cerewrite.timing import bench, interleave
 
+pytestmark = pytest.mark.xdist_group("clock")
+
 
 def test_actions_take_turns_and_a_slow_one_shows() -> None:
     order: list[str] = []
@@ -37,6 +39,7 @@ def net(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Dropout(0.5), nn.Linear(width, 4))
 
 
+@pytest.mark.thorough
 def test_engines_and_batches_in_order_and_models_as_before() -> None:
     before, after = net(512).train(), net(4).eval()
     found = bench(before, after, (torch.randn(2, 8),), batches=[1, 64], runs=5)
@@ -71,6 +74,7 @@ class Sorting(nn.Module):
         return x * 2 if float(x.sum()) > 0 else x + 1
 
 
+@pytest.mark.thorough
 def test_an_engine_that_cannot_run_the_model_says_why() -> None:
     x = torch.ones(2, 3)
     eager, runtime = bench(Sorting(), Sorting(), (x,), batches=[2], runs=5)

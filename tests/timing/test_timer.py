@@ -21,6 +21,8 @@ from cerewrite.planning.budgets import region_cost
 from cerewrite.timing import Store, timer
 from tests.models import chain, plain_cnn
 
+pytestmark = [pytest.mark.thorough, pytest.mark.xdist_group("clock")]
+
 
 def profiled(model: nn.Module, x: Any, store: Store, batch: int = 4) -> Analysis:
     traced = trace(model, (x,))

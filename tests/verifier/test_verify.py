@@ -44,7 +44,7 @@ def test_every_case_passes_every_check(case: Case) -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     m=st.integers(1, 5),
     widths=st.tuples(*[st.integers(2, 5)] * 3),

@@ -9,9 +9,13 @@ UNTOLD = "cannot tell numbers from sizes that the forward read off a tensor"
 
 
 def names_widths(traced: TracedModel) -> bool:
-    """Whether a view names the size of a class that may be split, or is all that pins one."""
+    """Whether a view names the size of a class that may be split, or is said to pin one.
+
+    Where another refusal keeps the class too, the view is still told apart: a refusal that does
+    not hold sends the user to the wrong line of the model.
+    """
     free = {width.size for width in traced.widths if not width.pins}
-    if any({pin.code for pin in width.pins} == {"fixed-view"} for width in traced.widths):
+    if any(pin.code == "fixed-view" for width in traced.widths for pin in width.pins):
         return True
     reached: set[str] = set()
     for op in traced.ops:

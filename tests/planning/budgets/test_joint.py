@@ -66,6 +66,7 @@ def test_a_region_is_seen_with_its_neighbours_width() -> None:
     assert seen_from(second, {}) == second
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("block", [Basic, Inverted])
 def test_a_plan_that_was_edited_in_a_shared_region_is_recounted(
     block: type[torch.nn.Module],

@@ -41,6 +41,7 @@ def test_one_design_by_hand() -> None:
     assert region_cost("latency", region, Design(1, (128, 128))) == 128 * 17 + 4 * 14_000
 
 
+@pytest.mark.thorough
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 50))
 def test_it_never_falls_with_widths_or_members(first: int, second: int, members: int) -> None:
     region = timed_region()

@@ -32,6 +32,7 @@ def test_quadrature_equals_simulation(spread: float, m: int) -> None:
     assert abs(1.08 * exact - simulated) > 4.0 * error, "a fault of 8 % would be seen"
 
 
+@pytest.mark.thorough
 def test_one_draw_and_many() -> None:
     for spread in (0.01, 1.0, 30.0, 600.0):
         assert quadrature(spread, np.asarray([1]))[0] == pytest.approx(spread, rel=1e-8)
@@ -48,6 +49,7 @@ def test_a_finer_rule_changes_nothing() -> None:
         )
 
 
+@pytest.mark.thorough
 def test_the_table_is_the_quadrature() -> None:
     """Between its nodes too: random spreads and members, within 0.5 %; exact at nodes."""
     rng = np.random.default_rng(0)

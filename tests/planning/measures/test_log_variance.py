@@ -45,6 +45,7 @@ def test_theory_11(depth: int, m: int, width: int, measured: float, within: floa
     assert of_chain(depth, m, width) == pytest.approx(measured, rel=within)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("depth", "m", "width"), [(3, 1, 16), (3, 8, 16), (6, 4, 32), (10, 4, 16)])
 def test_it_is_the_simulated_variance(depth: int, m: int, width: int) -> None:
     draws = 8_000 * m if width < 20 else 16_000
