@@ -94,14 +94,16 @@ class ExactRelu(Estimator):
 
         Raises:
             AnalysisError: if the model is not a chain of linear layers without biases, with a
-                ReLU after each but the last.
+                ReLU after each but the last, or of members that are such chains.
         """
         layers = _chain(traced, assumption)
         gains = [layer.gain if assumption.gain is None else assumption.gain for layer in layers]
         lambdas = [1.0] * len(layers)
         if assumption.parametrization == "standard":
             lambdas = [layer.fan_in / gain for layer, gain in zip(layers, gains, strict=True)]
-        nu = exact_relu_nu([layer.out_channels for layer in layers[:-1]], lambdas=lambdas)
+        members = _members(layers)
+        widths = [layer.out_channels // members for layer in layers[:-1]]
+        nu = exact_relu_nu(widths, multiplicity=members, lambdas=lambdas)
         split = Analytic().estimate(traced, model, example_inputs, assumption)
         note = "nu is exact for a ReLU chain with Gaussian weights; layers by the closed form"
         return replace(
@@ -117,12 +119,14 @@ def _chain(traced: TracedModel, assumption: Assumption) -> tuple[Layer, ...]:
     layers = {layer.node: layer for layer in traced.layers}
     expected = "linear"
     for op in traced.ops:
-        if op.target in _SILENT:
+        if op.target in _SILENT or _scales(op):
             continue
-        if op.target != expected or not _plain(op, layers, assumption):
+        kind = "linear" if op.target == "block_linear" else op.target
+        if kind != expected or not _plain(op, layers, assumption):
             raise AnalysisError(
                 f"'{op.target}' in '{op.module or 'the model'}' makes it no ReLU chain",
-                advice="exact-relu knows bias-free linear layers with a ReLU between them only",
+                advice="exact-relu knows bias-free linear layers with a ReLU between them only, "
+                "and members that are such chains; use estimator 'analytic'",
             )
         expected = "relu" if expected == "linear" else "linear"
     if expected == "linear" or not traced.layers:
@@ -130,6 +134,27 @@ def _chain(traced: TracedModel, assumption: Assumption) -> tuple[Layer, ...]:
             "the model does not end in a linear layer", advice="use estimator 'analytic'"
         )
     return traced.layers
+
+
+def _members(layers: Sequence[Layer]) -> int:
+    """Members of a chain: all layers between the first and the last have as many blocks.
+
+    Raises:
+        AnalysisError: if they have not.
+    """
+    found = {layer.groups for layer in layers[1:-1]} or {1}
+    if len(found) > 1 or layers[0].groups > 1 or layers[-1].groups > 1:
+        raise AnalysisError(
+            f"its layers have {', '.join(str(layer.groups) for layer in layers)} groups",
+            advice="exact-relu knows members that span all layers; use estimator 'analytic'",
+        )
+    return found.pop()
+
+
+def _scales(op: Op) -> bool:
+    """Whether an operator multiplies by a number above 0, which drops out of nu."""
+    by = op.args[1] if len(op.args) > 1 else None
+    return op.target in ("mul", "multiply") and isinstance(by, int | float) and by > 0
 
 
 def _plain(op: Op, layers: dict[str, Layer], assumption: Assumption) -> bool:
