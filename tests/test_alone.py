@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 import cerewrite
-from cerewrite.alone import alone, muted, waiting
 from cerewrite.exporter import export_onnx
+from cerewrite.runtime.alone import alone, muted, waiting
 from tests.models import chain
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 import cerewrite
-from cerewrite import claims, output
+from cerewrite import output
 from cerewrite.errors import OutputError, TargetTakenError
 from cerewrite.exporter import export_onnx, placing
-from cerewrite.output import swap
+from cerewrite.output import claims, swap
 from tests.models import chain
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import ir, output
-from cerewrite.alone import alone
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import checked_forecast, tightened, timed
 from cerewrite.api.stages import (
@@ -24,6 +23,7 @@ from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
 from cerewrite.frontend.loading import read_inputs
 from cerewrite.planning.budgets import BUDGETS, batches_for
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def _rewrite(
         verification = verifier.verify(model, rewritten.model, made, inputs)
         if made.weights == "transfer" and made.splits:
             drawing = [item for item in passes if item.name != "transfer_weights"]
-            redrawn = rewriting.rewrite(made, model, passes=drawing)
+            redrawn = rewriting.rewrite(made, model, passes=drawing, keep_original=False)
             check = verifier.check_transfer(model, rewritten.model, redrawn.model, unseen)
             verification = ir.Verification((*verification.checks, check))
     if verification.failures:

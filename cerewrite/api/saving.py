@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import cerewrite
 from cerewrite import ir, output
-from cerewrite.alone import alone
 from cerewrite.errors import OutputError
 from cerewrite.frontend.loading import InputShape, describe_inputs, parse_input_shape
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cerewrite import ir
-from cerewrite.alone import alone
 from cerewrite.api.stages import apply, as_arguments
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, PlanError
 from cerewrite.planning.budgets import BUDGETS, budget_parts, planned_cost
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:

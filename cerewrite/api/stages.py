@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from cerewrite import ir
-from cerewrite.alone import alone
 from cerewrite.errors import UsageError
 from cerewrite.frontend.loading import describe_inputs
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
 if TYPE_CHECKING:

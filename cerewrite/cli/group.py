@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from cerewrite.alone import Stopped
 from cerewrite.errors import CerewriteError, LoadError, own_line
+from cerewrite.runtime.alone import Stopped
 
 INTERRUPTED = 130
 TERMINATED = 143

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from cerewrite.alone import MOST_THREADS
 from cerewrite.frontend.loading import InputShape, parse_input_shape
 from cerewrite.initialisers import INITIALISERS
 from cerewrite.ir import EXIT_SCALES, WEIGHT_SOURCES
 from cerewrite.planning.measures import DEFAULT, MEASURES
+from cerewrite.runtime.alone import MOST_THREADS
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]

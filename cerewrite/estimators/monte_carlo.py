@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from cerewrite.alone import alone, waiting
-from cerewrite.copies import deep_copy
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators.analytic import Analytic
 from cerewrite.estimators.base import (
@@ -30,6 +28,8 @@ from cerewrite.estimators.draws import (
     relative_variance,
 )
 from cerewrite.ir import Estimate, TracedModel
+from cerewrite.runtime.alone import alone, waiting
+from cerewrite.runtime.copies import deep_copy
 
 DEFAULT_DRAWS = 256
 FEWEST = 8

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from cerewrite import ir
-from cerewrite.copies import deep_copy
 from cerewrite.errors import CerewriteError, ExportError, own_line
 from cerewrite.exporter.checks import describe, require_sound, require_values
 from cerewrite.exporter.degenerate import degenerate_parameters, perturbed, silent_outputs
@@ -28,6 +27,7 @@ from cerewrite.exporter.precision import cast, cast_inputs, widened
 from cerewrite.exporter.reasons import reason
 from cerewrite.exporter.translate import write_onnx
 from cerewrite.rewriting import is_rewritten, revert
+from cerewrite.runtime.copies import deep_copy
 from cerewrite.runtime.modes import undisturbed
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.alone import alone
 from cerewrite.errors import ExportError
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.trees import stretched
 
 Arguments = tuple[Any, ...] | dict[str, Any]

@@ -11,8 +11,8 @@ from pathlib import Path
 import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
-from cerewrite.claims import claimed, move_new
 from cerewrite.errors import ExportError, TargetTakenError
+from cerewrite.output.claims import claimed, move_new
 from cerewrite.output.drafts import draft_folder
 
 

@@ -15,7 +15,6 @@ import torch
 from onnxscript.optimizer import fold_constants
 from torch import nn
 
-from cerewrite.alone import muted
 from cerewrite.errors import ExportError
 from cerewrite.exporter.empty import answer_empty
 from cerewrite.exporter.fold import drop_idle_biases, exact_tensors, fold_norms
@@ -23,6 +22,7 @@ from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.layout import keep_members_first
 from cerewrite.exporter.placing import unwritable
 from cerewrite.exporter.reasons import reason
+from cerewrite.runtime.alone import muted
 
 Shape = tuple[int | str, ...]
 

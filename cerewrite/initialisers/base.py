@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cerewrite.alone import alone
 from cerewrite.errors import UsageError
 from cerewrite.registry import Registry
+from cerewrite.runtime.alone import alone
 
 if TYPE_CHECKING:
     import torch

@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from cerewrite.alone import alone
 from cerewrite.ir import Op, Ref
+from cerewrite.runtime.alone import alone
 
 _SHAPED = {"zeros_like": 0.0, "new_zeros": 0.0, "ones_like": 1.0, "new_ones": 1.0}
 """Operators that take nothing but its shape from a value."""

@@ -11,6 +11,7 @@ from cerewrite.nn.scaled import (
     ScaledConv3d,
     ScaledLinear,
     scale_of,
+    times_scale,
     with_scale,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "get_parameter",
     "put_parameter",
     "scale_of",
+    "times_scale",
     "with_scale",
 ]

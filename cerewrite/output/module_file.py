@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from cerewrite.alone import in_turn
 from cerewrite.errors import LoadError, OutputError
 from cerewrite.frontend.loading import (
     Inputs,
@@ -21,6 +20,7 @@ from cerewrite.frontend.loading import (
     split_spec,
 )
 from cerewrite.output.names import MODULE, PLAN, WEIGHTS
+from cerewrite.runtime.alone import in_turn
 
 if TYPE_CHECKING:
     from torch import nn

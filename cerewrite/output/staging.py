@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from cerewrite.claims import claimed, move_new
 from cerewrite.errors import OutputError
 from cerewrite.output import swap
+from cerewrite.output.claims import claimed, move_new
 from cerewrite.output.drafts import draft_folder, hidden
 from cerewrite.output.names import OURS
 

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from cerewrite.claims import RENAME_EXCHANGE, appeared, move_new, renamed
 from cerewrite.errors import TargetTakenError
+from cerewrite.output.claims import RENAME_EXCHANGE, appeared, move_new, renamed
 from cerewrite.output.drafts import beside, hidden
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cerewrite.copies import deep_copy
 from cerewrite.errors import RewriteError, UsageError
 from cerewrite.frontend.loading import Inputs, make_inputs, parse_input_shape
 from cerewrite.nn import get_parameter
 from cerewrite.rewriting.session import set_submodule
+from cerewrite.runtime.copies import deep_copy
 
 _ATTRIBUTE = "_cerewrite_record"
 _NONE: Mapping[int, Any] = MappingProxyType({})

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from cerewrite.copies import deep_copy
 from cerewrite.errors import RewriteError, StalePlanError
 from cerewrite.frontend.unwrapping import refuse_wrapped, unwrap
 from cerewrite.ir import Plan
 from cerewrite.rewriting.engine import Pass, PassResult, default_passes, run
 from cerewrite.rewriting.record import attach, get_record, is_rewritten, restore
 from cerewrite.rewriting.session import Session, renames
+from cerewrite.runtime.copies import deep_copy
 from cerewrite.runtime.fingerprint import fingerprint
 
 
@@ -125,7 +125,7 @@ def _check(plan: Plan, model: nn.Module) -> str:
 
 def _copy(model: nn.Module) -> nn.Module:
     try:
-        return deep_copy(model)
+        return deep_copy(model, hooks=True)
     except Exception as error:
         raise RewriteError(
             f"this {type(model).__name__} cannot be copied: {type(error).__name__}: {error}",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from cerewrite.copies import carries_hooks
 from cerewrite.errors import RewriteError
 from cerewrite.ir import PerChannel, Plan, Region, RegionLayer, Split
 from cerewrite.nn import ParameterModule, get_parameter, put_parameter
+from cerewrite.runtime.copies import carries_hooks
 
 
 @dataclass(frozen=True, slots=True)

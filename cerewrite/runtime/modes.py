@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cerewrite.alone import alone
+from cerewrite.runtime.alone import alone
 
 OF_ANY_MODULE = frozenset(vars(nn.Module()))
 """Attributes of every module: what it registers, its hooks, its flag."""

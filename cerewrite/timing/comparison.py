@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from cerewrite.alone import MOST_THREADS
 from cerewrite.errors import UsageError
 from cerewrite.exporter import ExampleInputs
 from cerewrite.ir import Timing
 from cerewrite.registry import suggest
+from cerewrite.runtime.alone import MOST_THREADS
 from cerewrite.runtime.modes import evaluating
 from cerewrite.timing.engines import ENGINES, EngineRefusal, threads
 from cerewrite.timing.interleave import interleave

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from cerewrite import exporter
-from cerewrite.alone import alone
 from cerewrite.errors import ExportError
 from cerewrite.exporter import ExampleInputs, Runner
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import called
 
 Call = Callable[[], object]

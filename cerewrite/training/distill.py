@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cerewrite.alone import alone
 from cerewrite.errors import TrainingError, UsageError
 from cerewrite.registry import suggest
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import evaluating, modes_kept
 from cerewrite.training.checkpoint import (
     Progress,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.alone import alone
 from cerewrite.errors import UsageError
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import BATCH_NORMS, called, undisturbed
 
 

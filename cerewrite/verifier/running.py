@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.alone import alone, printing_dropped
 from cerewrite.errors import own_line
 from cerewrite.rewriting.record import copy_sharing_record
+from cerewrite.runtime.alone import alone, printing_dropped
 from cerewrite.runtime.modes import called
 
 Inputs = tuple[Any, ...] | Mapping[str, Any]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cerewrite.alone import muted
+from cerewrite.runtime.alone import muted
 from cerewrite.runtime.modes import evaluating, modes_kept, undisturbed
 
 

@@ -78,7 +78,7 @@ def weight_names(layer: Layer, model: nn.Module) -> tuple[str, str | None]:
         module = model.get_submodule(name)
         if parametrize.is_parametrized(module, "weight"):
             raise AnalysisError(
-                f"the weight of '{layer.name}' cannot be drawn: others are what it is computed from",
+                f"the weight of '{layer.name}' cannot be drawn: it is computed from others",
                 advice="remove the parametrisation first, or use estimator 'analytic'",
             )
         if isinstance(module._parameters.get("weight"), Tensor):

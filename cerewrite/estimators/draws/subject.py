@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from cerewrite.alone import alone
-from cerewrite.copies import deep_copy
 from cerewrite.errors import AnalysisError, own_line
 from cerewrite.estimators.draws.gaussian import Draw, draw_generator, gaussian_draws, tables
 from cerewrite.estimators.draws.readout import Readout, parse_readout
 from cerewrite.ir import TracedModel
+from cerewrite.runtime.alone import alone
+from cerewrite.runtime.copies import deep_copy
 
 _Redraw = Callable[[nn.Module, torch.Generator], None]
 

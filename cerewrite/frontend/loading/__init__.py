@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cerewrite.alone import in_turn
 from cerewrite.errors import LoadError
 from cerewrite.frontend.loading import running, search
 from cerewrite.frontend.loading.arrays import read_inputs
@@ -22,6 +21,7 @@ from cerewrite.frontend.loading.inputs import (
     make_inputs,
     parse_input_shape,
 )
+from cerewrite.runtime.alone import in_turn
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from cerewrite.alone import muted
 from cerewrite.errors import TraceError, own_line
 from cerewrite.frontend.tracing.collapse import collapse_leaf_modules
 from cerewrite.frontend.tracing.export_rung import export_ops
@@ -20,6 +19,7 @@ from cerewrite.frontend.tracing.symbolic_rung import symbolic_ops
 from cerewrite.frontend.tracing.widths import build_widths
 from cerewrite.ir import Op, TracedModel
 from cerewrite.ops import LayerRule, rule_for
+from cerewrite.runtime.alone import muted
 from cerewrite.runtime.fingerprint import fingerprint
 from cerewrite.runtime.trees import examples, tensors
 

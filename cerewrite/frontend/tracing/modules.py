@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-from cerewrite.copies import carries_hooks, hooked, overlaps
 from cerewrite.ir import Op, Rejection
 from cerewrite.ops.surgery.keeping import unlike
 from cerewrite.ops.surgery.resized_copy import bound_to_width, has_own_forward
+from cerewrite.runtime.copies import carries_hooks, hooked, overlaps
 
 _COMPUTED_FROM = ("weight_g", "weight_orig")
 """What weight norm, and spectral norm or pruning, of the kind that uses hooks leave on a module."""

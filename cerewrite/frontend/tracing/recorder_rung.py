@@ -18,10 +18,10 @@ from torch.nn.modules import module as hooks
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 
-from cerewrite.alone import alone
 from cerewrite.frontend.tracing.fusion import fuse
 from cerewrite.frontend.tracing.recording import Recording
 from cerewrite.ir import Op
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import attributes_kept
 from cerewrite.runtime.trees import tensors
 

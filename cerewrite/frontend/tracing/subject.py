@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from cerewrite.alone import alone
 from cerewrite.errors import TraceError
+from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import attributes_kept, evaluating, without_fast_path
 
 _TABLES = ("_modules", "_parameters", "_buffers")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cerewrite.ir import RegionLayer
-from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d, scale_of
+from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d, times_scale
 from cerewrite.ops.surgery.keeping import check_size, empty_like, expect, part, slice_channels
 from cerewrite.ops.surgery.resized_copy import has_own_forward, resized_copy
 from cerewrite.ops.surgery.sizes import ensemble_sizes, member_bias
@@ -124,10 +124,10 @@ def conv_member(
     conv = any_conv(module)
     weight: Tensor = conv.weight
     if layer.role == "exit":
-        weight = weight[:, part(index, layer.reads(widths))] * scale_of(conv)
+        weight = times_scale(weight[:, part(index, layer.reads(widths))], conv)
     else:
         weight = weight[part(index, widths[layer.target])]
     bias = member_bias(conv.bias, layer, index, widths)
     n_out, n_in = weight.shape[0], weight.shape[1] * layer.groups
     narrow = conv_like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
-    return slice_channels(narrow, conv, weight=weight, bias=bias)
+    return slice_channels(narrow.to(weight.dtype), conv, weight=weight, bias=bias)

@@ -12,7 +12,7 @@ from cerewrite.nn.scaled import (
     ScaledConvTranspose1d,
     ScaledConvTranspose2d,
     ScaledConvTranspose3d,
-    scale_of,
+    times_scale,
 )
 from cerewrite.ops.surgery.keeping import check_size, empty_like, expect, part, slice_channels
 from cerewrite.ops.surgery.sizes import ensemble_sizes, member_bias
@@ -94,8 +94,8 @@ def conv_transpose_member(
     if layer.role == "entry":
         weight = weight[:, part(index, widths[layer.target])]
     else:
-        weight = weight[part(index, layer.reads(widths))] * scale_of(conv)
+        weight = times_scale(weight[part(index, layer.reads(widths))], conv)
     bias = member_bias(conv.bias, layer, index, widths)
     n_in, n_out = weight.shape[0], weight.shape[1] * layer.groups
     narrow = _like(conv, (n_in, n_out), layer.groups, bias=bias is not None)
-    return slice_channels(narrow, conv, weight=weight, bias=bias)
+    return slice_channels(narrow.to(weight.dtype), conv, weight=weight, bias=bias)

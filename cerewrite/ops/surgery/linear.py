@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cerewrite.ir import RegionLayer
-from cerewrite.nn import BlockDiagonalLinear, scale_of
+from cerewrite.nn import BlockDiagonalLinear, times_scale
 from cerewrite.ops.surgery.keeping import empty_like, expect, part, slice_channels
 from cerewrite.ops.surgery.sizes import ensemble_sizes, member_bias
 
@@ -66,7 +66,7 @@ def linear_member(
         weight = module.weight[index].T
     if layer.role == "exit":
         own = part(index, layer.reads(widths) * layer.kernel)
-        weight = weight[:, own] * scale_of(module)
+        weight = times_scale(weight[:, own], module)
     elif not isinstance(module, BlockDiagonalLinear):
         weight = weight[part(index, widths[layer.target])]
     bias = member_bias(getattr(module, "bias", None), layer, index, widths)

@@ -88,7 +88,7 @@ def joint_costs(
 
 
 def planned_cost(plan: Plan, budget: Budget) -> int:
-    """The whole model's cost under a plan, at least 0, from `Budget.before` and what the splits change.
+    """The whole model's cost, at least 0: `Budget.before` and what a plan's splits change.
 
     Args:
         plan: the plan; splits of unknown regions are not counted.
