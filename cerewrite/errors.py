@@ -150,6 +150,12 @@ class TargetTakenError(OutputError):
     exit_code = 12
 
 
+class ShortOfMemoryError(CerewriteError):
+    """The machine has not the memory that the model needs."""
+
+    exit_code = 13
+
+
 class TrainingError(CerewriteError):
     """A training run cannot begin, go on or be resumed."""
 

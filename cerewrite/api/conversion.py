@@ -315,7 +315,7 @@ def _rewrite(
         verification = verifier.verify(model, rewritten.model, made, inputs)
         if made.weights == "transfer" and made.splits:
             drawing = [item for item in passes if item.name != "transfer_weights"]
-            redrawn = rewriting.rewrite(made, model, passes=drawing)
+            redrawn = rewriting.rewrite(made, model, passes=drawing, keep_original=False)
             check = verifier.check_transfer(model, rewritten.model, redrawn.model, unseen)
             verification = ir.Verification((*verification.checks, check))
     if verification.failures:

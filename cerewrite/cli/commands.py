@@ -36,7 +36,7 @@ def main() -> None:
 
     MODEL is path/model.py, path/model.py:factory or package.module:factory. Exit codes: 0 done,
     2 usage, 3 load, 4 trace, 5 analysis, 6 plan, 7 rewrite, 8 verification, 9 export, 10 output,
-    11 training, 12 target taken.
+    11 training, 12 target taken, 13 memory.
     """
 
 

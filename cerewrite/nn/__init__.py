@@ -12,6 +12,7 @@ from cerewrite.nn.scaled import (
     ScaledConv3d,
     ScaledLinear,
     scale_of,
+    times_scale,
     with_scale,
 )
 
@@ -34,5 +35,6 @@ __all__ = [
     "get_parameter",
     "put_parameter",
     "scale_of",
+    "times_scale",
     "with_scale",
 ]

@@ -116,3 +116,9 @@ def with_scale(module: L, scale: float) -> L:
 def scale_of(module: nn.Module) -> float:
     """The multiplier of a scaled layer; 1 for every other module."""
     return module.scale if isinstance(module, Scaled) else 1.0
+
+
+def times_scale(weight: Tensor, module: nn.Module) -> Tensor:
+    """A part of a layer's weight with the multiplier in it: in float64, or as it is without one."""
+    scale = scale_of(module)
+    return weight if scale == 1 else weight.double() * scale

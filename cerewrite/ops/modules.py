@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 
 from cerewrite.ir import Op, RegionLayer
-from cerewrite.nn import scale_of
+from cerewrite.nn import times_scale
 from cerewrite.ops.cases import Case
 from cerewrite.ops.resizing import member_bias, slice_channels
 
@@ -219,10 +219,12 @@ class SplittableLayer(SampledLayer):
         else:
             weight = self.member_weights(module, multiplicity, 1)[index][0]
         bias = member_bias(getattr(module, "bias", None), layer, index, widths)
+        if layer.role == "exit":
+            weight = times_scale(weight, module)
         shape = tuple(weight.shape)
         narrow = self.narrow(module, shape, layer.groups, bias=bias is not None)
-        slice_channels(narrow, module, bias=bias)
-        self.member_weights(narrow, 1, 1)[0][0].copy_(weight * scale_of(module))
+        slice_channels(narrow.to(weight.dtype), module, bias=bias)
+        self.member_weights(narrow, 1, 1)[0][0].copy_(weight)
         return narrow
 
 

@@ -143,7 +143,7 @@ def _require_named(plan: Plan, model: nn.Module) -> None:
 
 def _copy(model: nn.Module) -> nn.Module:
     try:
-        return deep_copy(model)
+        return deep_copy(model, hooks=True)
     except Exception as error:
         raise RewriteError(
             f"this {type(model).__name__} cannot be copied: {type(error).__name__}: {error}",

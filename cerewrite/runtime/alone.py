@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cerewrite.errors import EndedError, own_line
+from cerewrite.errors import EndedError, ShortOfMemoryError, own_line
 
 MOST_THREADS = max(256, 4 * (os.cpu_count() or 1))
 """Threads that may be asked for: at a hundred thousand torch ends the process."""
@@ -76,6 +76,7 @@ def alone() -> Iterator[None]:
 
     Raises:
         EndedError: if the code inside calls ``sys.exit``.
+        ShortOfMemoryError: if an allocation fails inside.
 
     Example:
         >>> import torch
@@ -89,6 +90,14 @@ def alone() -> Iterator[None]:
             yield
         except Stopped:
             raise
+        except (MemoryError, RuntimeError) as error:
+            if not short_of_memory(error):
+                raise
+            raise ShortOfMemoryError(
+                f"the memory of this machine is too small: {_first_line(error)}{own_line(error)}",
+                advice="give smaller example inputs (--input), a batch of 2 above all, or more "
+                "memory: three times the model's parameters and one training step",
+            ) from error
         except SystemExit as error:
             raise EndedError(
                 f"the model's own code ends the program: SystemExit: {error.code}{own_line(error)}",
@@ -119,6 +128,25 @@ def waiting() -> Iterator[None]:
     finally:
         if depth:
             turn.take(depth)
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation failed, in Python or in torch.
+
+    Example:
+        >>> short_of_memory(MemoryError()), short_of_memory(ValueError("no"))
+        (True, False)
+    """
+    if isinstance(error, MemoryError | ShortOfMemoryError):
+        return True
+    text = str(error)
+    told = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+    return isinstance(error, RuntimeError) and any(words in text for words in told)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 class Stopped(SystemExit):

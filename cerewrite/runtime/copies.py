@@ -22,14 +22,16 @@ _HOOKS = (
 _TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
-def deep_copy(model: nn.Module, stand_ins: Mapping[int, Any] = _NONE) -> nn.Module:
+def deep_copy(
+    model: nn.Module, stand_ins: Mapping[int, Any] = _NONE, *, hooks: bool = False
+) -> nn.Module:
     """A deep copy that shares no module and no tensor with the original.
 
-    Hooks of parameters, which `copy.deepcopy` drops, are hung on the copy's; parameters that
-    overlap in memory do so in the copy.
+    Parameters that overlap in memory do so in the copy.
 
     Args:
         model: the module.
+        hooks: whether parameters keep their hooks, which `copy.deepcopy` drops.
         stand_ins: what to put in the place of copies of certain objects, by their ids.
 
     Raises:
@@ -52,6 +54,7 @@ def deep_copy(model: nn.Module, stand_ins: Mapping[int, Any] = _NONE) -> nn.Modu
             raise TypeError(f"__deepcopy__ shares the tensor '{before[id(tensor)]}'")
     if not stand_ins:
         _tie_overlaps(model, new)
+    if hooks:
         _carry_hooks(model, new)
     return new
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
 from cerewrite.ir.inputs import Inputs
+from cerewrite.runtime.alone import short_of_memory
 from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.perturb import ATTEMPTS, perturb, resample_signs
 from cerewrite.verifier.running import (
@@ -39,14 +44,18 @@ def check_gradients(
     inputs = smaller(inputs, original, rewritten, training=True)
     try:
         before = _gradients(original, inputs, training=True)
-    except Exception:
+    except Exception as error:
+        if short_of_memory(error):
+            raise
         mode = "eval"
         try:
             before = _gradients(original, inputs, training=False)
         except Exception as error:
+            if short_of_memory(error):
+                raise
             detail = f"not run: the original has no gradient, {as_sentence(error)}"
             return [Check("gradients", True, detail)]
-    floor = _NEGLIGIBLE * max(map(_largest, before.values()), default=0.0)
+    floor = _NEGLIGIBLE * max((old.largest for old in before.values() if old), default=0.0)
     faults: dict[str, str] | None = None
     for attempt in range(ATTEMPTS):
         after = _gradients(rewritten, inputs, training=mode == "train", attempt=attempt)
@@ -56,7 +65,7 @@ def check_gradients(
             break
     wrong = [f"'{name}' {why}" for name, why in (faults or {}).items()]
     idle = sum(gradient is None for gradient in after.values())
-    still = sum(gradient is not None and _all_zero(gradient) for gradient in after.values())
+    still = sum(gradient is not None and gradient.zero for gradient in after.values())
     detail = f"{len(after)} parameters in {mode} mode"
     if idle or still:
         detail += f"; {idle} unused and {still} with a zero gradient, as in the original"
@@ -65,48 +74,77 @@ def check_gradients(
     return [Check("gradients", not wrong, detail, len(wrong), 0)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Gradient:
+    """What is remembered of a gradient, which itself is let go at once.
+
+    Attributes:
+        largest: largest absolute value; 0 where it is not finite, or has no values.
+        finite: whether all of it is.
+        zero: whether all of it is zero.
+    """
+
+    largest: float
+    finite: bool
+    zero: bool
+
+    @classmethod
+    def of(cls, gradient: Tensor) -> _Gradient:
+        """Look at a gradient."""
+        if gradient.is_sparse:
+            gradient = gradient.coalesce().values()
+        if gradient.is_complex():
+            gradient = torch.view_as_real(gradient)
+        if gradient.is_meta or not gradient.numel():
+            return cls(0.0, True, not gradient.is_meta)
+        low, high = (float(end) for end in torch.aminmax(gradient.detach()))
+        finite = math.isfinite(low) and math.isfinite(high)
+        return cls(max(-low, high) if finite else 0.0, finite, low == high == 0)
+
+
 def _gradients(
     model: nn.Module, inputs: Inputs, *, training: bool, attempt: int = 0
-) -> dict[str, Tensor | None]:
-    """Gradient of every parameter that asks for one, by name; attempts above 0 have other signs."""
+) -> dict[str, _Gradient | None]:
+    """Gradient of every parameter that asks for one, by name; attempts above 0 have other signs.
+
+    One gradient at a time is held: a copy of the model and its activations are all the memory.
+    """
     model = fresh_copy(model, training=training)
     if not on_meta(model):
         perturb(model)
         inputs = resample_signs(model, inputs, attempt)
+    found: dict[str, _Gradient | None] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            found[name] = None
+            parameter.register_post_accumulate_grad_hook(partial(_look, found, name))  # type: ignore[no-untyped-call]
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         outputs = [out for out in tensors(call(model, inputs)) if out.requires_grad]
         directions = [torch.randn(out.shape, generator=generator).to(out) for out in outputs]
         torch.autograd.backward(outputs, directions)
-    return {
-        name: parameter.grad
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    return found
+
+
+def _look(found: dict[str, _Gradient | None], name: str, parameter: Tensor) -> None:
+    """Note a gradient, and free it."""
+    if parameter.grad is not None:
+        found[name] = _Gradient.of(parameter.grad)
+        parameter.grad = None
 
 
 def _fault(
-    name: str, before: dict[str, Tensor | None], after: dict[str, Tensor | None], floor: float
+    name: str,
+    before: dict[str, _Gradient | None],
+    after: dict[str, _Gradient | None],
+    floor: float,
 ) -> str | None:
     """What is wrong with one parameter's gradient, if anything."""
     old, new = before.get(name), after[name]
     if new is None:
         return "gets no gradient" if name not in before or old is not None else None
-    if new.is_meta:
-        return None
-    if not bool(new.isfinite().all()):
-        bad_before = old is not None and not bool(old.isfinite().all())
-        return None if bad_before else "gets a gradient that is not finite"
-    if _all_zero(new) and (name not in before or _largest(old) > floor):
+    if not new.finite:
+        return None if old is not None and not old.finite else "gets a gradient that is not finite"
+    if new.zero and (name not in before or (old is not None and old.largest > floor)):
         return "gets a zero gradient"
     return None
-
-
-def _largest(gradient: Tensor | None) -> float:
-    if gradient is None or gradient.is_meta or not bool(gradient.isfinite().all()):
-        return 0.0
-    return float(gradient.abs().max()) if gradient.numel() else 0.0
-
-
-def _all_zero(gradient: Tensor) -> bool:
-    return not gradient.is_meta and not bool(gradient.any())

@@ -30,7 +30,7 @@ from cerewrite.ir import Check, Plan
 from cerewrite.ir.inputs import Inputs
 from cerewrite.ops import sampled_of
 from cerewrite.rewriting.session import Change, changes_of, set_submodule
-from cerewrite.runtime.doubling import double_precision
+from cerewrite.runtime.doubling import double_precision, widened
 from cerewrite.runtime.threads import threads
 from cerewrite.verifier.members import RegionModule, pieces
 from cerewrite.verifier.perturb import ATTEMPTS, perturb, resample_signs
@@ -43,6 +43,9 @@ from cerewrite.verifier.running import (
 from cerewrite.verifier.shapes import smaller
 
 LIMIT = 1e-10
+LEAST_ROOM = 2**28
+"""Bytes of outputs that are handed on, or as many as the model's parameters have if those are
+more; layers behind them are computed again in every run."""
 
 
 def check_membership(
@@ -78,16 +81,19 @@ def _attempt(
     rewritten: nn.Module, changes: Sequence[Change], inputs: Inputs, attempt: int
 ) -> _Verdict:
     """Run the wide model and every member once, on perturbed weights."""
-    wide = fresh_copy(rewritten, training=False).double()
+    wide = widened(fresh_copy(rewritten, training=False))
     perturb(wide)
     trial = _Trial(wide, pieces(wide, changes), resample_signs(wide, inputs, attempt))
     most = max(change.split.multiplicity for change in changes)
-    with torch.no_grad():
-        trial.record()
-        with threads(max(1, torch.get_num_threads() // most)):
-            for index in range(most):
-                trial.run_member(index)
-    return trial.verdict()
+    try:
+        with torch.no_grad():
+            trial.record()
+            with threads(max(1, torch.get_num_threads() // most)):
+                for index in range(most):
+                    trial.run_member(index)
+        return trial.verdict()
+    finally:
+        trial.let_go()
 
 
 def _check(verdicts: Sequence[_Verdict], unheard: Sequence[str], regions: int) -> Check:
@@ -144,6 +150,10 @@ class _Trial:
         self.silent: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.index = 0
+        self.room = max(LEAST_ROOM, sum(p.numel() * p.element_size() for p in model.parameters()))
+        self.dropped: set[str] = set()
+        floating = [p for p in model.parameters() if p.is_floating_point()]
+        self.late = any(p.dtype != torch.float64 for p in floating)
         self.waiting: dict[str, int] = {}
 
     def record(self) -> None:
@@ -155,19 +165,27 @@ class _Trial:
             for name, module in self.model.named_modules()
             if name in exits or (sampled_of(module) and name not in inside)
         }
-        hooks = [module.register_forward_hook(self._note(name)) for name, module in noted.items()]
-        with double_precision():
+        hooks = [
+            module.register_forward_hook(self._note(name, always=name in exits))
+            for name, module in noted.items()
+        ]
+        with double_precision(late=self.late):
             call(self.model, self.inputs)
         for hook in hooks:
             hook.remove()
         for name, module in noted.items():
-            if name not in exits:
+            if name not in exits and name not in self.dropped:
                 module.forward = self._replay(name)
         self.totals = {name: [torch.zeros_like(t) for t in self.recorded[name]] for name in exits}
 
-    def _note(self, name: str) -> Callable[..., None]:
+    def _note(self, name: str, *, always: bool) -> Callable[..., None]:
         def note(module: nn.Module, args: object, output: Tensor) -> None:
-            self.recorded[name].append(output.clone())
+            self.room -= 0 if always else output.numel() * output.element_size()
+            if always or (self.room >= 0 and name not in self.dropped):
+                self.recorded[name].append(output.clone())
+            else:
+                self.dropped.add(name)
+                self.recorded.pop(name, None)
 
         return note
 
@@ -193,7 +211,7 @@ class _Trial:
             if piece.is_exit:
                 narrow.register_forward_hook(self._add(piece))
         self.calls.clear()
-        with suppress(_Done), double_precision():
+        with suppress(_Done), double_precision(late=self.late):
             call(self.model, self.inputs)
 
     def _add(self, piece: RegionModule) -> Callable[..., Tensor]:
@@ -208,6 +226,12 @@ class _Trial:
             return piece.share(recorded, self.index).clone()
 
         return add
+
+    def let_go(self) -> None:
+        """Forget the model, whose hooks know the trial: its memory is free at once, not later."""
+        self.model, self.pieces = nn.Module(), ()
+        self.recorded.clear()
+        self.totals.clear()
 
     def verdict(self) -> _Verdict:
         """Compare the sums with what was recorded."""

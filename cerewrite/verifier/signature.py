@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from cerewrite.ir import Check, Plan
 from cerewrite.ir.inputs import Inputs, Output
+from cerewrite.runtime.alone import short_of_memory
 from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.perturb import ATTEMPTS, resample_signs
 from cerewrite.verifier.running import as_sentence, call, fresh_copy
@@ -35,11 +36,15 @@ def check_signature(
         try:
             wanted = run_for_shapes(original, inputs, training=training)
         except Exception as error:
+            if short_of_memory(error):
+                raise
             seen.append(f"{mode} mode: not run, the original raises {as_sentence(error)}")
             continue
         try:
             found = run_for_shapes(rewritten, inputs, training=training)
         except Exception as error:
+            if short_of_memory(error):
+                raise
             return [_check(False, f"{mode} mode: {as_sentence(error)}")]
         before, after = _describe(wanted), _describe(found)
         if before != after:

@@ -8,6 +8,7 @@ from torch import nn
 
 from cerewrite.ir import Check, Plan, Verification
 from cerewrite.ir.inputs import Inputs
+from cerewrite.runtime.alone import short_of_memory
 from cerewrite.verifier.budget import check_budget
 from cerewrite.verifier.gradients import check_gradients
 from cerewrite.verifier.member_outputs import check_members
@@ -43,11 +44,16 @@ def verify(
         plan: the plan that was applied.
         example_inputs: positional arguments as a tuple, or keyword arguments as a mapping, on
             the models' device.
+
+    Raises:
+        ShortOfMemoryError: if the memory does not suffice: nothing is said about the model then.
     """
     checks: list[Check] = []
     for name, check in CHECKS.items():
         try:
             checks += check(original, rewritten, plan, example_inputs)
         except Exception as error:
+            if short_of_memory(error):
+                raise
             checks.append(Check(name, False, f"could not be checked: {as_sentence(error)}"))
     return Verification(tuple(checks))

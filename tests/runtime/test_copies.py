@@ -108,6 +108,8 @@ def test_hooks_of_parameters_that_stay_are_on_the_copy() -> None:
     model[0].weight.register_hook(lambda gradient: seen.append("gradient"))
     model[0].weight.register_post_accumulate_grad_hook(lambda parameter: seen.append("after"))
     deep_copy(model)(X).sum().backward()
+    assert seen == []
+    deep_copy(model, hooks=True)(X).sum().backward()
     assert seen == ["gradient", "after"]
 
 

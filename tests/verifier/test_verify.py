@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cerewrite.ir import Budget, Check, Design, Measures, Verification
 from cerewrite.rewriting import rewrite
+from cerewrite.runtime import doubling
 from cerewrite.verifier import CHECKS, verify
 from cerewrite.verifier.budget import count_flops
 from tests.rewriting.builders import Case, layer, make_plan, region
@@ -20,8 +21,12 @@ def named(verification: Verification, name: str) -> Check:
     return next(check for check in verification.checks if check.name == name)
 
 
+@pytest.mark.parametrize("large", [doubling.LARGE, 0], ids=["widened", "widened when read"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_every_case_passes_every_check(case: Case) -> None:
+def test_every_case_passes_every_check(
+    case: Case, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doubling, "LARGE", large)
     model, inputs = case.model(), case.inputs()
     plan = case.plan(model)
     new = rewrite(plan, model).model
