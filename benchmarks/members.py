@@ -45,12 +45,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Data:
     """Standardised digits: training, validation and test images, and the shifted test images."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, epochs: int) -> None:
         held = load_digits()
         draw = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(held.data), generator=draw)
         x = torch.tensor(held.data, dtype=torch.float32)[order]
         self.x, self.y = (x - x.mean()) / x.std(), torch.tensor(held.target)[order]
+        self.epochs = epochs
         self.train = slice(0, TRAIN)
         self.validation = slice(TRAIN, TRAIN + VALIDATION)
         self.test = slice(TRAIN + VALIDATION, None)
@@ -70,7 +71,7 @@ def fit(module: nn.Module, loss: Loss, data: Data, seed: int) -> float:
     x, y = data.x[data.train], data.y[data.train]
     seconds = []
     module.train()
-    for _ in range(EPOCHS):
+    for _ in range(data.epochs):
         for batch in torch.randperm(len(x)).split(BATCH):
             start = time.perf_counter()
             optimiser.zero_grad()
@@ -161,6 +162,50 @@ CONTENDERS: dict[str, Callable[[Data, int], Run]] = {
 }
 
 
+def cnn() -> nn.Module:
+    """Six convolutions of 32 to 128 channels with batch norm, on 28x28 images."""
+    layers: list[nn.Module] = []
+    before = 1
+    for index, width in enumerate((32, 32, 64, 64, 128, 128)):
+        stride = 2 if index in (2, 4) else 1
+        layers += [nn.Conv2d(before, width, 3, padding=1, stride=stride, bias=False)]
+        layers += [nn.BatchNorm2d(width), nn.ReLU()]
+        before = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+
+
+def seconds_of(module: nn.Module, loss: Loss | None, x: Tensor, y: Tensor) -> float:
+    """Processor seconds of one forward, or of a forward and backward with a loss."""
+    start = time.process_time()
+    with torch.set_grad_enabled(loss is not None):
+        output = module(x)
+        if loss is not None:
+            loss(output, y).backward()
+    return time.process_time() - start
+
+
+def cost(name: str, net: nn.Module, x: Tensor, rounds: int = 30) -> Run:
+    """Ratios of processor time, medians of interleaved pairs: forwards, and training steps.
+
+    Processor time, because the machine of the study is shared; one thread.
+    """
+    model = cerewrite.convert(net, x[:2], members=MEMBERS).model
+    asked, y = cerewrite.members(model), torch.randint(10, (len(x),))
+    whole, own = nn.CrossEntropyLoss(), cerewrite.MemberLoss(nn.CrossEntropyLoss(), 0.5)
+    pairs: dict[str, list[float]] = {"outputs": [], "step": []}
+    for index in range(rounds):
+        turn = 1 if index % 2 else -1  # who runs first finds a colder cache
+        model.eval()
+        times = {module: seconds_of(module, None, x, y) for module in (model, asked)[::turn]}
+        pairs["outputs"].append(times[asked] / times[model])
+        model.train()
+        steps = ((net.train(), whole), (asked, own))
+        times = {module: seconds_of(module, loss, x, y) for module, loss in steps[::turn]}
+        pairs["step"].append(times[asked] / times[net])
+    figures = {key: round(statistics.median(found), 3) for key, found in pairs.items()}
+    return {"seed": -1, "contender": f"cost {name}", "batch": len(x), **figures}
+
+
 def stored() -> list[Run]:
     """What has been measured."""
     if not STORE.exists():
@@ -168,17 +213,30 @@ def stored() -> list[Run]:
     return [json.loads(line) for line in STORE.read_text(encoding="utf-8").splitlines()]
 
 
-def measure(seeds: int) -> None:
+def measure(seeds: int, epochs: int) -> None:
     """Run what is missing, a line per run."""
-    done = {(run["seed"], run["contender"]) for run in stored()}
+    done = {(run["seed"], run["contender"]) for run in stored() if epochs_of(run) == epochs}
+    for name, net, shape in (("MLP", build_model(), (256, 64)), ("CNN", cnn(), (64, 1, 28, 28))):
+        if epochs == EPOCHS and (-1, f"cost {name}") not in done:
+            keep(cost(name, net, torch.randn(shape)))
     for seed in range(seeds):
-        data = Data(seed)
+        data = Data(seed, epochs)
         for name, contender in CONTENDERS.items():
             if (seed, name) in done:
                 continue
-            run = {"seed": seed, "contender": name, **contender(data, seed)}
-            with STORE.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(run) + "\n")
+            run = {"seed": seed, "contender": name, "epochs": epochs}
+            keep({**run, **contender(data, seed)})
+
+
+def epochs_of(run: Run) -> int:
+    """How long a run trained; the first ones do not say."""
+    return int(run.get("epochs", EPOCHS))
+
+
+def keep(run: Run) -> None:
+    """Add a line to the store."""
+    with STORE.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(run) + "\n")
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -203,27 +261,26 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write() -> None:
-    """Put the results below the protocol."""
-    runs = stored()
+def results(runs: Sequence[Run], epochs: int) -> list[str]:
+    """Tables of all runs that trained so long."""
+    runs = [run for run in runs if epochs_of(run) == epochs]
     by = {n: [r for r in runs if r["contender"] == n] for n in CONTENDERS}
     seeds = min(len(found) for found in by.values())
     by = {name: sorted(found, key=lambda r: r["seed"])[:seeds] for name, found in by.items()}
-    lines = [f"\n## Results, {seeds} seeds\n"]
-    lines.append("| | " + " | ".join(title for title, _ in COLUMNS) + " | step, ms |")
-    lines.append("| --- " * (len(COLUMNS) + 2) + "|")
+    lines = [f"\n## Results at {epochs} epochs, {seeds} seeds\n"]
+    lines.append("| | " + " | ".join(title for title, _ in COLUMNS) + " |")
+    lines.append("| --- " * (len(COLUMNS) + 1) + "|")
     for name, found in by.items():
         cells = [interval([run[field] for run in found]) for _, field in COLUMNS]
         texts = [f"{mean:.3f} +- {half:.3f}" for mean, half in cells]
-        step = 1e3 * statistics.median(run["seconds"] for run in found)
-        lines.append(f"| {name} | {' | '.join(texts)} | {step:.2f} |")
+        lines.append(f"| {name} | {' | '.join(texts)} |")
     params = {name: found[0]["params"] for name, found in by.items()}
     lines.append(f"\nParameters: {', '.join(f'{n} {p:,}' for n, p in params.items())}. ")
     lines.append("Ratios to the single network, paired by seed, geometric means:\n")
-    lines.append("| | NLL | ECE | NLL at T | ECE at T | step |")
-    lines.append("| --- | --- | --- | --- | --- | --- |")
+    lines.append("| | NLL | ECE | NLL at T | ECE at T |")
+    lines.append("| --- | --- | --- | --- | --- |")
     for name in list(CONTENDERS)[1:]:
-        fields = ("nll", "ece", "nll_T", "ece_T", "seconds")
+        fields = ("nll", "ece", "nll_T", "ece_T")
         lines.append(f"| {name} | {' | '.join(compared(by, f, name) for f in fields)} |")
     lines.append("\nDifferences from the single network, paired by seed:\n")
     lines.append("| | accuracy | rotation | noise | permutation |")
@@ -235,6 +292,25 @@ def write() -> None:
             mean, half = interval([a[field] - b[field] for a, b in pairs])
             cells.append(f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]")
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def write() -> None:
+    """Put the results below the protocol."""
+    runs = stored()
+    times = sorted({epochs_of(run) for run in runs if run["seed"] >= 0})
+    lines = [line for epochs in times for line in results(runs, epochs)]
+    lines.append(
+        "\nProcessor time, one thread, medians of 30 interleaved pairs: the members' outputs"
+    )
+    lines.append("against the same model's forward, and a training step (forward, backward; Adam")
+    lines.append("not counted) with `MemberLoss` against the original network's:\n")
+    lines.append("| | batch | members' outputs / forward | step / original's step |")
+    lines.append("| --- | --- | --- | --- |")
+    for run in runs:
+        if run["contender"].startswith("cost "):
+            name = run["contender"].removeprefix("cost ")
+            lines.append(f"| {name} | {run['batch']} | {run['outputs']:.2f} | {run['step']:.2f} |")
     before = DOCUMENT.read_text(encoding="utf-8").partition(MARK)[0]
     DOCUMENT.write_text(before + MARK + "\n".join(lines) + "\n", encoding="utf-8")
 
@@ -243,11 +319,12 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--no-run", action="store_true", help="write what has been measured")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if not given.no_run:
-        measure(given.seeds)
+        measure(given.seeds, given.epochs)
     write()
 
 

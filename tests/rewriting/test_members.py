@@ -8,7 +8,6 @@ import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import median
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from cerewrite.rewriting.members import mean_output, single_change
 from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.members import member_network
 from cerewrite.verifier.perturb import perturb
+from tests.models import Inverted, ScaledNet, StagedNet, plain_cnn
 from tests.rewriting.builders import Case, layer, make_plan, region
 from tests.rewriting.cases import CASES
 
@@ -237,16 +237,15 @@ def test_the_outputs_cost_what_the_forward_costs() -> None:
     with FlopCounterMode(display=False) as apart:
         asked(x)
     assert plain.get_total_flops() == apart.get_total_flops() > 0
-    ratios = []
+    times: dict[nn.Module, list[float]] = {model: [], asked: []}
     with torch.no_grad():
-        for _ in range(60):
-            times = []
-            for module in (model, asked):
-                start = time.perf_counter()
+        for number in range(100):
+            for module in (model, asked)[:: 1 if number % 2 else -1]:
+                start = time.process_time()
                 module(x)
-                times.append(time.perf_counter() - start)
-            ratios.append(times[1] / times[0])
-    assert median(ratios) < 1.5  # a busy machine; the measured figure is in docs/MEMBERS.md
+                times[module].append(time.process_time() - start)
+    # the least of each, as the machine may be busy; medians are 0.89 and 1.02 in docs/MEMBERS.md
+    assert min(times[asked]) < 1.2 * min(times[model])
 
 
 def test_a_member_exit_says_what_it_is() -> None:
@@ -306,3 +305,20 @@ def test_verification_holds_the_members_and_catches_a_fault(
     monkeypatch.setattr(MemberLinear, "apart", lambda self, x: plain(self, x).roll(1, 0))
     checks = cerewrite.verify(net, result.model, result.plan, x).checks
     assert [c.name for c in checks if not c.passed] == ["members"]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [plain_cnn, lambda: StagedNet(Inverted, (32, 64)), lambda: ScaledNet(48, 96)],
+    ids=["plain", "inverted residuals", "layer scales"],
+)
+def test_whole_networks_are_converted_into_members(build: Callable[[], nn.Module]) -> None:
+    """Streams, depthwise convolutions, norms and layer scales, from the trace to the check."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 16, 16)
+    result = cerewrite.convert(build(), x, members=4, gain="he", min_width=1)
+    planned, baseline = result.plan.planned, result.plan.baseline
+    assert planned.params <= baseline.params and planned.flops <= baseline.flops
+    check = next(c for c in result.verification.checks if c.name == "members")
+    assert check.passed and check.value is not None and check.value <= 1e-10
+    assert members(result.model)(x).shape[0] == 4
