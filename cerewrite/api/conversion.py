@@ -138,7 +138,7 @@ def convert(
     if plan is None:
         with clock("plan"):
             plan = make_plan(found, **plan_options)
-        max_params = max_params or _asked_params(plan)
+        max_params = max_params or planning.asked_params(plan)
     if found.scopes:
         found = found.at_scope(plan.scope)
     init = plan_options.get("init")
@@ -162,12 +162,6 @@ def convert(
         return result
     saving = {"source": source, "onnx": onnx, "opset": opset, "overwrite": overwrite}
     return _saved(result, out, inputs, clock, saving)
-
-
-def _asked_params(plan: ir.Plan) -> int | None:
-    """A budget of parameters that allows more than a plan may build without being asked."""
-    asked = next((int(b.limit) for b in plan.budgets if b.cost == "params"), 0)
-    return asked if asked > planning.MOST_TIMES * plan.baseline.params else None
 
 
 def _saved(

@@ -18,6 +18,7 @@ from cerewrite.ir.ranges import (
     Extended,
     Finite,
     Hexadecimal,
+    Members,
     Note,
     Scope,
     Seed,
@@ -161,7 +162,7 @@ class Split:
 
     Attributes:
         region: name of the region.
-        multiplicity: members, at least 1.
+        multiplicity: members, at most 65,536.
         widths: width of one member per class of the region, in its order.
         params: parameters of the region's layers and modules after the split.
         flops: FLOPs of the region after the split, per example.
@@ -172,7 +173,7 @@ class Split:
     """
 
     region: Text
-    multiplicity: Size
+    multiplicity: Members
     widths: tuple[Size, ...]
     params: Cost
     flops: Cost

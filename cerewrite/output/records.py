@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cerewrite import ir
-from cerewrite.reading import read_text
+from cerewrite.runtime.reading import read_text
 
 R = TypeVar("R", ir.Plan, ir.Analysis, ir.Report)
 

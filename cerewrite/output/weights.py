@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from cerewrite import ir
 from cerewrite.errors import CerewriteError, OutputError, PlanError
 from cerewrite.output.names import WEIGHTS
-from cerewrite.reading import open_regular
+from cerewrite.runtime.reading import open_regular
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import LARGEST_SIZE, Region
+from cerewrite.ir import LARGEST_SIZE, MOST_MEMBERS, Region
 from cerewrite.registry import require_whole
 
 Held = tuple[int, tuple[int, ...]]
@@ -76,8 +76,9 @@ def _check(region: Region, members: int, widths: tuple[int, ...]) -> None:
             f"{where}: {members} members of {len(widths)} widths",
             advice=f"give at least one member and {len(region.classes)} widths, one per class",
         )
-    for number in (members, *widths):
-        require_whole(where, number, 1, LARGEST_SIZE)
+    require_whole(where, members, 1, MOST_MEMBERS)
+    for width in widths:
+        require_whole(where, width, 1, LARGEST_SIZE)
     for name, width, least, step in zip(
         region.classes, widths, region.least, region.steps, strict=True
     ):
