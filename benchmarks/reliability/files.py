@@ -11,7 +11,6 @@ import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -241,8 +240,3 @@ def make(path: Path, kind: str) -> None:
         path.touch(0o000 if kind == "locked" else 0o644)
         if kind == "sparse":
             os.truncate(path, 1 << 40)
-
-
-def all_groups() -> tuple[Any, ...]:
-    """The groups of this module, for tests."""
-    return plans, reports, weights, calibration, odd_files

@@ -153,6 +153,8 @@ class Watch:
             path, _, flags = arguments
             writing = isinstance(flags, int) and flags & _WRITING
             self.writes += bool(writing) and path != os.devnull
+        elif event == "os.mkdir":
+            self.writes += not os.path.isdir(arguments[0])  # torch makes sure of its cache
         else:
             self.writes += event in _EVENTS
 

@@ -180,7 +180,7 @@ def _converted(
     if plan is None:
         with clock("plan"):
             plan = make_plan(analysis, **plan_options)
-        max_params = max_params or _asked_params(plan)
+        max_params = max_params or planning.asked_params(plan)
     if analysis.scopes:
         analysis = analysis.at_scope(plan.scope)
     init = plan_options.get("init")
@@ -194,19 +194,13 @@ def _converted(
     if analysis.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
         result = _within_latency(result, build, model, inputs, plan_options, clock)
     if bench is not False:
-        planning = plan_options or _request(result.plan)
+        request = plan_options or _request(result.plan)
         asked = {} if bench is True else bench
         report = timed(
-            result.report, model, result.model, inputs, clock=clock, asked=asked, planning=planning
+            result.report, model, result.model, inputs, clock=clock, asked=asked, planning=request
         )
         result = dataclasses.replace(result, report=report)
     return result
-
-
-def _asked_params(plan: ir.Plan) -> int | None:
-    """A budget of parameters that allows more than a plan may build without being asked."""
-    asked = next((int(b.limit) for b in plan.budgets if b.cost == "params"), 0)
-    return asked if asked > planning.MOST_TIMES * plan.baseline.params else None
 
 
 def _calibration(

@@ -9,7 +9,7 @@ from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
 from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
-from cerewrite.ir.ranges import LARGEST_COST, LARGEST_SEED, LARGEST_SIZE
+from cerewrite.ir.ranges import LARGEST_COST, LARGEST_SEED, LARGEST_SIZE, MOST_MEMBERS
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
     EXIT_SCALES,
@@ -35,6 +35,7 @@ __all__ = [
     "LARGEST_COST",
     "LARGEST_SEED",
     "LARGEST_SIZE",
+    "MOST_MEMBERS",
     "SCHEMA",
     "WEIGHT_SOURCES",
     "Alternative",

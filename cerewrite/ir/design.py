@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cerewrite.ir.ranges import Size
+from cerewrite.ir.ranges import Members, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +13,12 @@ class Design:
     """What a region is, or is to become.
 
     Attributes:
-        multiplicity: members, at least 1.
+        multiplicity: members, 1 to 65,536.
         widths: width of one member per class of the region, in its order.
     """
 
     FLAT: ClassVar[bool] = True
-    multiplicity: Size
+    multiplicity: Members
     widths: tuple[Size, ...]
 
 

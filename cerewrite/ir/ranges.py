@@ -16,6 +16,7 @@ from cerewrite.errors import UNSEEN
 
 LARGEST_COST = 1 << 53
 LARGEST_SIZE = (1 << 31) - 1
+MOST_MEMBERS = 1 << 16
 LARGEST_SEED = (1 << 63) - 1
 LARGEST_FACTOR = 1e60
 
@@ -61,6 +62,8 @@ AnyScope = Annotated[str, one_of("block", "stage", "network", "auto")]
 
 Size = Annotated[int, Meta(ge=1, le=LARGEST_SIZE)]
 """Channels, members, positions, examples."""
+Members = Annotated[int, Meta(ge=1, le=MOST_MEMBERS)]
+"""Members of a split: each is drawn by itself, so that a million take minutes."""
 Index = Annotated[int, Meta(ge=0, le=LARGEST_SIZE)]
 Target = Annotated[int, Meta(ge=-1, le=LARGEST_SIZE)]
 """An index, or -1 for none."""

@@ -99,6 +99,10 @@ def decode(record_type: type[R], data: Any, *, source: str) -> R:
         record = msgspec.convert(nested(record_type, data), record_type)
     except msgspec.ValidationError as error:
         raise _violation(str(error), data, source) from None
+    except UnicodeEncodeError:
+        raise PlanError(
+            f"{_half_character(data, source)}: holds half a character", advice=AGAIN
+        ) from None
     check_parts(record, source)
     return record
 
@@ -234,6 +238,27 @@ def _refuse_unknown(kind: Any, data: Any, where: str) -> None:
                 _refuse_unknown(inner, item, f"{where}[{index}]")
 
 
+def _half_character(data: Any, source: str) -> str:
+    """Where the first text is that is no Unicode: half of a pair of surrogates."""
+    waiting = [(source, data)]
+    while waiting:
+        where, item = waiting.pop()
+        if isinstance(item, str) and any("\ud800" <= letter <= "\udfff" for letter in item):
+            return where
+        if isinstance(item, dict):
+            waiting += [(f"{where}.{printable(key)}", value) for key, value in item.items()]
+        elif isinstance(item, list | tuple):
+            waiting += [(f"{where}[{index}]", value) for index, value in enumerate(item)]
+    return source
+
+
+def _shown(data: Any) -> str:
+    """What was found, for a message; what holds other values is only named."""
+    if isinstance(data, dict | list | tuple):
+        return f"{'an object' if isinstance(data, dict) else 'a list'} of {len(data)}"
+    return json.dumps(data)[:60]
+
+
 def _violation(text: str, data: Any, source: str) -> PlanError:
     """The error for a violation that msgspec found, with the field and what it holds."""
     match = _WHERE.fullmatch(text)
@@ -252,8 +277,7 @@ def _violation(text: str, data: Any, source: str) -> PlanError:
     found = data
     for name, index in re.findall(r"\.([\w$]+)|\[(\d+)\]", where):
         found = found[name] if name else found[int(index)]
-    shown = json.dumps(found)[:60]
     problem = problem[:1].lower() + problem[1:].replace("`", "")
     problem = problem.replace("expected object", "expected an object")
     problem = problem.replace("expected array", "expected a list")
-    return PlanError(f"{source}{where}: {problem}, found {shown}", advice=AGAIN)
+    return PlanError(f"{source}{where}: {problem}, found {_shown(found)}", advice=AGAIN)

@@ -256,6 +256,12 @@ def _check_size(plan: Plan, counts: Counts, max_params: int | None) -> None:
         )
 
 
+def asked_params(plan: Plan) -> int | None:
+    """The budget of parameters of a plan, if it allows more than a plan may build otherwise."""
+    asked = next((int(b.limit) for b in plan.budgets if b.cost == "params"), 0)
+    return asked if asked > MOST_TIMES * plan.baseline.params else None
+
+
 def _check_budgets(plan: Plan) -> None:
     for budget in plan.budgets:
         stated = getattr(plan.planned, budget.cost, None)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import LARGEST_SIZE, Design, Region
+from cerewrite.ir import LARGEST_SIZE, MOST_MEMBERS, Design, Region
 from cerewrite.registry import require_whole
 
 DesignLike = str | Design | tuple[int, Sequence[int]]
@@ -78,8 +78,9 @@ def _check(region: Region, design: Design) -> None:
             f"{where}: {members} members of {len(widths)} widths",
             advice=f"give at least one member and {len(region.classes)} widths, one per class",
         )
-    for number in (members, *widths):
-        require_whole(where, number, 1, LARGEST_SIZE)
+    require_whole(where, members, 1, MOST_MEMBERS)
+    for width in widths:
+        require_whole(where, width, 1, LARGEST_SIZE)
     for name, width, least, step in zip(
         region.classes, widths, region.least, region.steps, strict=True
     ):

@@ -58,17 +58,13 @@ def _refusal(path: object, reason: str) -> LoadError:
 
 def _mapped(path: Path) -> Any:
     """An array as it lies on the disk: a header that claims more than the file is refused."""
-    import numpy as np
-
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = _loaded(path, mmap_mode="r")
     _require_size(array.nbytes)
     return array
 
 
 def _members(file: Any) -> Iterator[tuple[str, Tensor]]:
     """The arrays of an archive; none is unpacked before all of them are known to fit."""
-    import numpy as np
-
     with zipfile.ZipFile(file) as archive:
         items = archive.infolist()
         if len(items) > MEMBERS or len({item.filename for item in items}) < len(items):
@@ -77,8 +73,15 @@ def _members(file: Any) -> Iterator[tuple[str, Tensor]]:
         for item in items:
             with archive.open(item) as member:
                 data = io.BytesIO(member.read(LARGEST))
-            array = np.load(data, allow_pickle=False)
+            array = _loaded(data)
             yield item.filename.removesuffix(".npy"), _tensor(array)
+
+
+def _loaded(file: Any, **options: Any) -> Any:
+    import numpy as np
+
+    with np.errstate(all="ignore"):  # numpy multiplies the sizes that a header claims
+        return np.load(file, allow_pickle=False, **options)
 
 
 def _require_size(size: int) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 DTYPES = ("bool", "float16", "bfloat16", "float32", "float64", "int32", "int64")
 
-LARGEST_INPUT = 1 << 30
-"""Values of one example input that is drawn: 4 GiB in float32."""
+LARGEST_INPUT = 1 << 28
+"""Values of the example inputs that are drawn, together: 1 GiB in float32."""
 
 _SIZES = re.compile(r"[0-9]{1,19}(,[0-9]{1,19}){0,15}")
 
@@ -97,6 +97,11 @@ def make_inputs(shapes: Sequence[InputShape], *, seed: int = 0) -> Inputs:
         raise UsageError(
             f"--input: names {names} must be given to every input, each once",
             advice="name all inputs or none",
+        )
+    if (values := sum(prod(shape.shape) for shape in shapes)) > LARGEST_INPUT:
+        raise UsageError(
+            f"--input: {values:,} values in {len(shapes)} inputs, more than {LARGEST_INPUT:,}",
+            advice="give smaller examples: a batch of 2 is enough",
         )
     generator = torch.Generator().manual_seed(seed)
     try:
