@@ -78,6 +78,7 @@ def convert(
     bench: bool | BenchOptions = False,
     latency_batch: int | None = None,
     memory_batch: int | None = None,
+    step_batch: int | None = None,
     calibration: object = None,
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
@@ -98,7 +99,9 @@ def convert(
             plan's as well; a mapping gives options of `cerewrite.bench`.
         latency_batch: batch size of a latency budget, 1 if there is one. The built model is
             timed, and planned anew with a tighter limit where it is slower than was asked for.
-        memory_batch: training batch of a memory budget, 32 if there is one.
+        memory_batch: training batch whose memory is counted, 32 by default.
+        step_batch: training batch of the steps that are timed, that of ``memory_batch`` by default
+            where the step is held or limited.
         calibration: with ``weights="transfer"``, one batch of inputs as the model takes them, or
             a ``.npy`` or ``.npz`` file of them: members are fitted on three quarters, and the
             output error is measured on the last one (on ``example_inputs`` without any).
@@ -126,10 +129,13 @@ def convert(
     model = unwrap(model)
     inputs = as_arguments(example_inputs)
     analysis_options, plan_options = _divide(options)
-    batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
+    batches = batches_for("params", latency_batch, memory_batch, step_batch, "all")
     if plan is None:
         plan_options["budget"] = read_requests(plan_options.get("budget", "params"))
-        batches = batches_for(plan_options["budget"], latency_batch, memory_batch)
+        allow = plan_options.get("allow", ())
+        batches = batches_for(
+            plan_options["budget"], latency_batch, memory_batch, step_batch, allow
+        )
     analysis = analyze(model, inputs, clock=clock, **batches, **analysis_options)
     assert inputs is not None, "a trace refuses no inputs"
     if plan is None:

@@ -61,6 +61,7 @@ class Analysis(Measured[Estimate]):
         memory: bytes of training, see `cerewrite.planning.budgets.memory`; 0 where nobody asked.
         inputs: shapes of the example inputs, as ``--input`` takes them; empty where they cannot
             be drawn again.
+        step: nanoseconds per training step as measured; 0 where nobody asked.
     """
 
     model: str
@@ -82,6 +83,7 @@ class Analysis(Measured[Estimate]):
     scopes: tuple[ScopeFindings, ...] = ()
     memory: int = 0
     inputs: tuple[str, ...] = ()
+    step: int = 0
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -107,12 +109,22 @@ class Budget:
         limit: the limit, in the cost's own unit.
         text: the request as the user wrote it.
         before: the original model's cost, where `Figures` does not state it; 0 otherwise.
+        held: whether nobody named it: the cost is held because every cost is.
+        target: what the search kept below, where timing what was built asked for less than the
+            limit; 0 for the limit itself.
     """
 
     cost: str
     limit: float
     text: str
     before: int = 0
+    held: bool = False
+    target: float = 0.0
+
+    @property
+    def aim(self) -> float:
+        """What the search keeps below."""
+        return self.target or self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +189,10 @@ class Plan:
             that is gone; written when a plan is carried out, and ignored when it is read.
         scopes: how the scopes compared, if they were.
         inputs: shapes of the analysis's example inputs, from which a later export draws its own.
+        originals: the original model's costs that `Figures` does not state and that are known:
+            ``memory`` and ``step``.
+        member_widths: ``proportional`` (the widths of a member are one scale of the original's)
+            or ``free``.
     """
 
     model: str
@@ -202,6 +218,8 @@ class Plan:
     renamed: tuple[tuple[str, str], ...] = ()
     scopes: tuple[ScopeOutcome, ...] = ()
     inputs: tuple[str, ...] = ()
+    originals: tuple[tuple[str, int], ...] = ()
+    member_widths: str = "proportional"
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,18 @@ def planned_cost(plan: Plan, budget: Budget) -> int:
         plan: the plan; splits of unknown regions are not counted.
         budget: one of its budgets, with ``before``.
     """
+    return changed_cost(plan, budget.cost, budget.before)
+
+
+def changed_cost(plan: Plan, cost: str, before: int) -> int:
+    """The whole model's cost under a plan, from the original's and what the splits change.
+
+    Args:
+        plan: the plan; splits of unknown regions are not counted.
+        cost: registered cost.
+        before: the original model's.
+    """
     designs = {split.region: split.design for split in plan.splits}
     regions = [region for region in plan.regions if region.name in designs]
-    changes = joint_costs(budget.cost, regions, [designs[region.name] for region in regions])
-    return budget.before + sum(after - before for before, after in changes)
+    changes = joint_costs(cost, regions, [designs[region.name] for region in regions])
+    return before + sum(after - before for before, after in changes)
