@@ -23,7 +23,14 @@ from cerewrite.api.stages import PathLike, analyze, as_arguments, as_inputs, pas
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
 from cerewrite.frontend.loading import read_inputs
-from cerewrite.planning.budgets import BUDGETS, BudgetRequest, batches_for, read_requests
+from cerewrite.planning.budgets import (
+    BUDGETS,
+    Allowed,
+    BudgetLike,
+    BudgetRequest,
+    batches_for,
+    read_requests,
+)
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
@@ -80,6 +87,7 @@ def convert(
     bench: bool | BenchOptions = False,
     latency_batch: int | None = None,
     memory_batch: int | None = None,
+    step_batch: int | None = None,
     calibration: object = None,
     max_params: int | None = None,
     **options: Unpack[ConvertOptions],
@@ -101,7 +109,9 @@ def convert(
             plan's as well; a mapping gives options of `cerewrite.bench`.
         latency_batch: batch size of a latency budget, 1 if there is one. The built model is
             timed, and planned anew with a tighter limit where it is slower than was asked for.
-        memory_batch: training batch of a memory budget, 32 if there is one.
+        memory_batch: training batch whose memory is counted, 32 by default.
+        step_batch: training batch of the steps that are timed, that of ``memory_batch`` by default
+            where the step is held or limited.
         calibration: with ``weights="transfer"``, one batch of inputs as the model takes them, or
             a ``.npy`` or ``.npz`` file of them: members are fitted on three quarters, and the
             output error is measured on the last one (on ``example_inputs`` without any).
@@ -131,7 +141,7 @@ def convert(
     clock = clock or Clock()
     model = unwrap(model)
     inputs = as_arguments(example_inputs)
-    batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
+    batches = (latency_batch, memory_batch, step_batch)
     with contextlib.nullcontext() if out is None else output.claim(out):
         if out is not None:
             output.check_target(out, folder=True, overwrite=overwrite)
@@ -163,7 +173,7 @@ def _converted(
     plan: ir.Plan | None,
     options: ConvertOptions,
     clock: Clock,
-    batches: dict[str, int | None],
+    batches: tuple[int | None, int | None, int | None],
     bench: bool | BenchOptions,
     calibration: object,
     max_params: int | None,
@@ -172,10 +182,13 @@ def _converted(
     analysis_options, plan_options = _divide(options)
     if plan is None and plan_options.get("members") is not None:
         analysis_options.setdefault("scope", "network")
+    budget: BudgetLike = "params"
+    allow: Allowed = "all"
     if plan is None:
-        plan_options["budget"] = read_requests(plan_options.get("budget", "params"))
-        batches = batches_for(plan_options["budget"], *batches.values())
-    analysis = analyze(model, inputs, clock=clock, **batches, **analysis_options)
+        budget = plan_options["budget"] = read_requests(plan_options.get("budget", "params"))
+        allow = plan_options.get("allow", ())
+    asked = batches_for(budget, *batches, allow)
+    analysis = analyze(model, inputs, clock=clock, **asked, **analysis_options)
     assert inputs is not None, "a trace refuses no inputs"
     if plan is None:
         with clock("plan"):
@@ -195,9 +208,9 @@ def _converted(
         result = _within_latency(result, build, model, inputs, plan_options, clock)
     if bench is not False:
         request = plan_options or _request(result.plan)
-        asked = {} if bench is True else bench
+        timing: BenchOptions = {} if bench is True else bench
         report = timed(
-            result.report, model, result.model, inputs, clock=clock, asked=asked, planning=request
+            result.report, model, result.model, inputs, clock=clock, asked=timing, planning=request
         )
         result = dataclasses.replace(result, report=report)
     return result

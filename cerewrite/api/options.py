@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cerewrite.exporter.inputs import DynamicAxes
     from cerewrite.initialisers import Custom
-    from cerewrite.planning.budgets import BudgetLike
+    from cerewrite.planning.budgets import Allowed, BudgetLike
     from cerewrite.planning.fixing import DesignLike
 
 
@@ -42,6 +42,7 @@ class PlanOptions(TypedDict, total=False):
     """Options of `cerewrite.plan`, with the defaults of `cerewrite.planning.make_plan`."""
 
     budget: BudgetLike
+    allow: Allowed
     objective: Literal["primal", "dual"]
     measure: str
     include: Sequence[str]
@@ -49,6 +50,8 @@ class PlanOptions(TypedDict, total=False):
     min_width: int | None
     max_multiplicity: int | None
     channel_multiple: int
+    widths: Literal["proportional", "free"]
+    min_gain: float
     uniform: bool
     fixed: Mapping[str, DesignLike]
     keep_groups: bool

@@ -13,6 +13,7 @@ from cerewrite import ir
 from cerewrite.api.options import AnalysisOptions, ExportOptions, PlanOptions, check_options
 from cerewrite.errors import UsageError
 from cerewrite.frontend.loading import describe_inputs
+from cerewrite.planning.budgets import TRAINING_BATCH
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
@@ -31,7 +32,8 @@ def analyze(
     *,
     clock: Clock | None = None,
     latency_batch: int | None = None,
-    memory_batch: int | None = None,
+    memory_batch: int | None = TRAINING_BATCH,
+    step_batch: int | None = None,
     **options: Unpack[AnalysisOptions],
 ) -> ir.Analysis:
     """Trace a model and compute the finite-width correction of every layer.
@@ -44,8 +46,10 @@ def analyze(
         clock: times the stages.
         latency_batch: time the model and its layers at this batch size on this machine, which a
             latency budget needs; see `cerewrite.timing.profile`.
-        memory_batch: count what a training step at this batch size holds, which a memory budget
-            needs; see `cerewrite.analysis.keep`.
+        memory_batch: training batch at which the memory of a step is counted, 32 by default;
+            None for not at all; see `cerewrite.analysis.keep`.
+        step_batch: time training steps of the model and its layers at this batch size, which
+            holds or limits them in a plan; see `cerewrite.timing.profile_step`.
         options: ``estimator`` (a registered one, "analytic"), ``parametrization`` ("ntk" or
             "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage",
             "network" or "auto"; see `cerewrite.analysis.find_regions`); and for estimators that
@@ -78,16 +82,20 @@ def analyze(
             traced = tracing.trace(model, inputs)
         assert inputs is not None, "a trace refuses no inputs"
         with clock("analyse"):
-            found = analysis.analyze(traced, model, inputs, **options)
-            found = replace(found, inputs=tuple(map(str, describe_inputs(inputs) or ())))
+            analysed = analysis.analyze(traced, model, inputs, **options)
+            analysed = replace(analysed, inputs=tuple(map(str, describe_inputs(inputs) or ())))
         if memory_batch is not None:
-            found = analysis.keep(found, traced, model, batch=memory_batch)
-        if latency_batch is None:
-            return found
+            analysed = analysis.keep(analysed, traced, model, batch=memory_batch)
+        if latency_batch is None and step_batch is None:
+            return analysed
         from cerewrite import timing
 
         with clock("profile"):
-            return timing.profile(found, traced, model, inputs, batch=latency_batch)
+            if latency_batch is not None:
+                analysed = timing.profile(analysed, traced, model, inputs, batch=latency_batch)
+            if step_batch is not None:
+                analysed = timing.profile_step(analysed, traced, model, inputs, batch=step_batch)
+        return analysed
 
 
 def plan(
@@ -100,11 +108,13 @@ def plan(
         scope: the analysis's own, if given; of an ``auto`` analysis, one scope of it. Without,
             an ``auto`` analysis's scopes are compared, and the plan says how (`Plan.scopes`).
         options: ``budget`` ("params", "params=0.5x", "flops=1.2G"; several hold together),
+            ``allow`` ("all", "step", "flops=2x": what may exceed the original's; every cost that no
+            budget names is held there),
             ``objective`` ("primal": least measure within the budget; "dual": least cost at an
             equal one), ``measure`` ("log-variance", "nu", "leading-order"),
             ``include`` and ``exclude`` (rules), ``min_width`` (4, or the original's where that is
-            less), ``max_multiplicity``, ``channel_multiple``, ``uniform``, ``fixed`` (designs by
-            hand, by region),
+            less), ``max_multiplicity``, ``channel_multiple``, ``widths`` ("proportional", "free"),
+            ``min_gain`` (0.02), ``uniform``, ``fixed`` (designs by hand, by region),
             ``keep_groups``, ``seed``, ``init`` (how weights are drawn),
             ``exit_scale`` ("folded", "explicit", "mean"),
             ``weights`` ("reinitialise", "transfer"), ``members`` (so many members that can be

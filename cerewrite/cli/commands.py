@@ -281,9 +281,8 @@ def list_() -> None:
 
 def _plan(session: Session, model: str, options: opt.Given) -> ir.Plan:
     ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
-    batches = batches_for(
-        options["budget"], options.pop("latency_batch"), options.pop("memory_batch")
-    )
+    latency, memory, step = (options.pop(f"{name}_batch") for name in ("latency", "memory", "step"))
+    batches = batches_for(options["budget"], latency, memory, step, options["allow"])
     ours |= {"seed": options["seed"], **batches}
     analysis = session.analyze(model, ours)
     with session.clock("plan"):

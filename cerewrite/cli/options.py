@@ -12,8 +12,10 @@ from cerewrite.cli.numbers import Positive, Whole
 from cerewrite.frontend.loading import InputShape, parse_input_shape
 from cerewrite.initialisers import INITIALISERS
 from cerewrite.ir import EXIT_SCALES, LARGEST_COST, LARGEST_SEED, LARGEST_SIZE, WEIGHT_SOURCES
-from cerewrite.planning.budgets import BudgetRequest, read_requests
+from cerewrite.planning.budgets import BudgetRequest, read_allowances, read_requests
+from cerewrite.planning.make import MIN_GAIN
 from cerewrite.planning.measures import DEFAULT, MEASURES
+from cerewrite.planning.problem import WIDTHS
 from cerewrite.runtime.alone import MOST_THREADS
 
 Command = Callable[..., object]
@@ -33,6 +35,14 @@ def read_budgets(
 ) -> tuple[BudgetRequest, ...]:
     """Budgets as requests; a callback of options."""
     return read_requests(value)
+
+
+def _allowances(
+    ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Costs that may rise, read once so that a wrong one is refused before any work."""
+    read_allowances(value)
+    return value
 
 
 def _initialiser(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -218,7 +228,16 @@ PLAN = together(
         callback=read_budgets,
     ),
     number("--latency-batch", "Examples per call of a latency budget.  [default: 1]"),
-    number("--memory-batch", "Training batch of a memory budget.  [default: 32]"),
+    repeatable(
+        "--allow",
+        "allow",
+        "COST",
+        "What may exceed the original's: all, step, memory, flops=2x; every cost that no budget "
+        "names is held.",
+        callback=_allowances,
+    ),
+    number("--memory-batch", "Training batch whose memory is counted.  [default: 32]"),
+    number("--step-batch", "Training batch of the steps that are timed.  [default: as above]"),
     choice(
         "--objective",
         ("primal", "dual"),
@@ -239,6 +258,20 @@ PLAN = together(
     ),
     number("--max-multiplicity", "Most members."),
     number("--channel-multiple", "Member widths are multiples of it.", default=1),
+    choice(
+        "--widths",
+        WIDTHS,
+        "One scale of the original's widths per member, or every class on its own, which "
+        "extrapolates the measures.",
+        default="proportional",
+    ),
+    click.option(
+        "--min-gain",
+        type=click.FloatRange(0.0, 1.0, max_open=True),
+        default=MIN_GAIN,
+        show_default=True,
+        help="Least share by which a split makes its region's measure smaller.",
+    ),
     switch("--uniform", description="One multiplicity and one scale for all regions."),
     repeatable(
         "--fix",

@@ -106,7 +106,8 @@ class Region:
         modules: the per-channel modules, each with the classes it acts on.
         sites: where finite width enters, in execution order; empty before an analysis.
         profile: measured times of its layers, where a latency budget asked for them.
-        kept: what training keeps of its values, where a memory budget asked for it.
+        kept: what training keeps of its values, where it was counted.
+        step: measured times of its layers in a training step, where they were timed.
     """
 
     name: Text
@@ -119,6 +120,7 @@ class Region:
     sites: tuple[Site, ...] = ()
     profile: Profile | None = None
     kept: SavedActivations | None = None
+    step: Profile | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:

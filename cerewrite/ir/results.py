@@ -96,6 +96,7 @@ class Analysis(Measured[Estimate]):
         inputs: shapes of the example inputs, as ``--input`` takes them; empty where they cannot
             be drawn again.
         members: existing groups outside of all regions: members that no plan changes.
+        step: nanoseconds per training step as measured; 0 where nobody asked.
     """
 
     model: ClassName
@@ -118,6 +119,7 @@ class Analysis(Measured[Estimate]):
     memory: Cost = 0
     inputs: tuple[Text, ...] = ()
     members: tuple[Region, ...] = ()
+    step: Cost = 0
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -144,12 +146,22 @@ class Budget:
         limit: the limit, in the cost's own unit.
         text: the request as the user wrote it.
         before: the original model's cost, where `Figures` does not state it; 0 otherwise.
+        held: whether nobody named it: the cost is held because every cost is.
+        target: what the search kept below, where timing what was built asked for less than the
+            limit; 0 for the limit itself.
     """
 
     cost: Word
     limit: Amount
     text: Text
     before: Cost = 0
+    held: bool = False
+    target: Amount = 0.0
+
+    @property
+    def aim(self) -> float:
+        """What the search keeps below."""
+        return self.target or self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +229,10 @@ class Plan:
         inputs: shapes of the analysis's example inputs, from which a later export draws its own.
         source: the original's factory, a file's path relative to the plan's folder; "" where the
             original came from Python. See `cerewrite.output.factory` for when it is run.
+        originals: the original model's costs that `Figures` does not state and that are known:
+            ``memory`` and ``step``.
+        member_widths: ``proportional`` (the widths of a member are one scale of the original's)
+            or ``free``.
     """
 
     model: ClassName
@@ -243,6 +259,8 @@ class Plan:
     scopes: tuple[ScopeOutcome, ...] = ()
     inputs: tuple[Text, ...] = ()
     source: Source = ""
+    originals: tuple[tuple[Word, Cost], ...] = ()
+    member_widths: Annotated[str, one_of("proportional", "free")] = "proportional"
 
 
 @dataclass(frozen=True, slots=True)

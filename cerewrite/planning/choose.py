@@ -138,7 +138,9 @@ def _key(problem: Problem, cap: FloatArray) -> object:
         ),
         region.profile,
         region.kept,
+        region.step,
         problem.held,
+        problem.ceiling,
         tuple(cap),
     )
 

@@ -38,7 +38,13 @@ class BudgetBounds:
     @property
     def limits(self) -> FloatArray:
         """What the regions may cost together, ``[costs]``."""
-        return np.floor([budget.limit for budget in self.budgets]) - self.fixed
+        return np.floor([budget.aim for budget in self.budgets]) - self.fixed
+
+    @property
+    def original_fits(self) -> bool:
+        """Whether leaving the model as it is meets every limit."""
+        limits = np.floor([budget.limit for budget in self.budgets]) - self.fixed
+        return bool((self.own.sum(axis=0) <= limits).all())
 
     @property
     def feasible(self) -> tuple[tuple[str, float, float], ...]:
@@ -95,7 +101,7 @@ def check_limits(room: BudgetBounds) -> None:
             the closest feasible request.
     """
     for budget, (cost, least, largest) in zip(room.budgets, room.feasible, strict=True):
-        if budget.limit < least:
+        if budget.aim < least:
             raise infeasible(budget, cost, least, largest)
 
 

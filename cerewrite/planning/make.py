@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from cerewrite.errors import PlanError, UsageError
+from cerewrite.errors import InfeasibleBudgetError, PlanError, UsageError
 from cerewrite.initialisers import INITIALISERS, Custom, custom_name
 from cerewrite.ir import (
     EXIT_SCALES,
@@ -23,6 +23,8 @@ from cerewrite.ir import (
     Split,
 )
 from cerewrite.planning.budgets import (
+    BUDGETS,
+    Allowed,
     BudgetLike,
     joint_costs,
     resolve_budgets,
@@ -40,11 +42,15 @@ from cerewrite.planning.shared import choose_shared, least_together
 from cerewrite.planning.uniform import choose_uniform
 from cerewrite.registry import require_whole
 
+MIN_GAIN = 0.02
+"""A split that makes its region's measure smaller by less is not made."""
+
 
 def make_plan(
     analysis: Analysis,
     *,
     budget: BudgetLike = "params",
+    allow: Allowed = (),
     objective: Objective = "primal",
     measure: str = DEFAULT,
     include: Sequence[str] = (),
@@ -52,6 +58,8 @@ def make_plan(
     min_width: int | None = None,
     max_multiplicity: int | None = None,
     channel_multiple: int = 1,
+    widths: str = "proportional",
+    min_gain: float = MIN_GAIN,
     uniform: bool = False,
     fixed: Mapping[str, DesignLike] = MappingProxyType({}),
     keep_groups: bool = False,
@@ -63,10 +71,16 @@ def make_plan(
 ) -> Plan:
     """Choose members and widths for every region at once (docs/theory.md, sections 2 and 8).
 
+    Nothing may cost more: what no budget names is held at the original's cost, namely parameters,
+    FLOPs, training memory and the time of a training step, as far as the analysis has counted
+    or timed them. Where nothing better is found under these terms, the plan has no splits;
+    where the budgets permit the original, no plan has a larger measure than it.
+
     Args:
         analysis: the model's regions and corrections.
         budget: upper limits: ``params``, ``params=0.5x``, ``flops=1.2G``, several with commas or
             as a sequence, or as `BudgetRequest`; all must hold.
+        allow: held costs that may rise: ``all``, ``step``, ``flops=2x``, one or several.
         objective: ``primal`` for the least measure within the budgets; ``dual`` for the least of
             the first budget's cost with the measure at most the original's (the budgets stay
             limits).
@@ -78,6 +92,10 @@ def make_plan(
             has less): what is narrower is forecast far too well (docs/GRID.md).
         max_multiplicity: most members of a region.
         channel_multiple: every member's width is a multiple of it.
+        widths: ``proportional``, all widths of a member one scale of the original's, rounded to
+            allowed ones; or ``free``, every class on its own, which extrapolates the measures.
+        min_gain: least share, in [0, 1), by which a split makes its region's measure smaller where
+            the budgets permit the original (of the whole model's with ``uniform``).
         uniform: one multiplicity and one scale for all regions.
         fixed: designs by hand, by region: ``"4x16"``, ``"8x12,24"``, ``(8, (12, 24))`` or a
             `Design`; one width stands for all classes. The other regions are planned around them.
@@ -111,8 +129,8 @@ def make_plan(
     require_whole("seed", seed, 0, LARGEST_SEED)
     exit_scale = exit_scale or ("folded" if members is None else "mean")
     drawn = _check_drawing(init, exit_scale, weights)
-    constraints = Constraints(min_width, max_multiplicity, channel_multiple)
-    budgets = resolve_budgets(budget, analysis)
+    constraints = Constraints(min_width, max_multiplicity, channel_multiple, widths)
+    budgets = resolve_budgets(budget, analysis, allow)
     _require_regions(analysis)
     regions, filtered = select_regions(analysis, include, exclude)
     if members is not None:
@@ -135,12 +153,12 @@ def make_plan(
     shared = share_layers([problem.region for problem in problems])
     if shared:
         room = replace(room, together=least_together(problems, room))
-    check_limits(room)
     if held and (shared or uniform):
         raise UsageError(
             "designs cannot be held where regions share layers or one scale",
             advice="drop --fix and --keep-groups, or --uniform and the wider scope",
         )
+    problems = _with_ceilings(problems, room, objective, min_gain)
     choice = _choose(problems, room, objective, shared=bool(shared), uniform=uniform)
     splits, kept = _record(problems, choice, objective)
     check_mean(exit_scale, analysis.scope, len(splits))
@@ -164,7 +182,32 @@ def make_plan(
         exit_scale=exit_scale,
         weights=weights,
         inputs=analysis.inputs,
+        originals=tuple(
+            (cost, BUDGETS[cost].baseline(analysis))
+            for cost in ("memory", "step")
+            if BUDGETS[cost].known(analysis)
+        ),
+        member_widths=widths,
     )
+
+
+def _with_ceilings(
+    problems: Sequence[Problem], room: BudgetBounds, objective: Objective, min_gain: float
+) -> list[Problem]:
+    """The problems, each with the largest measure that a split of it may have.
+
+    Where the budgets forbid the original, or costs are made small, a region may lose for others.
+
+    Raises:
+        UsageError: if the share is not in [0, 1).
+    """
+    if not 0.0 <= min_gain < 1.0:
+        raise UsageError(f"min_gain is {min_gain!r}", advice="give a share from 0 to below 1")
+    if objective == "dual" or not min_gain or not room.original_fits:
+        return list(problems)
+    return [
+        replace(problem, ceiling=(1.0 - min_gain) * problem.original()[1]) for problem in problems
+    ]
 
 
 def _choose(
@@ -175,11 +218,32 @@ def _choose(
     shared: bool,
     uniform: bool,
 ) -> Choice:
-    """A design for every region: alone, in one scale, or around shared layers."""
-    if not shared:
-        return (choose_uniform if uniform else choose_designs)(problems, room, objective)
-    rounds = choose_uniform if uniform else partial(choose_designs, detail=COARSE)
-    return choose_shared(problems, room, objective, rounds)
+    """A design for every region: alone, in one scale, or around shared layers.
+
+    The original, where the limits permit it, is what remains if the search finds nothing below
+    its targets, or nothing better.
+    """
+    unchanged = Choice(tuple(problem.region.design for problem in problems), 0.0, 1)
+    free = not any(problem.held for problem in problems)
+    try:
+        check_limits(room)
+        if shared:
+            rounds = choose_uniform if uniform else partial(choose_designs, detail=COARSE)
+            choice = choose_shared(problems, room, objective, rounds)
+        else:
+            choice = (choose_uniform if uniform else choose_designs)(problems, room, objective)
+    except InfeasibleBudgetError:
+        if free and room.original_fits:
+            return unchanged
+        raise
+    if objective == "primal" and free and room.original_fits:
+        pairs = zip(problems, choice.designs, strict=True)
+        score = sum(problem.figures(design)[1] for problem, design in pairs)
+        most = sum(min(problem.original()[1], problem.ceiling) for problem in problems)
+        least = sum(problem.original()[1] for problem in problems)
+        if score > (most if uniform else least):
+            return replace(unchanged, considered=choice.considered)
+    return choice
 
 
 def planned_figures(analysis: Analysis, splits: Sequence[Split]) -> Figures:

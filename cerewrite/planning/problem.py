@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from math import lcm
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cerewrite.errors import UsageError
 from cerewrite.ir import LARGEST_SIZE, Design, Region, Rejection
 from cerewrite.planning.budgets import BUDGETS, RegionCost
 from cerewrite.planning.measures import Measure
@@ -35,6 +37,10 @@ TRUSTED = 4
 (docs/GRID.md), and grouped kernels are slow."""
 
 
+WIDTHS = ("proportional", "free")
+"""One scale of the original's widths per member, as in the paper, or every class on its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Constraints:
     """What every design must satisfy, the original ones excepted.
@@ -43,18 +49,25 @@ class Constraints:
         min_width: least width of a member; None for 4, or the original's where that is less.
         max_multiplicity: most members, or None.
         channel_multiple: every width is a multiple of it.
+        widths: ``proportional`` or ``free``.
     """
 
     min_width: int | None = None
     max_multiplicity: int | None = None
     channel_multiple: int = 1
+    widths: str = "proportional"
 
     def __post_init__(self) -> None:
         """Refuse numbers below 1 or above 2^31 - 1.
 
         Raises:
-            UsageError: if one of the three is no whole number in that range.
+            UsageError: if one of the three is no whole number in that range, or the widths are
+                neither.
         """
+        if self.widths not in WIDTHS:
+            raise UsageError(
+                f"unknown widths '{self.widths}'", advice=f"choose from: {', '.join(WIDTHS)}"
+            )
         given = {
             "min_width": self.min_width,
             "max_multiplicity": self.max_multiplicity,
@@ -92,6 +105,8 @@ class Problem:
         most: most members; 1 without interior layers, where m members of width n and one of
             width m * n are the same network (docs/theory.md, section 2).
         held: the one design that is allowed, where the user holds it; None for a free search.
+        proportional: whether all widths of a member are one scale of the original's.
+        ceiling: the largest score of a design that is not the original.
     """
 
     region: Region
@@ -102,6 +117,8 @@ class Problem:
     measure: Measure
     most: int
     held: Design | None = None
+    proportional: bool = True
+    ceiling: float = float("inf")
 
     def expand(self, rows: IntArray) -> IntArray:
         """Widths per class, ``[designs, classes]``, from widths per group."""
@@ -110,6 +127,36 @@ class Problem:
     def widths_at(self, index: IntArray) -> IntArray:
         """Widths per group from indices into `values`, both ``[designs, groups]``."""
         return np.stack([values[index[:, g]] for g, values in enumerate(self.values)], axis=-1)
+
+    def scaled(self, parts: IntArray, whole: int) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Member widths at ``parts / whole`` of the original's, rounded to allowed ones.
+
+        Args:
+            parts: numerators of the scales, ``[scales]``.
+            whole: their denominator.
+
+        Returns:
+            Widths, ``[scales, classes]``, and whether none of them was cut off at a bound.
+        """
+        columns, inside = [], np.ones(len(parts), dtype=np.bool_)
+        for index, width in enumerate(self.region.widths):
+            values = self.values[self.group[index]]
+            step = int(values[1] - values[0]) if len(values) > 1 else 1
+            wanted = np.floor(parts * width / (whole * step) + 0.5).astype(np.int64) * step
+            columns.append(np.clip(wanted, values[0], values[-1]))
+            inside &= columns[-1] == wanted
+        return np.stack(columns, axis=-1), inside
+
+    def proportions(self) -> IntArray:
+        """Member widths in the original's proportions, ``[scales, classes]``, each once.
+
+        The scales are those at which the class of most channels takes its allowed widths; where
+        one of them would leave another class outside of its bounds, it is left out.
+        """
+        widest = int(np.argmax(self.region.widths))
+        values = self.values[self.group[widest]]
+        rows, inside = self.scaled(values, self.region.widths[widest])
+        return np.unique(rows[inside] if inside.any() else rows, axis=0)
 
     def table(self, multiplicities: IntArray, widths: IntArray) -> FloatArray:
         """Costs, ``[designs, multiplicities, costs]``; exact below 2^53."""
@@ -183,7 +230,17 @@ def build_problem(
                 "lower --min-width or --channel-multiple",
             )
     parts = tuple(BUDGETS[name].region(region) for name in costs)
-    return Problem(region, group, tuple(values), tuple(costs), parts, measure, most)
+    proportional = constraints.widths == "proportional"
+    return Problem(
+        region,
+        group,
+        tuple(values),
+        tuple(costs),
+        parts,
+        measure,
+        most,
+        proportional=proportional,
+    )
 
 
 def _unmeasured(region: Region) -> Rejection | None:

@@ -80,7 +80,8 @@ def build_front(problem: Problem, detail: Detail, cap: FloatArray) -> Front:
     column = np.concatenate([pair[1] for pair in pairs])
     costs = np.concatenate([own_costs[None, :], *(pair[2] for pair in pairs)])
     score = np.concatenate([[own_score], *(pair[3] for pair in pairs)])
-    keep = pareto(np.column_stack([costs, score]))
+    keep = np.flatnonzero(np.append(True, score[1:] <= problem.ceiling))
+    keep = keep[pareto(np.column_stack([costs, score])[keep])]
     original = np.asarray([problem.region.widths], dtype=np.int64)
     return Front(
         rows=np.concatenate([original, rows]),
@@ -125,6 +126,9 @@ def _allowed_pairs(
 
 def member_front(problem: Problem, detail: Detail) -> tuple[IntArray, int]:
     """The members that no other member beats, ``[rows, classes]``, and how many were tried."""
+    if problem.proportional:
+        rows = problem.proportions()
+        return rows[_best_members(problem, rows)], len(rows)
     count = 1.0
     for values in problem.values:
         count *= len(values)

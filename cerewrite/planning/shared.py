@@ -51,7 +51,7 @@ def choose_shared(
         InfeasibleBudgetError: if no round ends within the budgets.
     """
     baseline = room.fixed + room.own.sum(axis=0)
-    limits = np.floor([budget.limit for budget in room.budgets])
+    limits = np.floor([budget.aim for budget in room.budgets])
     own: tuple[Design, ...] = tuple(problem.region.design for problem in problems)
     most = _score(problems, own) * (1.0 + SLACK)
     best: tuple[Design, ...] | None = None

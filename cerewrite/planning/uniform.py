@@ -60,16 +60,7 @@ def _widths(problems: Sequence[Problem]) -> list[IntArray]:
     """Per region, the member widths at every width of the first region's first class."""
     first = problems[0].region.widths[0]
     sweep = np.unique(problems[0].values[0][problems[0].values[0] <= WIDEST * first])
-    widths = []
-    for problem in problems:
-        columns = []
-        for index, width in enumerate(problem.region.widths):
-            values = problem.values[problem.group[index]]
-            step = int(values[1] - values[0]) if len(values) > 1 else 1
-            wanted = np.floor(sweep * width / (first * step) + 0.5).astype(np.int64) * step
-            columns.append(np.clip(wanted, values[0], values[-1]))
-        widths.append(np.stack(columns, axis=-1))
-    return widths
+    return [problem.scaled(sweep, first)[0] for problem in problems]
 
 
 def _multiplicities(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cerewrite import ir
-from cerewrite.planning.budgets import BUDGETS, planned_cost
+from cerewrite.planning.budgets import BUDGETS, changed_cost, planned_cost
 from cerewrite.reporter.figures import count, members, number, percent, plural, ratio, scaled
 from cerewrite.reporter.measured import (
     TITLES,
@@ -33,7 +33,9 @@ def request(plan: ir.Plan) -> Section:
     facts = [("objective", aim)]
     for budget in plan.budgets:
         limit = f"{budget.cost} at most {_exactly(budget.cost, budget.limit)}"
-        facts.append(("budget", limit if budget.text == "" else f"{limit} ({budget.text})"))
+        text = "" if budget.held and "=" not in budget.text else budget.text
+        kind = "allowed" if budget.held and text else "held" if budget.held else "budget"
+        facts.append((kind, f"{limit} ({text})" if text else limit))
     for cost, least, largest in plan.feasible:
         reached = f"from {_exactly(cost, least)} to {_exactly(cost, largest)}"
         facts.append(("reachable", f"{cost} {reached}"))
@@ -132,6 +134,7 @@ def before_and_after(plan: ir.Plan) -> Section:
     rows = (
         ("params", count(old.params), count(new.params), ratio(new.params, old.params)),
         ("FLOPs", scaled(old.flops), scaled(new.flops), ratio(new.flops, old.flops)),
+        *_counted(plan),
         *_limited(plan),
         *(
             (name, number(before), number(after), ratio(after, before))
@@ -150,11 +153,32 @@ def before_and_after(plan: ir.Plan) -> Section:
     )
 
 
+COUNTED = {
+    "memory": ("training memory", "not counted"),
+    "step": ("training step", "not timed"),
+}
+"""Held costs that the figures do not hold: their row, and what it says without an amount."""
+
+
+def _counted(plan: ir.Plan) -> list[tuple[str, str, str, str]]:
+    """Training memory and the time of a step, before and after."""
+    known = dict(plan.originals)
+    rows = []
+    for cost, (name, missing) in COUNTED.items():
+        before = known.get(cost)
+        if before is None:
+            rows.append((name, missing, missing if plan.splits else "", "-"))
+            continue
+        after = changed_cost(plan, cost, before)
+        rows.append((name, written(cost, before), written(cost, after), ratio(after, before)))
+    return rows
+
+
 def _limited(plan: ir.Plan) -> list[tuple[str, str, str, str]]:
-    """Budgeted costs that the figures do not hold, counted before and after."""
+    """Other budgeted costs that the figures do not hold, before and after."""
     rows = []
     for budget in plan.budgets:
-        if budget.before:
+        if budget.before and budget.cost not in COUNTED:
             after = planned_cost(plan, budget)
             shown = (written(budget.cost, budget.before), written(budget.cost, after))
             rows.append((budget.cost, *shown, ratio(after, budget.before)))
@@ -163,17 +187,18 @@ def _limited(plan: ir.Plan) -> list[tuple[str, str, str, str]]:
 
 def written(cost: str, value: float) -> str:
     """An amount of a cost that the figures do not hold, with its unit."""
-    if BUDGETS[cost].timed:
+    if BUDGETS[cost].timed or BUDGETS[cost].trains:
         return seconds(value * 1e-9)
     return scaled(value, "B" if cost == "memory" else "")
 
 
 def _exactly(cost: str, value: float) -> str:
-    return written(cost, value) if BUDGETS[cost].timed else count(value)
+    measured = BUDGETS[cost].timed or BUDGETS[cost].trains
+    return written(cost, value) if measured else count(value)
 
 
 DEARER = 1.5
-"""FLOPs above this ratio are warned about."""
+"""A cost above this ratio that nothing limits is warned about."""
 
 
 NARROW = 8
@@ -183,11 +208,24 @@ NARROW = 8
 def _warning(plan: ir.Plan) -> tuple[str, ...]:
     """What a plan costs that nobody limited."""
     lines = []
-    growth = plan.planned.flops / max(plan.baseline.flops, 1)
-    if growth > DEARER and not any(budget.cost == "flops" for budget in plan.budgets):
+    limited = {budget.cost for budget in plan.budgets}
+    growth = {
+        "params": plan.planned.params / max(plan.baseline.params, 1),
+        "FLOPs": plan.planned.flops / max(plan.baseline.flops, 1),
+    }
+    for cost, before in plan.originals:
+        growth[COUNTED[cost][0]] = changed_cost(plan, cost, before) / before
+    dearer = [
+        f"{name} {value:.1f} times"
+        for name, value in growth.items()
+        if value > DEARER and not {name, name.lower(), name.rpartition(" ")[2]} & limited
+    ]
+    if dearer:
+        lines.append(f"What was allowed to grow does: {', '.join(dearer)} the original's.")
+    if plan.member_widths == "free":
         lines.append(
-            f"FLOPs grow {growth:.1f} times, and training will be slower by about as much: "
-            "--budget params --budget flops holds both."
+            "Members are not in the original's proportions: the measures were checked on members "
+            "that are, and extrapolate here (--widths proportional)."
         )
     narrowest = min(width for split in plan.splits for width in split.widths)
     if narrowest < NARROW:
@@ -202,7 +240,7 @@ def claim(plan: ir.Plan) -> str:
     """One sentence on what the plan achieves, no stronger than its figures."""
     old, new = plan.baseline, plan.planned
     if not plan.splits:
-        return "Nothing changes."
+        return f"No design within these limits has a smaller {title(plan)}: nothing changes."
     spent = [("parameters", new.params / max(old.params, 1))]
     if any(budget.cost == "flops" for budget in plan.budgets):
         spent.append(("FLOPs", new.flops / max(old.flops, 1)))

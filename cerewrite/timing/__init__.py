@@ -4,6 +4,6 @@ from cerewrite.timing.comparison import bench
 from cerewrite.timing.engines import ENGINES
 from cerewrite.timing.interleave import Sample, interleave
 from cerewrite.timing.store import Store
-from cerewrite.timing.timer import profile
+from cerewrite.timing.timer import profile, profile_step
 
-__all__ = ["ENGINES", "Sample", "Store", "bench", "interleave", "profile"]
+__all__ = ["ENGINES", "Sample", "Store", "bench", "interleave", "profile", "profile_step"]

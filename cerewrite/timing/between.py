@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from cerewrite.ir import Op, Region, TracedModel
+from cerewrite.timing.calls import Timed
 from cerewrite.timing.clocked import nanoseconds
 from cerewrite.timing.store import Store
 
+PER_ELEMENT = 100.0
+"""FLOPs that an element of a norm or an activation takes as long as, about."""
+
 
 def channel_times(
-    region: Region, traced: TracedModel, model: nn.Module, *, batch: int, store: Store
+    region: Region, traced: TracedModel, model: nn.Module, *, kind: Timed, store: Store
 ) -> list[float]:
     """Nanoseconds per channel of each class, of what is done to it channel by channel.
 
@@ -25,7 +29,7 @@ def channel_times(
         region: the region.
         traced: the trace.
         model: the module, in evaluation mode.
-        batch: examples per call.
+        kind: what is timed of a call, at which batch.
         store: where times are kept.
 
     Returns:
@@ -46,32 +50,25 @@ def channel_times(
             continue
         owner[op.name] = reached[0]
         source = ops[op.inputs[0]]
-        call = _call(op, source, model, batch, traced.batch)
+        call = _call(op, model)
         if call is not None:
-            kind, action = call
-            spent = store.get(f"{kind} {_shape(source, batch, traced.batch)}", action)
+            rows = kind.rows(PER_ELEMENT * math.prod(source.shape) / traced.batch)
+            shape = (rows * source.shape[0] // traced.batch, *source.shape[1:])
+            what, function = call
+
+            def measure(
+                call: Callable[..., object] = function, at: tuple[int, ...] = shape
+            ) -> float:
+                return nanoseconds(kind.action(call, at))
+
+            spent = store.get(f"{kind.prefix}{what} {shape}", measure) * kind.batch / rows
             found[reached[0]] += spent / region.sizes[reached[0]]
     return found
 
 
-def _call(
-    op: Op, source: Op, model: nn.Module, batch: int, rows: int
-) -> tuple[str, Callable[[], float]] | None:
-    """What to time: a leaf module on its input, or a pointwise function."""
-    shape = _shape(source, batch, rows)
+def _call(op: Op, model: nn.Module) -> tuple[str, Callable[..., object]] | None:
+    """What to time, and its name: a leaf module on its input, or a pointwise function."""
     module = model.get_submodule(op.module) if op.module else model
     if op.module and not list(module.children()) and not isinstance(module, nn.Dropout):
-        return f"{op.target} {module}", lambda: _timed(module, shape)
-    function = op.function
-    if function is None:
-        return None
-    return f"{op.target} pointwise", lambda: _timed(function, shape)
-
-
-def _timed(function: Callable[..., object], shape: tuple[int, ...]) -> float:
-    x = torch.randn(shape)
-    return nanoseconds(lambda: function(x))
-
-
-def _shape(op: Op, batch: int, rows: int) -> tuple[int, ...]:
-    return (batch * op.shape[0] // rows, *op.shape[1:])
+        return f"{op.target} {module}", module
+    return None if op.function is None else (f"{op.target} pointwise", op.function)

@@ -37,6 +37,7 @@ def interleave(
     *,
     runs: int = 15,
     warm: int = 2,
+    least: int = FEWEST,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Sample]:
     """Median seconds per call of each action, measured in turns.
@@ -44,6 +45,7 @@ def interleave(
     Args:
         actions: what to time, each callable without arguments.
         runs: runs per action, at least 5; each repeats its action for 5 ms or more.
+        least: fewest runs, whatever ``runs`` says.
         warm: calls of each action before the first run (allocator, caches, compilation).
         clock: what tells the time, in seconds.
 
@@ -54,7 +56,7 @@ def interleave(
     """
     repeats = [_repeats(action, warm, clock) for action in actions]
     seconds: list[list[float]] = [[] for _ in actions]
-    for turn in range(max(runs, FEWEST)):
+    for turn in range(max(runs, least)):
         order = range(len(actions)) if turn % 2 else reversed(range(len(actions)))
         for index in order:
             seconds[index].append(_once(actions[index], repeats[index], clock))
@@ -74,5 +76,7 @@ def _once(action: Action, repeats: int, clock: Callable[[], float]) -> float:
 
 
 def _sample(seconds: list[float]) -> Sample:
+    if len(seconds) == 1:
+        return Sample(seconds[0], 0.0, 1)
     low, _, high = statistics.quantiles(seconds, n=4)
     return Sample(statistics.median(seconds), high - low, len(seconds))

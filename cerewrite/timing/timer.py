@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -21,14 +22,16 @@ from cerewrite.ir import (
     TracedModel,
 )
 from cerewrite.ops import sampled_layer, splittable_layer
-from cerewrite.runtime.modes import called, evaluating
+from cerewrite.runtime.modes import called, evaluating, modes_kept
 from cerewrite.runtime.trees import with_rows
 from cerewrite.timing.between import channel_times
+from cerewrite.timing.calls import Forward, Timed, TrainingStep
 from cerewrite.timing.clocked import nanoseconds
+from cerewrite.timing.interleave import interleave
 from cerewrite.timing.store import Store, machine
 
-GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Member widths at which interior layers are timed."""
+LONGEST = 0.5
+"""Seconds of a whole training step beyond which it is timed on fewer examples, two or more."""
 
 
 def profile(
@@ -66,7 +69,7 @@ def profile(
             advice="move it with .cpu(), or take another budget",
         )
     kept = store or Store()
-    timer = _Timer(traced, model, batch, kept)
+    timer = _Timer(traced, model, Forward(batch), kept)
     args = with_rows(inputs, traced.batch, batch)
     with torch.inference_mode(), evaluating(model):
         regions = _timed(timer, analysis.regions)
@@ -78,23 +81,105 @@ def profile(
     return replace(analysis, regions=regions, scopes=scopes, latency=round(whole))
 
 
+def profile_step(
+    analysis: Analysis,
+    traced: TracedModel,
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    batch: int = 32,
+    store: Store | None = None,
+) -> Analysis:
+    """An analysis that knows how long a training step of its model and its regions' layers takes.
+
+    Forward and backward are timed where the model is, in the type and memory format of its
+    parameters, in training mode, at the current number of threads; the optimiser is not. On a CPU
+    large layers are timed on fewer examples than the batch, and the time is scaled.
+
+    Args:
+        analysis: the analysis.
+        traced: the trace it was made from.
+        model: the module; copies of it and of its layers run.
+        inputs: its inputs as a tuple or a dict, batch first; rows are repeated or cut.
+        batch: examples per training step.
+        store: where times of layers are kept; the user's cache if not given.
+
+    Raises:
+        UsageError: if the model is on several devices or has no values, if the batch is below 1,
+            or if the model cannot train on such a batch.
+    """
+    if batch < 1:
+        raise UsageError(f"training steps at batch {batch}", advice="give a batch of 1 or more")
+    devices = {str(parameter.device) for parameter in model.parameters()}
+    if len(devices) > 1 or "meta" in devices:
+        raise UsageError(
+            f"training steps are timed on one device, this model is on {', '.join(devices)}",
+            advice="move it to one device, give a stored profile, or allow the step to rise",
+        )
+    kept, kind = store or Store(), TrainingStep.of(model, batch)
+    timer = _Timer(traced, model, kind, kept)
+    cuda = [kind.device] if kind.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), modes_kept(model):
+        regions = _stepped(timer, analysis.regions)
+        scopes = tuple(
+            replace(found, regions=_stepped(timer, found.regions)) for found in analysis.scopes
+        )
+        whole = _whole_step(kind, traced, model, inputs)
+    kept.save()
+    return replace(analysis, regions=regions, scopes=scopes, step=round(whole))
+
+
+def _whole_step(kind: TrainingStep, traced: TracedModel, model: nn.Module, inputs: Inputs) -> float:
+    """Nanoseconds of the model's own training step at the batch."""
+
+    def step(rows: int) -> Callable[[], object]:
+        args = with_rows(inputs, traced.batch, rows)
+        return kind.whole(model, lambda module: called(module, args))
+
+    rows = min(kind.batch, max(2, traced.batch))
+    try:
+        run = step(rows)
+        run()
+        (first,) = interleave([run], runs=1, warm=0, least=1)
+        most = min(kind.batch, max(2, int(rows * LONGEST / first.median)))
+        if most == rows and first.median > LONGEST:
+            (sample,) = interleave([run], warm=0, runs=3, least=3)
+            return 1e9 * sample.median * kind.batch / rows
+        (sample,) = interleave([step(most)], warm=1, runs=5)
+    except RuntimeError as error:
+        raise UsageError(
+            f"a training step of {type(model).__name__} fails at batch {kind.batch}: {error}",
+            advice="give another --step-batch, or --allow step",
+        ) from error
+    return 1e9 * sample.median * kind.batch / most
+
+
+def _stepped(timer: _Timer, items: tuple[RegionEstimate, ...]) -> tuple[RegionEstimate, ...]:
+    return tuple(
+        replace(item, region=replace(item.region, step=timer.times(item.region))) for item in items
+    )
+
+
 def _timed(timer: _Timer, items: tuple[RegionEstimate, ...]) -> tuple[RegionEstimate, ...]:
-    return tuple(replace(item, region=timer.region(item.region)) for item in items)
+    return tuple(
+        replace(item, region=replace(item.region, profile=timer.times(item.region)))
+        for item in items
+    )
 
 
 class _Timer:
     """Times layers of one traced model at one batch size."""
 
-    def __init__(self, traced: TracedModel, model: nn.Module, batch: int, store: Store) -> None:
+    def __init__(self, traced: TracedModel, model: nn.Module, kind: Timed, store: Store) -> None:
         self._traced = traced
         self._ops = {op.name: op for op in traced.ops}
         self._nodes = {layer.name: layer.node for layer in traced.layers}
         self._model = model
-        self._batch = batch
+        self._kind = kind
         self._store = store
 
-    def region(self, region: Region) -> Region:
-        """The region with its profile."""
+    def times(self, region: Region) -> Profile:
+        """The times of one region's layers."""
         linear = [0.0] * len(region.classes)
         blocks: dict[tuple[int, int], dict[int, float]] = {}
         for layer in region.layers:
@@ -110,19 +195,16 @@ class _Timer:
                 for index in ends:
                     linear[index] += self._dense(region, layer) / channels
         between = channel_times(
-            region, self._traced, self._model, batch=self._batch, store=self._store
+            region, self._traced, self._model, kind=self._kind, store=self._store
         )
-        return replace(
-            region,
-            profile=Profile(
-                batch=self._batch,
-                threads=torch.get_num_threads(),
-                machine=machine(),
-                linear=tuple(a + b for a, b in zip(linear, between, strict=True)),
-                blocks=tuple(
-                    BlockTimes(*pair, tuple(times), tuple(times.values()))
-                    for pair, times in blocks.items()
-                ),
+        return Profile(
+            batch=self._kind.batch,
+            threads=torch.get_num_threads(),
+            machine=f"{self._kind.prefix}{machine()}",
+            linear=tuple(a + b for a, b in zip(linear, between, strict=True)),
+            blocks=tuple(
+                BlockTimes(*pair, tuple(times), tuple(times.values()))
+                for pair, times in blocks.items()
             ),
         )
 
@@ -134,7 +216,7 @@ class _Timer:
         read = layer.reads(region.sizes) / len(layer.sources)
         total = math.sqrt(read * region.sizes[layer.target])
         found: dict[int, float] = {}
-        for least in GRID:
+        for least in self._kind.widths:
             width = -(-least // layer.groups) * layer.groups
             if width > 2 * total and found:
                 break
@@ -146,24 +228,31 @@ class _Timer:
     def _time(self, layer: RegionLayer, design: Design) -> float:
         """Nanoseconds of one layer in one design."""
         module = self._model.get_submodule(layer.name.partition("@")[0])
-        shape = self._shape(layer, design)
         members, widths = design.multiplicity, design.widths
+        read = layer.in_channels if layer.role == "entry" else members * layer.reads(widths)
+        write = layer.out_channels if layer.role == "exit" else widths[layer.target]
+        if layer.role == "entry":
+            write *= members
+        work = 2.0 * layer.kernel * layer.positions * read * write
+        rows = self._kind.rows(work)
+        shape = self._shape(layer, design, rows)
         kind = str(module).partition("(")[2]  # strides, paddings: all that torch prints of it
-        key = f"{layer.op} {layer.role} {kind} {shape} {members} x {widths}"
+        key = f"{self._kind.prefix}{layer.op} {layer.role} {kind} {shape} {members} x {widths}"
+        source = self._ops[self._ops[self._nodes[layer.name]].inputs[0]]
 
         def measure() -> float:
-            rule = splittable_layer(layer.op)
-            built, x = rule.split(module, layer, members, widths), torch.randn(shape)
-            for parameter in built.parameters():
-                parameter.normal_(std=0.02)
-            return nanoseconds(lambda: built(x))
+            built = splittable_layer(layer.op).split(module, layer, members, widths)
+            with torch.no_grad():
+                for parameter in built.parameters():
+                    parameter.normal_(std=0.02)
+            return nanoseconds(self._kind.action(built, shape, learns=source.target != "input"))
 
-        return self._store.get(key, measure)
+        return self._store.get(key, measure) * self._kind.batch / rows
 
-    def _shape(self, layer: RegionLayer, design: Design) -> tuple[int, ...]:
+    def _shape(self, layer: RegionLayer, design: Design, rows: int) -> tuple[int, ...]:
         """Shape of the layer's input at the batch, with the channels of the design."""
         op = self._ops[self._ops[self._nodes[layer.name]].inputs[0]]
-        shape = [self._batch * op.shape[0] // self._traced.batch, *op.shape[1:]]
+        shape = [rows * op.shape[0] // self._traced.batch, *op.shape[1:]]
         rule = sampled_layer(layer.op)
         if layer.sources:
             members = design.multiplicity * layer.reads(design.widths)

@@ -2,6 +2,7 @@
 
 from cerewrite.planning.budgets.base import BUDGETS, Cost, RegionCost, region_cost
 from cerewrite.planning.budgets.joint import (
+    changed_cost,
     ends_of,
     joint_costs,
     planned_cost,
@@ -9,13 +10,16 @@ from cerewrite.planning.budgets.joint import (
     share_layers,
 )
 from cerewrite.planning.budgets.request import (
+    HELD,
     LATENCY_BATCH,
     TRAINING_BATCH,
     Absolute,
+    Allowed,
     BudgetLike,
     BudgetRequest,
     Relative,
     batches_for,
+    read_allowances,
     read_requests,
     resolve_budgets,
     write_amount,
@@ -23,18 +27,22 @@ from cerewrite.planning.budgets.request import (
 
 __all__ = [
     "BUDGETS",
+    "HELD",
     "LATENCY_BATCH",
     "TRAINING_BATCH",
     "Absolute",
+    "Allowed",
     "BudgetLike",
     "BudgetRequest",
     "Cost",
     "RegionCost",
     "Relative",
     "batches_for",
+    "changed_cost",
     "ends_of",
     "joint_costs",
     "planned_cost",
+    "read_allowances",
     "read_requests",
     "region_cost",
     "resolve_budgets",

@@ -54,6 +54,7 @@ class Cost(ABC):
         units: further suffixes of an amount, beside k, M, G and T.
         timed: whether it needs times measured on this machine (`Region.profile`).
         keeps: whether it needs what training keeps (`Region.kept`).
+        trains: whether it needs times of training steps (`Region.step`).
     """
 
     name: ClassVar[str]
@@ -61,6 +62,11 @@ class Cost(ABC):
     units: ClassVar[Mapping[str, float]] = {}
     timed: ClassVar[bool] = False
     keeps: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+
+    def known(self, analysis: Analysis) -> bool:
+        """Whether the analysis has what the cost is counted from."""
+        return True
 
     @abstractmethod
     def baseline(self, analysis: Analysis) -> int:

@@ -94,7 +94,18 @@ def planned_cost(plan: Plan, budget: Budget) -> int:
     Returns:
         The cost in the budget's unit, at least 0.
     """
+    return changed_cost(plan, budget.cost, budget.before)
+
+
+def changed_cost(plan: Plan, cost: str, before: int) -> int:
+    """The whole model's cost under a plan, from the original's and what the splits change.
+
+    Args:
+        plan: the plan; splits of unknown regions are not counted.
+        cost: registered cost.
+        before: the original model's.
+    """
     designs = {split.region: split.design for split in plan.splits}
     regions = [region for region in plan.regions if region.name in designs]
-    changes = joint_costs(budget.cost, regions, [designs[region.name] for region in regions])
-    return max(0, budget.before + sum(after - before for before, after in changes))
+    changes = joint_costs(cost, regions, [designs[region.name] for region in regions])
+    return max(0, before + sum(after - before for before, after in changes))

@@ -35,6 +35,10 @@ class Latency(Cost):
     units: ClassVar[Mapping[str, float]] = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
     timed = True
 
+    def known(self, analysis: Analysis) -> bool:
+        """Whether the model was timed."""
+        return analysis.latency > 0
+
     def baseline(self, analysis: Analysis) -> int:
         """The measured latency of the original model.
 
@@ -65,22 +69,44 @@ class Latency(Cost):
 
 @dataclass(frozen=True, slots=True)
 class RegionLatency:
-    """A profile as a cost: never falls with members or widths."""
+    """A profile as a cost: never falls with members or widths.
+
+    Attributes:
+        profile: the measured times.
+        stairs: whether a width between two measured ones takes the time of the wider.
+    """
 
     profile: Profile
+    stairs: bool = False
 
     def table(self, multiplicities: IntArray, widths: IntArray) -> IntArray:
         """See `cerewrite.planning.budgets.base.RegionCost.table`."""
         n = np.asarray(widths, dtype=np.float64)
         member = n @ np.asarray(self.profile.linear)
         for block in self.profile.blocks:
-            member = member + block_time(block, np.sqrt(n[:, block.source] * n[:, block.target]))
+            mean = np.sqrt(n[:, block.source] * n[:, block.target])
+            if self.stairs:
+                mean = next_width(block, mean)
+            member = member + block_time(block, mean)
         table = np.multiply.outer(member, multiplicities)
         return np.asarray(np.ceil(np.minimum(table, float(LARGEST))), dtype=np.int64)
 
     def exact(self, design: Design) -> int:
         """See `cerewrite.planning.budgets.base.RegionCost.exact`."""
         return int(self.table(np.asarray([design.multiplicity]), np.asarray([design.widths]))[0, 0])
+
+
+def next_width(block: BlockTimes, widths: FloatArray) -> FloatArray:
+    """The measured widths next above, or the widths themselves beyond the last one.
+
+    Example:
+        >>> block = BlockTimes(0, 1, (8, 32), (10.0, 40.0))
+        >>> next_width(block, np.array([3.0, 8.0, 9.0, 40.0])).tolist()
+        [8.0, 8.0, 32.0, 40.0]
+    """
+    known = np.asarray(block.widths, dtype=np.float64)
+    index = np.searchsorted(known, widths - 1e-9 * widths)
+    return np.where(index < len(known), known[np.minimum(index, len(known) - 1)], widths)
 
 
 def block_time(block: BlockTimes, widths: FloatArray) -> FloatArray:

@@ -40,6 +40,10 @@ class Memory(Cost):
     }  # fmt: skip
     keeps = True
 
+    def known(self, analysis: Analysis) -> bool:
+        """Whether a training batch was given."""
+        return analysis.memory > 0
+
     def baseline(self, analysis: Analysis) -> int:
         """Bytes of training the original model.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from cerewrite.errors import UsageError
 from cerewrite.ir import Analysis, Budget, Figures
@@ -15,7 +15,10 @@ LATENCY_BATCH = 1
 """Examples per call of a latency budget where nobody says."""
 
 TRAINING_BATCH = 32
-"""Examples per step of a memory budget where nobody says."""
+"""Examples per training step, of memory and of time, where nobody says."""
+
+HELD = ("params", "flops", "memory", "step")
+"""Costs that no plan raises above the original's unless it is named or allowed."""
 
 SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _AMOUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)((?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)")
@@ -44,18 +47,21 @@ class BudgetRequest:
         cost: registered budget.
         amount: the limit, a multiple of the original's cost or a cost.
         text: the request as the user wrote it, for messages.
+        aim: share of the limit that the search keeps below, at most 1; what was built is held
+            against the limit.
 
     Example:
         >>> request = BudgetRequest.parse("params=0.5x")
         >>> request.amount, request.resolve(3000).limit
         (Relative(share=0.5), 1500.0)
-        >>> request.tightened(0.25).text
-        'params=0.250000x'
+        >>> request.tightened(0.9).resolve(3000).aim
+        1350.0
     """
 
     cost: str
     amount: Relative | Absolute
     text: str
+    aim: float = 1.0
 
     @classmethod
     def parse(cls, text: str) -> BudgetRequest:
@@ -89,13 +95,15 @@ class BudgetRequest:
         """
         before = 0 if self.cost in {field.name for field in fields(Figures)} else baseline
         if isinstance(self.amount, Absolute):
-            return Budget(self.cost, self.amount.value, self.text, before)
-        limit = _finite(self.amount.share * baseline, self.text)
-        return Budget(self.cost, limit, self.text, before)
+            limit = self.amount.value
+        else:
+            limit = _finite(self.amount.share * baseline, self.text)
+        target = round(self.aim * limit, 6) if self.aim < 1.0 else 0.0
+        return Budget(self.cost, limit, self.text, before, target=target)
 
     def tightened(self, share: float) -> BudgetRequest:
-        """The same cost limited to a share of the original's, to six decimals."""
-        return BudgetRequest(self.cost, Relative(round(share, 6)), f"{self.cost}={share:.6f}x")
+        """The same limit, with the search kept below a share of it."""
+        return replace(self, aim=min(share, 1.0))
 
 
 BudgetLike = str | BudgetRequest | Sequence[str | BudgetRequest]
@@ -142,42 +150,119 @@ def read_requests(budget: BudgetLike) -> tuple[BudgetRequest, ...]:
     return tuple(requests.values())
 
 
-def resolve_budgets(budget: BudgetLike, analysis: Analysis) -> tuple[Budget, ...]:
-    """The limits of a request for one model.
+Allowed = str | BudgetRequest | Sequence[str | BudgetRequest]
+"""Costs that may exceed the original's: ``all``, ``step``, ``flops=2x``, one or several."""
+
+
+def read_allowances(allow: Allowed, named: Sequence[str] = ()) -> dict[str, BudgetRequest | None]:
+    """What the costs that are held by themselves may rise to, by cost; None for anything.
+
+    Args:
+        allow: ``all``, the name of a held cost, or a cost with an amount as in a budget.
+        named: costs that a budget limits.
+
+    Raises:
+        UsageError: if a cost is not held, or a budget names it.
+
+    Example:
+        >>> read_allowances("step"), sorted(read_allowances("all", ["params"]))
+        ({'step': None}, ['flops', 'memory', 'step'])
+    """
+    given = [allow] if isinstance(allow, str | BudgetRequest) else list(allow)
+    parts: list[str | BudgetRequest] = []
+    for item in given:
+        parts += [piece.strip() for piece in item.split(",")] if isinstance(item, str) else [item]
+    found: dict[str, BudgetRequest | None] = {}
+    for part in parts:
+        if part == "all":
+            found |= dict.fromkeys(cost for cost in HELD if cost not in named)
+            continue
+        request = BudgetRequest.parse(part) if isinstance(part, str) else part
+        if request.cost not in HELD:
+            raise UsageError(
+                f"'{request.text}' is allowed, but nothing holds {request.cost}",
+                advice=f"allow all, {', '.join(HELD)}, or one of these with an amount: flops=2x",
+            )
+        if request.cost in named:
+            raise UsageError(
+                f"'{request.text}' is allowed, but a budget limits {request.cost}",
+                advice=f"say it once: --budget {request.cost}=2x",
+            )
+        bare = "=" not in request.text and request.aim == 1.0
+        found[request.cost] = None if bare else request
+    return found
+
+
+def held_requests(budget: BudgetLike, allow: Allowed = ()) -> tuple[BudgetRequest, ...]:
+    """Limits of the costs that no budget names: the original's, or what is allowed.
+
+    Example:
+        >>> [request.text for request in held_requests("params", ["flops=2x", "step"])]
+        ['flops=2x', 'memory']
+    """
+    named = [request.cost for request in read_requests(budget)]
+    allowed = read_allowances(allow, named)
+    held = (BudgetRequest.parse(cost) for cost in HELD if cost not in named)
+    limits = (allowed.get(request.cost, request) for request in held)
+    return tuple(request for request in limits if request is not None)
+
+
+def resolve_budgets(
+    budget: BudgetLike, analysis: Analysis, allow: Allowed = "all"
+) -> tuple[Budget, ...]:
+    """The limits of a request for one model, those of held costs last.
 
     Args:
         budget: see `read_requests`.
         analysis: the model that relative budgets refer to.
+        allow: held costs that may rise, see `read_allowances`. A cost that the analysis has not
+            counted or timed is held only where it is allowed with an amount.
 
     Raises:
         UsageError: see `read_requests`; or if the analysis lacks what a cost is counted from.
     """
-    return tuple(
+    limits = [
         request.resolve(BUDGETS[request.cost].baseline(analysis))
         for request in read_requests(budget)
-    )
+    ]
+    for request in held_requests(budget, allow):
+        cost = BUDGETS[request.cost]
+        if "=" in request.text or cost.known(analysis):
+            limits.append(replace(request.resolve(cost.baseline(analysis)), held=True))
+    return tuple(limits)
 
 
 def batches_for(
-    budget: BudgetLike, latency: int | None = None, memory: int | None = None
+    budget: BudgetLike,
+    latency: int | None = None,
+    memory: int | None = None,
+    step: int | None = None,
+    allow: Allowed = (),
 ) -> dict[str, int | None]:
     """The batches that an analysis needs for a request, as options of `cerewrite.analyze`.
 
     Args:
         budget: see `read_requests`.
         latency: examples per call that the user wants; else 1 if a budget needs times.
-        memory: training batch that the user wants; else 32 if a budget needs one.
+        memory: training batch that the user wants; else 32.
+        step: training batch of timed steps that the user wants; else that of ``memory`` if the
+            step is limited or held.
+        allow: see `read_allowances`.
 
     Example:
-        >>> batches_for("params,latency=1.0x"), batches_for("memory=2GB", memory=8)
-        ({'latency_batch': 1, 'memory_batch': None}, {'latency_batch': None, 'memory_batch': 8})
+        >>> batches_for("params,latency=1.0x", allow="step")
+        {'latency_batch': 1, 'memory_batch': 32, 'step_batch': None}
+        >>> batches_for("params", memory=8)
+        {'latency_batch': None, 'memory_batch': 8, 'step_batch': 8}
     """
-    costs = [BUDGETS[request.cost] for request in read_requests(budget)]
+    requests = (*read_requests(budget), *held_requests(budget, allow))
+    costs = [BUDGETS[request.cost] for request in requests]
+    memory = TRAINING_BATCH if memory is None else memory
     if latency is None and any(cost.timed for cost in costs):
         latency = LATENCY_BATCH
-    if memory is None and any(cost.keeps for cost in costs):
-        memory = TRAINING_BATCH
-    return {"latency_batch": latency, "memory_batch": memory}
+    if step is None and any(cost.trains for cost in costs):
+        step = memory
+    return {"latency_batch": latency, "memory_batch": memory, "step_batch": step}
 
 
 def _finite(limit: float, text: str) -> float:
