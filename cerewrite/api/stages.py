@@ -33,6 +33,7 @@ class AnalysisOptions(TypedDict, total=False):
     draws: int | None
     seed: int
     precision: float | None
+    seconds: float | None
     readout: str
     norms: Literal["train", "eval"]
     redraw: Any
@@ -81,10 +82,10 @@ def analyze(
             latency budget needs; see `cerewrite.timing.profile`.
         memory_batch: count what a training step at this batch size holds, which a memory budget
             needs; see `cerewrite.analysis.keep`.
-        options: ``estimator`` (a registered one, "analytic"), ``parametrization`` ("ntk" or
+        options: ``estimator`` (a registered one, "auto"), ``parametrization`` ("ntk" or
             "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage",
             "network" or "auto"; see `cerewrite.analysis.find_regions`); and for estimators that
-            measure ``draws``, ``seed``, ``precision``, ``readout``, ``norms``,
+            measure ``draws``, ``seconds`` (20), ``seed``, ``precision``, ``readout``, ``norms``,
             ``redraw``, ``executor``, ``progress`` (see `cerewrite.estimators.Assumption`).
 
     Raises:

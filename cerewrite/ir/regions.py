@@ -101,6 +101,8 @@ class Region:
         sites: where finite width enters, in execution order; empty before an analysis.
         profile: measured times of its layers, where a latency budget asked for them.
         kept: what training keeps of its values, where a memory budget asked for it.
+        nu_level: log(1 + nu) of the model as estimated over that composed of its sites, above 0
+            (docs/theory.md, section 31).
     """
 
     name: str
@@ -113,6 +115,7 @@ class Region:
     sites: tuple[Site, ...] = ()
     profile: Profile | None = None
     kept: SavedActivations | None = None
+    nu_level: float = 1.0
 
     @property
     def widths(self) -> tuple[int, ...]:

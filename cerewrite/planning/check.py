@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, astuple, fields, replace
 
 from cerewrite.errors import PlanError
 from cerewrite.initialisers import INITIALISERS
@@ -18,7 +18,7 @@ from cerewrite.ir import (
     Split,
 )
 from cerewrite.planning.budgets import BUDGETS, joint_costs, planned_cost
-from cerewrite.planning.measures import MEASURES, region_measures
+from cerewrite.planning.measures import MEASURES, changed_measures, region_measures
 
 AGAIN = "mend the field, or run `cerewrite plan` again"
 TOLERANCE = 1e-6
@@ -239,17 +239,14 @@ def follow_splits(plan: Plan, regions: dict[str, Region]) -> Figures:
         getattr(plan.baseline, cost) + sum(after - before for before, after in changes.values())
         for cost, changes in _counts(plan).items()
     )
-    log_nu = math.log1p(plan.baseline.nu)
-    log_variance, leading = plan.baseline.log_variance, plan.baseline.leading_order
+    changes = []
     for split in plan.splits:
         region = regions[split.region]
-        own = (region.multiplicity, region.widths)
-        before = region_measures(region, *own)
-        log_nu += math.log1p(split.nu) - math.log1p(before.nu)
-        log_variance += split.log_variance - before.log_variance
-        leading += split.leading_order - before.leading_order
-    nu = plan.planned.nu if max(plan.baseline.nu, plan.planned.nu) >= 1e250 else math.expm1(log_nu)
-    return Figures(params, flops, nu, log_variance, leading)
+        changes.append((split, region_measures(region, region.multiplicity, region.widths)))
+    found = changed_measures(plan.baseline, changes)
+    if max(plan.baseline.nu, plan.planned.nu) >= 1e250:
+        found = replace(found, nu=plan.planned.nu)
+    return Figures(params, flops, *astuple(found))
 
 
 def _check_budgets(plan: Plan) -> None:

@@ -24,7 +24,13 @@ from cerewrite.planning.budgets import Design, joint_costs, parse_budgets, share
 from cerewrite.planning.choose import Choice, Objective, choose_designs
 from cerewrite.planning.fixing import held_designs
 from cerewrite.planning.limits import BudgetBounds, check_limits, find_room
-from cerewrite.planning.measures import DEFAULT, MEASURES, model_measures, region_measures
+from cerewrite.planning.measures import (
+    DEFAULT,
+    MEASURES,
+    changed_measures,
+    model_measures,
+    region_measures,
+)
 from cerewrite.planning.problem import Constraints, Problem, build_problem
 from cerewrite.planning.rules import select_regions
 from cerewrite.planning.search import COARSE
@@ -161,11 +167,21 @@ def planned_figures(analysis: Analysis, splits: Sequence[Split]) -> Figures:
     """Costs and measures of the whole model once the splits are made; exact counts."""
     params, flops = analysis.params, analysis.flops
     regions = _split_regions(analysis, splits)
+    changes = [
+        (split, region_measures(region, region.multiplicity, region.widths))
+        for split, region in zip(_in_order(splits, regions), regions, strict=True)
+    ]
     designs = {split.region: (split.multiplicity, split.widths) for split in splits}
     chosen = [designs[region.name] for region in regions]
     params += _change("params", regions, chosen)
     flops += _change("flops", regions, chosen)
-    return Figures(params, flops, *astuple(model_measures(analysis, designs)))
+    measures = changed_measures(model_measures(analysis), changes)
+    return Figures(params, flops, *astuple(measures))
+
+
+def _in_order(splits: Sequence[Split], regions: Sequence[Region]) -> list[Split]:
+    named = {split.region: split for split in splits}
+    return [named[region.name] for region in regions]
 
 
 def _change(cost: str, regions: Sequence[Region], designs: Sequence[Design]) -> int:

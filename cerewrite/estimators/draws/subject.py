@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import AnalysisError, NotFiniteError
 from cerewrite.estimators.draws.gaussian import Draw, draw_generator, gaussian_draws, tables
 from cerewrite.estimators.draws.readout import Readout, parse_readout
 from cerewrite.ir import TracedModel
@@ -90,7 +90,7 @@ class Subject:
                 "no parameter reaches the read-out", advice="check for detached or no_grad code"
             )
         if not math.isfinite(float(f.detach())):
-            raise AnalysisError(
+            raise NotFiniteError(
                 f"the output is {float(f.detach())}" + self._origin(), advice=_BLOWN
             )
         return f
@@ -121,7 +121,7 @@ class Subject:
     def finite(self, value: float, index: int) -> float:
         """``value`` if it can be a kernel."""
         if not 0 <= value < math.inf:
-            raise AnalysisError(
+            raise NotFiniteError(
                 f"the tangent kernel of draw {index} is {value:g}" + self._origin(), advice=_BLOWN
             )
         return value

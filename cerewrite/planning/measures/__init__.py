@@ -1,7 +1,13 @@
 """Measures of finite width: what a plan makes small. Torch-free."""
 
 from cerewrite.planning.measures.base import MEASURES, Measure, remaining_kappas
-from cerewrite.planning.measures.model import DEFAULT, REPORTED, model_measures, region_measures
+from cerewrite.planning.measures.model import (
+    DEFAULT,
+    REPORTED,
+    changed_measures,
+    model_measures,
+    region_measures,
+)
 from cerewrite.planning.measures.nu import member_nu
 
 __all__ = [
@@ -9,6 +15,7 @@ __all__ = [
     "MEASURES",
     "REPORTED",
     "Measure",
+    "changed_measures",
     "member_nu",
     "model_measures",
     "region_measures",

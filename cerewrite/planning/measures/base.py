@@ -70,6 +70,10 @@ class Measure(ABC):
     def figure(self, score: float) -> float:
         """The measure itself from an additive score, of a region or a whole model."""
 
+    def score_of(self, figure: float) -> float:
+        """The additive score that has this figure: the inverse of `figure`."""
+        return figure
+
     def region(self, sites: Sequence[Site], multiplicity: float, widths: Sequence[float]) -> float:
         """The measure of a region split into members.
 

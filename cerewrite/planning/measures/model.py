@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 
-from cerewrite.ir import Analysis, Measures, Region
-from cerewrite.planning.measures.base import MEASURES, remaining_kappas
+from cerewrite.ir import Analysis, Figures, Measures, Region, Split
+from cerewrite.planning.measures.base import MEASURES
 
 DEFAULT = "log-variance"
 """What a plan makes small unless told otherwise (docs/theory.md, section 11 has the evidence)."""
@@ -17,6 +18,8 @@ REPORTED = ("nu", "log-variance", "leading-order")
 def region_measures(region: Region, multiplicity: int, widths: Sequence[int]) -> Measures:
     """All measures of one region's design.
 
+    nu is that of the sites times the region's level, in log(1 + nu) (docs/theory.md, section 31).
+
     Args:
         region: the region, with its sites.
         multiplicity: members, at least 1.
@@ -26,30 +29,40 @@ def region_measures(region: Region, multiplicity: int, widths: Sequence[int]) ->
         MEASURES[name].field: MEASURES[name].region(region.sites, multiplicity, widths)
         for name in REPORTED
     }
+    if region.nu_level != 1.0:
+        nu = MEASURES["nu"]
+        found["nu"] = nu.figure(
+            region.nu_level * nu.region_score(region.sites, multiplicity, widths)
+        )
     return Measures(**found)
 
 
-def model_measures(
-    analysis: Analysis, designs: Mapping[str, tuple[int, Sequence[int]]] | None = None
+def changed_measures(
+    before: Measures | Figures, changes: Iterable[tuple[Measures | Split, Measures]]
 ) -> Measures:
-    """All measures of a model, composed from its regions and other layers (docs/theory.md, eq. 22).
+    """A model's measures once some of its regions change: scores add up (docs/theory.md, eq. 22).
 
-    They are the figures that plans compare: before and after come from the same composition,
-    even where the analysis measured nu itself.
+    Every record that shows the model starts from the analysis's own figures; nothing is composed
+    a second time.
 
     Args:
-        analysis: the model's analysis.
-        designs: members and widths of the regions that change, by name.
+        before: the model's measures.
+        changes: per region that changes, its measures after and before.
     """
-    designs = designs or {}
-    kappas = remaining_kappas(analysis)
     found = {}
+    pairs = tuple(changes)
     for name in REPORTED:
-        measure = MEASURES[name]
-        scores = []
-        for estimate in analysis.regions:
-            region = estimate.region
-            own = (region.multiplicity, region.widths)
-            scores.append(measure.region_score(region.sites, *designs.get(estimate.name, own)))
-        found[measure.field] = measure.compose(scores, kappas)
+        field = MEASURES[name].field
+        score = MEASURES[name].score_of(getattr(before, field))
+        for after, own in pairs:
+            score += MEASURES[name].score_of(getattr(after, field))
+            score -= MEASURES[name].score_of(getattr(own, field))
+        found[field] = MEASURES[name].figure(score)
     return Measures(**found)
+
+
+def model_measures(analysis: Analysis) -> Measures:
+    """All measures of a model, as its analysis states them; 0 for one that it cannot state."""
+    stated = (analysis.nu, analysis.log_variance, analysis.leading_order)
+    values = (0.0 if math.isnan(estimate.value) else estimate.value for estimate in stated)
+    return Measures(*values)

@@ -148,3 +148,7 @@ class Nu(Measure):
     def figure(self, score: float) -> float:
         """``exp(score) - 1``, saturating at 1e300."""
         return math.expm1(score) if score < math.log(HUGE) else HUGE
+
+    def score_of(self, figure: float) -> float:
+        """``log(1 + nu)``."""
+        return math.log1p(figure)
