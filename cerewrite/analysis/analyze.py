@@ -13,6 +13,7 @@ from cerewrite.analysis.regions import find_regions
 from cerewrite.analysis.scopes import AUTO, SCOPES
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.estimators import ESTIMATORS, Assumption, Corrections, LayerCorrection
+from cerewrite.estimators.auto import closed_form_digits
 from cerewrite.estimators.base import Measuring, Parametrization
 from cerewrite.ir import (
     Analysis,
@@ -101,6 +102,7 @@ def analyze(
         frontend=traced.frontend,
         assumptions=corrections.assumptions,
         scopes=found if scope == AUTO else (),
+        digits=4 if corrections.log_variance or corrections.draws else closed_form_digits(traced),
     )
 
 

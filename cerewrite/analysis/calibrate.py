@@ -36,9 +36,7 @@ def rescaled(region: Region, factor: float) -> Region:
     return replace(region, sites=sites)
 
 
-def level_factor(
-    measured: float, regions: Sequence[Region], rest: Sequence[float]
-) -> float:
+def level_factor(measured: float, regions: Sequence[Region], rest: Sequence[float]) -> float:
     """The factor on all corrections at which they compose to a measured Var[log K].
 
     1 where nothing composes, or no factor reaches the level.

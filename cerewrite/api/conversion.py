@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from cerewrite import ir, output
+from cerewrite.api.promise import keep_promise
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import checked_forecast, tightened, timed
 from cerewrite.api.stages import (
@@ -132,6 +133,7 @@ def convert(
     if plan is None:
         batches = batches_for(plan_options.get("budget", "params"), latency_batch, memory_batch)
     found = analyze(model, inputs, clock=clock, **batches, **analysis_options)
+    given = plan is not None
     if plan is None:
         with clock("plan"):
             plan = make_plan(found, **plan_options)
@@ -141,10 +143,15 @@ def convert(
     fitted, unseen = _calibration(plan, calibration, inputs)
     passes = passes_for(init if callable(init) else None, fitted)
 
-    def build(made: ir.Plan) -> Conversion:
-        return _rewrite(model, made, found, inputs, clock, passes, unseen)
+    def build(made: ir.Plan, of: ir.Analysis = found) -> Conversion:
+        return _rewrite(model, made, of, inputs, clock, passes, unseen)
 
     result = build(plan)
+    drawn = max(found.nu.samples, found.leading_order.samples) > 0
+    if drawn and result.plan.splits:
+        own = None if given else plan_options
+        result = keep_promise(result, build, (model, inputs, analysis_options), own, clock)
+        found = result.analysis
     if found.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
         result = _within_latency(result, build, model, inputs, plan_options, clock)
     if bench is not False:

@@ -33,6 +33,7 @@ STAGES: Mapping[str, str] = {
     "profile": "timing layers at several widths",
     "plan": "searching for the best members and widths",
     "rewrite": "rewriting",
+    "measure": "measuring both models",
     "verify": "verifying",
     "bench": "timing both models",
     "export": "exporting to ONNX and checking parity",

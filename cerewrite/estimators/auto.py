@@ -169,9 +169,7 @@ def splitting_draws(draws: int) -> int:
     return max(2, min(SPLITTING, draws // 8))
 
 
-def _more_draws(
-    subject: Subject, assumption: Assumption, count: _Count, done: int
-) -> list[float]:
+def _more_draws(subject: Subject, assumption: Assumption, count: _Count, done: int) -> list[float]:
     """Kernels of the draws behind the first ones, until they are enough or the time is up."""
     found: list[float] = []
     for chunk in _chunks(subject, done, count.draws, assumption.executor):
@@ -381,6 +379,16 @@ def closed_form_error(traced: TracedModel) -> float | None:
     if "batch_norm" in norms or any(y.op != "linear" or y.positions != 1 for y in traced.layers):
         return None
     return DENSE_NORMED if norms else DENSE
+
+
+def closed_form_digits(traced: TracedModel) -> int:
+    """Significant digits of the closed form's figures.
+
+    3 on dense networks without norms, 2 with layer, group or RMS norms, 1 where there are
+    positions or batch norms.
+    """
+    error = closed_form_error(traced)
+    return 1 if error is None else 3 if error == DENSE else 2
 
 
 def differ(one: Ratio, other: Ratio) -> bool:

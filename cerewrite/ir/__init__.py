@@ -4,7 +4,7 @@ from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
 from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measures, RegionEstimate
-from cerewrite.ir.outcomes import Check, Rejection, Verification
+from cerewrite.ir.outcomes import Check, Promise, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
@@ -46,6 +46,7 @@ __all__ = [
     "PerChannel",
     "Plan",
     "Profile",
+    "Promise",
     "Ref",
     "Region",
     "RegionEstimate",

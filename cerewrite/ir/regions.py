@@ -66,6 +66,9 @@ class Site:
         v_ab: their relative covariance.
         rho: spatial factor, at least 0; 1 for dense layers, and above where the closed form is low.
         c_norm: what the energy that a norm divides out adds, at one unit.
+        excess: channels: members of width n scatter ``1 + excess (1 / n - 1 / own)`` times what
+            the rest says, as draws of a rewritten model showed (docs/theory.md, section 31).
+        own: width of one member in the original model; 0 where there is no excess.
     """
 
     layer: str
@@ -77,6 +80,8 @@ class Site:
     v_ab: float
     rho: float = 1.0
     c_norm: float = 0.0
+    excess: float = 0.0
+    own: int = 0
 
     @property
     def coefficient(self) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from cerewrite.ir.exported import Export
 from cerewrite.ir.measured import Estimate, LayerEstimate, RegionEstimate
-from cerewrite.ir.outcomes import Rejection, Verification
+from cerewrite.ir.outcomes import Promise, Rejection, Verification
 from cerewrite.ir.regions import Region
 from cerewrite.ir.scopes import ScopeOutcome
 from cerewrite.ir.timing import Forecast, Timing
@@ -65,6 +65,7 @@ class Analysis:
         memory: bytes of training, see `cerewrite.planning.budgets.memory`; 0 where nobody asked.
         inputs: shapes of the example inputs, as ``--input`` takes them; empty where they cannot
             be drawn again.
+        digits: significant digits that the figures have where nothing was measured.
     """
 
     model: str
@@ -88,6 +89,7 @@ class Analysis:
     scopes: tuple[ScopeFindings, ...] = ()
     memory: int = 0
     inputs: tuple[str, ...] = ()
+    digits: int = 4
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -193,6 +195,8 @@ class Plan:
             that is gone; written when a plan is carried out, and ignored when it is read.
         scopes: how the scopes compared, if they were.
         inputs: shapes of the analysis's example inputs, from which a later export draws its own.
+        estimator: registered estimator behind the figures.
+        draws: draws behind them; given as ``draws`` they make the same figures again.
     """
 
     model: str
@@ -218,6 +222,8 @@ class Plan:
     renamed: tuple[tuple[str, str], ...] = ()
     scopes: tuple[ScopeOutcome, ...] = ()
     inputs: tuple[str, ...] = ()
+    estimator: str = ""
+    draws: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +256,4 @@ class Report:
     timings: tuple[Timing, ...] = ()
     alternative: Alternative | None = None
     forecast: Forecast | None = None
+    promise: Promise | None = None

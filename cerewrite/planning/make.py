@@ -145,6 +145,8 @@ def make_plan(
         exit_scale=exit_scale,
         weights=weights,
         inputs=analysis.inputs,
+        estimator=analysis.estimator,
+        draws=max(analysis.nu.samples, analysis.leading_order.samples),
     )
 
 

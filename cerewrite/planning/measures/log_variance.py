@@ -27,7 +27,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from cerewrite.ir import Site
-from cerewrite.planning.measures.base import FloatArray, IntArray, Measure, register
+from cerewrite.planning.measures.base import (
+    FloatArray,
+    IntArray,
+    Measure,
+    inverse_widths,
+    register,
+)
 from cerewrite.planning.measures.log_normal import log_mean_variance
 from cerewrite.planning.measures.nu import member_nu
 
@@ -60,7 +66,7 @@ def tail_factor(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatAr
         sites: the region's sites in execution order.
         widths: widths of one member, ``[designs, classes]``.
     """
-    inverse = 1.0 / np.asarray(widths, dtype=np.float64).T
+    inverse = inverse_widths(sites, widths)
     logs, seconds = np.zeros(inverse.shape[1]), np.zeros(inverse.shape[1])
     for site in sites:
         up, down = (

@@ -27,7 +27,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from cerewrite.ir import Site
-from cerewrite.planning.measures.base import HUGE, FloatArray, IntArray, Measure, register
+from cerewrite.planning.measures.base import (
+    HUGE,
+    FloatArray,
+    IntArray,
+    Measure,
+    inverse_widths,
+    register,
+)
 
 TINY = 1e-14
 """Leading orders at or below it leave the inflation at 1 (dimensionless)."""
@@ -54,7 +61,7 @@ def member_nu(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
     widths = np.asarray(widths, dtype=np.float64)
     if not sites:
         return np.zeros(len(widths))
-    inverse = 1.0 / widths.T
+    inverse = inverse_widths(sites, widths)
     kappa = np.zeros(len(widths))
     for site in sites:
         kappa += site.coefficient * inverse[site.width]
@@ -76,7 +83,7 @@ def inflation(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
         recursion is not positive: then there is nothing to inflate, or the shares are not
         those of a chain.
     """
-    inverse = 1.0 / np.asarray(widths, dtype=np.float64).T
+    inverse = inverse_widths(sites, widths)
     share = math.fsum(site.forward_share + site.backward_share for site in sites) / max(
         len(sites), 1
     )
