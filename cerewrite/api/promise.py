@@ -222,9 +222,9 @@ def with_measured(analysis: ir.Analysis, plan: ir.Plan, measured: float) -> ir.A
         return float(getattr(figures, field) / getattr(plan.baseline, field))
 
     narrowest = min(min(split.widths) for split in plan.splits)
-    low, high = -0.9 * narrowest, LARGEST
+    low, high = -10.0 * narrowest, LARGEST
     for _ in range(STEPS):
-        middle = 0.5 * (low + high) if low < 0 else math.sqrt((low + 1) * (high + 1)) - 1
+        middle = 0.5 * (low + high)
         if forecast(middle) < measured:
             low = middle
         else:

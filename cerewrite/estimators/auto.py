@@ -43,6 +43,8 @@ DENSE = 0.03
 DENSE_NORMED = 0.06
 """Relative error of the closed form's nu on dense networks up to nu = 1, without and with norms
 (docs/ACCURACY.md); it counts for nothing where there are positions or batch norms."""
+TAILS = 0.25
+"""Relative error of log(1 + nu) as Var[log K]."""
 LAYERWISE = 0.05
 """Relative error of its split between the layers of such networks."""
 CLEAR = 3.0
@@ -97,7 +99,7 @@ class Auto(Estimator):
         if sum(kernel > 0 for kernel in kernels) < 3:
             return _alone(closed, refusal, _dead(subject, kernels))
         return _Levels(traced, subject, assumption, closed, split, kernels).combined(
-            (*_told(refusal), *refused, *_variation(subject))
+            _variation(subject), (*_told(refusal), *refused)
         )
 
 
@@ -160,7 +162,7 @@ def affordable(seconds: float, each: float) -> int:
         (152, 11, 1)
     """
     many = seconds / each - DEARER * SPLITTING
-    few = seconds / (each * (1 + DEARER / SPLITTING))
+    few = seconds / (each * (1.0 + DEARER / SPLITTING))
     return int(max(many, few, 0.0))
 
 
@@ -294,12 +296,19 @@ class _Levels:
     split: Corrections | None
     kernels: Sequence[float]
 
-    def combined(self, notes: tuple[str, ...]) -> Corrections:
-        """Measured levels, the split between layers, and what both rest on."""
+    def combined(self, first: tuple[str, ...], notes: tuple[str, ...]) -> Corrections:
+        """Measured levels, the split between layers, and what both rest on.
+
+        Args:
+            first: sentences to say before all others.
+            notes: sentences to say behind them.
+        """
         alive = [kernel for kernel in self.kernels if kernel > 0]
         measured, log = relative_variance(self.kernels), log_variance(alive)
         prior = self._prior()
-        differs = prior is not None and differ(measured, prior)
+        differs = prior is not None and (
+            differ(measured, prior) or _heavier(log.value, prior.value, len(alive))
+        )
         nu = measured if prior is None or differs else combine(measured, prior)
         layers = self._layers(shrink=prior is not None and not differs)
         if len(alive) < len(self.kernels):
@@ -311,7 +320,7 @@ class _Levels:
         return Corrections(
             layers=layers,
             nu=Estimate(nu.value, nu.stderr, drawn, Auto.name, Auto.reference),
-            assumptions=(*self._basis(prior, differs=differs), *notes, *_tail(nu, drawn)),
+            assumptions=(*first, *self._basis(prior, differs=differs), *notes, *_tail(nu, drawn)),
             log_variance=Estimate(log.value, log.stderr, drawn, Auto.name, Auto.reference),
             draws=0 if self.split is None else self.split.draws,
             per_layer=self.closed is not None or self.split is not None,
@@ -371,6 +380,13 @@ class _Levels:
         elif self.closed is not None:
             lines.append("layers: the closed form's shares, scaled to the level")
         return tuple(lines)
+
+
+def _heavier(log_variance: float, nu: float, draws: int) -> bool:
+    """Whether a measured Var[log K] contradicts a nu, if ``log(1 + nu)`` is it to 25 %."""
+    expected = math.log1p(nu)
+    sampled = Ratio(log_variance, expected * math.sqrt(2.0 / draws))
+    return differ(sampled, Ratio(expected, TAILS * expected))
 
 
 def closed_form_error(traced: TracedModel) -> float | None:

@@ -21,7 +21,8 @@ def paired_kernels(
     """K of two models, draw by draw with the same seeds, within a time limit.
 
     Args:
-        first, second: what is measured.
+        first: one model as a subject.
+        second: the other one.
         draws: pairs, at most.
         seconds: time limit; infinite for all pairs.
 
@@ -43,7 +44,8 @@ def log_variance_ratio(first: Sequence[float], second: Sequence[float]) -> Ratio
     """``Var[log K_2] / Var[log K_1]`` of paired positive draws; the error by leaving out pairs.
 
     Args:
-        first, second: paired, at least four.
+        first: K of one model, at least four draws.
+        second: K of the other, draw by draw.
 
     Example:
         >>> z = np.random.default_rng(0).standard_normal((2, 4000))
@@ -58,6 +60,10 @@ def log_variance_ratio(first: Sequence[float], second: Sequence[float]) -> Ratio
 
 def nu_ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
     """Relative variance of the second over that of the first, likewise.
+
+    Args:
+        first: K of one model, at least four draws.
+        second: K of the other, draw by draw.
 
     Example:
         >>> round(nu_ratio([1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 6.0, 8.0]).value, 9)
