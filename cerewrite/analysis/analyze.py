@@ -52,8 +52,8 @@ def analyze(
         gain: ``as-built``, ``he``, or a positive number: fan_in * Var[W] of every layer.
         scope: ``block``, ``stage`` or ``network`` (see `find_regions`), or ``auto`` for all of
             them; `cerewrite.plan` then compares them.
-        measuring: for estimators that measure: ``draws``, ``seconds``, ``seed``, ``precision``, ``readout``,
-            ``norms``, ``redraw``, ``executor``, ``progress`` (see `Assumption`).
+        measuring: for estimators that measure: ``draws``, ``seconds``, ``seed``, ``precision``,
+            ``readout``, ``norms``, ``redraw``, ``executor``, ``progress`` (see `Assumption`).
 
     Raises:
         UsageError: on an unknown choice.

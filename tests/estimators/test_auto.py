@@ -199,7 +199,7 @@ def test_constant_inputs_are_said_and_never_a_silent_zero() -> None:
 def test_what_neither_measures_nor_has_a_closed_form_is_an_error() -> None:
     net = chain(8, 8)
     nn.init.zeros_(net[-1].weight)
-    with pytest.raises(AnalysisError, match="nothing can be measured.*closed form refuses"):
+    with pytest.raises(AnalysisError, match=r"nothing can be measured.*closed form refuses"):
         cerewrite.analyze(net, noise(2, 6), draws=16)
 
 
