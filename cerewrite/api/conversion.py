@@ -132,6 +132,8 @@ def convert(
     batches = {"latency_batch": latency_batch, "memory_batch": memory_batch}
     if plan is None:
         batches = batches_for(plan_options.get("budget", "params"), latency_batch, memory_batch)
+    else:
+        analysis_options = cast(AnalysisOptions, {**_recorded(plan), **analysis_options})
     found = analyze(model, inputs, clock=clock, **batches, **analysis_options)
     given = plan is not None
     if plan is None:
@@ -209,6 +211,18 @@ def _request(plan: ir.Plan) -> PlanOptions:
         measure=plan.measure,
         seed=plan.seed,
     )
+
+
+def _recorded(plan: ir.Plan) -> AnalysisOptions:
+    """The analysis that a plan was made of, as far as the plan says: the same figures again."""
+    options = AnalysisOptions(
+        parametrization=plan.parametrization, gain=plan.gain, scope=plan.scope, seed=plan.seed
+    )
+    if plan.estimator:
+        options["estimator"] = plan.estimator
+    if plan.draws:
+        options["draws"] = plan.draws
+    return options
 
 
 def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:

@@ -197,6 +197,8 @@ class Plan:
         inputs: shapes of the analysis's example inputs, from which a later export draws its own.
         estimator: registered estimator behind the figures.
         draws: draws behind them; given as ``draws`` they make the same figures again.
+        parametrization: of the analysis.
+        gain: of the analysis.
     """
 
     model: str
@@ -224,6 +226,8 @@ class Plan:
     inputs: tuple[str, ...] = ()
     estimator: str = ""
     draws: int = 0
+    parametrization: str = "ntk"
+    gain: str = "as-built"
 
 
 @dataclass(frozen=True, slots=True)

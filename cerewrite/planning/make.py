@@ -146,6 +146,8 @@ def make_plan(
         weights=weights,
         inputs=analysis.inputs,
         estimator=analysis.estimator,
+        parametrization=analysis.parametrization,
+        gain=analysis.gain,
         draws=max(analysis.nu.samples, analysis.leading_order.samples),
     )
 

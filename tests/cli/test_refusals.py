@@ -93,7 +93,7 @@ def test_bad_input(
     (model.parent / "full" / "mine.txt").write_text("mine")
     before = listing(model.parent)
     out = [] if "--out" in arguments or "--onnx" in arguments else ["--out", "out"]
-    result = run("convert", *arguments, *out, "--estimator", "analytic")
+    result = run("convert", "--estimator", "analytic", *arguments, *out)
     assert result.exit_code == code, result.output
     assert result.stdout == ""
     for text in texts:
