@@ -82,7 +82,7 @@ def specs(group: Group) -> list[Spec]:
     while len(found) < group.count:
         spec = draw_spec(rng, group.kinds, normed=group.normed)
         net, x = Net(spec), make_inputs(spec, 0)
-        if analyze(trace(net, x), net, x).nu.value <= LARGEST:
+        if analyze(trace(net, x), net, x, estimator="analytic").nu.value <= LARGEST:
             found.append(spec)
     return found
 
@@ -93,7 +93,7 @@ def measure(spec: Spec, seed: int, most: int, jack: int, kept: Row | None = None
     torch.manual_seed(seed)
     net, x = Net(spec), make_inputs(spec, seed)
     traced = trace(net, x)
-    closed = analyze(traced, net, x).nu.value
+    closed = analyze(traced, net, x, estimator="analytic").nu.value
     layers = ESTIMATORS["jackknife"].estimate(traced, net, x, Assumption(draws=jack, seed=2)).layers
     product = math.prod(1 + layer.kappa for layer in layers)
     error = product * math.sqrt(sum((layer.stderr or 0.0) ** 2 for layer in layers))
@@ -198,7 +198,7 @@ def kept_rows(rows: Sequence[Row], chosen: Sequence[Spec]) -> list[Row | None]:
     left, found = list(rows), list[Row | None]()
     for spec in chosen:
         net, x = Net(spec), make_inputs(spec, 0)
-        closed = analyze(trace(net, x), net, x).nu.value
+        closed = analyze(trace(net, x), net, x, estimator="analytic").nu.value
         named = [row for row in left if row.name == spec.name]
         row = min(named, key=lambda row: abs(row.analytic - closed), default=None)
         found.append(row)

@@ -71,7 +71,7 @@ def measured(spec: Spec, m: int, widths: tuple[int, ...], draws: int) -> tuple[f
 def row(spec: Spec, draws: int) -> None:
     """Plan once, measure the grid and the plan, and print one row."""
     model = Net(spec)
-    analysis = cerewrite.analyze(model, make_inputs(spec, 0), gain="as-built")
+    analysis = cerewrite.analyze(model, make_inputs(spec, 0), gain="as-built", estimator="analytic")
     plan = cerewrite.plan(analysis, measure="nu")
     (region,) = (estimate.region for estimate in analysis.regions)
     assert region.sizes == spec.widths

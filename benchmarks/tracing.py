@@ -42,7 +42,7 @@ def beside_export(label: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> N
     actions: dict[str, Callable[[], object]] = {
         "torch.export": lambda: torch.export.export(model, inputs, strict=False),
         "trace": lambda: trace(model, inputs),
-        "analyse": lambda: analyze(traced, model, gain="he"),
+        "analyse": lambda: analyze(traced, model, gain="he", estimator="analytic"),
         "recorder": lambda: recorded_ops(model, inputs, {}),
     }
     times: dict[str, list[float]] = {name: [] for name in actions}
@@ -72,7 +72,11 @@ def large() -> None:
         layers = [m for _ in range(27) for m in (nn.Linear(16384, 16384), nn.ReLU())]
         model = nn.Sequential(*layers, nn.Linear(16384, 10))
     count = sum(p.numel() for p in model.parameters())
-    taken = seconds(lambda: analyze(trace(model, torch.empty(2, 16384, device="meta")), model))
+    taken = seconds(
+        lambda: analyze(
+            trace(model, torch.empty(2, 16384, device="meta")), model, estimator="analytic"
+        )
+    )
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"{count / 1e9:.2f} billion parameters on meta: {taken:.1f} s")
     print(f"peak {after / 1e6:.2f} GB, {(after - before) / 1e6:.2f} GB above the start")

@@ -103,7 +103,7 @@ def run(name: str, seed: int) -> tuple[float, str, Outcome, Outcome, Outcome]:
     train(model, data, steps, seed)
     original = accuracy(model, data)
     inputs = (data[0][:CALIBRATION],)
-    found = cerewrite.analyze(model, data[0][:2])
+    found = cerewrite.analyze(model, data[0][:2], estimator="analytic")
     plan = cerewrite.plan(found, budget="params", weights="transfer", seed=seed)
     design = ", ".join(f"{s.multiplicity} x {s.widths}" for s in plan.splits)
     outcomes = []

@@ -106,6 +106,10 @@ class NoClosedFormError(AnalysisError):
     ADVICE = "measure with --estimator jackknife, or register a rule for the operator"
 
 
+class NotFiniteError(AnalysisError):
+    """A draw's output or tangent kernel is not finite; no other estimator can mend that."""
+
+
 class PlanError(CerewriteError):
     """A plan cannot be made, read or applied."""
 

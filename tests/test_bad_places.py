@@ -129,7 +129,7 @@ def test_a_folder_that_may_not_be_entered(closed: Path, what: str) -> None:
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_plan_that_names_missing_layers(inplace: bool) -> None:
     model = chain()
-    plan = cerewrite.convert(model, ROWS[0]).plan
+    plan = cerewrite.convert(model, ROWS[0], estimator="analytic").plan
     region, *others = plan.regions
     assert [layer.name for layer in region.layers] == ["0", "2", "4"]
     layers = (region.layers[0], dataclasses.replace(region.layers[1], name="ghost"))

@@ -23,7 +23,7 @@ def network() -> nn.Sequential:
 
 @pytest.fixture
 def written(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
-    analysis = cerewrite.analyze(network(), torch.ones(2, 16), gain="he")
+    analysis = cerewrite.analyze(network(), torch.ones(2, 16), gain="he", estimator="analytic")
     path = tmp_path / "plan.json"
     path.write_text(ir.dumps(cerewrite.plan(analysis, min_width=4)))
     return path, json.loads(path.read_text())
@@ -38,7 +38,7 @@ def test_an_edited_design_is_carried_out_and_counted(
     plan = output.read_record(ir.Plan, path)
     model = network()
     rewritten = cerewrite.apply(plan, model)
-    result = cerewrite.convert(model, torch.ones(2, 16), gain="he", plan=plan)
+    result = cerewrite.convert(model, torch.ones(2, 16), gain="he", plan=plan, estimator="analytic")
     assert result.verification.passed
     assert result.plan.splits[0].widths == (8, 7, 6)
     assert result.plan.splits[0].note == "by hand"
@@ -48,7 +48,9 @@ def test_an_edited_design_is_carried_out_and_counted(
 
 def test_a_plan_that_was_not_edited_stays_as_it_is(written: tuple[Path, dict[str, Any]]) -> None:
     plan = output.read_record(ir.Plan, written[0])
-    result = cerewrite.convert(network(), torch.ones(2, 16), gain="he", plan=plan)
+    result = cerewrite.convert(
+        network(), torch.ones(2, 16), gain="he", plan=plan, estimator="analytic"
+    )
     assert result.plan.planned == plan.planned
     assert result.plan.splits == plan.splits
 

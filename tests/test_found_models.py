@@ -154,7 +154,7 @@ def test_converted(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     model, inputs = CONVERTED[name]()
     modes = [module.training for module in model.modules()]
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    result = cerewrite.convert(model, inputs, budget="params", gain="he")
+    result = cerewrite.convert(model, inputs, budget="params", gain="he", estimator="analytic")
     assert result.plan.splits and result.verification.passed
     assert "not run" not in " ".join(c.detail for c in result.verification.checks)
     assert [module.training for module in model.modules()] == modes
@@ -303,7 +303,7 @@ def test_typed_errors(name: str) -> None:
     model, inputs = make()
     structure = [(key, id(module)) for key, module in model.named_modules()]
     with pytest.raises(kind) as caught:
-        cerewrite.convert(model, inputs, budget="params")
+        cerewrite.convert(model, inputs, budget="params", estimator="analytic")
     assert message in caught.value.message and advice in caught.value.advice
     assert caught.value.advice
     assert [(key, id(module)) for key, module in model.named_modules()] == structure
@@ -312,7 +312,7 @@ def test_typed_errors(name: str) -> None:
 def test_a_wrapped_model_is_not_changed_in_place() -> None:
     torch.manual_seed(0)
     model = body()
-    plan = cerewrite.convert(model, (x(),), budget="params").plan
+    plan = cerewrite.convert(model, (x(),), budget="params", estimator="analytic").plan
     wrapped = nn.DataParallel(model)
     with pytest.raises(cerewrite.RewriteError, match="DataParallel"):
         cerewrite.apply(plan, wrapped, inplace=True)
@@ -330,7 +330,7 @@ def test_distributed_wrappers_are_taken_off(tmp_path: Path) -> None:
     try:
         torch.manual_seed(0)
         wrapped = nn.parallel.DistributedDataParallel(body())
-        result = cerewrite.convert(wrapped, (x(),), budget="params")
+        result = cerewrite.convert(wrapped, (x(),), budget="params", estimator="analytic")
     finally:
         distributed.destroy_process_group()
     assert type(result.model) is nn.Sequential and result.verification.passed

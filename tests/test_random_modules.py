@@ -82,7 +82,9 @@ def test_slices_of_a_sequential_are_its_layers() -> None:
     traced = trace(Sliced(), torch.randn(3, INPUTS))
     assert [layer.name for layer in traced.layers] == ["run.0", "run.2", "run.4", "run.6"]
     assert traced.rejections == ()
-    result = cerewrite.convert(Sliced(), torch.randn(3, INPUTS), budget="params")
+    result = cerewrite.convert(
+        Sliced(), torch.randn(3, INPUTS), budget="params", estimator="analytic"
+    )
     assert result.plan.splits
 
 
@@ -109,7 +111,12 @@ def test_a_size_read_off_another_value_makes_both_widths_one() -> None:
     model = Borrowing()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     result = cerewrite.convert(
-        model, torch.randn(3, INPUTS), budget="params", objective="dual", min_width=1
+        model,
+        torch.randn(3, INPUTS),
+        budget="params",
+        objective="dual",
+        min_width=1,
+        estimator="analytic",
     )
     assert result.verification.passed and result.plan.splits
     assert any("view" in width.couplings for width in trace(model, torch.randn(3, INPUTS)).widths)

@@ -45,7 +45,9 @@ def test_primal_and_dual(name: str, tmp_path: Path) -> None:
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     params = sum(p.numel() for p in model.parameters())
     for objective in ("primal", "dual"):
-        result = cerewrite.convert(model, inputs, budget="params", objective=objective)
+        result = cerewrite.convert(
+            model, inputs, budget="params", objective=objective, estimator="analytic"
+        )
         counted = sum(p.numel() for p in result.model.parameters())
         plan = result.plan
         assert (plan.baseline.params, plan.planned.params) == (params, counted)
@@ -69,7 +71,11 @@ def test_primal_and_dual(name: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def converted() -> tuple[nn.Module, Conversion, tuple[torch.Tensor, ...]]:
     model, inputs = built("vgg_cnn")
-    return model, cerewrite.convert(model, inputs, budget="params=0.3x"), inputs
+    return (
+        model,
+        cerewrite.convert(model, inputs, budget="params=0.3x", estimator="analytic"),
+        inputs,
+    )
 
 
 def test_result_trains_one_step(

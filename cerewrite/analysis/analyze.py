@@ -8,11 +8,13 @@ from typing import Unpack, cast, get_args
 
 from torch import nn
 
+from cerewrite.analysis.calibrate import level_factor, nu_level, rescaled
 from cerewrite.analysis.existing import existing_members, inflated, inner_bundles
 from cerewrite.analysis.regions import find_regions
 from cerewrite.analysis.scopes import AUTO, SCOPES
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.estimators import ESTIMATORS, Assumption, Corrections, LayerCorrection
+from cerewrite.estimators.auto import closed_form_digits
 from cerewrite.estimators.base import Measuring, Parametrization
 from cerewrite.ir import (
     LARGEST_SEED,
@@ -38,7 +40,7 @@ def analyze(
     model: nn.Module,
     example_inputs: Inputs | None = None,
     *,
-    estimator: str = "analytic",
+    estimator: str = "auto",
     parametrization: str = "ntk",
     gain: str | float = "as-built",
     scope: str = "block",
@@ -55,8 +57,8 @@ def analyze(
         gain: ``as-built``, ``he``, or a positive number: fan_in * Var[W] of every layer.
         scope: ``block``, ``stage`` or ``network`` (see `find_regions`), or ``auto`` for all of
             them; `cerewrite.plan` then compares them.
-        measuring: for estimators that measure: ``draws``, ``seed``, ``precision``, ``readout``,
-            ``norms``, ``redraw``, ``executor``, ``progress`` (see `Assumption`).
+        measuring: for estimators that measure: ``draws``, ``seconds``, ``seed``, ``precision``,
+            ``readout``, ``norms``, ``redraw``, ``executor``, ``progress`` (see `Assumption`).
 
     Raises:
         UsageError: on an unknown choice.
@@ -75,6 +77,7 @@ def analyze(
         require_whole("draws", assumption.draws, 1, LARGEST_SIZE)
     if assumption.precision is not None and not 0 < assumption.precision < float("inf"):
         raise UsageError(f"precision is {assumption.precision}", advice="give a positive number")
+    check_seconds(assumption.seconds)
     _check_weights(traced, assumption)
     if scope not in (*SCOPES, AUTO):
         raise UsageError(
@@ -82,14 +85,15 @@ def analyze(
         )
     method = ESTIMATORS[estimator]
     corrections = method.estimate(traced, model, example_inputs, assumption)
-    by_name = {correction.layer: correction for correction in corrections.layers}
-    findings = tuple(
+    levelled = tuple(
         _at_scope(traced, one, corrections, method.reference, estimator)
         for one in (SCOPES if scope == AUTO else (scope,))
     )
-    first = findings[0]
+    findings = tuple(found for found, _ in levelled)
+    first, factor = levelled[0]
+    by_name = {at.layer: _scaled(at, factor) for at in corrections.layers}
     owner = {site.layer: item.name for item in first.regions for site in item.region.sites}
-    total = sum(correction.kappa for correction in corrections.layers)
+    total = sum(at.kappa for at in by_name.values())
     return Analysis(
         model=traced.name,
         fingerprint=traced.fingerprint,
@@ -107,35 +111,54 @@ def analyze(
         assumptions=corrections.assumptions,
         scopes=findings if scope == AUTO else (),
         members=first.members,
+        digits=4 if corrections.log_variance or corrections.draws else closed_form_digits(traced),
     )
 
 
 def _at_scope(
     traced: TracedModel, scope: str, corrections: Corrections, reference: str, method: str
-) -> ScopeFindings:
-    """Regions, refusals and the composed measures at one scope."""
+) -> tuple[ScopeFindings, float]:
+    """Regions, refusals and measures at one scope; the factor that makes them compose.
+
+    What an estimator measures of the whole model is the level of its layers: all corrections
+    are multiplied by the factor at which they compose to the measured Var[log K]; what nu is
+    beyond that stands in `Region.nu_level` (docs/theory.md, section 31).
+    """
     by_name = {correction.layer: correction for correction in corrections.layers}
     bare, rejections = find_regions(traced, scope)
     regions = tuple(_with_sites(region, traced, by_name) for region in bare)
     alone = existing_members(traced, regions, scope)
     members = tuple(_with_sites(region, traced, by_name) for region in alone)
+    owner = {site.layer: region.name for region in (*regions, *members) for site in region.sites}
+    rest = [max(c.kappa, 0.0) for c in corrections.layers if c.layer not in owner]
+    measured, factor = corrections.log_variance, 1.0
+    if measured is not None:
+        factor = level_factor(measured.value, (*regions, *members), rest)
+        regions = tuple(rescaled(region, factor) for region in regions)
+        members = tuple(rescaled(region, factor) for region in members)
     scored = (*regions, *members)
-    owner = {site.layer: region.name for region in scored for site in region.sites}
-    composed = _composed(scored, corrections, owner, reference, method)
+    scaled = replace(corrections, layers=tuple(_scaled(c, factor) for c in corrections.layers))
+    composed = _composed(scored, scaled, owner, reference, method)
     nu = corrections.nu
     if nu is not None and corrections.ungrouped:
         nu = replace(nu, value=inflated(nu.value, scored))
-    return ScopeFindings(
+    nu = nu or composed.nu
+    level = nu_level(nu.value, composed.nu.value)
+    regions = tuple(replace(region, nu_level=level) for region in regions)
+    findings = ScopeFindings(
         scope=scope,
-        measures=replace(
-            composed,
-            nu=nu or composed.nu,
-            log_variance=corrections.log_variance or composed.log_variance,
-        ),
+        measures=replace(composed, nu=nu, log_variance=measured or composed.log_variance),
         regions=tuple(_estimate(region) for region in regions),
         rejections=traced.rejections + rejections,
         members=members,
     )
+    return findings, factor
+
+
+def _scaled(at: LayerCorrection, factor: float) -> LayerCorrection:
+    """A correction at another level."""
+    stderr = None if at.stderr is None else factor * at.stderr
+    return replace(at, rho=factor * at.rho, kappa=factor * at.kappa, stderr=stderr)
 
 
 def _check_weights(traced: TracedModel, assumption: Assumption) -> None:
@@ -145,6 +168,18 @@ def _check_weights(traced: TracedModel, assumption: Assumption) -> None:
         raise AnalysisError(
             f"the weights of '{wrong}' are not finite",
             advice="build the model anew, or analyse the architecture alone: --gain he",
+        )
+
+
+def check_seconds(seconds: float | None) -> None:
+    """Refuse a time limit that is none.
+
+    Raises:
+        UsageError: if it is not a finite number above 0.
+    """
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise UsageError(
+            f"a time limit of {seconds} seconds", advice="give a number above 0, such as 20"
         )
 
 

@@ -17,6 +17,7 @@ from cerewrite.api.options import (
     PlanOptions,
     check_options,
 )
+from cerewrite.api.promise import keep_promise
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import checked_forecast, tightened, timed
 from cerewrite.api.stages import PathLike, analyze, as_arguments, as_inputs, passes_for
@@ -187,9 +188,12 @@ def _converted(
     if plan is None:
         budget = plan_options["budget"] = read_requests(plan_options.get("budget", "params"))
         allow = plan_options.get("allow", ())
+    else:
+        analysis_options = cast(AnalysisOptions, {**_recorded(plan), **analysis_options})
     asked = batches_for(budget, *batches, allow)
     analysis = analyze(model, inputs, clock=clock, **asked, **analysis_options)
     assert inputs is not None, "a trace refuses no inputs"
+    given = plan is not None
     if plan is None:
         with clock("plan"):
             plan = make_plan(analysis, **plan_options)
@@ -200,10 +204,14 @@ def _converted(
     fitted, unseen = _calibration(plan, calibration, inputs)
     passes = passes_for(init if callable(init) else None, fitted)
 
-    def build(made: ir.Plan) -> Conversion:
-        return _rewrite(model, made, analysis, inputs, clock, passes, unseen, max_params)
+    def build(made: ir.Plan, of: ir.Analysis = analysis) -> Conversion:
+        return _rewrite(model, made, of, inputs, clock, passes, unseen, max_params)
 
     result = build(plan)
+    if analysis.nu.samples + analysis.leading_order.samples and result.plan.splits:
+        own = None if given else plan_options
+        result = keep_promise(result, build, (model, inputs, analysis_options), own, clock)
+        analysis = result.analysis
     if analysis.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
         result = _within_latency(result, build, model, inputs, plan_options, clock)
     if bench is not False:
@@ -243,6 +251,18 @@ def _request(plan: ir.Plan) -> PlanOptions:
         measure=plan.measure,
         seed=plan.seed,
     )
+
+
+def _recorded(plan: ir.Plan) -> AnalysisOptions:
+    """The analysis that a plan was made of, as far as the plan says: the same figures again."""
+    options = AnalysisOptions(
+        parametrization=plan.parametrization, gain=plan.gain, scope=plan.scope, seed=plan.seed
+    )
+    if plan.estimator:
+        options["estimator"] = plan.estimator
+    if plan.draws:
+        options["draws"] = plan.draws
+    return options
 
 
 def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:

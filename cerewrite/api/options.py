@@ -31,6 +31,7 @@ class AnalysisOptions(TypedDict, total=False):
     draws: int | None
     seed: int
     precision: float | None
+    seconds: float | None
     readout: str
     norms: Literal["train", "eval"]
     redraw: Callable[[nn.Module, torch.Generator], None] | None

@@ -50,10 +50,10 @@ def analyze(
             None for not at all; see `cerewrite.analysis.keep`.
         step_batch: time training steps of the model and its layers at this batch size, which
             holds or limits them in a plan; see `cerewrite.timing.profile_step`.
-        options: ``estimator`` (a registered one, "analytic"), ``parametrization`` ("ntk" or
+        options: ``estimator`` (a registered one, "auto"), ``parametrization`` ("ntk" or
             "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage",
             "network" or "auto"; see `cerewrite.analysis.find_regions`); and for estimators that
-            measure ``draws``, ``seed``, ``precision``, ``readout``, ``norms``,
+            measure ``draws``, ``seconds`` (20), ``seed``, ``precision``, ``readout``, ``norms``,
             ``redraw``, ``executor``, ``progress`` (see `cerewrite.estimators.Assumption`).
 
     Raises:

@@ -169,7 +169,8 @@ INPUT = together(
 )
 
 ANALYSIS_NAMES = (
-    "estimator", "parametrization", "gain", "scope", "draws", "precision", "readout", "norms"
+    "estimator", "parametrization", "gain", "scope", "draws", "seconds", "precision", "readout",
+    "norms",
 )  # fmt: skip
 
 ANALYSIS = together(
@@ -177,7 +178,7 @@ ANALYSIS = together(
         "--estimator",
         "NAME",
         "How corrections are estimated; see `cerewrite list`.",
-        default="analytic",
+        default="auto",
     ),
     choice(
         "--parametrization",
@@ -198,6 +199,12 @@ ANALYSIS = together(
         default="block",
     ),
     number("--draws", "Initialisations that a measuring estimator draws.  [default: its own]"),
+    click.option(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="Time limit of the auto estimator's draws; --draws overrides it.  [default: 20]",
+    ),
     click.option(
         "--precision",
         type=Positive(),

@@ -35,6 +35,7 @@ STAGES: Mapping[str, str] = {
     "plan": "searching for the best members and widths",
     "assess": "asking the members",
     "rewrite": "rewriting",
+    "measure": "measuring both models",
     "verify": "verifying",
     "bench": "timing both models",
     "export": "exporting to ONNX and checking parity",

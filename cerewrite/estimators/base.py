@@ -30,6 +30,8 @@ class Assumption:
             a ``precision`` it is the largest number.
         seed: every draw's generator is seeded with (seed, index of the draw).
         precision: relative standard error of nu at which Monte-Carlo stops; None for all draws.
+        seconds: time limit of ``auto``, above 0; None for its own. It fixes the number of draws,
+            so that the same ``draws`` make the same figures again on any machine.
         readout: ``""`` for a fixed unit vector over the channels of the first output; else an
             output's name or index, a channel, or both: ``logits``, ``:3``, ``logits:3``.
         norms: whether batch statistics are the batch's own or the running ones.
@@ -44,6 +46,7 @@ class Assumption:
     draws: int | None = None
     seed: int = 0
     precision: float | None = None
+    seconds: float | None = None
     readout: str = ""
     norms: Norms = "train"
     redraw: Callable[[nn.Module, torch.Generator], None] | None = None
@@ -57,6 +60,7 @@ class Measuring(TypedDict, total=False):
     draws: int | None
     seed: int
     precision: float | None
+    seconds: float | None
     readout: str
     norms: Norms
     redraw: Callable[[nn.Module, torch.Generator], None] | None

@@ -7,7 +7,7 @@ from cerewrite.ir.groups import Bundle, bundles, class_groups
 from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
-from cerewrite.ir.outcomes import Check, Rejection, Verification
+from cerewrite.ir.outcomes import Check, Promise, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
 from cerewrite.ir.ranges import LARGEST_COST, LARGEST_SEED, LARGEST_SIZE, MOST_MEMBERS
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
@@ -62,6 +62,7 @@ __all__ = [
     "PerChannel",
     "Plan",
     "Profile",
+    "Promise",
     "Ref",
     "Region",
     "RegionEstimate",

@@ -44,6 +44,42 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """What a plan promises of a measure, and what the rewritten model has, over the original's.
+
+    Attributes:
+        measure: ``log-variance`` or ``nu``: the plan's, or log-variance where that is no measured
+            figure.
+        promised: rewritten over original, as planned.
+        measured: the same by drawing both models' weights on common random numbers.
+        stderr: standard error of ``measured``.
+        draws: pairs of draws behind it.
+        plans: plans that were made: 2 where the first one's promise was not kept.
+        refused: why nothing was measured; "" if it was.
+    """
+
+    measure: str
+    promised: float
+    measured: float = 0.0
+    stderr: float = 0.0
+    draws: int = 0
+    plans: int = 1
+    refused: str = ""
+
+    @property
+    def broken(self) -> bool:
+        """Whether promise and measurement differ beyond 3 standard errors and 20 %."""
+        off = abs(self.measured - self.promised)
+        return not self.refused and off > max(3 * self.stderr, 0.2 * self.promised)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the rewritten model is worse than original and promise, beyond errors."""
+        least = self.measured - 3 * self.stderr
+        return not self.refused and least > max(1.0, 1.2 * self.promised)
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """Every check that was run on a rewritten model; all results are kept."""
 

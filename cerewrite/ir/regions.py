@@ -70,6 +70,9 @@ class Site:
         c_norm: what the energy that a norm divides out adds, at one unit.
         groups: members inside a member that its units lie in: existing groups that stay.
         bundle: what the sites that share those have in common; "" without.
+        excess: channels: members of width n scatter ``1 + excess (1 / n - 1 / own)`` times what
+            the rest says, as draws of a rewritten model showed (docs/theory.md, section 31).
+        own: width of one member in the original model; 0 where there is no excess.
     """
 
     layer: Text
@@ -83,6 +86,8 @@ class Site:
     c_norm: Factor = 0.0
     groups: Size = 1
     bundle: Text = ""
+    excess: Factor = 0.0
+    own: Index = 0
 
     @property
     def coefficient(self) -> float:
@@ -108,6 +113,8 @@ class Region:
         profile: measured times of its layers, where a latency budget asked for them.
         kept: what training keeps of its values, where it was counted.
         step: measured times of its layers in a training step, where they were timed.
+        nu_level: log(1 + nu) of the model as estimated over that composed of its sites, above 0
+            (docs/theory.md, section 31).
     """
 
     name: Text
@@ -121,6 +128,7 @@ class Region:
     profile: Profile | None = None
     kept: SavedActivations | None = None
     step: Profile | None = None
+    nu_level: Spread = 1.0
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from msgspec import Meta
 from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exported import Export
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
-from cerewrite.ir.outcomes import Rejection, Verification
+from cerewrite.ir.outcomes import Promise, Rejection, Verification
 from cerewrite.ir.ranges import (
     Amount,
     AnyScope,
@@ -20,9 +20,11 @@ from cerewrite.ir.ranges import (
     Extended,
     Finite,
     Hexadecimal,
+    Index,
     Note,
     Scope,
     Seed,
+    Size,
     Source,
     Text,
     Word,
@@ -97,6 +99,7 @@ class Analysis(Measured[Estimate]):
             be drawn again.
         members: existing groups outside of all regions: members that no plan changes.
         step: nanoseconds per training step as measured; 0 where nobody asked.
+        digits: significant digits that the figures have where nothing was measured.
     """
 
     model: ClassName
@@ -120,6 +123,7 @@ class Analysis(Measured[Estimate]):
     inputs: tuple[Text, ...] = ()
     members: tuple[Region, ...] = ()
     step: Cost = 0
+    digits: Size = 4
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -233,6 +237,10 @@ class Plan:
             ``memory`` and ``step``.
         member_widths: ``proportional`` (the widths of a member are one scale of the original's)
             or ``free``.
+        estimator: registered estimator behind the figures.
+        draws: draws behind them; given as ``draws`` they make the same figures again.
+        parametrization: of the analysis.
+        gain: of the analysis.
     """
 
     model: ClassName
@@ -261,6 +269,10 @@ class Plan:
     source: Source = ""
     originals: tuple[tuple[Word, Cost], ...] = ()
     member_widths: Annotated[str, one_of("proportional", "free")] = "proportional"
+    estimator: Word = ""
+    draws: Index = 0
+    parametrization: Annotated[str, one_of("ntk", "standard")] = "ntk"
+    gain: Text = "as-built"
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,3 +305,4 @@ class Report:
     timings: tuple[Timing, ...] = ()
     alternative: Alternative | None = None
     forecast: Forecast | None = None
+    promise: Promise | None = None

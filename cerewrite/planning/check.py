@@ -9,7 +9,12 @@ from cerewrite.errors import PlanError
 from cerewrite.initialisers import INITIALISERS
 from cerewrite.ir import LARGEST_COST, Figures, Measures, Plan, Region, Split, validate
 from cerewrite.planning.budgets import BUDGETS, joint_costs, planned_cost
-from cerewrite.planning.measures import MEASURES, Measure, region_measures, reported
+from cerewrite.planning.measures import (
+    MEASURES,
+    changed_measures,
+    region_measures,
+    reported,
+)
 from cerewrite.registry import suggest
 
 Counts = dict[str, dict[str, tuple[int, int]]]
@@ -220,18 +225,13 @@ def follow_splits(plan: Plan, regions: dict[str, Region], counts: Counts | None 
     )
     changed = [regions[split.region] for split in plan.splits]
     before = [region_measures(region, region.design) for region in changed]
-
-    def total(measure: Measure) -> float:
-        was, stated = measure.of(plan.baseline.measures), measure.of(plan.planned.measures)
-        if max(was, stated) >= BEYOND:
-            return stated
-        score = measure.additive(was)
-        for split, old in zip(plan.splits, before, strict=True):
-            new = measure.additive(measure.of(split.measures))
-            score += new - measure.additive(measure.of(old))
-        return measure.figure(score)
-
-    return Figures(params, flops, Measures(*map(total, reported())))
+    after = [split.measures for split in plan.splits]
+    measures = changed_measures(plan.baseline.measures, zip(after, before, strict=True))
+    for measure in reported():
+        stated = measure.of(plan.planned.measures)
+        if max(measure.of(plan.baseline.measures), stated) >= BEYOND:
+            measures = replace(measures, **{measure.field: stated})
+    return Figures(params, flops, measures)
 
 
 def _check_size(plan: Plan, counts: Counts, max_params: int | None) -> None:

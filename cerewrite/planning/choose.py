@@ -133,7 +133,18 @@ def _key(problem: Problem, cap: FloatArray) -> object:
             for m in region.modules
         ),
         tuple(
-            (s.width, s.forward_share, s.backward_share, s.v_aa, s.v_bb, s.v_ab, s.rho, s.c_norm)
+            (
+                s.width,
+                s.forward_share,
+                s.backward_share,
+                s.v_aa,
+                s.v_bb,
+                s.v_ab,
+                s.rho,
+                s.c_norm,
+                s.excess,
+                s.own,
+            )
             for s in region.sites
         ),
         region.profile,

@@ -33,7 +33,13 @@ from cerewrite.planning.budgets import (
 from cerewrite.planning.choose import Choice, Objective, choose_designs
 from cerewrite.planning.fixing import DesignLike, held_designs
 from cerewrite.planning.limits import BudgetBounds, check_limits, find_room
-from cerewrite.planning.measures import DEFAULT, MEASURES, model_measures, region_measures
+from cerewrite.planning.measures import (
+    DEFAULT,
+    MEASURES,
+    changed_measures,
+    model_measures,
+    region_measures,
+)
 from cerewrite.planning.members import check_mean, designed, parse_members, with_held
 from cerewrite.planning.problem import Constraints, Problem, build_problem
 from cerewrite.planning.rules import select_regions
@@ -188,6 +194,10 @@ def make_plan(
             if BUDGETS[cost].known(analysis)
         ),
         member_widths=widths,
+        estimator=analysis.estimator,
+        parametrization=analysis.parametrization,
+        gain=analysis.gain,
+        draws=max(analysis.nu.samples, analysis.leading_order.samples),
     )
 
 
@@ -250,11 +260,14 @@ def planned_figures(analysis: Analysis, splits: Sequence[Split]) -> Figures:
     """Costs and measures of the whole model once the splits are made; exact counts."""
     params, flops = analysis.params, analysis.flops
     regions = _split_regions(analysis, splits)
-    designs = {split.region: split.design for split in splits}
-    chosen = [designs[region.name] for region in regions]
-    params += _change("params", regions, chosen)
-    flops += _change("flops", regions, chosen)
-    return Figures(params, flops, model_measures(analysis, designs))
+    named = {split.region: split for split in splits}
+    chosen = [named[region.name] for region in regions]
+    params += _change("params", regions, [split.design for split in chosen])
+    flops += _change("flops", regions, [split.design for split in chosen])
+    before = (region_measures(region, region.design) for region in regions)
+    after = (split.measures for split in chosen)
+    changes = zip(after, before, strict=True)
+    return Figures(params, flops, changed_measures(model_measures(analysis), changes))
 
 
 def _change(cost: str, regions: Sequence[Region], designs: Sequence[Design]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from cerewrite import ir
 from cerewrite.reporter.figures import (
     CLOSED_FORM,
@@ -17,6 +19,9 @@ from cerewrite.reporter.figures import (
 from cerewrite.reporter.measured import TITLES, values
 from cerewrite.reporter.section import SHOWN, Cell, Section, Share
 
+ROUGH = 3
+"""Significant digits below which a figure is called about."""
+
 
 def headline(analysis: ir.Analysis) -> Section:
     """Model, size, the measures with their errors, and how they were found."""
@@ -27,19 +32,31 @@ def headline(analysis: ir.Analysis) -> Section:
             ("size", f"{count(analysis.params)} parameters, {scaled(analysis.flops, 'FLOPs')}"),
             ("graph", f"{sizes} at scope {analysis.scope}, traced by {analysis.frontend}"),
             *(
-                (name, _estimate(estimate))
+                (name, _estimate(estimate, analysis.digits))
                 for name, estimate in zip(TITLES, values(analysis.measures), strict=True)
             ),
+            ("from", _source(analysis)),
             ("at", f"{analysis.parametrization} parametrisation, gain {analysis.gain}"),
         ),
     )
 
 
-def _estimate(estimate: ir.Estimate) -> str:
-    """A measure with its error and where it comes from."""
-    error = CLOSED_FORM if estimate.stderr is None else f"{estimate.samples:,} draws"
-    figure = with_error(estimate.value, estimate.stderr)
-    return f"{figure} ({error}; {estimate.method}, {estimate.reference})"
+def _estimate(estimate: ir.Estimate, digits: int) -> str:
+    """A measure with its error; a closed form shows no more digits than it has."""
+    if estimate.stderr is None and math.isfinite(estimate.value):
+        about = "about " if digits < ROUGH else ""
+        return f"{about}{number(float(f'{estimate.value:.{digits}g}'))}"
+    return with_error(estimate.value, estimate.stderr)
+
+
+def _source(analysis: ir.Analysis) -> str:
+    """Where the figures come from, once."""
+    levels, layers = analysis.nu.samples, analysis.leading_order.samples
+    drawn = [plural(levels, "draw")] if levels else []
+    if layers:
+        drawn.append(f"layers by {plural(layers, 'draw')} of the jackknife")
+    how = ", ".join(drawn) or CLOSED_FORM
+    return f"{analysis.estimator}: {how}; {analysis.nu.reference}"
 
 
 def layers(analysis: ir.Analysis, *, full: bool) -> Section:
@@ -54,6 +71,8 @@ def layers(analysis: ir.Analysis, *, full: bool) -> Section:
     rows = []
     for layer in shown:
         kappa = with_error(layer.kappa, layer.kappa_stderr)
+        if closed:
+            kappa = number(float(f"{layer.kappa:.{analysis.digits}g}"))
         if layer.kappa_stderr is None and not closed:
             kappa += f" ({CLOSED_FORM})"
         row: list[Cell] = [

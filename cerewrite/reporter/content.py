@@ -8,7 +8,7 @@ from cerewrite import ir
 from cerewrite.reporter.analysed import assumptions, headline, layers, regions, rejections
 from cerewrite.reporter.measured import by_region
 from cerewrite.reporter.planned import before_and_after, compared_scopes, request, splits
-from cerewrite.reporter.proved import alarms, checks, exported, run_facts
+from cerewrite.reporter.proved import alarms, checks, exported, kept_promise, run_facts
 from cerewrite.reporter.section import Section
 from cerewrite.reporter.timed import slower, timings
 
@@ -57,6 +57,6 @@ def report_sections(report: ir.Report, *, full: bool) -> list[Section]:
     sections += run_facts(report, full=full)
     if plan is not None:
         last, failures = before_and_after(plan), alarms(report)
-        lines = failures + slower(report) + last.lines
+        lines = failures + slower(report) + kept_promise(report) + last.lines
         sections.append(replace(last, lines=lines, failed=bool(failures)))
     return sections

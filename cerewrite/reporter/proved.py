@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cerewrite import ir
-from cerewrite.reporter.figures import count, listed, plural, scaled, shape
+from cerewrite.planning.measures import MEASURES
+from cerewrite.reporter.figures import count, listed, plural, scaled, shape, with_error
 from cerewrite.reporter.section import Section, Verdict
 
 
@@ -62,6 +63,26 @@ def alarms(report: ir.Report) -> tuple[str, ...]:
     if report.export is not None and not all(record.passed for record in report.export.parity):
         lines.append("FAILED parity: PyTorch and ONNX Runtime differ. Do not use the ONNX file.")
     return tuple(lines)
+
+
+def kept_promise(report: ir.Report) -> tuple[str, ...]:
+    """What the plan promises beside what draws of both models showed."""
+    promise = report.promise
+    if promise is None:
+        return ()
+    title = MEASURES[promise.measure].title
+    if promise.refused:
+        return (f"{title} of the rewritten model was not measured: {promise.refused}.",)
+    pairs = plural(promise.draws, "pair") + " of draws"
+    line = (
+        f"Measured: {title} is {with_error(promise.measured, promise.stderr)} times the "
+        f"original's ({pairs}), promised {promise.promised:.3f}."
+    )
+    if promise.worse:
+        return (f"WORSE than the original. {line}",)
+    if promise.broken:
+        return (f"Not as promised, beyond 3 errors and 20 %. {line}",)
+    return (line,)
 
 
 def run_facts(report: ir.Report, *, full: bool) -> list[Section]:

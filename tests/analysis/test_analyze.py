@@ -15,7 +15,10 @@ from tests.models import ResidualNet, chain
 def test_round_trip_and_determinism() -> None:
     model = ResidualNet()
     traced = trace(model, torch.ones(2, 3, 8, 8))
-    first, second = analyze(traced, model), analyze(traced, model)
+    first, second = (
+        analyze(traced, model, estimator="analytic"),
+        analyze(traced, model, estimator="analytic"),
+    )
     assert dumps(first) == dumps(second)
     assert loads(Analysis, dumps(first), source="test") == first
 
@@ -23,7 +26,7 @@ def test_round_trip_and_determinism() -> None:
 def test_planner_and_analysis_state_nearly_the_same_baseline() -> None:
     """The planner composes layers, the closed form draws their averages: alike while nu < 1."""
     model = chain([64, 48, 64])
-    found = analyze(trace(model, torch.ones(2, 7)), model, gain="he")
+    found = analyze(trace(model, torch.ones(2, 7)), model, gain="he", estimator="analytic")
     assert 0.1 < found.nu.value < 0.3
     assert model_measures(found).nu == pytest.approx(found.nu.value, rel=0.02)
 
@@ -44,4 +47,4 @@ def test_unknown_choices_are_usage_errors(wrong: dict[str, object]) -> None:
 def test_model_without_layers() -> None:
     model = nn.ReLU()
     with pytest.raises(AnalysisError, match="no linear or convolution"):
-        analyze(trace(model, torch.ones(2, 7)), model)
+        analyze(trace(model, torch.ones(2, 7)), model, estimator="analytic")

@@ -16,9 +16,9 @@ def net() -> Net:
 
 @pytest.fixture(scope="module")
 def analysis(net: Net) -> ir.Analysis:
-    return cerewrite.analyze(net, INPUT)
+    return cerewrite.analyze(net, INPUT, estimator="analytic")
 
 
 @pytest.fixture(scope="module")
 def conversion(net: Net) -> cerewrite.Conversion:
-    return cerewrite.convert(net, INPUT)
+    return cerewrite.convert(net, INPUT, estimator="analytic")

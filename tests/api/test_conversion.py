@@ -43,14 +43,14 @@ def test_conversion(net: Net, conversion: cerewrite.Conversion) -> None:
 def test_conversion_leaves_the_model_alone(net: Net) -> None:
     before, mode = snapshot(net), [module.training for module in net.modules()]
     random = torch.random.get_rng_state()
-    cerewrite.convert(net, INPUT)
+    cerewrite.convert(net, INPUT, estimator="analytic")
     assert same(before, snapshot(net))
     assert mode == [module.training for module in net.modules()]
     assert torch.equal(random, torch.random.get_rng_state())
 
 
 def test_dual(net: Net) -> None:
-    plan = cerewrite.convert(net, INPUT, objective="dual").plan
+    plan = cerewrite.convert(net, INPUT, objective="dual", estimator="analytic").plan
     assert plan.planned.log_variance <= plan.baseline.log_variance
     assert plan.planned.params < plan.baseline.params
 
@@ -68,7 +68,9 @@ def test_report_holds_everything(conversion: cerewrite.Conversion) -> None:
 
 @pytest.mark.thorough
 def test_same_seed_same_weights(net: Net, conversion: cerewrite.Conversion) -> None:
-    again, other = (cerewrite.convert(net, INPUT, seed=seed) for seed in (0, 1))
+    again, other = (
+        cerewrite.convert(net, INPUT, seed=seed, estimator="analytic") for seed in (0, 1)
+    )
     assert again.plan == conversion.plan
     assert same(snapshot(again.model), snapshot(conversion.model))
     assert not same(snapshot(other.model), snapshot(conversion.model))
@@ -100,7 +102,7 @@ def test_plan_that_was_written_and_read(net: Net, analysis: ir.Analysis) -> None
     again = ir.loads(ir.Plan, ir.dumps(plan), source="plan.json")
     first, second = cerewrite.apply(plan, net), cerewrite.apply(again, net)
     assert same(snapshot(first), snapshot(second))
-    result = cerewrite.convert(net, INPUT, plan=again)
+    result = cerewrite.convert(net, INPUT, plan=again, estimator="analytic")
     assert same(snapshot(first), snapshot(result.model))
 
 
@@ -133,7 +135,7 @@ def test_bad_requests(
 
 def test_unknown_option(net: Net) -> None:
     with pytest.raises(TypeError, match="budgets"):
-        cerewrite.convert(net, INPUT, budgets="params")  # type: ignore[call-arg]
+        cerewrite.convert(net, INPUT, budgets="params", estimator="analytic")  # type: ignore[call-arg]
 
 
 def test_failed_check_is_an_error_and_writes_nothing(
@@ -144,7 +146,7 @@ def test_failed_check_is_an_error_and_writes_nothing(
     broken = ir.Verification((ir.Check("membership", False, "off by one at 'body.3'"),))
     monkeypatch.setattr(verifier, "verify", lambda *arguments: broken)
     with pytest.raises(VerificationError, match=r"off by one at 'body\.3'"):
-        cerewrite.convert(net, INPUT, out=tmp_path / "out")
+        cerewrite.convert(net, INPUT, out=tmp_path / "out", estimator="analytic")
     assert not list(tmp_path.iterdir())
 
 
@@ -153,7 +155,7 @@ def test_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "out" / "plan.json").write_text("{}")
     clock = cerewrite.Clock()
     with pytest.raises(OutputError, match="exists and is not empty"):
-        cerewrite.convert(Net(), INPUT, out=tmp_path / "out", clock=clock)
+        cerewrite.convert(Net(), INPUT, out=tmp_path / "out", clock=clock, estimator="analytic")
     assert not clock.seconds
     assert (tmp_path / "out" / "plan.json").read_text() == "{}"
 
@@ -170,13 +172,15 @@ def test_failure_while_saving_leaves_nothing(
 
     monkeypatch.setattr(exporter if stage == "export_onnx" else reporter, stage, fail)
     with pytest.raises(KeyboardInterrupt):
-        cerewrite.convert(net, INPUT, out=tmp_path / "out", onnx=stage == "export_onnx")
+        cerewrite.convert(
+            net, INPUT, out=tmp_path / "out", onnx=stage == "export_onnx", estimator="analytic"
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_model_file_of_the_fixture(write_model: WriteModel) -> None:
     model = cerewrite.build(str(write_model()))
-    assert cerewrite.convert(model, torch.ones(2, 16)).verification.passed
+    assert cerewrite.convert(model, torch.ones(2, 16), estimator="analytic").verification.passed
 
 
 def test_a_users_initialiser(tmp_path: Path) -> None:
@@ -186,7 +190,7 @@ def test_a_users_initialiser(tmp_path: Path) -> None:
     x = torch.ones(2, 32)
     out = tmp_path / "out"
     ones = nn.init.ones_
-    result = cerewrite.convert(net, x, init=ones, out=out)
+    result = cerewrite.convert(net, x, init=ones, out=out, estimator="analytic")
     assert result.plan.init == "torch.nn.init:ones_"
     assert (result.model[1].weight == 1).all()
     assert torch.equal(cerewrite.load(out, net)(x), result.model(x))

@@ -31,7 +31,9 @@ def folder(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "def build_model():\n    return Net()\n"
     )
     source = f"{root}/nets/model.py:build_model"
-    result = cerewrite.convert(net, INPUT, out=root / "out", onnx=True, source=source)
+    result = cerewrite.convert(
+        net, INPUT, out=root / "out", onnx=True, source=source, estimator="analytic"
+    )
     assert result.export is not None
     assert all(parity.passed for parity in result.export.parity)
     return root / "out"

@@ -53,7 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[nn.Module
     """The rewritten model and the address of a server with its ONNX file."""
     torch.manual_seed(0)
     inputs = (torch.randn(2, 6), torch.randn(2))
-    model = cerewrite.convert(Two(), inputs, budget="params").model.eval()
+    model = cerewrite.convert(Two(), inputs, budget="params", estimator="analytic").model.eval()
     path = tmp_path_factory.mktemp("served") / "model.onnx"
     cerewrite.export_onnx(model, path, inputs)
     port = free_port()

@@ -30,7 +30,9 @@ ASKED = {"engines": ("eager",), "batches": (1, 8), "runs": 5}
 
 @pytest.mark.thorough
 def test_a_conversion_with_timings() -> None:
-    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he", bench=ASKED)
+    result = cerewrite.convert(
+        wide(), torch.randn(2, 16), gain="he", bench=ASKED, estimator="analytic"
+    )
     timings = result.report.timings
     assert [(t.engine, t.batch) for t in timings] == [("eager", 1), ("eager", 8)]
     assert "Speed: medians of 5 interleaved runs" in page(result.report)
@@ -46,7 +48,9 @@ def test_a_slower_model_is_timed_against_an_aligned_plan(monkeypatch: pytest.Mon
         return (ir.Timing("eager", 1, 1, 1.0, 0.01, 3.0 / len(built), 0.01, 5),)
 
     monkeypatch.setattr(speed, "bench", slow)
-    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he", bench=True)
+    result = cerewrite.convert(
+        wide(), torch.randn(2, 16), gain="he", bench=True, estimator="analytic"
+    )
     other = result.report.alternative
     assert other is not None
     assert other.planned.flops <= result.plan.baseline.flops
@@ -67,13 +71,14 @@ def test_no_alternative_to_what_is_aligned_already(monkeypatch: pytest.MonkeyPat
         budget=["params", "flops"],
         min_width=16,
         channel_multiple=16,
+        estimator="analytic",
     )
     assert result.report.alternative is None
     assert "SLOWER: 3.00 times the original's time in eager at batch 1." in page(result.report)
 
 
 def test_within_the_noise_nothing_is_called_slower() -> None:
-    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he")
+    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he", estimator="analytic")
     noisy = ir.Timing("eager", 1, 1, 1.0, 0.2, 1.3, 0.2, 5)
     report = dataclasses.replace(result.report, timings=(noisy,))
     assert "SLOWER" not in page(report)
@@ -90,7 +95,9 @@ def test_no_alternative_is_built_within_the_noise(monkeypatch: pytest.MonkeyPatc
         return (ir.Timing("eager", 1, 1, 1.0, 0.2, 1.3, 0.2, 5),)
 
     monkeypatch.setattr(speed, "bench", noisy)
-    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he", bench=True)
+    result = cerewrite.convert(
+        wide(), torch.randn(2, 16), gain="he", bench=True, estimator="analytic"
+    )
     assert result.report.alternative is None and len(calls) == 1
 
 
@@ -119,7 +126,12 @@ def test_a_latency_budget_that_cannot_be_held_says_so(monkeypatch: pytest.Monkey
     ratios = iter([1.5, 1.4, 1.2, 1.3, 1.3])
     monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(next(ratios)),))
     result = cerewrite.convert(
-        wide(), torch.randn(2, 16), gain="he", budget="latency=1.0x", min_width=2
+        wide(),
+        torch.randn(2, 16),
+        gain="he",
+        budget="latency=1.0x",
+        min_width=2,
+        estimator="analytic",
     )
     forecast = result.report.forecast
     assert forecast is not None and not forecast.held
@@ -131,7 +143,12 @@ def test_a_latency_budget_that_cannot_be_held_says_so(monkeypatch: pytest.Monkey
 @pytest.mark.xdist_group("clock")
 def test_a_latency_budget_on_a_real_clock() -> None:
     result = cerewrite.convert(
-        wide(), torch.randn(2, 16), gain="he", budget=["params", "latency=3.0x"], latency_batch=8
+        wide(),
+        torch.randn(2, 16),
+        gain="he",
+        budget=["params", "latency=3.0x"],
+        latency_batch=8,
+        estimator="analytic",
     )
     forecast = result.report.forecast
     assert forecast is not None

@@ -29,7 +29,7 @@ def test_help_names_every_command() -> None:
 
 
 def test_analyze(model: Path) -> None:
-    result = run("analyze", "model.py")
+    result = run("analyze", "model.py", "--estimator", "analytic")
     assert result.exit_code == 0
     assert result.stderr == ""
     for text in ("nu", "kappa", "f_up", "f_dn", "traced by export"):
@@ -38,27 +38,42 @@ def test_analyze(model: Path) -> None:
 
 
 def test_analyze_writes_json_and_html(model: Path) -> None:
-    assert run("analyze", "model.py", "--json", "a.json", "--html", "a.html").exit_code == 0
+    assert (
+        run(
+            "analyze", "model.py", "--json", "a.json", "--html", "a.html", "--estimator", "analytic"
+        ).exit_code
+        == 0
+    )
     analysis = output.read_record(ir.Analysis, Path("a.json"))
     assert analysis.model == "Sequential"
     assert Path("a.html").read_text().lower().startswith("<!doctype html>")
-    again = run("analyze", "model.py", "--json", "a.json")
+    again = run("analyze", "model.py", "--json", "a.json", "--estimator", "analytic")
     assert again.exit_code == 10
     assert "a.json: exists" in again.stderr
-    assert run("analyze", "model.py", "--json", "a.json", "--force").exit_code == 0
+    assert (
+        run(
+            "analyze", "model.py", "--json", "a.json", "--force", "--estimator", "analytic"
+        ).exit_code
+        == 0
+    )
 
 
 def test_json_on_standard_output_is_json_alone(model: Path) -> None:
     model.write_text("print('loading')\n" + model.read_text())
-    result = run("analyze", "model.py", "--json", "-")
+    result = run("analyze", "model.py", "--json", "-", "--estimator", "analytic")
     assert result.exit_code == 0
     assert json.loads(result.stdout.removeprefix("loading\n"))["model"] == "Sequential"
-    assert json.loads(run("plan", "model.py", "--out", "-").stdout[8:])["objective"] == "primal"
+    assert (
+        json.loads(run("plan", "model.py", "--out", "-", "--estimator", "analytic").stdout[8:])[
+            "objective"
+        ]
+        == "primal"
+    )
 
 
 @pytest.mark.thorough
 def test_plan_apply_verify_export(model: Path) -> None:
-    assert run("plan", "model.py", "--out", "plan.json").exit_code == 0
+    assert run("plan", "model.py", "--out", "plan.json", "--estimator", "analytic").exit_code == 0
     plan = output.read_record(ir.Plan, Path("plan.json"))
     assert plan.splits
     applied = run("apply", "plan.json", "model.py", "--out", "out")
@@ -80,7 +95,17 @@ def test_plan_apply_verify_export(model: Path) -> None:
 
 
 def test_convert(model: Path) -> None:
-    result = run("convert", "model.py", "--budget", "params", "--out", "out", "--onnx")
+    result = run(
+        "convert",
+        "model.py",
+        "--budget",
+        "params",
+        "--out",
+        "out",
+        "--onnx",
+        "--estimator",
+        "analytic",
+    )
     assert result.exit_code == 0, result.output
     for text in ("Splits", "Checks", "Before and after", "relative error", "written to out"):
         assert text in result.output
@@ -95,14 +120,16 @@ def test_convert(model: Path) -> None:
 
 @pytest.mark.thorough
 def test_convert_without_a_folder_writes_nothing(model: Path) -> None:
-    result = run("convert", "model.py")
+    result = run("convert", "model.py", "--estimator", "analytic")
     assert result.exit_code == 0
     assert "nothing was written" in result.output
     assert listing(model.parent) == {"model.py"}
 
 
 def test_dry_run_changes_and_writes_nothing(model: Path) -> None:
-    result = run("convert", "model.py", "--out", "out", "--onnx", "--dry-run")
+    result = run(
+        "convert", "model.py", "--out", "out", "--onnx", "--dry-run", "--estimator", "analytic"
+    )
     assert result.exit_code == 0
     assert "Splits" in result.output
     assert "dry run" in result.output
@@ -111,26 +138,52 @@ def test_dry_run_changes_and_writes_nothing(model: Path) -> None:
 
 @pytest.mark.thorough
 def test_quiet_prints_nothing(model: Path) -> None:
-    result = run("convert", "model.py", "--out", "out", "--quiet")
+    result = run("convert", "model.py", "--out", "out", "--quiet", "--estimator", "analytic")
     assert (result.exit_code, result.output) == (0, "")
     assert run("verify", "out", "-q").output == ""
 
 
 @pytest.mark.thorough
 def test_force_replaces_an_earlier_conversion_only(model: Path) -> None:
-    assert run("convert", "model.py", "--out", "out", "-q").exit_code == 0
-    assert run("convert", "model.py", "--out", "out", "-q").exit_code == 10
-    assert run("convert", "model.py", "--out", "out", "-q", "--force", "--seed", 2).exit_code == 0
+    assert (
+        run("convert", "model.py", "--out", "out", "-q", "--estimator", "analytic").exit_code == 0
+    )
+    assert (
+        run("convert", "model.py", "--out", "out", "-q", "--estimator", "analytic").exit_code == 10
+    )
+    assert (
+        run(
+            "convert",
+            "model.py",
+            "--out",
+            "out",
+            "-q",
+            "--force",
+            "--seed",
+            2,
+            "--estimator",
+            "analytic",
+        ).exit_code
+        == 0
+    )
     assert saving.read_plan(Path("out")).seed == 2
     Path("out", "notes.txt").write_text("mine")
-    assert run("convert", "model.py", "--out", "out", "-q", "--force").exit_code == 10
+    assert (
+        run(
+            "convert", "model.py", "--out", "out", "-q", "--force", "--estimator", "analytic"
+        ).exit_code
+        == 10
+    )
     assert Path("out", "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.thorough
 def test_same_seed_same_bytes(model: Path) -> None:
     for name in ("first", "second"):
-        assert run("convert", "model.py", "--out", name, "-q").exit_code == 0
+        assert (
+            run("convert", "model.py", "--out", name, "-q", "--estimator", "analytic").exit_code
+            == 0
+        )
     for name in (output.PLAN, output.WEIGHTS, output.MODULE):
         assert Path("first", name).read_bytes() == Path("second", name).read_bytes()
 
@@ -139,7 +192,19 @@ def test_same_seed_same_bytes(model: Path) -> None:
 @pytest.mark.xdist_group("clock")
 def test_bench(model: Path) -> None:
     assert (
-        run("convert", "model.py", "--bench", "--runs", 5, "--batch", 2, "--out", "d").exit_code
+        run(
+            "convert",
+            "model.py",
+            "--bench",
+            "--runs",
+            5,
+            "--batch",
+            2,
+            "--out",
+            "d",
+            "--estimator",
+            "analytic",
+        ).exit_code
         == 0
     )
     report = json.loads((model.parent / "d" / output.REPORT).read_text())

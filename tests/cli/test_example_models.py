@@ -18,7 +18,9 @@ def test_examples(tmp_path: Path, name: str, objective: str) -> None:
     out = tmp_path / "out"
     onnx = ["--onnx"] if objective == "primal" else []
     model = ROOT / "examples" / name / "model.py"
-    result = run("convert", model, "--objective", objective, "--out", out, *onnx)
+    result = run(
+        "convert", model, "--objective", objective, "--out", out, *onnx, "--estimator", "analytic"
+    )
     assert result.exit_code == 0, result.output
     report = output.read_record(ir.Report, out / output.REPORT)
     assert report.plan is not None

@@ -8,12 +8,14 @@ from tests.cli.running import run
 
 def test_landscape(model: Path) -> None:
     wanted = ("--region", "0", "--gain", "he", "--json", "map.json", "--html", "map.html")
-    result = run("landscape", "model.py", *wanted, "--budget", "memory=0.9x")
+    result = run(
+        "landscape", "model.py", *wanted, "--budget", "memory=0.9x", "--estimator", "analytic"
+    )
     assert result.exit_code == 0, result.output + result.stderr
     assert "<- best" in result.output and "memory at most" in result.output
     found = json.loads(Path("map.json").read_text())
     assert found["cost"] == "memory" and found["optimum"] in found["curve"]
     assert max(one["cost"] for one in found["curve"]) <= found["limit"] < found["original"]["cost"]
     assert Path("map.html").read_text().count("<svg") == 1
-    wrong = run("landscape", "model.py", "--region", "nowhere")
+    wrong = run("landscape", "model.py", "--region", "nowhere", "--estimator", "analytic")
     assert wrong.exit_code == 2 and "no region 'nowhere'" in wrong.stderr

@@ -93,7 +93,7 @@ def test_bad_input(
     (model.parent / "full" / "mine.txt").write_text("mine")
     before = listing(model.parent)
     out = [] if "--out" in arguments or "--onnx" in arguments else ["--out", "out"]
-    result = run("convert", *arguments, *out)
+    result = run("convert", "--estimator", "analytic", *arguments, *out)
     assert result.exit_code == code, result.output
     assert result.stdout == ""
     for text in texts:
@@ -105,7 +105,10 @@ def test_bad_input(
 
 def test_plan_for_another_model(model: Path, write_model: WriteModel) -> None:
     write_model(model.read_text().replace("64", "32"), "other.py")
-    assert run("plan", "model.py", "--out", "plan.json", "-q").exit_code == 0
+    assert (
+        run("plan", "model.py", "--out", "plan.json", "-q", "--estimator", "analytic").exit_code
+        == 0
+    )
     result = run("apply", "plan.json", "other.py", "--out", "out")
     assert result.exit_code == 6
     assert "the plan was made for a Sequential with fingerprint" in result.stderr
@@ -142,7 +145,10 @@ def test_damaged_folders(
     model: Path, command: list[str], damage: str | None, code: int, message: str
 ) -> None:
     if damage:
-        assert run("convert", "model.py", "--out", "out", "-q").exit_code == 0
+        assert (
+            run("convert", "model.py", "--out", "out", "-q", "--estimator", "analytic").exit_code
+            == 0
+        )
         path = Path("out", damage)
         path.write_bytes(path.read_bytes()[:-20])
     result = run(*command)
@@ -152,7 +158,9 @@ def test_damaged_folders(
 def test_failed_check_in_a_folder(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cerewrite import verifier
 
-    assert run("convert", "model.py", "--out", "out", "-q").exit_code == 0
+    assert (
+        run("convert", "model.py", "--out", "out", "-q", "--estimator", "analytic").exit_code == 0
+    )
     broken = ir.Verification((ir.Check("membership", False, "off by one at '2'"),))
     monkeypatch.setattr(verifier, "verify", lambda *arguments: broken)
     result = run("verify", "out")

@@ -36,7 +36,7 @@ def measured(model: nn.Module, draws: int = 40_000) -> Ratio:
 
 
 def closed(model: nn.Module) -> float:
-    return analyze(trace(model, X), model).nu.value
+    return analyze(trace(model, X), model, estimator="analytic").nu.value
 
 
 def linear(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
@@ -145,7 +145,7 @@ def test_draws_exact_in_law_are_monte_carlos() -> None:
 def test_unit_energies_of_a_relu_gate_are_products() -> None:
     """Shares of a third each: forward energy, and backward energies of value and gate."""
     model = Gate(1024, torch.relu)
-    layers = analyze(trace(model, X), model).layers
+    layers = analyze(trace(model, X), model, estimator="analytic").layers
     total = sum(layer.kappa for layer in layers) * 1024
     rng = np.random.default_rng(0)
     v, g, r = rng.standard_normal((3, 4_000_000))

@@ -37,7 +37,9 @@ def test_counts_and_regions(name: str) -> None:
 def test_conversion(name: str) -> None:
     case = CASES[name]
     model = case.model()
-    result = cerewrite.convert(model, case.inputs(), budget=["params=1.5x", "flops=2x"])
+    result = cerewrite.convert(
+        model, case.inputs(), budget=["params=1.5x", "flops=2x"], estimator="analytic"
+    )
     assert result.verification.passed and result.plan.splits
     assert result.plan.planned.params == sum(p.numel() for p in result.model.parameters())
 

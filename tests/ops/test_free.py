@@ -22,7 +22,9 @@ def converted(
 ) -> tuple[nn.Module, cerewrite.api.conversion.Conversion]:
     torch.manual_seed(0)
     net = ScaledNet(flat=request.param)
-    return net, cerewrite.convert(net, X, scope="network", gain="he", budget="params")
+    return net, cerewrite.convert(
+        net, X, scope="network", gain="he", budget="params", estimator="analytic"
+    )
 
 
 @pytest.mark.thorough

@@ -57,7 +57,7 @@ def test_the_example_is_split_and_verified(
 ) -> None:
     model, inputs = example
     assert sum(p.numel() for p in model.parameters()) == 14_275
-    result = cerewrite.convert(model, inputs, budget="params")
+    result = cerewrite.convert(model, inputs, budget="params", estimator="analytic")
     (split,) = result.plan.splits
     assert split.multiplicity > 1 and result.verification.passed
     gains = [m for m in result.model.modules() if type(m).__name__ == "ChannelGain"]
@@ -210,7 +210,7 @@ def test_an_operator_of_ones_own(clean: None) -> None:
         def moments(self, op, inputs, context):  # noqa: ANN001, ANN202
             return context.apply(squash, "squash", inputs[0])
 
-    result = cerewrite.convert(network(), torch.randn(4, 5), budget="params")
+    result = cerewrite.convert(network(), torch.randn(4, 5), budget="params", estimator="analytic")
     assert result.plan.splits and result.verification.passed
 
 

@@ -51,7 +51,9 @@ def test_resized_and_cut() -> None:
 def test_a_transformer_stream_is_split_with_its_tokens_and_positions() -> None:
     torch.manual_seed(0)
     net, x = Tokens(), torch.randn(2, 4, 6)
-    result = cerewrite.convert(net, (x,), budget="params", scope="network", min_width=2)
+    result = cerewrite.convert(
+        net, (x,), budget="params", scope="network", min_width=2, estimator="analytic"
+    )
     assert result.verification.passed
     (split,) = result.plan.splits
     assert split.multiplicity > 1
@@ -99,5 +101,7 @@ def test_layer_norms_written_anew_are_layer_norms(kind: type[nn.LayerNorm], free
     codes = [pin.code for pin in traced.widths[0].pins]
     assert codes == ([] if free else ["custom-module"])
     if free:
-        result = cerewrite.convert(net, (torch.randn(2, 6),), budget="params", min_width=2)
+        result = cerewrite.convert(
+            net, (torch.randn(2, 6),), budget="params", min_width=2, estimator="analytic"
+        )
         assert result.verification.passed and result.plan.splits

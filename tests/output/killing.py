@@ -28,7 +28,9 @@ def convert(out: Path, onnx: bool, overwrite: bool = False) -> None:
     torch.manual_seed(0)
     layers = [layer for _ in range(4) for layer in (nn.Linear(64, 64), nn.ReLU())]
     net = nn.Sequential(*layers, nn.Linear(64, 5))
-    cerewrite.convert(net, torch.ones(2, 64), out=out, onnx=onnx, overwrite=overwrite)
+    cerewrite.convert(
+        net, torch.ones(2, 64), out=out, onnx=onnx, overwrite=overwrite, estimator="analytic"
+    )
 
 
 def killed_after(seconds: float, out: Path, onnx: bool, overwrite: bool) -> None:

@@ -187,7 +187,9 @@ def test_convert_measures_the_warm_start_on_inputs_it_has_not_fitted(tmp_path: A
     net = nn.Sequential(*(m for _ in range(4) for m in (nn.Linear(24, 24), nn.Tanh())))
     x = torch.randn(200, 24)
     np.save(tmp_path / "x.npy", x.numpy())
-    result = cerewrite.convert(net, x[:2], weights="transfer", calibration=tmp_path / "x.npy")
+    result = cerewrite.convert(
+        net, x[:2], weights="transfer", calibration=tmp_path / "x.npy", estimator="analytic"
+    )
     check = result.verification.checks[-1]
     assert check.name == "warm start" and check.passed
     assert result.plan.weights == "transfer"
@@ -197,12 +199,14 @@ def test_convert_measures_the_warm_start_on_inputs_it_has_not_fitted(tmp_path: A
     assert check.value == pytest.approx(output_error(net, same, unseen))
     assert outputs(net, unseen).shape == (50, 24)
     with pytest.raises(UsageError, match="draws its weights anew"):
-        cerewrite.convert(net, x[:2], calibration=x)
-    bare = cerewrite.convert(net, x[:2], weights="transfer")
+        cerewrite.convert(net, x[:2], calibration=x, estimator="analytic")
+    bare = cerewrite.convert(net, x[:2], weights="transfer", estimator="analytic")
     assert bare.verification.checks[-1].value > check.value
     (tmp_path / "y.npy").write_bytes(b"nothing")
     with pytest.raises(cerewrite.LoadError, match="no inputs can be read"):
-        cerewrite.convert(net, x[:2], weights="transfer", calibration=tmp_path / "y.npy")
+        cerewrite.convert(
+            net, x[:2], weights="transfer", calibration=tmp_path / "y.npy", estimator="analytic"
+        )
     with pytest.raises(UsageError, match="unknown source of weights"):
         cerewrite.plan(result.analysis, weights="magic")
 

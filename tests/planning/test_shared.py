@@ -15,7 +15,9 @@ from tests.models import Basic, Inverted, StagedNet
 
 def analysed(block: type[torch.nn.Module], channels: tuple[int, int] = (16, 24)) -> Analysis:
     torch.manual_seed(0)
-    return cerewrite.analyze(StagedNet(block, channels), torch.ones(2, 3, 8, 8), scope="stage")
+    return cerewrite.analyze(
+        StagedNet(block, channels), torch.ones(2, 3, 8, 8), scope="stage", estimator="analytic"
+    )
 
 
 @pytest.mark.thorough

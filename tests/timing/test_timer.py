@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.thorough, pytest.mark.xdist_group("clock")]
 
 def profiled(model: nn.Module, x: Any, store: Store, batch: int = 4) -> Analysis:
     traced = trace(model, (x,))
-    found = analyze(traced, model, (x,), gain="he")
+    found = analyze(traced, model, (x,), gain="he", estimator="analytic")
     return timing.profile(found, traced, model, (x,), batch=batch, store=store)
 
 
@@ -103,13 +103,15 @@ def test_bad_requests(store: Store) -> None:
         profiled(chain([8, 8]), torch.randn(2, 7), store, batch=0)
     model, x = chain([8, 8]), torch.randn(2, 7)
     traced = trace(model, (x,))
-    found = analyze(traced, model, (x,), gain="he")
+    found = analyze(traced, model, (x,), gain="he", estimator="analytic")
     with pytest.raises(UsageError, match="on the CPU"):
         timing.profile(found, traced, model.to("meta"), (x,), store=store)
 
 
 def test_the_pipeline_profiles_on_request() -> None:
-    analysis = cerewrite.analyze(chain([32, 32, 32]), torch.randn(2, 7), latency_batch=2)
+    analysis = cerewrite.analyze(
+        chain([32, 32, 32]), torch.randn(2, 7), latency_batch=2, estimator="analytic"
+    )
     assert analysis.latency > 0
     plan = cerewrite.plan(analysis, budget=["params", "latency=2.0x"])
     assert plan.feasible[1][0] == "latency"

@@ -2,6 +2,12 @@
 
 from cerewrite.estimators.draws.gates import Gates, Influences
 from cerewrite.estimators.draws.gaussian import draw_generator, gaussian_draws
+from cerewrite.estimators.draws.paired import (
+    FEWEST_PAIRS,
+    log_variance_ratio,
+    nu_ratio,
+    paired_kernels,
+)
 from cerewrite.estimators.draws.readout import Readout
 from cerewrite.estimators.draws.statistics import (
     Ratio,
@@ -13,6 +19,7 @@ from cerewrite.estimators.draws.subject import Subject, make_subject
 from cerewrite.estimators.draws.units import Units, find_units
 
 __all__ = [
+    "FEWEST_PAIRS",
     "Gates",
     "Influences",
     "Ratio",
@@ -23,7 +30,10 @@ __all__ = [
     "find_units",
     "gaussian_draws",
     "log_variance",
+    "log_variance_ratio",
     "make_subject",
     "needed_draws",
+    "nu_ratio",
+    "paired_kernels",
     "relative_variance",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from cerewrite.errors import AnalysisError, own_line
+from cerewrite.errors import AnalysisError, NotFiniteError, own_line
 from cerewrite.estimators.draws.gaussian import (
     Draw,
     draw_generator,
@@ -98,7 +98,7 @@ class Subject:
                 "no parameter reaches the read-out", advice="check for detached or no_grad code"
             )
         if not math.isfinite(float(f.detach())):
-            raise AnalysisError(
+            raise NotFiniteError(
                 f"the output is {float(f.detach())}" + self._origin(), advice=_BLOWN
             )
         return f
@@ -129,7 +129,7 @@ class Subject:
     def finite(self, value: float, index: int) -> float:
         """``value`` if it can be a kernel."""
         if not 0 <= value < math.inf:
-            raise AnalysisError(
+            raise NotFiniteError(
                 f"the tangent kernel of draw {index} is {value:g}" + self._origin(), advice=_BLOWN
             )
         return value

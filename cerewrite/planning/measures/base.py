@@ -18,8 +18,31 @@ IntArray = NDArray[np.int64]
 
 T = TypeVar("T")
 
+SHARPEST = 0.1
+"""Least factor of a narrow member that draws showed to scatter less than forecast."""
+
 HUGE = 1e300
 """Where figures saturate: deep and narrow members overflow a float (dimensionless)."""
+
+
+def inverse_widths(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
+    """What sites see of the widths: ``1 / n``, times what draws of narrow members showed beyond it.
+
+    Args:
+        sites: the region's sites.
+        widths: of one member, ``[designs, classes]``, positive.
+
+    Returns:
+        ``[classes, designs]``.
+    """
+    inverse: FloatArray = 1.0 / np.asarray(widths, dtype=np.float64).T
+    found = inverse
+    for index, excess, own in {(site.width, site.excess, site.own) for site in sites}:
+        if excess:
+            found = found.copy()
+            factor = 1.0 + excess * (inverse[index] - 1.0 / own)
+            found[index] = inverse[index] * np.maximum(factor, SHARPEST)
+    return found
 
 
 class Measure(ABC):

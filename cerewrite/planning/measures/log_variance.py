@@ -33,6 +33,7 @@ from cerewrite.planning.measures.base import (
     IntArray,
     Measure,
     inner_members,
+    inverse_widths,
     register,
 )
 from cerewrite.planning.measures.log_normal import log_mean_variance
@@ -67,7 +68,7 @@ def tail_factor(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatAr
         sites: the region's sites in execution order.
         widths: widths of one member, ``[designs, classes]``.
     """
-    inverse = 1.0 / np.asarray(widths, dtype=np.float64).T
+    inverse = inverse_widths(sites, widths)
     logs, seconds = np.zeros(inverse.shape[1]), np.zeros(inverse.shape[1])
     for site in sites:
         up, down = (

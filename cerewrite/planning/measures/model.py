@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+import math
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from functools import cache
 
 from cerewrite.ir import Analysis, Design, Measures, Region
-from cerewrite.planning.measures.base import MEASURES, Measure, remaining_kappas
+from cerewrite.planning.measures.base import MEASURES, Measure
 
 DEFAULT = "log-variance"
 """What a plan makes small unless told otherwise (docs/theory.md, section 11 has the evidence)."""
@@ -28,32 +29,44 @@ def reported() -> tuple[Measure, ...]:
 def region_measures(region: Region, design: Design) -> Measures[float]:
     """All measures of one region's design.
 
+    nu is that of the sites times the region's level, in log(1 + nu) (docs/theory.md, section 31).
+
     Args:
         region: the region, with its sites.
         design: its members.
     """
-    return Measures(*(measure.region(region.sites, design) for measure in reported()))
+    found = Measures(*(measure.region(region.sites, design) for measure in reported()))
+    if region.nu_level == 1.0:
+        return found
+    nu = MEASURES["nu"]
+    score = region.nu_level * nu.region_score(region.sites, design)
+    return replace(found, nu=nu.figure(score))
 
 
-def model_measures(
-    analysis: Analysis, designs: Mapping[str, Design] | None = None
+def changed_measures(
+    before: Measures[float], changes: Iterable[tuple[Measures[float], Measures[float]]]
 ) -> Measures[float]:
-    """All measures of a model, composed from its regions and remaining layers.
+    """A model's measures once some of its regions change: scores add up (docs/theory.md, eq. 22).
 
-    docs/theory.md, section 4. They are the figures that plans compare: before and after come from
-    the same composition, even where the analysis measured nu itself.
+    Every record that shows the model starts from the analysis's own figures; nothing is composed
+    a second time.
 
     Args:
-        analysis: the model's analysis.
-        designs: of the regions that change, by name.
+        before: the model's measures.
+        changes: per region that changes, its measures after and before.
     """
-    designs = designs or {}
-    kappas = remaining_kappas(analysis)
-    regions = [*(estimate.region for estimate in analysis.regions), *analysis.members]
-    chosen = [(region, designs.get(region.name, region.design)) for region in regions]
-    return Measures(
-        *(
-            measure.compose([measure.region_score(r.sites, at) for r, at in chosen], kappas)
-            for measure in reported()
-        )
-    )
+    pairs = tuple(changes)
+
+    def changed(measure: Measure) -> float:
+        score = measure.additive(measure.of(before))
+        for after, own in pairs:
+            score += measure.additive(measure.of(after)) - measure.additive(measure.of(own))
+        return measure.figure(score)
+
+    return Measures(*map(changed, reported()))
+
+
+def model_measures(analysis: Analysis) -> Measures[float]:
+    """All measures of a model, as its analysis states them; 0 for one that it cannot state."""
+    stated = (measure.of(analysis.measures).value for measure in reported())
+    return Measures(*(0.0 if math.isnan(value) else value for value in stated))

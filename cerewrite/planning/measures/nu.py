@@ -33,6 +33,7 @@ from cerewrite.planning.measures.base import (
     IntArray,
     Measure,
     inner_members,
+    inverse_widths,
     register,
 )
 
@@ -61,7 +62,7 @@ def member_nu(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
     widths = np.asarray(widths, dtype=np.float64)
     if not sites:
         return np.zeros(len(widths))
-    inverse = 1.0 / widths.T
+    inverse = inverse_widths(sites, widths)
     kappa = np.zeros(len(widths))
     for site in sites:
         kappa += site.coefficient * inverse[site.width]
@@ -83,7 +84,7 @@ def inflation(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
         recursion is not positive: then there is nothing to inflate, or the shares are not
         those of a chain.
     """
-    inverse = 1.0 / np.asarray(widths, dtype=np.float64).T
+    inverse = inverse_widths(sites, widths)
     share = math.fsum(site.forward_share + site.backward_share for site in sites) / max(
         len(sites), 1
     )

@@ -60,7 +60,9 @@ def test_the_formula_is_what_autograd_saves(name: str) -> None:
     torch.manual_seed(0)
     make, shape, tolerance = CASES[name]
     model, x = make(), torch.randn(BATCH, *shape)
-    analysis = cerewrite.analyze(model, torch.randn(2, *shape), gain="he", memory_batch=BATCH)
+    analysis = cerewrite.analyze(
+        model, torch.randn(2, *shape), gain="he", memory_batch=BATCH, estimator="analytic"
+    )
     copies = 4 * COPIES
     values = analysis.memory - copies * analysis.params
     assert values == pytest.approx(held(model, x), rel=tolerance)
@@ -80,7 +82,7 @@ def test_the_formula_is_what_autograd_saves(name: str) -> None:
 def test_a_layer_norm_is_counted_as_it_is_and_as_what_takes_its_place() -> None:
     torch.manual_seed(0)
     model, x = normed(nn.LayerNorm), torch.randn(BATCH, 7)
-    analysis = cerewrite.analyze(model, x, gain="he", memory_batch=BATCH)
+    analysis = cerewrite.analyze(model, x, gain="he", memory_batch=BATCH, estimator="analytic")
     assert analysis.memory - 12 * analysis.params == held(model, x)
     kept = analysis.regions[0].region.kept
     assert kept is not None and kept.spared == 2 * 4 * 64
@@ -98,11 +100,13 @@ def test_a_layer_norm_is_counted_as_it_is_and_as_what_takes_its_place() -> None:
 
 def test_the_batch_scales_values_and_not_parameters() -> None:
     model, x = models.chain([48, 48, 48]), torch.randn(2, 7)
-    one, eight = (cerewrite.analyze(model, x, memory_batch=b).memory for b in (1, 8))
+    one, eight = (
+        cerewrite.analyze(model, x, memory_batch=b, estimator="analytic").memory for b in (1, 8)
+    )
     params = 12 * sum(p.numel() for p in model.parameters())
     assert eight - params == 8 * (one - params)
     with pytest.raises(UsageError, match="training at batch 0"):
-        cerewrite.analyze(model, x, memory_batch=0)
+        cerewrite.analyze(model, x, memory_batch=0, estimator="analytic")
 
 
 def kept_region() -> ir.Region:
@@ -141,7 +145,7 @@ def test_units_requests_and_what_they_need() -> None:
 
 def test_an_edited_plan_that_holds_too_much_is_refused() -> None:
     model, x = models.chain([48, 48, 48]), torch.randn(2, 7)
-    analysis = cerewrite.analyze(model, x, memory_batch=32)
+    analysis = cerewrite.analyze(model, x, memory_batch=32, estimator="analytic")
     with pytest.raises(InfeasibleBudgetError, match="bytes of training"):
         cerewrite.plan(analysis, budget="memory=1kB")
     plan = cerewrite.plan(analysis, budget="memory=0.8x")
