@@ -21,7 +21,7 @@ from cerewrite.nn.scaled import (
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound
-from cerewrite.ops.modules import Geometry
+from cerewrite.ops.modules import Geometry, weight_of
 from cerewrite.ops.own_forwards import expect
 from cerewrite.ops.resizing import check_size, empty_like, ensemble_sizes
 
@@ -116,12 +116,12 @@ class ConvTranspose(LayerRule):
             >>> ConvTranspose().fan_in(nn.ConvTranspose2d(4, 6, 3, groups=2))
             18
         """
-        weight = module.get_parameter("weight")
+        weight = weight_of(module)
         return weight.shape[0] // _groups(module) * weight[0, 0].numel()
 
     @override
     def multiply_adds(self, module: nn.Module, input: Tensor, output: Tensor) -> int:
-        return input.numel() * module.get_parameter("weight")[0].numel()
+        return input.numel() * weight_of(module)[0].numel()
 
     @override
     def split(

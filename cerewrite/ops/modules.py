@@ -145,7 +145,7 @@ class SampledLayer(ModuleFamily):
             >>> sampled_layer("conv").fan_in(nn.Conv2d(4, 6, 3, groups=2))
             18
         """
-        return module.get_parameter("weight")[0].numel()
+        return weight_of(module)[0].numel()
 
     def multiply_adds(self, module: nn.Module, input: Tensor, output: Tensor) -> int:
         """Multiply-adds of one call."""
@@ -243,6 +243,12 @@ class ConcatenationLayer(SplittableLayer):
     @abstractmethod
     def plain(self, module: nn.Module) -> nn.Module:
         """What `reordering` was given: the layer on an input that lies member by member."""
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """A layer's weight, a parametrised one too, which is no parameter."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight
 
 
 def perturb_free(parameter: Tensor, normal: Draw) -> None:

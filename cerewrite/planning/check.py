@@ -15,6 +15,7 @@ from cerewrite.planning.measures import (
     region_measures,
     reported,
 )
+from cerewrite.planning.members import check_mean
 from cerewrite.registry import suggest
 
 Counts = dict[str, dict[str, tuple[int, int]]]
@@ -46,6 +47,7 @@ def check_plan(plan: Plan, *, max_params: int | None = None) -> None:
             are allowed.
     """
     plan = validate(plan, "plan")
+    check_mean(plan.exit_scale, plan.scope, len(plan.splits))
     regions = _check_splits(plan)
     counts = _counts(plan)
     _check_figures(plan, regions, counts)

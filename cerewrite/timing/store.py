@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cerewrite.output.drafts import cache_folder
+from cerewrite.runtime.cache import cache_folder
 
 
 def machine() -> str:
@@ -32,7 +32,7 @@ def machine() -> str:
 
 
 def default_path() -> Path:
-    """``latency.json`` in the user's cache folder; see `cerewrite.output.drafts.cache_folder`."""
+    """``latency.json`` in the user's cache folder; see `cerewrite.runtime.cache.cache_folder`."""
     return cache_folder() / "latency.json"
 
 

@@ -68,13 +68,13 @@ def test_killed_between_two_renames_the_earlier_one_comes_back(tmp_path: Path) -
     """The one moment at which a platform without an exchange has neither in place."""
     script = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from cerewrite import artifacts\nfrom cerewrite.output import swap\n"
+        "from cerewrite import output\nfrom cerewrite.output import swap\n"
         "swap.exchange = lambda first, second: False\nrename = os.rename\n"
         "def dying(source, target):\n"
         "    if '.tmp-' in str(source): os.kill(os.getpid(), signal.SIGKILL)\n"
         "    rename(source, target)\n"
         "os.rename = dying\n"
-        "with artifacts.staged_folder(sys.argv[1], overwrite=True) as draft:\n"
+        "with output.staged_folder(sys.argv[1], overwrite=True) as draft:\n"
         "    (draft / 'plan.json').write_text('new')\n"
     )
     out = folder(tmp_path / "out", "old")

@@ -119,7 +119,8 @@ def rejections() -> tuple[ir.Rejection, ...]:
 
 def plan(*, objective: str = "primal", split: bool = True) -> ir.Plan:
     region = chain_region("net", 512, 4)
-    other = ir.Region("tail", "block", ("a", "b"), (64, 256), 1, region.layers, ())
+    two = chain_region("net", 512, 2)
+    other = dataclasses.replace(two, name="tail", classes=("a", "b"), sizes=(64, 256))
     splits = (
         ir.Split(
             "net", ir.Design(9, (168,) * 4), 826_002, 1_650_960, ir.Measures(0.0101, 0.01, 0.0099)

@@ -117,10 +117,18 @@ def test_keyword_inputs_and_nested_outputs() -> None:
 
 def make_plan_for(model: nn.Module, plan, found):  # noqa: ANN001, ANN201
     from cerewrite.ir import Split
-    from cerewrite.runtime.fingerprint import fingerprint
+    from cerewrite.runtime.fingerprint import class_name, fingerprint
 
     split = Split(found.name, Design(2, (3, 4)), 0, 0, Measures(0.1, 0.1, 0.1))
-    return replace(plan, fingerprint=fingerprint(model), regions=(found,), splits=(split,))
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return replace(
+        plan,
+        model=class_name(model),
+        fingerprint=fingerprint(model),
+        baseline=replace(plan.baseline, params=params),
+        regions=(found,),
+        splits=(split,),
+    )
 
 
 def test_flops_outside_modules_are_carried_over() -> None:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from cerewrite.frontend.loading.spec import split_spec
-from cerewrite.output.drafts import cache_folder
+from cerewrite.runtime.cache import cache_folder
 
 NAME = "factories"
 _named: set[str] = set()
