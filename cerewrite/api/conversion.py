@@ -337,7 +337,8 @@ def _rewrite(
         rewritten = rewriting.rewrite(made, model, passes=passes)
         made = dataclasses.replace(made, renamed=rewritten.renamed)
         if made.exit_scale == "mean" and made.splits:
-            rewriting.members(rewritten.model, inputs)  # refuses what members share, by name
+            # refuses by name what lies behind the sum; a shared stem may be allowed later
+            rewriting.members(rewritten.model, inputs, allow_shared=True)
     with clock("verify"):
         verification = verifier.verify(model, rewritten.model, made, inputs)
         if made.weights == "transfer" and made.splits:

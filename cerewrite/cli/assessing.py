@@ -31,10 +31,17 @@ from cerewrite.frontend import loading
 @opt.INPUT
 @opt.file_option("--json", "Write the assessment as JSON; - for standard output.")
 @opt.OPENING
+@opt.file_option("--html", "Write the assessment as one HTML page.")
 @opt.FORCE
 @opt.RUN
 def assess(
-    folder: str, data: str, calibration: str | None, json: str | None, force: bool, **options: Any
+    folder: str,
+    data: str,
+    calibration: str | None,
+    json: str | None,
+    html: str | None,
+    force: bool,
+    **options: Any,
 ) -> None:
     """Assess a classifier's members on labelled data.
 
@@ -42,7 +49,8 @@ def assess(
     loss, calibration, how members disagree, and accuracy against coverage.
     """
     session = Session.start(options, silent=json == "-")
-    check_file(json, force=force)
+    for path in (json, html):
+        check_file(path, force=force)
     saving.read_plan(Path(folder))
     batches = loading.load_batches(data)
     fitting = None if calibration is None else loading.load_batches(calibration)
@@ -51,7 +59,9 @@ def assess(
         found = cerewrite.assess(model, batches, calibration=fitting, example_inputs=inputs)
     if json:
         write_text(json, ir.dumps(found), force=force)
-    if not session.quiet:
-        from cerewrite import reporter
+    from cerewrite import reporter
 
+    if html:
+        write_text(html, reporter.render_assessment(found), force=force)
+    if not session.quiet:
         reporter.print_assessment(found, session.console())

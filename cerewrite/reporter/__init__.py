@@ -1,6 +1,6 @@
 """The report stage: what a run found out, for the terminal and as one HTML file."""
 
-from cerewrite.reporter.html import render_html, render_landscape
+from cerewrite.reporter.html import render_assessment, render_html, render_landscape
 from cerewrite.reporter.landscape_chart import landscape_lines
 from cerewrite.reporter.terminal import print_analysis, print_assessment, print_plan, print_report
 
@@ -10,6 +10,7 @@ __all__ = [
     "print_assessment",
     "print_plan",
     "print_report",
+    "render_assessment",
     "render_html",
     "render_landscape",
 ]

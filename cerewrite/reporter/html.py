@@ -6,7 +6,9 @@ from html import escape
 
 from cerewrite import ir
 from cerewrite.errors import printable
+from cerewrite.ir.assessed import Assessment
 from cerewrite.planning import Landscape
+from cerewrite.reporter.assessed import assessment_sections
 from cerewrite.reporter.charts import costs_chart, layers_chart
 from cerewrite.reporter.content import report_sections
 from cerewrite.reporter.figures import percent
@@ -74,6 +76,17 @@ def render_html(report: ir.Report) -> str:
     body = "\n".join([*charts, *map(_section, sections)])
     footer = f"cerewrite, report schema {report.schema}; model {report.analysis.fingerprint}"
     return _page(name, body, escape(footer))
+
+
+def render_assessment(found: Assessment) -> str:
+    """What members say on labelled data as the text of one self-contained HTML file.
+
+    Args:
+        found: what to render.
+    """
+    body = "\n".join(map(_section, assessment_sections(found)))
+    footer = f"cerewrite, assessment schema {found.schema}"
+    return _page(escape(found.model), body, escape(footer))
 
 
 def render_landscape(mapped: Landscape) -> str:

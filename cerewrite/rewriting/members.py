@@ -211,7 +211,14 @@ class Members(nn.Module):
         apart = iter(self.behind.apart)
 
         def one(tensor: Tensor) -> Tensor:
-            if not next(apart):
+            own = next(apart, None)
+            if own is None:
+                raise RewriteError(
+                    f"this {type(self.model).__name__} returns more than the "
+                    f"{len(self.behind.apart)} tensors that it returns in evaluation mode",
+                    advice="ask its members in evaluation mode, or switch its extra outputs off",
+                )
+            if not own:
                 return tensor.expand(self.count, *tensor.shape)
             if not self.behind.rows:
                 return tensor

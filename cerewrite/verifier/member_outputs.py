@@ -31,7 +31,7 @@ def check_members(
     In float64 and evaluation mode, on a copy with perturbed norms and biases: the mean of
     `cerewrite.members` is the model's output, and every member's output is that of its own narrow
     network. The figure is the largest absolute error over the largest output. Where members share
-    a part of the model the check says so and compares nothing.
+    what lies behind their sum the check says so and compares nothing.
     """
     changes = tuple(changes_of(plan))
     if plan.scope != "network" or len(changes) != 1 or changes[0].split.multiplicity < 2:
@@ -43,7 +43,7 @@ def check_members(
     perturb(wide)
     try:
         with double_precision():
-            asked = members(wide, given)
+            asked = members(wide, given, allow_shared=True)
     except RewriteError as error:
         return [Check("members", True, f"cannot be asked: {error.message}")]
     with torch.no_grad(), double_precision():

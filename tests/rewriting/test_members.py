@@ -322,3 +322,40 @@ def test_whole_networks_are_converted_into_members(build: Callable[[], nn.Module
     check = next(c for c in result.verification.checks if c.name == "members")
     assert check.passed and check.value is not None and check.value <= 1e-10
     assert members(result.model)(x).shape[0] == 4
+
+
+class Stem(Probabilities):
+    """A norm of the inputs, which the members share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.norm(x))
+
+
+def test_a_shared_stem_converts_and_has_to_be_allowed() -> None:
+    result = cerewrite.convert(Stem(), torch.randn(2, 6), members=4)
+    check = next(c for c in result.verification.checks if c.name == "members")
+    assert check.passed and check.value is not None and check.value <= 1e-10
+    with pytest.raises(RewriteError, match=r"'norm' \(BatchNorm1d\) in front") as caught:
+        members(result.model)
+    assert "allow_shared=True" in caught.value.advice
+    assert members(result.model, allow_shared=True)(torch.randn(3, 6)).shape == (4, 3, 3)
+
+
+class Extra(Probabilities):
+    """Another output in training mode, as networks with auxiliary heads have."""
+
+    def forward(self, x: Tensor) -> object:
+        z = self.net(x)
+        return (z, z) if self.training else (z,)
+
+
+def test_outputs_that_only_training_has_are_refused() -> None:
+    model = cerewrite.convert(Extra(), torch.ones(2, 6), members=2).model
+    asked = members(model)
+    assert len(asked.eval()(torch.ones(2, 6))) == 1
+    with pytest.raises(RewriteError, match="returns more than the 1 tensors"):
+        asked.train()(torch.ones(2, 6))

@@ -122,11 +122,14 @@ def test_the_command(tmp_path: Path, write_model: WriteModel) -> None:
     torch.save(data(cerewrite.load(folder).eval(), 200, 16, 20), tmp_path / "data.pt")
     file = tmp_path / "found.json"
     arguments = ["assess", str(folder), "--data", f"{batches}:test"]
-    result = run(main, [*arguments, "--calibration", f"{batches}:test", "--json", str(file)])
+    page = tmp_path / "found.html"
+    written = ["--calibration", f"{batches}:test", "--json", str(file), "--html", str(page)]
+    result = run(main, [*arguments, *written])
     assert result.exit_code == 0, result.output
     for text in ("4 members on 200 examples", "ECE", "disagree", "Reliability", "most certain"):
         assert text in result.output
     found = json.loads(file.read_text())
+    assert "Reliability" in page.read_text() and "<script" not in page.read_text()
     assert found["examples"] == 200 and found["temperature"] != 1.0
     for name, message in (("number", "not batches"), ("broken", "no disk"), ("none", "no 'none'")):
         result = run(main, ["assess", str(folder), "--data", f"{batches}:{name}"])
