@@ -10,12 +10,13 @@ TORCHVISION := $(VENV)/.torchvision
 TIMM := $(VENV)/.timm
 EXTRAS := $(VENV)/.extras
 
-.PHONY: help demo test test-slow figures zoo clean
+.PHONY: help demo test test-slow test-lowest figures zoo clean
 
 help:
 	@echo "make demo       convert the ResNet-50 example, export it, check it in ONNX Runtime"
 	@echo "make test       lint, types, unit tests, doctests"
 	@echo "make test-slow  the tests marked slow, torchvision's models among them"
+	@echo "make test-lowest  the tests of exporting, with the lowest versions that are promised"
 	@echo "make figures    convert the examples and torchvision's models; cost of an analysis"
 	@echo "make zoo        convert torchvision's and timm's models; writes docs/COVERAGE.md (hours)"
 	@echo "make clean      remove the environment and everything that was built"
@@ -50,6 +51,18 @@ $(EXTRAS): $(STAMP)
 test-slow: $(TORCHVISION) $(EXTRAS)
 	$(BIN)/python -m pytest -q -m slow
 
+# an environment of its own, with the lowest versions of everything but torch
+LOWEST := .venv-lowest
+
+$(LOWEST)/.installed: pyproject.toml constraints.txt constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints.txt torch pytest hypothesis
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e .
+	@touch $@
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -q tests/test_exporter.py tests/exporter tests/test_round_trip.py
+
 figures: $(TORCHVISION)
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.conversion
@@ -60,5 +73,5 @@ zoo: $(TIMM)
 	$(BIN)/python -m benchmarks.zoo --onnx
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
