@@ -15,7 +15,7 @@ DOCS := $(VENV)/.docs
 # compiled files are kept, since many tests start programs
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadgroup
 
-.PHONY: help demo check docs test test-slow format golden figures zoo clean
+.PHONY: help demo check docs test test-slow test-lowest format golden figures zoo clean
 
 help:
 	@echo "make demo       convert the ResNet-50 example, export it, check it in ONNX Runtime"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-slow  the tests marked slow, torchvision's models among them"
 	@echo "make format     format the code, and mend what ruff can mend"
 	@echo "make golden     write every golden file of the tests anew"
+	@echo "make test-lowest  the tests of exporting, with the lowest versions that are promised"
 	@echo "make figures    convert the examples and torchvision's models; cost of an analysis"
 	@echo "make zoo        convert torchvision's and timm's models; writes docs/COVERAGE.md (hours)"
 	@echo "make clean      remove the environment and everything that was built"
@@ -78,6 +79,18 @@ docs: $(DOCS)
 	$(BIN)/python -m doctest docs/hooks/mathml.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
+# an environment of its own, with the lowest versions of everything but torch
+LOWEST := .venv-lowest
+
+$(LOWEST)/.installed: pyproject.toml constraints.txt constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints.txt torch pytest hypothesis
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt -e .
+	@touch $@
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -q tests/exporter tests/test_round_trip.py
+
 figures: $(TORCHVISION)
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.conversion
@@ -88,5 +101,5 @@ zoo: $(TIMM)
 	$(BIN)/python -m benchmarks.zoo --onnx
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

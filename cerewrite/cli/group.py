@@ -23,7 +23,7 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; turn its errors into exit codes, and SIGTERM into a clean end."""
-        _end_on_sigterm()
+        before = _end_on_sigterm()
         try:
             return super().invoke(ctx)
         except CerewriteError as error:
@@ -34,19 +34,25 @@ class Group(click.Group):
             click.echo("interrupted; nothing was written", err=True)
             ctx.exit(INTERRUPTED)
         except Stopped:
-            raise
+            ctx.exit(TERMINATED)
         except SystemExit as error:
             what = f"the model's own code ends the program: SystemExit: {error.code}"
             click.secho(f"Error: {what}{own_line(error)}", err=True, fg="red")
             click.echo("  -> let it raise an error instead", err=True)
             ctx.exit(LoadError.exit_code)
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
 
 
-def _end_on_sigterm() -> None:
+def _end_on_sigterm() -> Any:
     """Let a SIGTERM unwind the stack, so that half-written outputs are removed.
 
     A module that is being imported is waited for: libraries turn what is raised there into other
     errors, or swallow it.
+
+    Returns:
+        What answered the signal before; None where it still does.
     """
     left = PATIENCE / AGAIN
 
@@ -57,12 +63,12 @@ def _end_on_sigterm() -> None:
             signal.signal(signal.SIGALRM, stop)
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
         else:
-            raise Stopped(TERMINATED)
+            raise Stopped
 
     try:
-        signal.signal(signal.SIGTERM, stop)
+        return signal.signal(signal.SIGTERM, stop)
     except ValueError:  # not in the main thread, where signals cannot be set
-        return
+        return None
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -88,8 +88,6 @@ def alone() -> Iterator[None]:
     with in_turn(), _kept():
         try:
             yield
-        except Stopped:
-            raise
         except (MemoryError, RuntimeError) as error:
             if not short_of_memory(error):
                 raise
@@ -149,8 +147,8 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-class Stopped(SystemExit):
-    """The process was told to end, from outside."""
+class Stopped(BaseException):
+    """The process was told to end, from outside; no `SystemExit`, so that no loader takes it."""
 
 
 Setting = tuple[Callable[[], Any], Callable[[Any], object]]

@@ -293,3 +293,11 @@ main(["go"])
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 143, done.stderr
+
+
+def test_a_sigterm_while_the_model_is_loaded_is_no_fault_of_the_model(tmp_path: Path) -> None:
+    file = tmp_path / "slow.py"
+    file.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nsum(range(100))\n")
+    command = [sys.executable, "-m", "cerewrite", "analyze", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "")
