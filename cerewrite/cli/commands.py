@@ -260,8 +260,8 @@ def list_() -> None:
 
 def _plan(session: Session, model: str, options: opt.Given) -> ir.Plan:
     ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
-    given = [options.pop(name) for name in ("latency_batch", "memory_batch", "step_batch")]
-    batches = batches_for(options["budget"], *given, allow=options["allow"])
+    latency, memory, step = (options.pop(f"{kind}_batch") for kind in ("latency", "memory", "step"))
+    batches = batches_for(options["budget"], latency, memory, step, options["allow"])
     ours |= {"seed": options["seed"], **batches}
     analysis = session.analyze(model, ours)
     with session.clock("plan"):
