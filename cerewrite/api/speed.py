@@ -39,7 +39,7 @@ def bench(
         original: the model before.
         rewritten: the model after.
         example_inputs: as for `cerewrite.analyze`.
-        options: ``engines`` ("eager", "compile", "onnxruntime", "step" for training steps), ``batches``,
+        options: ``engines`` ("eager", "compile", "onnxruntime", "step"), ``batches``,
             ``thread_counts``, ``runs``.
 
     Raises:
