@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Unpack, cast
 
 from cerewrite import ir, output, planning
@@ -19,13 +20,12 @@ from cerewrite.api.options import (
 )
 from cerewrite.api.promise import keep_promise
 from cerewrite.api.saving import save, versions
-from cerewrite.api.speed import checked_forecast, tightened, timed
+from cerewrite.api.speed import checked_forecast, tightened, timed, timed_budgets
 from cerewrite.api.stages import PathLike, analyze, as_arguments, as_inputs, passes_for
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
 from cerewrite.frontend.loading import read_inputs
 from cerewrite.planning.budgets import (
-    BUDGETS,
     Allowed,
     BudgetLike,
     BudgetRequest,
@@ -41,10 +41,13 @@ if TYPE_CHECKING:
     from cerewrite.rewriting import Pass
 
 ROUNDS = 4
-"""Plans that are built and timed, at most, to hold a latency budget."""
+"""Plans that are built and timed, at most, to hold a limit on measured time."""
 
 TIGHTER = 0.98
 """What a new limit leaves for noise."""
+
+NEVER = 1e-6
+"""A share of a limit that no design but the original meets."""
 
 
 LEAST = 8
@@ -208,12 +211,15 @@ def _converted(
         return _rewrite(model, made, of, inputs, clock, passes, unseen, max_params)
 
     result = build(plan)
-    if analysis.nu.samples + analysis.leading_order.samples and result.plan.splits:
-        own = None if given else plan_options
-        result = keep_promise(result, build, (model, inputs, analysis_options), own, clock)
-        analysis = result.analysis
-    if analysis.latency and any(BUDGETS[b.cost].timed and b.before for b in plan.budgets):
-        result = _within_latency(result, build, model, inputs, plan_options, clock)
+    drawn = analysis.nu.samples + analysis.leading_order.samples > 0
+    subject = (model, inputs, analysis_options)
+    if drawn and result.plan.splits:
+        result = keep_promise(result, build, subject, None if given else plan_options, clock)
+    if timed_budgets(plan):
+        levelled = partial(build, of=result.analysis)
+        result = _within_time(result, levelled, model, inputs, plan_options, clock)
+        if drawn and result.plan.splits and result.report.promise is None:  # planned anew
+            result = keep_promise(result, build, subject, None, clock)
     if bench is not False:
         request = plan_options or _request(result.plan)
         timing: BenchOptions = {} if bench is True else bench
@@ -247,6 +253,8 @@ def _request(plan: ir.Plan) -> PlanOptions:
     requests = tuple(map(BudgetRequest.of, plan.budgets))
     return PlanOptions(
         budget=requests or "params",
+        allow="all",
+        widths="free" if plan.member_widths == "free" else "proportional",
         objective="dual" if plan.objective == "dual" else "primal",
         measure=plan.measure,
         seed=plan.seed,
@@ -273,7 +281,7 @@ def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:
     return cast(AnalysisOptions, analysis_options), cast(PlanOptions, plan_options)
 
 
-def _within_latency(
+def _within_time(
     first: Conversion,
     build: Callable[[ir.Plan], Conversion],
     model: nn.Module,
@@ -281,40 +289,49 @@ def _within_latency(
     planning: PlanOptions,
     clock: Clock,
 ) -> Conversion:
-    """Time what was built; plan anew with a tighter limit while it is slower than asked for.
+    """Time what was built; plan anew, with a lower target, while it is slower than the limits.
 
-    Of all that was built the first within the limit is taken, else the fastest; its report holds
-    forecast and measurement.
+    The first within the limits is taken. If none is, it is the original where the limits permit
+    that, with a plan that says so, else the fastest; the report holds forecast and measurement.
     """
-    analysis = first.analysis
-    limit = next(b for b in first.plan.budgets if BUDGETS[b.cost].timed)
-    batch = next(e.region.profile.batch for e in analysis.regions if e.region.profile is not None)
-    asked = limit.limit / limit.before
-    result, tried, allowed = first, [], asked
+    analysis, limits = first.analysis, timed_budgets(first.plan)
+    result, tried, aims = first, [], dict.fromkeys((b.cost for b in limits), 1.0)
     for rounds in range(1, ROUNDS + 1):
-        with clock("bench"):
-            forecast = checked_forecast(
-                result.plan,
-                model,
-                result.model,
-                inputs,
-                batch=batch,
-                asked=asked,
-                rounds=rounds,
-            )
-        tried.append((result, forecast))
-        if forecast.measured.ratio <= asked or not planning:
+        if not result.plan.splits:
             break
-        allowed *= TIGHTER * asked / forecast.measured.ratio
-        wanted = tightened(planning, limit.cost, allowed)
+        with clock("bench"):
+            forecasts = [
+                checked_forecast(result.plan, b, analysis, model, result.model, inputs, rounds)
+                for b in limits
+            ]
+        worst = max(forecasts, key=lambda item: item.excess)
+        tried.append((result, worst))
+        if worst.excess <= 1.0 or not planning:
+            break
+        for item in forecasts:
+            if item.excess > 1.0:
+                aims[item.cost] *= TIGHTER * item.asked / item.measured.ratio
         try:
             with clock("plan"):
-                plan = make_plan(analysis, **wanted)
+                plan = make_plan(analysis, **tightened(planning, aims))
         except InfeasibleBudgetError:
             break
-        note = f"{limit.text}: limit tightened to {allowed:.3f}x after timing what was built"
+        shares = {b.cost: aims[b.cost] * b.limit / b.before for b in limits}
+        told = [f"{b.cost} tightened to {shares[b.cost]:.3f}x" for b in limits if aims[b.cost] < 1]
+        note = f"{', '.join(told)} after timing what was built"
         result = build(dataclasses.replace(plan, note=note))
-    chosen, forecast = min(tried, key=lambda pair: max(pair[1].measured.ratio, asked))
+    if not tried:
+        return result
+    chosen, forecast = min(tried, key=lambda pair: max(pair[1].excess, 1.0))
+    within = forecast.excess <= 1.0 or not planning
+    if not within and all(b.limit >= b.before for b in limits):
+        plan = make_plan(analysis, **tightened(planning, dict.fromkeys(aims, NEVER)))
+        if not plan.splits:
+            note = (
+                f"built and timed, {len(tried)} plans took {forecast.measured.ratio:.2f}x of the "
+                f"original's {forecast.cost} or more: the original is kept"
+            )
+            return build(dataclasses.replace(plan, note=note))
     report = dataclasses.replace(chosen.report, forecast=forecast, seconds=clock.seconds)
     return dataclasses.replace(chosen, report=report)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 from cerewrite import ir
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import CerewriteError, VerificationError
-from cerewrite.planning.budgets import BUDGETS
 from cerewrite.planning.measures import MEASURES
 from cerewrite.runtime.clock import Clock
 
@@ -59,13 +58,7 @@ def keep_promise(
     best = measured(first, 1)
     promise = best.report.promise
     assert promise is not None
-    timed = any(BUDGETS[budget.cost].timed for budget in first.plan.budgets)
-    if (
-        promise.broken
-        and planning is not None
-        and not timed
-        and first.plan.measure != "leading-order"
-    ):
+    if promise.broken and planning is not None and first.plan.measure != "leading-order":
         with clock("plan"):
             found = with_measured(first.analysis, first.plan, promise.measured)
             wanted = dict(planning)

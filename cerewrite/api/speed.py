@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Unpack
 
 from cerewrite import ir
@@ -10,7 +11,13 @@ from cerewrite.api.options import BenchOptions, PlanOptions, check_options
 from cerewrite.api.stages import apply, as_inputs
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import InfeasibleBudgetError, PlanError
-from cerewrite.planning.budgets import BUDGETS, BudgetRequest, planned_cost, read_requests
+from cerewrite.planning.budgets import (
+    BUDGETS,
+    BudgetRequest,
+    planned_cost,
+    read_allowances,
+    read_requests,
+)
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
@@ -33,8 +40,8 @@ def bench(
         original: the model before.
         rewritten: the model after.
         example_inputs: as for `cerewrite.analyze`.
-        options: ``engines`` ("eager", "compile", "onnxruntime"), ``batches``, ``thread_counts``,
-            ``runs``.
+        options: ``engines`` ("eager", "compile", "onnxruntime", "step"), ``batches``,
+            ``thread_counts``, ``runs``.
 
     Raises:
         UsageError: if an engine is not known, or a number is below 1.
@@ -108,34 +115,66 @@ def _aligned(
     return ir.Alternative(f"widths in multiples of {ALIGNED}, FLOPs held", plan.planned, timings)
 
 
+TOLERANCE = 1.05
+"""What was built may take this many times a limit that nobody named."""
+
+CHECKED = 0.5
+"""Seconds of one training step of the original when a plan is checked, about."""
+
+
+def timed_budgets(plan: ir.Plan) -> list[ir.Budget]:
+    """The limits on measured time: of a call, of a training step."""
+    return [b for b in plan.budgets if (BUDGETS[b.cost].timed or BUDGETS[b.cost].trains)]
+
+
 def checked_forecast(
     plan: ir.Plan,
+    limit: ir.Budget,
+    analysis: ir.Analysis,
     original: nn.Module,
     rewritten: nn.Module,
     inputs: ir.Inputs,
-    *,
-    batch: int,
-    asked: float,
     rounds: int,
 ) -> ir.Forecast:
-    """The latency that a plan was forecast to have, and what the built model takes.
+    """What a plan was forecast to take of a limit on time, and what the built model takes.
 
     Args:
-        plan: a plan with a latency budget.
+        plan: the plan.
+        limit: one of its budgets, on a measured cost.
+        analysis: what the plan was made from.
         original: the model before.
         rewritten: the model after.
         inputs: a tuple or dict of tensors.
-        batch: examples per call that the budget speaks of.
-        asked: the user's limit, as a share of the original's latency.
         rounds: which attempt this is, from 1.
     """
-    limit = next(b for b in plan.budgets if BUDGETS[b.cost].timed)
-    (timing,) = bench(original, rewritten, inputs, engines=["eager"], batches=[batch])
-    return ir.Forecast(asked, planned_cost(plan, limit) / limit.before, timing, rounds)
+    trains = BUDGETS[limit.cost].trains
+    profiles = [r.step if trains else r.profile for r in (e.region for e in analysis.regions)]
+    batch = next(profile.batch for profile in profiles if profile is not None)
+    if trains:
+        batch = min(batch, max(2, int(batch * CHECKED * 1e9 / max(limit.before, 1))))
+    engine = "step" if trains else "eager"
+    (timing,) = bench(original, rewritten, inputs, engines=[engine], batches=[batch], runs=5)
+    return ir.Forecast(
+        asked=limit.limit / limit.before,
+        forecast=planned_cost(plan, limit) / limit.before,
+        measured=timing,
+        rounds=rounds,
+        cost=limit.cost,
+        tolerance=TOLERANCE if limit.held else 1.0,
+    )
 
 
-def tightened(planning: PlanOptions, cost: str, share: float) -> PlanOptions:
-    """A request with another limit on one cost, as a share of the original's."""
+def tightened(planning: PlanOptions, aims: Mapping[str, float]) -> PlanOptions:
+    """A request that is searched below shares of its limits on some costs, named or held."""
     requests = read_requests(planning.get("budget", "params"))
-    budget = tuple(item.tightened(share) if item.cost == cost else item for item in requests)
-    return {**planning, "budget": budget}
+    named = [request.cost for request in requests]
+    allowed = read_allowances(planning.get("allow", ()), named)
+    for cost in aims.keys() - set(named):
+        request = allowed.get(cost, BudgetRequest.parse(cost))
+        assert request is not None, f"{cost} is timed, so something limits it"
+        allowed[cost] = request.tightened(aims[cost])
+    return {
+        **planning,
+        "budget": tuple(item.tightened(aims.get(item.cost, 1.0)) for item in requests),
+        "allow": tuple(cost if item is None else item for cost, item in allowed.items()),
+    }

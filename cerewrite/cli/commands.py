@@ -281,7 +281,7 @@ def list_() -> None:
 
 def _plan(session: Session, model: str, options: opt.Given) -> ir.Plan:
     ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
-    latency, memory, step = (options.pop(f"{name}_batch") for name in ("latency", "memory", "step"))
+    latency, memory, step = (options.pop(f"{kind}_batch") for kind in ("latency", "memory", "step"))
     batches = batches_for(options["budget"], latency, memory, step, options["allow"])
     ours |= {"seed": options["seed"], **batches}
     analysis = session.analyze(model, ours)

@@ -333,9 +333,9 @@ BENCH = together(
         "--engine",
         "engines",
         "ENGINE",
-        "What runs the models: eager, compile, onnxruntime.",
-        type=click.Choice(["eager", "compile", "onnxruntime"]),
-        default=("eager", "onnxruntime"),
+        "What runs the models: eager, compile, onnxruntime; step for training steps.",
+        type=click.Choice(["eager", "compile", "onnxruntime", "step"]),
+        default=("eager", "onnxruntime", "step"),
         show_default=True,
     ),
     repeatable(

@@ -12,7 +12,7 @@ class Timing:
     """One engine at one batch size: medians of interleaved runs, in seconds per call.
 
     Attributes:
-        engine: ``eager``, ``compile`` or ``onnxruntime``.
+        engine: ``eager``, ``compile``, ``onnxruntime``, or ``step`` for training steps in eager.
         batch: examples per call.
         threads: threads that the engine may use.
         original: median of the original model.
@@ -47,19 +47,28 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A latency budget's forecast against what the built model measured, as ratios to before.
+    """A forecast of time against what the built model measured, as ratios to before.
 
     Attributes:
-        asked: the budget.
+        asked: the limit.
         forecast: what the plan was forecast to take.
         measured: the built model's timing.
-        rounds: plans that were built and timed until one was within the budget.
+        rounds: plans that were built and timed until one was within the limit.
+        cost: what is limited, ``latency`` or ``step``.
+        tolerance: factor by which the measurement may exceed the limit.
     """
 
     asked: Amount
     forecast: Amount
     measured: Timing
     rounds: Size
+    cost: Word = "latency"
+    tolerance: Amount = 1.0
+
+    @property
+    def excess(self) -> float:
+        """The measurement over the limit and its tolerance: at most 1 within it."""
+        return self.measured.ratio / (self.tolerance * self.asked)
 
     @property
     def error(self) -> float:
@@ -68,5 +77,5 @@ class Forecast:
 
     @property
     def held(self) -> bool:
-        """Whether the measured latency is within the budget, to 5 %."""
+        """Whether the measured time is within the budget, to 5 %."""
         return self.measured.ratio <= 1.05 * self.asked

@@ -51,7 +51,7 @@ def timings(report: ir.Report) -> list[Section]:
 
 
 def _forecast(forecast: ir.Forecast) -> Section:
-    """A latency budget's forecast against what the built model measured."""
+    """A forecast of time against what the built model measured."""
     timing = forecast.measured
     where = f"{timing.engine}, batch {timing.batch}, {plural(timing.threads, 'thread')}"
     facts = (
@@ -64,14 +64,15 @@ def _forecast(forecast: ir.Forecast) -> Section:
             f"{seconds(timing.original_spread)}",
         ),
         ("error", f"{forecast.error:+.1%} of the measured time"),
-        ("built", f"{plural(forecast.rounds, 'plan')} until one was within the budget"),
+        ("built", f"{plural(forecast.rounds, 'plan')} until one was within the limit"),
     )
     held = (
         ()
         if forecast.held
-        else ("The budget is NOT held by more than 5 %: the machine may be busy, or no design is.",)
+        else ("The limit is NOT held by more than 5 %: the machine may be busy, or no design is.",)
     )
-    return Section("Latency", facts=facts, lines=held, failed=not forecast.held)
+    name = "Training step" if forecast.cost == "step" else "Latency"
+    return Section(name, facts=facts, lines=held, failed=not forecast.held)
 
 
 def _row(timing: ir.Timing) -> tuple[str, ...]:

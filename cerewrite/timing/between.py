@@ -59,7 +59,7 @@ def channel_times(
             def measure(
                 call: Callable[..., object] = function, at: tuple[int, ...] = shape
             ) -> float:
-                return nanoseconds(kind.action(call, at))
+                return nanoseconds(kind.action(call, at), quick=kind.quick)
 
             spent = store.get(f"{kind.prefix}{what} {shape}", measure) * kind.batch / rows
             found[reached[0]] += spent / region.sizes[reached[0]]

@@ -16,10 +16,10 @@ from cerewrite.runtime.trees import tensors
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Member widths at which interior layers are timed."""
 
-STEP_WIDTHS = (4, 8, 12, 16, 24, 32, 48, 64, 128, 256, 512, 1024)
+STEP_WIDTHS = (4, 8, 12, 16, 24, 32, 64, 128, 256, 512, 1024)
 """Those of training steps, which are timed for every plan that holds them."""
 
-STEP_WORK = 2e8
+STEP_WORK = 5e7
 """FLOPs of one timed step of a layer on a CPU, about: beyond it fewer examples are timed, and
 the time is scaled by their number."""
 
@@ -35,6 +35,7 @@ class Forward:
     batch: int
     widths: tuple[int, ...] = WIDTHS
     prefix: str = ""
+    quick: bool = False
 
     def rows(self, flops: float) -> int:
         """Examples that are timed at once, of a layer of so many FLOPs per example."""
@@ -68,6 +69,7 @@ class TrainingStep:
     dtype: torch.dtype
     channels_last: bool
     widths: tuple[int, ...] = STEP_WIDTHS
+    quick: bool = True
 
     @classmethod
     def of(cls, model: nn.Module, batch: int) -> TrainingStep:
@@ -133,7 +135,9 @@ class TrainingStep:
     def _at_home(self, module: nn.Module) -> nn.Module:
         module = module.to(self.device, self.dtype)
         if self.channels_last:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for parameter in module.parameters():
+                if parameter.dim() == 4:
+                    parameter.data = parameter.data.to(memory_format=torch.channels_last)
         return module
 
     def _stepping(self, forward: Callable[[], Any], owner: object) -> Callable[[], object]:

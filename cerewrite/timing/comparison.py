@@ -26,7 +26,7 @@ def bench(
     rewritten: nn.Module,
     example_inputs: Inputs,
     *,
-    engines: Sequence[str] = ("eager", "onnxruntime"),
+    engines: Sequence[str] = ("eager", "onnxruntime", "step"),
     batches: Sequence[int] = BATCHES,
     thread_counts: Sequence[int | None] = (None,),
     runs: int = RUNS,
@@ -37,7 +37,7 @@ def bench(
         original: the model before.
         rewritten: the model after.
         example_inputs: a tuple or dict of tensors, batch first; rows are repeated or cut.
-        engines: of ``eager``, ``compile``, ``onnxruntime``.
+        engines: of ``eager``, ``compile``, ``onnxruntime``, ``step`` (training steps).
         batches: batch sizes, at least 1.
         thread_counts: threads per engine; None for torch's own number.
         runs: interleaved runs behind each median, at least 5.

@@ -15,6 +15,7 @@ from cerewrite.errors import ExportError
 from cerewrite.exporter import ExampleInputs, Runner
 from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.modes import called
+from cerewrite.timing.calls import TrainingStep
 
 Call = Callable[[], object]
 Bind = Callable[[Inputs], Call]
@@ -71,8 +72,23 @@ def onnx_runtime(model: nn.Module, example: Inputs, stack: ExitStack) -> Bind:
     return bind
 
 
+def training_step(model: nn.Module, example: Inputs, stack: ExitStack) -> Bind:
+    """Forward and backward of a copy in training mode, in eager; without an optimiser."""
+
+    def bind(inputs: Inputs) -> Call:
+        try:
+            run = TrainingStep.of(model, 1).whole(model, lambda built: called(built, inputs))
+            run()
+        except (RuntimeError, ValueError) as error:  # batch norms refuse single values so
+            raise EngineRefusal(f"a training step fails: {error}") from error
+        return run
+
+    return bind
+
+
 ENGINES: Mapping[str, Callable[[nn.Module, Inputs, ExitStack], Bind]] = {
     "eager": eager,
     "compile": compiled,
     "onnxruntime": onnx_runtime,
+    "step": training_step,
 }

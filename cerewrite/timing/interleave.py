@@ -38,6 +38,7 @@ def interleave(
     runs: int = 15,
     warm: int = 2,
     least: int = FEWEST,
+    shortest: float = SHORTEST,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Sample]:
     """Median seconds per call of each action, measured in turns.
@@ -46,6 +47,7 @@ def interleave(
         actions: what to time, each callable without arguments.
         runs: runs per action, at least 5; each repeats its action for 5 ms or more.
         least: fewest runs, whatever ``runs`` says.
+        shortest: seconds that one run takes at least.
         warm: calls of each action before the first run (allocator, caches, compilation).
         clock: what tells the time, in seconds.
 
@@ -54,7 +56,7 @@ def interleave(
         >>> fast.median < slow.median
         True
     """
-    repeats = [_repeats(action, warm, clock) for action in actions]
+    repeats = [_repeats(action, warm, clock, shortest) for action in actions]
     seconds: list[list[float]] = [[] for _ in actions]
     for turn in range(max(runs, least)):
         order = range(len(actions)) if turn % 2 else reversed(range(len(actions)))
@@ -63,9 +65,9 @@ def interleave(
     return [_sample(taken) for taken in seconds]
 
 
-def _repeats(action: Action, warm: int, clock: Callable[[], float]) -> int:
+def _repeats(action: Action, warm: int, clock: Callable[[], float], shortest: float) -> int:
     spent = min(_once(action, 1, clock) for _ in range(warm + 1))
-    return max(1, math.ceil(SHORTEST / max(spent, 1e-7)))
+    return max(1, math.ceil(shortest / max(spent, 1e-7)))
 
 
 def _once(action: Action, repeats: int, clock: Callable[[], float]) -> float:

@@ -146,7 +146,7 @@ def _whole_step(kind: TrainingStep, traced: TracedModel, model: nn.Module, input
             (sample,) = interleave([run], warm=0, runs=3, least=3)
             return 1e9 * sample.median * kind.batch / rows
         (sample,) = interleave([step(most)], warm=1, runs=5)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # batch norms refuse single values so
         raise UsageError(
             f"a training step of {type(model).__name__} fails at batch {kind.batch}: {error}",
             advice="give another --step-batch, or --allow step",
@@ -245,7 +245,8 @@ class _Timer:
             with torch.no_grad():
                 for parameter in built.parameters():
                     parameter.normal_(std=0.02)
-            return nanoseconds(self._kind.action(built, shape, learns=source.target != "input"))
+            action = self._kind.action(built, shape, learns=source.target != "input")
+            return nanoseconds(action, quick=self._kind.quick)
 
         return self._store.get(key, measure) * self._kind.batch / rows
 

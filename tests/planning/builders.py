@@ -247,5 +247,6 @@ def random_analysis(seed: int, regions: int | None = None, size: int = 4) -> Ana
 
 
 def plan_freely(analysis: Analysis, **options: Any) -> Plan:
-    """`make_plan`, with members as narrow as they come unless it is told otherwise."""
-    return make_plan(analysis, **{"min_width": 1, **options})
+    """`make_plan` with nothing but the budgets in its way unless it is told otherwise."""
+    free = {"min_width": 1, "allow": "all", "widths": "free", "min_gain": 0.0}
+    return make_plan(analysis, **{**free, **options})
