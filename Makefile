@@ -10,13 +10,14 @@ TORCHVISION := $(VENV)/.torchvision
 TIMM := $(VENV)/.timm
 EXTRAS := $(VENV)/.extras
 
-.PHONY: help demo test test-slow figures zoo clean
+.PHONY: help demo test test-slow figures reliability zoo clean
 
 help:
 	@echo "make demo       convert the ResNet-50 example, export it, check it in ONNX Runtime"
 	@echo "make test       lint, types, unit tests, doctests"
 	@echo "make test-slow  the tests marked slow, torchvision's models among them"
 	@echo "make figures    convert the examples and torchvision's models; cost of an analysis"
+	@echo "make reliability  hostile files and requests by the thousand; writes docs/RELIABILITY.md"
 	@echo "make zoo        convert torchvision's and timm's models; writes docs/COVERAGE.md (hours)"
 	@echo "make clean      remove the environment and everything that was built"
 
@@ -53,6 +54,9 @@ test-slow: $(TORCHVISION) $(EXTRAS)
 figures: $(TORCHVISION)
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.conversion
+
+reliability: $(STAMP)
+	$(BIN)/python -m benchmarks.reliability
 
 # hours; picks up where it stopped
 zoo: $(TIMM)
