@@ -15,7 +15,7 @@ DOCS := $(VENV)/.docs
 # compiled files are kept, since many tests start programs
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadgroup
 
-.PHONY: help demo check docs test test-slow test-lowest format golden figures zoo clean
+.PHONY: help demo check docs test test-slow test-lowest format golden figures reliability zoo clean
 
 help:
 	@echo "make demo       convert the ResNet-50 example, export it, check it in ONNX Runtime"
@@ -27,6 +27,7 @@ help:
 	@echo "make golden     write every golden file of the tests anew"
 	@echo "make test-lowest  the tests of exporting, with the lowest versions that are promised"
 	@echo "make figures    convert the examples and torchvision's models; cost of an analysis"
+	@echo "make reliability  hostile files and requests by the thousand; writes docs/RELIABILITY.md"
 	@echo "make zoo        convert torchvision's and timm's models; writes docs/COVERAGE.md (hours)"
 	@echo "make clean      remove the environment and everything that was built"
 
@@ -94,6 +95,9 @@ test-lowest: $(LOWEST)/.installed
 figures: $(TORCHVISION)
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.conversion
+
+reliability: $(STAMP)
+	$(BIN)/python -m benchmarks.reliability
 
 # hours; picks up where it stopped
 zoo: $(TIMM)

@@ -100,12 +100,11 @@ def load_weights(model: nn.Module, folder: Path, *, fingerprint: str | None = No
         OutputError: if the file is missing, damaged, newer, or belongs to another model.
     """
     path = folder / WEIGHTS
-    try:
-        os.close(open_regular(path))
-    except OutputError as error:
+    if not os.path.lexists(path):
         raise OutputError(
-            error.message, advice="name a folder that `cerewrite convert --out` wrote"
-        ) from None
+            f"{path}: no such file", advice="name a folder that `cerewrite convert --out` wrote"
+        )
+    os.close(open_regular(path))
     groups = _tied(model.state_dict(keep_vars=True))
     with _opened(path) as file:
         _require_ours(file.metadata() or {}, path, fingerprint)

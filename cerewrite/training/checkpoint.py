@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cerewrite.errors import TrainingError
+from cerewrite.errors import CerewriteError, TrainingError
 from cerewrite.runtime.fingerprint import fingerprint
+from cerewrite.runtime.reading import open_regular
 
 SCHEMA = 1
 State = dict[str, Tensor]
@@ -123,7 +125,7 @@ def _replace(path: Path, tensors: State, text: str) -> None:
 
 
 def load_checkpoint(
-    path: Path, run: Mapping[str, Any], optimiser: torch.optim.Optimizer
+    path: Path, run: Mapping[str, Any], optimiser: torch.optim.Optimizer, student: nn.Module
 ) -> tuple[Progress, dict[str, State]]:
     """Read a checkpoint of the same run, and put the optimiser's state back.
 
@@ -131,22 +133,40 @@ def load_checkpoint(
         TrainingError: if the file is damaged or belongs to another run; nothing is changed then.
     """
     try:
+        os.close(open_regular(path))
         with safe_open(path, framework="pt") as file:
             note = json.loads((file.metadata() or {})["cerewrite"])
+            _require_same(path, run, note)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        progress = Progress(**note["progress"])
-        theirs, groups, numbers = note["run"], note["groups"], note["numbers"]
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        progress = msgspec.convert(note["progress"], Progress)
+        states, slots = _divided(tensors, note["numbers"])
+        _require_fit(states, student)
+        optimiser.load_state_dict({"state": slots, "param_groups": note["groups"]})
+    except TrainingError:
+        raise
+    except Exception as error:  # whatever JSON, safetensors and torch make of a broken file
+        text = error.message if isinstance(error, CerewriteError) else str(error)
         raise TrainingError(
-            f"{path}: not a whole checkpoint of a distillation: {error}",
+            f"{path}: not a whole checkpoint of a distillation: {text[:300]}",
             advice="name another file, or delete this one to start afresh",
         ) from None
+    return progress, states
+
+
+def _require_same(path: Path, run: Mapping[str, Any], note: Mapping[str, Any]) -> None:
+    theirs = note["run"]
     differing = [key for key in {**run, **theirs} if run.get(key) != theirs.get(key)]
     if differing or note.get("schema") != SCHEMA:
         raise TrainingError(
             f"{path}: is a checkpoint of another run: {', '.join(differing) or 'schema'} differ",
             advice="resume with the models and settings it was written with, or name another file",
         )
+
+
+def _divided(
+    tensors: State, numbers: Mapping[str, Any]
+) -> tuple[dict[str, State], dict[int, dict[str, Any]]]:
+    """The models' states, and the optimiser's by parameter."""
     states: dict[str, State] = {"student": {}, "best": {}}
     slots: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
@@ -159,5 +179,11 @@ def load_checkpoint(
     for name, number in numbers.items():
         index, _, key = name.partition(".")
         slots.setdefault(int(index), {})[key] = number
-    optimiser.load_state_dict({"state": slots, "param_groups": groups})
-    return progress, states
+    return states, slots
+
+
+def _require_fit(states: Mapping[str, State], student: nn.Module) -> None:
+    wanted = {name: value.shape for name, value in student.state_dict().items()}
+    for part, state in states.items():
+        if {name: value.shape for name, value in state.items()} != wanted:
+            raise ValueError(f"the state '{part}' has not the names and shapes of the student's")

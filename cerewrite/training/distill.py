@@ -180,7 +180,7 @@ class _Loop:
 
     def resume(self, file: Path) -> None:
         """Continue from a checkpoint."""
-        self.progress, states = load_checkpoint(file, self.run, self.optimiser)
+        self.progress, states = load_checkpoint(file, self.run, self.optimiser, self.student)
         self.student.load_state_dict(states["student"])
         self.best = states["best"]
 

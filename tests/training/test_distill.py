@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -238,6 +239,37 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, content: bytes | None) 
     file.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(TrainingError, match="not a whole checkpoint"):
         distill(net(12, 1), net(24), loader(), checkpoint=file)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "[" * 100_000,
+        "5",
+        {"run": 5},
+        {"progress": {"epoch": "two"}},
+        {"progress": {"epoch": 1, "losses": 3}},
+        {"numbers": {"x.y": 1}},
+        {"numbers": [1]},
+        {"groups": []},
+        {"groups": 5},
+    ],
+    ids=str,
+)
+def test_checkpoints_whose_header_says_something_else(
+    tmp_path: Path, note: str | dict[str, object]
+) -> None:
+    from safetensors import safe_open
+
+    file = tmp_path / "run.safetensors"
+    distill(net(12, 1), net(24), loader(), epochs=1, checkpoint=file)
+    with safe_open(file, framework="pt") as held:
+        good = json.loads(held.metadata()["cerewrite"])
+        tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+    text = note if isinstance(note, str) else json.dumps({**good, **note})
+    save_file(tensors, file, metadata={"cerewrite": text[:200_000]})
+    with pytest.raises(TrainingError, match="not a whole checkpoint"):
+        distill(net(12, 1), net(24), loader(), epochs=1, checkpoint=file)
 
 
 def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path: Path) -> None:
