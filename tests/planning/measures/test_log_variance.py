@@ -59,6 +59,25 @@ def test_it_is_the_simulated_variance(depth: int, m: int, width: int) -> None:
     assert abs(1.4 * found - simulated) > 0.10 * simulated + 3.0 * error
 
 
+@pytest.mark.parametrize(("depth", "m", "width"), [(8, 8, 4), (8, 4, 8), (4, 16, 4)])
+def test_narrow_members_that_die(
+    depth: int, m: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = relu_kernels(width, depth, 6_000 * m, seed=depth).reshape(-1, m).mean(axis=1)
+    logs = np.log(kernels[kernels > 0])
+    squares = (logs - logs.mean()) ** 2
+    simulated, error = float(squares.mean()), float(squares.std() / math.sqrt(len(logs)))
+    assert 4 * error < 0.15 * simulated
+    within = 0.15 if width == 8 or depth == 8 else 0.35
+    assert abs(of_chain(depth, m, width) - simulated) < within * simulated + 4 * error
+    if (depth, width) == (8, 4):  # four in ten of them have no kernel at all
+        monkeypatch.setattr(
+            "cerewrite.planning.measures.log_variance.dead_share",
+            lambda sites, widths: np.zeros(len(widths)),
+        )
+        assert of_chain(depth, m, width) < 0.85 * simulated - 2 * error
+
+
 def test_wide_members_agree_with_nu() -> None:
     for m in (1, 4, 50):
         nu = MEASURES["nu"].region(relu_chain(4), Design(m, [4096] * 4))
@@ -78,7 +97,7 @@ def test_the_order_of_theory_11_s_designs() -> None:
 def test_more_members_and_wider_ones_are_better() -> None:
     widths = np.arange(1, 60)[:, None] * np.ones(5, dtype=np.int64)
     member = MEASURE.member(relu_chain(5), widths)
-    assert member.shape == (59, 2)
+    assert member.shape == (59, 3)
     assert (np.diff(member, axis=0) < 0.0).all()
     scores = MEASURE.score(member[:, None, :], np.arange(1.0, 500.0))
     assert (np.diff(scores, axis=0) < 0.0).all()
