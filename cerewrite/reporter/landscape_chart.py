@@ -10,7 +10,7 @@ from itertools import pairwise
 from cerewrite import ir
 from cerewrite.planning import Landscape, Spot, landscape
 from cerewrite.planning.budgets import region_cost
-from cerewrite.planning.measures import MEASURES
+from cerewrite.planning.measures import MEASURES, region_measures
 from cerewrite.reporter.charts import MARGIN, WIDTH
 from cerewrite.reporter.figures import count, members, number
 
@@ -42,8 +42,10 @@ def planned_landscape(plan: ir.Plan) -> tuple[Landscape, Spot] | None:
         after = region_cost(cost, region, split.multiplicity, split.widths)
         before = region_cost(cost, region, region.multiplicity, region.widths)
         measure = MEASURES[plan.measure]
-        gain = measure.region(region.sites, region.multiplicity, region.widths)
-        reached = measure.region(region.sites, split.multiplicity, split.widths)
+        own = region_measures(region, region.multiplicity, region.widths)
+        gain = getattr(own, measure.field)
+        new = region_measures(region, split.multiplicity, split.widths)
+        reached = getattr(new, measure.field)
         spot = Spot(split.multiplicity, split.widths, reached, after)
         gain = before - after if plan.objective == "dual" else gain - reached
         found.append((gain, region, spot))

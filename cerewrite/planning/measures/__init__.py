@@ -5,6 +5,7 @@ from cerewrite.planning.measures.model import (
     DEFAULT,
     REPORTED,
     changed_measures,
+    figure_of,
     model_measures,
     region_measures,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "REPORTED",
     "Measure",
     "changed_measures",
+    "figure_of",
     "member_nu",
     "model_measures",
     "region_measures",

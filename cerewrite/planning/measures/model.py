@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from cerewrite.ir import Analysis, Figures, Measures, Region, Split
-from cerewrite.planning.measures.base import MEASURES
+from cerewrite.planning.measures.base import MEASURES, Measure
 
 DEFAULT = "log-variance"
 """What a plan makes small unless told otherwise (docs/theory.md, section 11 has the evidence)."""
@@ -25,16 +25,22 @@ def region_measures(region: Region, multiplicity: int, widths: Sequence[int]) ->
         multiplicity: members, at least 1.
         widths: width of one member per class.
     """
-    found = {
-        MEASURES[name].field: MEASURES[name].region(region.sites, multiplicity, widths)
-        for name in REPORTED
-    }
-    if region.nu_level != 1.0:
-        nu = MEASURES["nu"]
-        found["nu"] = nu.figure(
-            region.nu_level * nu.region_score(region.sites, multiplicity, widths)
-        )
+    found = {}
+    for name in REPORTED:
+        score = MEASURES[name].region_score(region.sites, multiplicity, widths)
+        found[MEASURES[name].field] = figure_of(MEASURES[name], region, score)
     return Measures(**found)
+
+
+def figure_of(measure: Measure, region: Region, score: float) -> float:
+    """A region's figure from the score of its sites: nu at the level that was measured.
+
+    Args:
+        measure: a registered measure.
+        region: the region.
+        score: of one of its designs, as the measure gives it.
+    """
+    return measure.figure(region.nu_level * score if measure.field == "nu" else score)
 
 
 def changed_measures(
