@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import batch_draws, unit_draws
+from benchmarks import batch_draws, levels, unit_draws
 from benchmarks.random_nets import DENSE, Net, Spec, draw_spec, make_inputs
 from cerewrite.analysis import analyze
 from cerewrite.estimators import ESTIMATORS, Assumption
@@ -176,7 +176,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 def known(text: str) -> dict[str, list[Row]]:
     """The rows of every group in a document that was written before."""
     found: dict[str, list[Row]] = {}
-    for section in text.split("\n## ")[1:]:
+    for section in text.replace(levels.part_of(text), "").split("\n## ")[1:]:
         title, _, rest = section.partition("\n")
         lines = [line for line in rest.splitlines() if line.startswith("| ")][2:]
         found[title] = [_parsed(line.strip("| ").split(" | ")) for line in lines]
@@ -266,6 +266,9 @@ def main() -> None:
         print(text)
     else:
         DOCUMENT.parent.mkdir(exist_ok=True)
+        before = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else ""
+        if part := levels.part_of(before):
+            text = levels.placed(text, part)
         DOCUMENT.write_text(text, encoding="utf-8")
 
 

@@ -133,7 +133,7 @@ def convert(
     Example:
         >>> import torch
         >>> net = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4)))
-        >>> result = convert(net, torch.ones(2, 64), budget="params")
+        >>> result = convert(net, torch.randn(2, 64), budget="params", draws=16)
         >>> result.verification.passed, result.plan.planned.nu < result.plan.baseline.nu
         (True, True)
     """

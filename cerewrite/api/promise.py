@@ -111,7 +111,7 @@ def measure_promise(
         options: those of the analysis; ``draws`` overrides ``seconds``.
     """
     from cerewrite.estimators import draws as drawing
-    from cerewrite.estimators.auto import SECONDS
+    from cerewrite.estimators.limited import SECONDS
 
     name = "nu" if plan.measure == "nu" else "log-variance"
     promise = ir.Promise(name, promised_ratio(plan, name))

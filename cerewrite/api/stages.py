@@ -65,7 +65,8 @@ def analyze(
     Example:
         >>> import torch
         >>> net = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4)))
-        >>> [region.region.sizes for region in analyze(net, torch.ones(2, 64)).regions]
+        >>> found = analyze(net, torch.randn(2, 64), draws=16)  # 16 draws; 20 s by default
+        >>> [region.region.sizes for region in found.regions]
         [(64, 64, 64)]
     """
     from cerewrite import analysis

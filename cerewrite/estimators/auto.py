@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.errors import AnalysisError, NotFiniteError, UsageError
+from cerewrite.errors import AnalysisError, NotFiniteError
 from cerewrite.estimators.analytic import Analytic
 from cerewrite.estimators.base import (
     Assumption,
@@ -23,22 +20,26 @@ from cerewrite.estimators.base import (
     LayerCorrection,
     register,
 )
-from cerewrite.estimators.draws import Ratio, Subject, log_variance, relative_variance
+from cerewrite.estimators.draws import (
+    Ratio,
+    Subject,
+    combine,
+    differ,
+    log_variance,
+    relative_variance,
+)
 from cerewrite.estimators.jackknife import Jackknife
-from cerewrite.estimators.monte_carlo import FEWEST, TRUSTED, marked, run_draws, subject_of
+from cerewrite.estimators.limited import (
+    SECONDS,
+    Count,
+    first_draws,
+    more_draws,
+    splitting_draws,
+)
+from cerewrite.estimators.monte_carlo import FEWEST, TRUSTED, marked, subject_of
 from cerewrite.ir import Estimate, TracedModel
 from cerewrite.ops import rule_for
 
-SECONDS = 20.0
-"""Default time limit."""
-MOST = 512
-"""Draws, if the time allows: Var[log K] to 6 %."""
-SPLITTING = 8
-"""Jackknife draws, at most: one for every 8 plain ones."""
-FIRST = 2
-"""Draws that are timed before the others are counted out."""
-DEARER = 6.0
-"""Time of a jackknife draw over that of a plain one, about."""
 DENSE = 0.03
 DENSE_NORMED = 0.06
 """Relative error of the closed form's nu on dense networks up to nu = 1, without and with norms
@@ -47,12 +48,6 @@ TAILS = 0.25
 """Relative error of log(1 + nu) as Var[log K]."""
 LAYERWISE = 0.05
 """Relative error of its split between the layers of such networks."""
-CLEAR = 3.0
-"""Standard errors beyond which two figures differ."""
-APART = 0.2
-"""Relative difference below which they agree all the same."""
-HOPELESS = 16
-"""Dead draws after which none is expected to be alive."""
 NAMED = 3
 """Layers that are named, at most."""
 
@@ -87,7 +82,7 @@ class Auto(Estimator):
         closed, refusal = _closed_form(traced, model, assumption)
         try:
             subject = subject_of(traced, model, example_inputs, assumption)
-            kernels, count = _first_draws(subject, assumption)
+            kernels, count = first_draws(subject, assumption)
         except NotFiniteError:
             raise
         except AnalysisError as error:
@@ -95,29 +90,12 @@ class Auto(Estimator):
         if count.draws < FEWEST:
             return _alone(closed, refusal, _too_slow(count, assumption))
         split, refused = _split(traced, model, example_inputs, assumption, count)
-        kernels += _more_draws(subject, assumption, count, len(kernels))
+        kernels += more_draws(subject, assumption, count, len(kernels))
         if sum(kernel > 0 for kernel in kernels) < 3:
             return _alone(closed, refusal, _dead(subject, kernels))
         return _Levels(traced, subject, assumption, closed, split, kernels).combined(
             _variation(subject), (*_told(refusal), *refused)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Count:
-    """How many draws are made, and until when.
-
-    Attributes:
-        draws: plain draws.
-        splitting: jackknife draws.
-        until: when to stop early, by `time.perf_counter`; infinite where draws were asked for.
-        each: seconds of one plain draw.
-    """
-
-    draws: int
-    splitting: int
-    until: float
-    each: float
 
 
 def _closed_form(
@@ -130,86 +108,8 @@ def _closed_form(
         return None, error
 
 
-def _first_draws(subject: Subject, assumption: Assumption) -> tuple[list[float], _Count]:
-    """The draws that are timed, and how many shall follow."""
-    start = time.perf_counter()
-    kernels = [subject.kernel(0)]
-    warm = time.perf_counter()
-    kernels += [subject.kernel(index) for index in range(1, FIRST)]
-    each = (time.perf_counter() - warm) / (FIRST - 1)
-    if assumption.draws is not None:
-        if assumption.draws < FEWEST:
-            raise UsageError(
-                f"{assumption.draws} draws are too few for a variance with an error",
-                advice=f"ask for {FEWEST} or more; a few hundred give nu to about 10 %",
-            )
-        wanted = assumption.draws
-        return kernels, _Count(wanted, splitting_draws(wanted), math.inf, each)
-    limit = SECONDS if assumption.seconds is None else assumption.seconds
-    wanted = min(MOST, affordable(limit, each))
-    return kernels, _Count(wanted, splitting_draws(wanted), start + limit, each)
-
-
-def affordable(seconds: float, each: float) -> int:
-    """Draws that fit a time limit together with their jackknife draws.
-
-    Args:
-        seconds: the limit.
-        each: seconds of one plain draw, above 0.
-
-    Example:
-        >>> affordable(20.0, 0.1), affordable(20.0, 1.0), affordable(20.0, 11.0)
-        (152, 11, 1)
-    """
-    many = seconds / each - DEARER * SPLITTING
-    few = seconds / (each * (1.0 + DEARER / SPLITTING))
-    return int(max(many, few, 0.0))
-
-
-def splitting_draws(draws: int) -> int:
-    """Jackknife draws beside so many plain ones: an eighth, from 2 to 8."""
-    return max(2, min(SPLITTING, draws // 8))
-
-
-def _more_draws(subject: Subject, assumption: Assumption, count: _Count, done: int) -> list[float]:
-    """Kernels of the draws behind the first ones, until they are enough or the time is up."""
-    found: list[float] = []
-    for chunk in _chunks(subject, done, count.draws, assumption.executor):
-        found += chunk
-        made = done + len(found)
-        if assumption.progress is not None and made % 8 == 0:
-            so_far = relative_variance(found).value if len(found) > 2 else 0.0
-            assumption.progress(made, count.draws, so_far)
-        if made >= FEWEST and time.perf_counter() > count.until:
-            break
-        if made >= HOPELESS and not any(found):
-            break
-        if assumption.precision is not None and len(found) >= FEWEST:
-            nu = relative_variance(found)
-            if nu.stderr <= assumption.precision * nu.value:
-                break
-    return found
-
-
-def _chunks(
-    subject: Subject, start: int, stop: int, executor: Executor | None
-) -> Iterator[list[float]]:
-    if executor is None:
-        for index in range(start, stop):
-            yield [subject.kernel(index)]
-        return
-    parts = [range(i, min(i + FEWEST, stop)) for i in range(start, stop, FEWEST)]
-    futures = [executor.submit(run_draws, subject, part, os.getpid()) for part in parts]
-    try:
-        for future in futures:
-            yield future.result()
-    finally:
-        for future in futures:
-            future.cancel()
-
-
 def _split(
-    traced: TracedModel, model: nn.Module, inputs: Any, assumption: Assumption, count: _Count
+    traced: TracedModel, model: nn.Module, inputs: Any, assumption: Assumption, count: Count
 ) -> tuple[Corrections | None, tuple[str, ...]]:
     """The jackknife's layers, or why there are none."""
     asked = replace(assumption, draws=count.splitting, progress=None)
@@ -239,7 +139,7 @@ def _alone(
     return replace(closed, assumptions=(first, *rough))
 
 
-def _too_slow(count: _Count, assumption: Assumption) -> AnalysisError:
+def _too_slow(count: Count, assumption: Assumption) -> AnalysisError:
     limit = SECONDS if assumption.seconds is None else assumption.seconds
     return AnalysisError(
         f"{FEWEST} draws do not fit the time limit of {limit:g} s",
@@ -405,30 +305,6 @@ def closed_form_digits(traced: TracedModel) -> int:
     """
     error = closed_form_error(traced)
     return 1 if error is None else 3 if error == DENSE else 2
-
-
-def differ(one: Ratio, other: Ratio) -> bool:
-    """Whether two figures differ beyond 3 standard errors and 20 %.
-
-    Example:
-        >>> differ(Ratio(1.5, 0.1), Ratio(1.0, 0.05)), differ(Ratio(1.1, 0.01), Ratio(1.0, 0.01))
-        (True, False)
-    """
-    far = abs(one.value - other.value) > CLEAR * math.hypot(one.stderr, other.stderr)
-    return far and abs(one.value - other.value) > APART * other.value
-
-
-def combine(one: Ratio, other: Ratio) -> Ratio:
-    """Two estimates of one figure, weighted by their inverse variances.
-
-    Example:
-        >>> combine(Ratio(1.2, 0.2), Ratio(1.0, 0.1))
-        Ratio(value=1.04, stderr=0.0894427190999916)
-    """
-    if not (one.stderr > 0 and other.stderr > 0):
-        return one if one.stderr <= other.stderr else other
-    a, b = one.stderr**-2, other.stderr**-2
-    return Ratio((a * one.value + b * other.value) / (a + b), (a + b) ** -0.5)
 
 
 def _shrunk(at: LayerCorrection, flat: LayerCorrection) -> LayerCorrection:

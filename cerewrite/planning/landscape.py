@@ -9,7 +9,7 @@ import numpy as np
 
 from cerewrite.ir import Design, Designed, Region
 from cerewrite.planning.budgets import BUDGETS, RegionCost
-from cerewrite.planning.measures import DEFAULT, MEASURES
+from cerewrite.planning.measures import DEFAULT, MEASURES, figure_of
 from cerewrite.planning.measures.base import IntArray
 
 COLUMNS = 20
@@ -123,7 +123,7 @@ def landscape(
         alone = looked_at.member(region.sites, line[None])
         score = looked_at.score(alone, np.asarray([float(multiplicity)]))
         one = tuple(int(width) for width in line)
-        return Spot(Design(multiplicity, one), looked_at.figure(float(score[0])), price)
+        return Spot(Design(multiplicity, one), figure_of(looked_at, region, float(score[0])), price)
 
     curve = tuple(spot(count, line) for count, line in zip(most, widths, strict=True) if count)
     return Landscape(
@@ -132,7 +132,9 @@ def landscape(
         multiplicities=tuple(int(count) for count in members),
         widths=tuple(tuple(int(width) for width in line) for line in widths),
         measure=measure,
-        values=tuple(tuple(looked_at.figure(float(value)) for value in line) for line in scores),
+        values=tuple(
+            tuple(figure_of(looked_at, region, float(value)) for value in line) for line in scores
+        ),
         costs=tuple(tuple(int(value) for value in line) for line in costs),
         best=(int(row), int(column)) if np.isfinite(masked[row, column]) else None,
         limit=limit,

@@ -10,7 +10,7 @@ from itertools import pairwise
 from cerewrite import ir
 from cerewrite.planning import Landscape, Spot, landscape
 from cerewrite.planning.budgets import region_cost
-from cerewrite.planning.measures import MEASURES
+from cerewrite.planning.measures import MEASURES, region_measures
 from cerewrite.reporter.charts import MARGIN, WIDTH
 from cerewrite.reporter.figures import count, members, number
 
@@ -42,8 +42,8 @@ def planned_landscape(plan: ir.Plan) -> tuple[Landscape, Spot] | None:
         after = region_cost(cost, region, split.design)
         before = region_cost(cost, region, region.design)
         measure = MEASURES[plan.measure]
-        gain = measure.region(region.sites, region.design)
-        reached = measure.region(region.sites, split.design)
+        gain = measure.of(region_measures(region, region.design))
+        reached = measure.of(region_measures(region, split.design))
         spot = Spot(split.design, reached, after)
         gain = before - after if plan.objective == "dual" else gain - reached
         gains.append((gain, region, spot))

@@ -134,3 +134,27 @@ def test_warm_start(model: Path) -> None:
     assert wrong.exit_code == 7 and "does not take the calibration inputs [48, 5]" in wrong.stderr
     unused = run("convert", "model.py", "--calibration", "x.npy", "--estimator", "analytic")
     assert unused.exit_code == 2 and "draws its weights anew" in unused.stderr
+
+
+def test_the_default_measures_within_a_time_limit(model: Path) -> None:
+    result = run("plan", "model.py", "--input", "4,16", "--draws", 8, "--out", "-")
+    plan = ir.loads(ir.Plan, result.stdout, source="stdout")
+    assert (plan.estimator, plan.draws) == ("auto", 8)
+    shown = run("analyze", "model.py", "--input", "4,16", "--draws", 8)
+    assert shown.stdout.count("docs/theory.md 31") == 1
+    assert "auto: 8 draws, layers by 2 draws of the jackknife" in shown.stdout
+    for wrong in ("nan", "-3", "0"):
+        refused = run("analyze", "model.py", "--seconds", wrong)
+        assert refused.exit_code == 2 and "time limit" in refused.stderr
+
+
+def test_the_promise_stands_beside_what_was_measured(model: Path) -> None:
+    options = ("--input", "4,16", "--draws", 8, "--out", "out")
+    result = run("convert", "model.py", *options)
+    assert result.exit_code == 0, result.output
+    report = json.loads(Path("out", "report.json").read_text())
+    assert report["promise"]["promised"] > 0
+    assert "promise" in {check["name"] for check in report["verification"]["checks"]}
+    assert report["analysis"]["nu"]["value"] == report["plan"]["baseline"]["nu"]
+    assert report["plan"]["draws"] == 8
+    assert "easure" in result.stdout

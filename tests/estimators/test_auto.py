@@ -13,8 +13,9 @@ import cerewrite
 from cerewrite import ir
 from cerewrite.analysis import analyze
 from cerewrite.errors import AnalysisError, NotFiniteError, UsageError
-from cerewrite.estimators import auto
-from cerewrite.estimators.auto import affordable, closed_form_digits, splitting_draws
+from cerewrite.estimators import limited
+from cerewrite.estimators.auto import closed_form_digits
+from cerewrite.estimators.limited import affordable, splitting_draws
 from cerewrite.frontend.tracing import trace
 
 
@@ -92,7 +93,7 @@ def test_the_same_draws_make_the_same_bytes(conv: ir.Analysis) -> None:
 
 
 def test_the_note_says_which_draws_make_the_figures_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "MOST", 24)
+    monkeypatch.setattr(limited, "MOST", 24)
     first = cerewrite.analyze(chain(8, 8), noise(2, 6), seconds=600.0)
     count = first.nu.samples
     assert f"--draws {count}" in first.assumptions[0]

@@ -11,6 +11,8 @@ from cerewrite.estimators.draws.paired import (
 from cerewrite.estimators.draws.readout import Readout
 from cerewrite.estimators.draws.statistics import (
     Ratio,
+    combine,
+    differ,
     log_variance,
     needed_draws,
     relative_variance,
@@ -26,6 +28,8 @@ __all__ = [
     "Readout",
     "Subject",
     "Units",
+    "combine",
+    "differ",
     "draw_generator",
     "find_units",
     "gaussian_draws",

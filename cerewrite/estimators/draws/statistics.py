@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+CLEAR = 3.0
+"""Standard errors beyond which two figures differ."""
+APART = 0.2
+"""Relative difference below which they agree all the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ratio:
     """A statistic with its standard error by the delete-one jackknife, both dimensionless."""
@@ -74,3 +80,27 @@ def needed_draws(spread: float, precision: float) -> float:
         return 2.0 / precision**2
     w = math.exp(min(spread, 100.0))
     return (w / (w - 1)) ** 2 * (w**4 - 4 * w * w + 4 * w - 1) / precision**2
+
+
+def differ(one: Ratio, other: Ratio) -> bool:
+    """Whether two figures differ beyond 3 standard errors and 20 %.
+
+    Example:
+        >>> differ(Ratio(1.5, 0.1), Ratio(1.0, 0.05)), differ(Ratio(1.1, 0.01), Ratio(1.0, 0.01))
+        (True, False)
+    """
+    far = abs(one.value - other.value) > CLEAR * math.hypot(one.stderr, other.stderr)
+    return far and abs(one.value - other.value) > APART * other.value
+
+
+def combine(one: Ratio, other: Ratio) -> Ratio:
+    """Two estimates of one figure, weighted by their inverse variances.
+
+    Example:
+        >>> combine(Ratio(1.2, 0.2), Ratio(1.0, 0.1))
+        Ratio(value=1.04, stderr=0.0894427190999916)
+    """
+    if not (one.stderr > 0 and other.stderr > 0):
+        return one if one.stderr <= other.stderr else other
+    a, b = one.stderr**-2, other.stderr**-2
+    return Ratio((a * one.value + b * other.value) / (a + b), (a + b) ** -0.5)

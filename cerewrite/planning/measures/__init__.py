@@ -4,6 +4,7 @@ from cerewrite.planning.measures.base import MEASURES, Measure, remaining_kappas
 from cerewrite.planning.measures.model import (
     DEFAULT,
     changed_measures,
+    figure_of,
     model_measures,
     region_measures,
     reported,
@@ -15,6 +16,7 @@ __all__ = [
     "MEASURES",
     "Measure",
     "changed_measures",
+    "figure_of",
     "member_nu",
     "model_measures",
     "region_measures",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache
 
 from cerewrite.ir import Analysis, Design, Measures, Region
@@ -35,12 +35,23 @@ def region_measures(region: Region, design: Design) -> Measures[float]:
         region: the region, with its sites.
         design: its members.
     """
-    found = Measures(*(measure.region(region.sites, design) for measure in reported()))
-    if region.nu_level == 1.0:
-        return found
-    nu = MEASURES["nu"]
-    score = region.nu_level * nu.region_score(region.sites, design)
-    return replace(found, nu=nu.figure(score))
+    return Measures(
+        *(
+            figure_of(measure, region, measure.region_score(region.sites, design))
+            for measure in reported()
+        )
+    )
+
+
+def figure_of(measure: Measure, region: Region, score: float) -> float:
+    """A region's figure from the score of its sites: nu at the level that was measured.
+
+    Args:
+        measure: a registered measure.
+        region: the region.
+        score: of one of its designs, as the measure gives it.
+    """
+    return measure.figure(region.nu_level * score if measure.field == "nu" else score)
 
 
 def changed_measures(
