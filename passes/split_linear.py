@@ -19,5 +19,8 @@ class SplitLinear(Pass):
 
     def apply(self, session: Session) -> PassResult:
         """Swap the linear layers of every changing region."""
-        results = [split_layers(session, self.name, op) for op in ("linear", "block_linear")]
-        return PassResult(self.name, "; ".join(result.details for result in results))
+        result = split_layers(session, self.name, "linear")
+        if next(iter(session.layers("block_linear")), None) is None:
+            return result
+        blocks = split_layers(session, self.name, "block_linear")
+        return PassResult(self.name, f"{result.details}, {blocks.details}")
