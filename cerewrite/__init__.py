@@ -21,6 +21,7 @@ from cerewrite.errors import (
     InfeasibleBudgetError,
     LoadError,
     NoClosedFormError,
+    NothingGainedError,
     OutputError,
     PlanError,
     RewriteError,
@@ -34,6 +35,7 @@ from cerewrite.errors import (
 
 if TYPE_CHECKING:
     from cerewrite.api.conversion import Conversion, convert
+    from cerewrite.api.menu import menu
     from cerewrite.api.saving import load, save
     from cerewrite.api.serving import export_triton
     from cerewrite.api.speed import bench
@@ -55,6 +57,7 @@ __all__ = [
     "InfeasibleBudgetError",
     "LoadError",
     "NoClosedFormError",
+    "NothingGainedError",
     "OutputError",
     "Plan",
     "PlanError",
@@ -76,6 +79,7 @@ __all__ = [
     "export_onnx",
     "export_triton",
     "load",
+    "menu",
     "plan",
     "revert",
     "save",
@@ -94,6 +98,7 @@ _HOMES = {
     "distill": "training",
     "export_triton": "api.serving",
     "load": "api.saving",
+    "menu": "api.menu",
     "save": "api.saving",
 }
 

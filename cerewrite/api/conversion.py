@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Unpack, cast
 
 from cerewrite import ir, output
+from cerewrite.api.menu import choose, nothing_gained, profiled
 from cerewrite.api.options import (
     AnalysisOptions,
     BenchOptions,
@@ -82,6 +83,9 @@ def convert(
     latency_batch: int | None = None,
     memory_batch: int | None = None,
     step_batch: int | None = None,
+    profile: PathLike | ir.StepProfile | None = None,
+    pick: str | None = None,
+    unchanged: bool = False,
     calibration: object = None,
     **options: Unpack[ConvertOptions],
 ) -> Conversion:
@@ -105,6 +109,10 @@ def convert(
         memory_batch: training batch whose memory is counted, 32 by default.
         step_batch: training batch of the steps that are timed, that of ``memory_batch`` by default
             where the step is held or limited.
+        profile: times of training steps that `cerewrite profile` wrote, perhaps on another machine;
+            they take the place of this one's, and what is built is not timed against them.
+        pick: a row of the menu, instead of ``allow``; see `cerewrite.menu`.
+        unchanged: write ``out`` even if nothing changes: a copy of the original.
         calibration: with ``weights="transfer"``, one batch of inputs as the model takes them, or
             a ``.npy`` or ``.npz`` file of them: members are fitted on three quarters, and the
             output error is measured on the last one (on ``example_inputs`` without any).
@@ -113,12 +121,14 @@ def convert(
     Raises:
         UnknownOptionError: if there is no such option.
         CerewriteError: see `analyze`, `plan`, `apply`, `export_onnx` and `save`.
+        NothingGainedError: if ``out`` is given and no design is better within the limits, so that
+            it would hold a copy of the original; nothing is written then.
         VerificationError: if a check fails; nothing is written then.
 
     Example:
         >>> import torch
         >>> net = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4)))
-        >>> result = convert(net, torch.ones(2, 64), budget="params")
+        >>> result = convert(net, torch.ones(2, 64), budget="params", allow="step")
         >>> result.verification.passed, result.plan.planned.nu < result.plan.baseline.nu
         (True, True)
     """
@@ -139,11 +149,17 @@ def convert(
         batches = batches_for(
             plan_options["budget"], latency_batch, memory_batch, step_batch, allow
         )
+        if profile is not None:
+            batches["step_batch"] = None
     analysis = analyze(model, inputs, clock=clock, **batches, **analysis_options)
     assert inputs is not None, "a trace refuses no inputs"
+    if profile is not None:
+        analysis = profiled(analysis, profile)
     if plan is None:
         with clock("plan"):
-            plan = make_plan(analysis, **plan_options)
+            plan, plan_options = choose(analysis, pick, plan_options)
+    if not plan.splits and out is not None and not unchanged:
+        raise nothing_gained(plan)
     if analysis.scopes:
         analysis = analysis.at_scope(plan.scope)
     init = plan_options.get("init")
@@ -154,7 +170,7 @@ def convert(
         return _rewrite(model, made, analysis, inputs, clock, passes, unseen)
 
     result = build(plan)
-    if timed_budgets(plan):
+    if timed_budgets(plan) and profile is None:
         result = _within_time(result, build, model, inputs, plan_options, clock)
     if bench is not False:
         planning = plan_options or _request(result.plan)
@@ -165,6 +181,8 @@ def convert(
         result = dataclasses.replace(result, report=report)
     if out is None:
         return result
+    if not result.plan.splits and plan.splits and not unchanged:
+        raise nothing_gained(result.plan)
     export = save(
         out,
         result.model,
@@ -258,7 +276,7 @@ def _within_time(
         shares = {b.cost: aims[b.cost] * b.limit / b.before for b in limits}
         told = [f"{b.cost} tightened to {shares[b.cost]:.3f}x" for b in limits if aims[b.cost] < 1]
         note = f"{', '.join(told)} after timing what was built"
-        result = build(dataclasses.replace(plan, note=note))
+        result = build(dataclasses.replace(plan, note=note, menu=first.plan.menu))
     if not tried:
         return result
     chosen, forecast = min(tried, key=lambda pair: max(pair[1].excess, 1.0))
@@ -270,7 +288,7 @@ def _within_time(
                 f"built and timed, {len(tried)} plans took {forecast.measured.ratio:.2f}x of the "
                 f"original's {forecast.cost} or more: the original is kept"
             )
-            return build(dataclasses.replace(plan, note=note))
+            return build(dataclasses.replace(plan, note=note, menu=first.plan.menu))
     report = dataclasses.replace(chosen.report, forecast=forecast, seconds=clock.seconds)
     return dataclasses.replace(chosen, report=report)
 

@@ -6,6 +6,7 @@ from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthCla
 from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
+from cerewrite.ir.menu import MenuRow, RegionTimes, StepProfile
 from cerewrite.ir.outcomes import Check, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
@@ -48,6 +49,7 @@ __all__ = [
     "Length",
     "Measured",
     "Measures",
+    "MenuRow",
     "Op",
     "Output",
     "Parity",
@@ -58,6 +60,7 @@ __all__ = [
     "Region",
     "RegionEstimate",
     "RegionLayer",
+    "RegionTimes",
     "Rejection",
     "Report",
     "Role",
@@ -66,6 +69,7 @@ __all__ = [
     "ScopeOutcome",
     "Site",
     "Split",
+    "StepProfile",
     "Timing",
     "TracedModel",
     "Verification",

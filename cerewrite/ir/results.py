@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exported import Export
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
+from cerewrite.ir.menu import MenuRow
 from cerewrite.ir.outcomes import Rejection, Verification
 from cerewrite.ir.regions import Region
 from cerewrite.ir.scopes import ScopeOutcome
@@ -191,6 +192,7 @@ class Plan:
         inputs: shapes of the analysis's example inputs, from which a later export draws its own.
         originals: the original model's costs that `Figures` does not state and that are known:
             ``memory`` and ``step``.
+        menu: what the user could choose between, as forecast, if a menu was made.
         member_widths: ``proportional`` (the widths of a member are one scale of the original's)
             or ``free``.
     """
@@ -220,6 +222,7 @@ class Plan:
     inputs: tuple[str, ...] = ()
     originals: tuple[tuple[str, int], ...] = ()
     member_widths: str = "proportional"
+    menu: tuple[MenuRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from cerewrite import ir
 from cerewrite.errors import OutputError, PlanError
 
-R = TypeVar("R", ir.Plan, ir.Analysis, ir.Report)
+R = TypeVar("R", ir.Plan, ir.Analysis, ir.Report, ir.StepProfile)
 
 
 def read_record(kind: type[R], path: Path) -> R:
