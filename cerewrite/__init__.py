@@ -23,6 +23,7 @@ from cerewrite.errors import (
     LoadError,
     NoClosedFormError,
     NotFiniteError,
+    NothingGainedError,
     OutputError,
     PlanError,
     RewriteError,
@@ -38,6 +39,7 @@ from cerewrite.errors import (
 
 if TYPE_CHECKING:
     from cerewrite.api.conversion import Conversion, convert
+    from cerewrite.api.menu import menu
     from cerewrite.api.saving import load, save
     from cerewrite.api.serving import export_triton
     from cerewrite.api.speed import bench
@@ -67,6 +69,7 @@ __all__ = [
     "Members",
     "NoClosedFormError",
     "NotFiniteError",
+    "NothingGainedError",
     "OutputError",
     "Plan",
     "PlanError",
@@ -93,6 +96,7 @@ __all__ = [
     "export_triton",
     "load",
     "members",
+    "menu",
     "plan",
     "revert",
     "save",
@@ -116,6 +120,7 @@ _HOMES = {
     "export_triton": "api.serving",
     "load": "api.saving",
     "members": "rewriting",
+    "menu": "api.menu",
     "save": "api.saving",
 }
 

@@ -120,6 +120,10 @@ class InfeasibleBudgetError(PlanError):
     """The budget lies outside what any plan can reach; the message gives the range."""
 
 
+class NothingGainedError(PlanError):
+    """No design is better within the limits: what would be written is a copy of the original."""
+
+
 class StalePlanError(PlanError):
     """The plan was made for another model, or has been applied already."""
 

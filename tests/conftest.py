@@ -120,6 +120,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("CEREWRITE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def nothing_held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs are held in tests marked ``held`` only.
+
+    The other tests' networks are so small that their training step is overhead, which members
+    add to: next to no plan would be left to rewrite, and which ones would depend on the clock.
+    """
+    if "held" not in request.keywords:
+        monkeypatch.setattr("cerewrite.planning.budgets.request.HELD", ())
+
+
 WriteModel = Callable[..., Path]
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Unpack, cast
 
 from cerewrite import ir, output, planning
+from cerewrite.api.held_time import within_time
+from cerewrite.api.menu import choose, nothing_gained, profiled
 from cerewrite.api.options import (
     AnalysisOptions,
     BenchOptions,
@@ -20,10 +22,9 @@ from cerewrite.api.options import (
 )
 from cerewrite.api.promise import keep_promise
 from cerewrite.api.saving import save, versions
-from cerewrite.api.speed import checked_forecast, tightened, timed, timed_budgets
+from cerewrite.api.speed import timed, timed_budgets
 from cerewrite.api.stages import PathLike, analyze, as_arguments, as_inputs, passes_for
-from cerewrite.api.stages import plan as make_plan
-from cerewrite.errors import InfeasibleBudgetError, UsageError, VerificationError
+from cerewrite.errors import UsageError, VerificationError
 from cerewrite.frontend.loading import read_inputs
 from cerewrite.planning.budgets import (
     Allowed,
@@ -39,16 +40,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cerewrite.rewriting import Pass
-
-ROUNDS = 4
-"""Plans that are built and timed, at most, to hold a limit on measured time."""
-
-TIGHTER = 0.98
-"""What a new limit leaves for noise."""
-
-NEVER = 1e-6
-"""A share of a limit that no design but the original meets."""
-
 
 LEAST = 8
 """Fewer calibration examples than these are not divided: all are fitted and measured on."""
@@ -92,6 +83,9 @@ def convert(
     latency_batch: int | None = None,
     memory_batch: int | None = None,
     step_batch: int | None = None,
+    profile: PathLike | ir.StepProfile | None = None,
+    pick: str | None = None,
+    unchanged: bool = False,
     calibration: object = None,
     max_params: int | None = None,
     **options: Unpack[ConvertOptions],
@@ -116,6 +110,10 @@ def convert(
         memory_batch: training batch whose memory is counted, 32 by default.
         step_batch: training batch of the steps that are timed, that of ``memory_batch`` by default
             where the step is held or limited.
+        profile: times of training steps that `cerewrite profile` wrote, perhaps on another machine;
+            they take the place of this one's, and what is built is not timed against them.
+        pick: a row of the menu, instead of ``allow``; see `cerewrite.menu`.
+        unchanged: write ``out`` even if nothing changes: a copy of the original.
         calibration: with ``weights="transfer"``, one batch of inputs as the model takes them, or
             a ``.npy`` or ``.npz`` file of them: members are fitted on three quarters, and the
             output error is measured on the last one (on ``example_inputs`` without any).
@@ -127,13 +125,15 @@ def convert(
     Raises:
         UnknownOptionError: if there is no such option.
         CerewriteError: see `analyze`, `plan`, `apply`, `export_onnx` and `save`.
+        NothingGainedError: if ``out`` is given and no design is better within the limits, so that
+            it would hold a copy of the original; nothing is written then.
         VerificationError: if a check fails; nothing is written then.
         TargetTakenError: if another run holds ``out``, or something appeared there meanwhile.
 
     Example:
         >>> import torch
         >>> net = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4)))
-        >>> result = convert(net, torch.randn(2, 64), budget="params", draws=16)
+        >>> result = convert(net, torch.randn(2, 64), allow="step", draws=16)
         >>> result.verification.passed, result.plan.planned.nu < result.plan.baseline.nu
         (True, True)
     """
@@ -151,7 +151,17 @@ def convert(
             output.check_target(out, folder=True, overwrite=overwrite)
         with alone(), buffers_kept(model):
             result = _converted(
-                model, inputs, plan, options, clock, batches, bench, calibration, max_params
+                model,
+                inputs,
+                plan,
+                options,
+                clock,
+                batches,
+                bench,
+                calibration,
+                max_params,
+                (profile, pick),
+                out is not None and not unchanged,
             )
         if out is None:
             return result
@@ -181,6 +191,8 @@ def _converted(
     bench: bool | BenchOptions,
     calibration: object,
     max_params: int | None,
+    menu: tuple[PathLike | ir.StepProfile | None, str | None],
+    gains: bool,
 ) -> Conversion:
     """Every stage but the last: nothing is written."""
     analysis_options, plan_options = _divide(options)
@@ -193,14 +205,20 @@ def _converted(
         allow = plan_options.get("allow", ())
     else:
         analysis_options = cast(AnalysisOptions, {**_recorded(plan), **analysis_options})
-    asked = batches_for(budget, *batches, allow)
+    (profile, pick), asked = menu, batches_for(budget, *batches, allow)
+    if profile is not None:
+        asked["step_batch"] = None
     analysis = analyze(model, inputs, clock=clock, **asked, **analysis_options)
     assert inputs is not None, "a trace refuses no inputs"
+    if profile is not None:
+        analysis = profiled(analysis, profile)
     given = plan is not None
     if plan is None:
         with clock("plan"):
-            plan = make_plan(analysis, **plan_options)
+            plan, plan_options = choose(analysis, pick, plan_options)
         max_params = max_params or planning.asked_params(plan)
+    if gains and not plan.splits:
+        raise nothing_gained(plan)
     if analysis.scopes:
         analysis = analysis.at_scope(plan.scope)
     init = plan_options.get("init")
@@ -215,9 +233,9 @@ def _converted(
     subject = (model, inputs, analysis_options)
     if drawn and result.plan.splits:
         result = keep_promise(result, build, subject, None if given else plan_options, clock)
-    if timed_budgets(plan):
+    if timed_budgets(plan) and profile is None:
         levelled = partial(build, of=result.analysis)
-        result = _within_time(result, levelled, model, inputs, plan_options, clock)
+        result = within_time(result, levelled, model, inputs, plan_options, clock)
         if drawn and result.plan.splits and result.report.promise is None:  # planned anew
             result = keep_promise(result, build, subject, None, clock)
     if bench is not False:
@@ -227,6 +245,8 @@ def _converted(
             result.report, model, result.model, inputs, clock=clock, asked=timing, planning=request
         )
         result = dataclasses.replace(result, report=report)
+    if gains and not result.plan.splits:
+        raise nothing_gained(result.plan)
     return result
 
 
@@ -279,61 +299,6 @@ def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:
     analysis_options = {k: v for k, v in options.items() if k in AnalysisOptions.__annotations__}
     plan_options = {k: v for k, v in options.items() if k in PlanOptions.__annotations__}
     return cast(AnalysisOptions, analysis_options), cast(PlanOptions, plan_options)
-
-
-def _within_time(
-    first: Conversion,
-    build: Callable[[ir.Plan], Conversion],
-    model: nn.Module,
-    inputs: ir.Inputs,
-    planning: PlanOptions,
-    clock: Clock,
-) -> Conversion:
-    """Time what was built; plan anew, with a lower target, while it is slower than the limits.
-
-    The first within the limits is taken. If none is, it is the original where the limits permit
-    that, with a plan that says so, else the fastest; the report holds forecast and measurement.
-    """
-    analysis, limits = first.analysis, timed_budgets(first.plan)
-    result, tried, aims = first, [], dict.fromkeys((b.cost for b in limits), 1.0)
-    for rounds in range(1, ROUNDS + 1):
-        if not result.plan.splits:
-            break
-        with clock("bench"):
-            forecasts = [
-                checked_forecast(result.plan, b, analysis, model, result.model, inputs, rounds)
-                for b in limits
-            ]
-        worst = max(forecasts, key=lambda item: item.excess)
-        tried.append((result, worst))
-        if worst.excess <= 1.0 or not planning:
-            break
-        for item in forecasts:
-            if item.excess > 1.0:
-                aims[item.cost] *= TIGHTER * item.asked / item.measured.ratio
-        try:
-            with clock("plan"):
-                plan = make_plan(analysis, **tightened(planning, aims))
-        except InfeasibleBudgetError:
-            break
-        shares = {b.cost: aims[b.cost] * b.limit / b.before for b in limits}
-        told = [f"{b.cost} tightened to {shares[b.cost]:.3f}x" for b in limits if aims[b.cost] < 1]
-        note = f"{', '.join(told)} after timing what was built"
-        result = build(dataclasses.replace(plan, note=note))
-    if not tried:
-        return result
-    chosen, forecast = min(tried, key=lambda pair: max(pair[1].excess, 1.0))
-    within = forecast.excess <= 1.0 or not planning
-    if not within and all(b.limit >= b.before for b in limits):
-        plan = make_plan(analysis, **tightened(planning, dict.fromkeys(aims, NEVER)))
-        if not plan.splits:
-            note = (
-                f"built and timed, {len(tried)} plans took {forecast.measured.ratio:.2f}x of the "
-                f"original's {forecast.cost} or more: the original is kept"
-            )
-            return build(dataclasses.replace(plan, note=note))
-    report = dataclasses.replace(chosen.report, forecast=forecast, seconds=clock.seconds)
-    return dataclasses.replace(chosen, report=report)
 
 
 def _rewrite(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import click
 
 import cerewrite
 from cerewrite import ir, output
+from cerewrite.api.options import PlanOptions
 from cerewrite.cli import options as opt
 from cerewrite.cli.assessing import assess
 from cerewrite.cli.exporting import (
@@ -100,6 +101,7 @@ def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
 @TRITON
 @opt.switch("--bench", description="Time both models; the report shows it.")
 @opt.BENCH
+@opt.switch("--unchanged", description="Write DIR even if nothing changes.")
 @opt.switch("--dry-run", description="Plan only; change and write nothing.")
 @opt.FORCE
 @opt.RUN
@@ -128,7 +130,7 @@ def convert(
     request = onnx_request(options)
     asked = {name: options.pop(name) for name in opt.BENCH_NAMES}
     if dry_run:
-        del options["calibration"], options["max_params"]
+        del options["calibration"], options["max_params"], options["unchanged"]
         _print(session, _plan(session, model, options))
         session.say("\ndry run: nothing was changed or written")
         return
@@ -193,6 +195,35 @@ def apply(plan: str, model: str, out: str, onnx: bool, force: bool, **options: A
 main.add_command(assess)
 main.add_command(export)
 main.add_command(landscape)
+
+
+@main.command()
+@click.argument("model")
+@opt.INPUT
+@opt.ANALYSIS
+@opt.number("--step-batch", "Training batch of the steps.", default=32)
+@opt.file_option("--out", "Write the times as JSON; - for standard output.")
+@opt.FORCE
+@opt.RUN
+def profile(model: str, out: str | None, force: bool, **options: Any) -> None:
+    """Time training steps, layer by layer.
+
+    Writes what `plan` and `convert` take as --profile, on this machine or another.
+    """
+    from cerewrite import timing
+
+    session = Session.start(options, silent=out == "-")
+    check_file(out, force=force)
+    analysis = session.analyze(model, options)
+    record = timing.step_profile(analysis)
+    if out:
+        write_text(out, ir.dumps(record), force=force)
+    first = record.regions[0].profile if record.regions else None
+    where = f", {first.threads} threads, {first.machine}" if first else ""
+    session.say(
+        f"a training step of {record.model} at batch {options['step_batch']}: "
+        f"{record.step / 1e6:.3g} ms, {len(record.regions)} regions timed{where}"
+    )
 
 
 @main.command()
@@ -281,12 +312,19 @@ def list_() -> None:
 
 def _plan(session: Session, model: str, options: opt.Given) -> ir.Plan:
     ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
+    from cerewrite.api.menu import choose, profiled
+
     latency, memory, step = (options.pop(f"{kind}_batch") for kind in ("latency", "memory", "step"))
     batches = batches_for(options["budget"], latency, memory, step, options["allow"])
+    profile, pick = options.pop("profile"), options.pop("pick")
+    if profile is not None:
+        batches["step_batch"] = None
     ours |= {"seed": options["seed"], **batches}
     analysis = session.analyze(model, ours)
+    if profile is not None:
+        analysis = profiled(analysis, profile)
     with session.clock("plan"):
-        return cerewrite.plan(analysis, **options)
+        return choose(analysis, pick, cast(PlanOptions, options))[0]
 
 
 def _convert(

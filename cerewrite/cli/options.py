@@ -243,6 +243,17 @@ PLAN = together(
         "names is held.",
         callback=_allowances,
     ),
+    click.option(
+        "--pick",
+        metavar="ROW",
+        help="A row of the menu instead of --allow: held, 1.25x, 1.5x, 2x, params-only.",
+    ),
+    click.option(
+        "--profile",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="Times of training steps that `cerewrite profile` wrote.",
+    ),
     number("--memory-batch", "Training batch whose memory is counted.  [default: 32]"),
     number("--step-batch", "Training batch of the steps that are timed.  [default: as above]"),
     choice(

@@ -7,6 +7,7 @@ from cerewrite.ir.groups import Bundle, bundles, class_groups
 from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.ir.lengths import Length
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
+from cerewrite.ir.menu import MenuRow, RegionTimes, StepProfile
 from cerewrite.ir.outcomes import Check, Promise, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
 from cerewrite.ir.ranges import LARGEST_COST, LARGEST_SEED, LARGEST_SIZE, MOST_MEMBERS
@@ -56,6 +57,7 @@ __all__ = [
     "Length",
     "Measured",
     "Measures",
+    "MenuRow",
     "Op",
     "Output",
     "Parity",
@@ -67,6 +69,7 @@ __all__ = [
     "Region",
     "RegionEstimate",
     "RegionLayer",
+    "RegionTimes",
     "Rejection",
     "Report",
     "Role",
@@ -75,6 +78,7 @@ __all__ = [
     "ScopeOutcome",
     "Site",
     "Split",
+    "StepProfile",
     "Timing",
     "TracedModel",
     "Verification",

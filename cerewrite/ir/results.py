@@ -11,6 +11,7 @@ from msgspec import Meta
 from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exported import Export
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
+from cerewrite.ir.menu import MenuRow
 from cerewrite.ir.outcomes import Promise, Rejection, Verification
 from cerewrite.ir.ranges import (
     Amount,
@@ -235,6 +236,7 @@ class Plan:
             original came from Python. See `cerewrite.output.factory` for when it is run.
         originals: the original model's costs that `Figures` does not state and that are known:
             ``memory`` and ``step``.
+        menu: what the user could choose between, as forecast, if a menu was made.
         member_widths: ``proportional`` (the widths of a member are one scale of the original's)
             or ``free``.
         estimator: registered estimator behind the figures.
@@ -273,6 +275,7 @@ class Plan:
     draws: Index = 0
     parametrization: Annotated[str, one_of("ntk", "standard")] = "ntk"
     gain: Text = "as-built"
+    menu: tuple[MenuRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from cerewrite import ir
 from cerewrite.runtime.reading import read_text
 
-R = TypeVar("R", ir.Plan, ir.Analysis, ir.Report)
+R = TypeVar("R", ir.Plan, ir.Analysis, ir.Report, ir.StepProfile)
 
 
 def read_record(kind: type[R], path: Path) -> R:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from cerewrite import ir
 from cerewrite.reporter.analysed import assumptions, headline, layers, regions, rejections
 from cerewrite.reporter.measured import by_region
-from cerewrite.reporter.planned import before_and_after, compared_scopes, request, splits
+from cerewrite.reporter.planned import before_and_after, compared_scopes, menu, request, splits
 from cerewrite.reporter.proved import alarms, checks, exported, kept_promise, run_facts
 from cerewrite.reporter.section import Section
 from cerewrite.reporter.timed import slower, timings
@@ -29,6 +29,7 @@ def plan_sections(
 ) -> list[Section]:
     """The request and its range, splits, refusals, and the figures before and after."""
     return [
+        *menu(plan),
         request(plan),
         *compared_scopes(plan),
         splits(plan, analysis, full=full),
@@ -46,7 +47,12 @@ def report_sections(report: ir.Report, *, full: bool) -> list[Section]:
     if plan is None or full:
         sections.append(regions(analysis, full=full))
     if plan is not None:
-        sections += [request(plan), *compared_scopes(plan), splits(plan, analysis, full=full)]
+        sections += [
+            *menu(plan),
+            request(plan),
+            *compared_scopes(plan),
+            splits(plan, analysis, full=full),
+        ]
         sections += by_region(plan, analysis, full=full)
     sections += [*rejections(tuple(refused), full=full), *assumptions(analysis)]
     if report.verification is not None:

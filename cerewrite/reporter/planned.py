@@ -24,6 +24,31 @@ NOT_EQUIVALENT = (
 )
 
 
+def menu(plan: ir.Plan) -> tuple[Section, ...]:
+    """What the user can choose between, if a menu was made."""
+    if not plan.menu:
+        return ()
+    rows: list[tuple[str, ...]] = []
+    for row in plan.menu:
+        if row.refused:
+            rows.append((row.name, "-", "-", "-", "-", "-", "no plan"))
+            continue
+        costs = (row.step, row.memory, row.flops, row.params)
+        mark = f"{row.option}  <- chosen" if row.chosen else row.option
+        shown = ("-" if cost is None else f"{cost:.2f}x" for cost in costs)
+        rows.append((row.name, f"{row.measure:.3f}x", *shown, mark))
+    return (
+        Section(
+            title="Menu: what a gain costs, as forecast",
+            columns=("", f">{title(plan)}", ">step", ">memory", ">FLOPs", ">params", "option"),
+            rows=tuple(rows),
+            lines=(
+                "Ratios to the original; cerewrite convert MODEL with a row's option gives it.",
+            ),
+        ),
+    )
+
+
 def request(plan: ir.Plan) -> Section:
     """Objective, budgets, and the range in which a budget can be met."""
     aim = {
