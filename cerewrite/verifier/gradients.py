@@ -117,7 +117,8 @@ def _gradients(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             found[name] = None
-            parameter.register_post_accumulate_grad_hook(partial(_look, found, name))  # type: ignore[no-untyped-call]
+            look = partial(_look, found, name)
+            parameter.register_post_accumulate_grad_hook(look)  # type: ignore[no-untyped-call]
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         outputs = [out for out in tensors(call(model, inputs)) if out.requires_grad]
