@@ -115,7 +115,14 @@ def make_plan_for(model: nn.Module, plan, found):  # noqa: ANN001, ANN201
     from cerewrite.runtime.fingerprint import fingerprint
 
     split = Split(found.name, 2, (3, 4), 0, 0, 0.1, 0.1, 0.1)
-    return replace(plan, fingerprint=fingerprint(model), regions=(found,), splits=(split,))
+    return replace(
+        plan,
+        fingerprint=fingerprint(model),
+        model=type(model).__name__,
+        baseline=replace(plan.baseline, params=sum(p.numel() for p in model.parameters())),
+        regions=(found,),
+        splits=(split,),
+    )
 
 
 def test_flops_outside_modules_are_carried_over() -> None:
