@@ -20,7 +20,7 @@ class Counts:
         hangs: cases that ran out of time.
         writes: files written, removed or renamed, processes and connections started by a case
             that should start none.
-        seconds: the slowest case.
+        seconds: time on a processor of the slowest case.
     """
 
     cases: int
