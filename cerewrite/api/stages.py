@@ -98,7 +98,7 @@ def plan(
             an ``auto`` analysis's scopes are compared, and the plan says how (`Plan.scopes`).
         options: ``budget`` ("params", "params=0.5x", "flops=1.2G"; several hold together),
             ``objective`` ("primal": least measure within the budget; "dual": least cost at an
-            equal one), ``measure`` ("log-variance", "nu", "leading-order"),
+            equal one), ``measure`` ("log-variance", "sign-variance", "nu", "leading-order"),
             ``include`` and ``exclude`` (rules), ``min_width`` (4, or the original's where that is
             less), ``max_multiplicity``, ``channel_multiple``, ``uniform``, ``fixed`` (designs by
             hand, by region),
