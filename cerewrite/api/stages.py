@@ -112,7 +112,7 @@ def plan(
             ``allow`` ("all", "step", "flops=2x": what may exceed the original's; every cost that no
             budget names is held there),
             ``objective`` ("primal": least measure within the budget; "dual": least cost at an
-            equal one), ``measure`` ("log-variance", "nu", "leading-order"),
+            equal one), ``measure`` ("log-variance", "sign-variance", "nu", "leading-order"),
             ``include`` and ``exclude`` (rules), ``min_width`` (4, or the original's where that is
             less), ``max_multiplicity``, ``channel_multiple``, ``widths`` ("proportional", "free"),
             ``min_gain`` (0.02), ``uniform``, ``fixed`` (designs by hand, by region),

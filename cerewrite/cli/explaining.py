@@ -73,7 +73,8 @@ def explain_lines(
         role = next((one.role for one in region.layers if one.name == name), "resized with it")
         yield (
             f"region {item.name} ({role}): nu {item.nu:.4g}, Var[log K] "
-            f"{item.log_variance:.4g}, sum of kappa {item.leading_order:.4g}"
+            f"{item.log_variance:.4g}, Var[log K1] {item.sign_variance:.4g}, sum of kappa "
+            f"{item.leading_order:.4g}"
         )
         for size, width in zip(region.sizes, region.classes, strict=True):
             yield f"  {size} channels, written first by {width}"

@@ -22,12 +22,14 @@ class Measures(Generic[T]):
         nu: relative variance of K, ``Var[K] / E[K]^2``.
         log_variance: ``Var[log K]``.
         leading_order: sum of the kappas at total width.
+        sign_variance: ``Var[log K1]`` of the sign kernel (docs/theory.md, section 12).
     """
 
     FLAT: ClassVar[bool] = True
     nu: T
     log_variance: T
     leading_order: T
+    sign_variance: T
 
 
 class Measured(Generic[T]):
@@ -50,6 +52,11 @@ class Measured(Generic[T]):
     def leading_order(self) -> T:
         """Sum of the kappas."""
         return self.measures.leading_order
+
+    @property
+    def sign_variance(self) -> T:
+        """``Var[log K1]`` of the sign kernel."""
+        return self.measures.sign_variance
 
 
 @dataclass(frozen=True, slots=True)

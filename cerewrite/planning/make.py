@@ -90,8 +90,8 @@ def make_plan(
         objective: ``primal`` for the least measure within the budgets; ``dual`` for the least of
             the first budget's cost with the measure at most the original's (the budgets stay
             limits).
-        measure: registered measure: ``log-variance``, ``nu`` or ``leading-order``
-            (docs/theory.md, section 29).
+        measure: registered measure: ``log-variance``, ``sign-variance``, ``nu`` or
+            ``leading-order`` (docs/theory.md, section 29).
         include: rules of which a region must match one (see `select_regions`).
         exclude: rules of which a region must match none.
         min_width: least width of a member in channels; None for 4 (for less where the original

@@ -140,7 +140,7 @@ def test_missing_field_is_named() -> None:
 
 
 def test_missing_field_with_a_default_is_filled() -> None:
-    split = ir.Split("a", ir.Design(2, (3,)), 4, 5, ir.Measures(0.1, 0.1, 0.1))
+    split = ir.Split("a", ir.Design(2, (3,)), 4, 5, ir.Measures(0.1, 0.1, 0.1, 0.1))
     data = ir.encode(split)
     del data["note"]
     assert ir.loads(ir.Split, json.dumps(data), source="x") == split
@@ -162,3 +162,16 @@ def test_role_is_one_of_three() -> None:
     data = {**ir.encode(layer), "role": "middle"}
     with pytest.raises(PlanError, match=r"x\.role: expected one of"):
         ir.loads(ir.RegionLayer, json.dumps(data), source="x")
+
+
+def test_flat_values_stand_among_the_fields_of_their_record() -> None:
+    split = ir.Split("a", ir.Design(2, (3,)), 4, 5, ir.Measures(0.1, 0.2, 0.3, 0.4), note="n")
+    keys = "region multiplicity widths params flops "
+    keys += "nu log_variance leading_order sign_variance note"
+    assert list(ir.encode(split)) == keys.split()
+    data = ir.encode(split) | {"widhts": [3]}
+    with pytest.raises(PlanError, match=r"unknown field 'widhts'\n.*did you mean 'widths'"):
+        ir.loads(ir.Split, json.dumps(data), source="x")
+    del data["widhts"], data["log_variance"]
+    with pytest.raises(PlanError, match="field 'log_variance' is missing"):
+        ir.loads(ir.Split, json.dumps(data), source="x")

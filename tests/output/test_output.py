@@ -18,7 +18,7 @@ from cerewrite.errors import LoadError, OutputError, PlanError
 from cerewrite.output import names
 from tests.conftest import ROOT, WriteModel
 
-FIGURES = ir.Figures(10, 20, ir.Measures(0.1, 0.1, 0.1))
+FIGURES = ir.Figures(10, 20, ir.Measures(0.1, 0.1, 0.1, 0.1))
 PLAN = ir.Plan(
     "Net", "f" * 8, "primal", "nu", (), "block", (), FIGURES, FIGURES, (), 0, 0.0, (), (), 0
 )  # fmt: skip

@@ -110,6 +110,7 @@ def analysis_of(
     total = [compose([item.nu for item in measured] + list(extra_kappas))]
     total.append(sum(item.log_variance for item in measured) + sum(map(math.log1p, extra_kappas)))
     total.append(sum(item.leading_order for item in measured) + sum(extra_kappas))
+    total.append(sum(item.sign_variance for item in measured) + sum(map(math.log1p, extra_kappas)))
     layers = [
         LayerEstimate(
             site.layer,

@@ -98,6 +98,7 @@ def test_a_consistent_edit_passes_unless_it_breaks_the_budget() -> None:
             nu=(1 + PLAN.planned.nu) / (1 + old.nu) * (1 + after.nu) - 1,
             log_variance=PLAN.planned.log_variance - old.log_variance + after.log_variance,
             leading_order=PLAN.planned.leading_order - old.leading_order + after.leading_order,
+            sign_variance=PLAN.planned.sign_variance - old.sign_variance + after.sign_variance,
         )
         return dataclasses.replace(PLAN, splits=(split, *PLAN.splits[1:]), planned=planned)
 

@@ -107,7 +107,7 @@ def make_plan(
     before = Figures(
         sum(p.numel() for p in model.parameters()),
         _model_flops(model, positions),
-        Measures(1, 1, 1),
+        Measures(1, 1, 1, 1),
     )
     params, flops = before.params, before.flops
     chosen = []
@@ -115,7 +115,7 @@ def make_plan(
         old = _cost(found, found.multiplicity, found.widths, positions)
         new = _cost(found, m, widths, positions)
         params, flops = params + new[0] - old[0], flops + new[1] - old[1]
-        chosen.append(Split(found.name, Design(m, widths), *new, Measures(0.5, 0.5, 0.5)))
+        chosen.append(Split(found.name, Design(m, widths), *new, Measures(0.5, 0.5, 0.5, 0.5)))
     return Plan(
         model=type(model).__name__,
         fingerprint=fingerprint(model),
@@ -125,7 +125,7 @@ def make_plan(
         scope="block",
         splits=tuple(chosen),
         baseline=before,
-        planned=Figures(params, flops, Measures(0.5, 0.5, 0.5)),
+        planned=Figures(params, flops, Measures(0.5, 0.5, 0.5, 0.5)),
         feasible=(),
         considered=1,
         gap=0.0,

@@ -119,7 +119,7 @@ def make_plan_for(model: nn.Module, plan, found):  # noqa: ANN001, ANN201
     from cerewrite.ir import Split
     from cerewrite.runtime.fingerprint import class_name, fingerprint
 
-    split = Split(found.name, Design(2, (3, 4)), 0, 0, Measures(0.1, 0.1, 0.1))
+    split = Split(found.name, Design(2, (3, 4)), 0, 0, Measures(0.1, 0.1, 0.1, 0.1))
     params = sum(parameter.numel() for parameter in model.parameters())
     return replace(
         plan,

@@ -20,7 +20,7 @@ def reported() -> tuple[Measure, ...]:
 
     Example:
         >>> [measure.name for measure in reported()]
-        ['nu', 'log-variance', 'leading-order']
+        ['nu', 'log-variance', 'leading-order', 'sign-variance']
     """
     by_field = {measure.field: measure for measure in MEASURES.values()}
     return tuple(by_field[field.name] for field in fields(Measures))

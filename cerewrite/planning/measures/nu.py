@@ -88,7 +88,7 @@ def inflation(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
     share = math.fsum(site.forward_share + site.backward_share for site in sites) / max(
         len(sites), 1
     )
-    if not _is_chain(sites, share):
+    if not is_chain(sites, share):
         return _of_branches(sites, inverse)
     steps = [share, *(site.forward_share for site in sites), 0.0]
     x = np.ones(inverse.shape[1])
@@ -108,7 +108,7 @@ def inflation(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
         return np.divide(second, leading, out=np.ones_like(x), where=usable)
 
 
-def _is_chain(sites: Sequence[Site], share: float) -> bool:
+def is_chain(sites: Sequence[Site], share: float) -> bool:
     """Whether all sites split the same share of the kernel into above and below."""
     return all(
         abs(site.forward_share + site.backward_share - share) <= UNEVEN * abs(share)
