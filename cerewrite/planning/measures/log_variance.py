@@ -152,8 +152,9 @@ class LogVariance(Measure):
             >>> LogVariance().score(one, np.array([1])).round(6).tolist()
             [1.0]
         """
-        alive = np.maximum(1.0 - member[..., 2], 1e-12)
-        count = multiplicity * alive / -np.expm1(multiplicity * np.log1p(-np.minimum(alive, 1.0)))
+        dead = np.clip(member[..., 2], 1e-300, 1.0 - 1e-12)
+        alive = 1.0 - dead
+        count = multiplicity * alive / -np.expm1(multiplicity * np.log(dead))
         least = np.maximum(np.log1p(member[..., 0]) + np.log(alive), 0.0)
         most = np.maximum(member[..., 1], least)
         narrow = CROSSOVER * least
