@@ -25,11 +25,13 @@ class Sample:
         median: median over the runs.
         spread: interquartile range.
         runs: number of runs.
+        fastest: the fastest run, which other programs disturbed least.
     """
 
     median: float
     spread: float
     runs: int
+    fastest: float
 
 
 def interleave(
@@ -79,6 +81,6 @@ def _once(action: Action, repeats: int, clock: Callable[[], float]) -> float:
 
 def _sample(seconds: list[float]) -> Sample:
     if len(seconds) == 1:
-        return Sample(seconds[0], 0.0, 1)
+        return Sample(seconds[0], 0.0, 1, seconds[0])
     low, _, high = statistics.quantiles(seconds, n=4)
-    return Sample(statistics.median(seconds), high - low, len(seconds))
+    return Sample(statistics.median(seconds), high - low, len(seconds), min(seconds))

@@ -93,8 +93,9 @@ def profile_step(
     """An analysis that knows how long a training step of its model and its regions' layers takes.
 
     Forward and backward are timed where the model is, in the type and memory format of its
-    parameters, in training mode, at the current number of threads; the optimiser is not. On a CPU
-    large layers are timed on fewer examples than the batch, and the time is scaled.
+    parameters, in training mode, at the current number of threads; the optimiser is not. Times are
+    the fastest of a few runs, so that other programs disturb them little. On a CPU large
+    layers are timed on fewer examples than the batch, and the time is scaled.
 
     Args:
         analysis: the analysis.
@@ -141,17 +142,15 @@ def _whole_step(kind: TrainingStep, traced: TracedModel, model: nn.Module, input
         run = step(rows)
         run()
         (first,) = interleave([run], runs=1, warm=0, least=1)
-        most = min(kind.batch, max(2, int(rows * LONGEST / first.median)))
-        if most == rows and first.median > LONGEST:
-            (sample,) = interleave([run], warm=0, runs=3, least=3)
-            return 1e9 * sample.median * kind.batch / rows
-        (sample,) = interleave([step(most)], warm=1, runs=5)
+        most = min(kind.batch, max(2, int(rows * LONGEST / first.fastest)))
+        run = run if most == rows else step(most)
+        (sample,) = interleave([run], warm=0, runs=3 if most == rows else 5, least=3)
     except (RuntimeError, ValueError) as error:  # batch norms refuse single values so
         raise UsageError(
             f"a training step of {type(model).__name__} fails at batch {kind.batch}: {error}",
             advice="give another --step-batch, or --allow step",
         ) from error
-    return 1e9 * sample.median * kind.batch / most
+    return 1e9 * sample.fastest * kind.batch / most
 
 
 def _stepped(timer: _Timer, items: tuple[RegionEstimate, ...]) -> tuple[RegionEstimate, ...]:
