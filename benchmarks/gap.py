@@ -3,7 +3,7 @@
     python -m benchmarks.gap
 
 torchvision's models on 224 px, block scope, equal parameters and its dual, by each measure. The
-bound holds for the fronts that were searched; `tests/planner/test_optimum.py` compares with
+bound holds for the fronts that were searched; `tests/planning/test_optimum.py` compares with
 exhaustive search where that can be done.
 """
 

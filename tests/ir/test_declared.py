@@ -13,7 +13,7 @@ from cerewrite import ir
 from cerewrite.errors import PlanError
 from cerewrite.planning import recount
 
-GOLDEN = Path(__file__).parents[1] / "planner" / "golden_plan.json"
+GOLDEN = Path(__file__).parents[1] / "planning" / "golden_plan.json"
 TEXT = GOLDEN.read_text(encoding="utf-8")
 
 
