@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from cerewrite.planning.budgets.request import HELD
+
 # Made afresh for every run, the same examples every time; `make test-slow` explores others.
 hypothesis.settings.register_profile("repeat", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None, print_blob=True)
@@ -120,15 +122,23 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("CEREWRITE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.fixture(autouse=True)
-def nothing_held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def nothing_held() -> Iterator[None]:
     """Costs are held in tests marked ``held`` only.
 
     The other tests' networks are so small that their training step is overhead, which members
     add to: next to no plan would be left to rewrite, and which ones would depend on the clock.
     """
-    if "held" not in request.keywords:
-        monkeypatch.setattr("cerewrite.planning.budgets.request.HELD", ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cerewrite.planning.budgets.request.HELD", ())
+        yield
+
+
+@pytest.fixture(autouse=True)
+def held_as_for_users(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `nothing_held` took away, where a test is marked ``held``."""
+    if "held" in request.keywords:
+        monkeypatch.setattr("cerewrite.planning.budgets.request.HELD", HELD)
 
 
 WriteModel = Callable[..., Path]
