@@ -52,7 +52,7 @@ def test_primal_and_dual(name: str, tmp_path: Path) -> None:
         plan = result.plan
         assert (plan.baseline.params, plan.planned.params) == (params, counted)
         if objective == "primal":
-            assert 0.99 * params <= counted <= params
+            assert 0.9 * params <= counted <= params
             assert plan.planned.log_variance < plan.baseline.log_variance
         else:
             assert counted < params
@@ -63,7 +63,7 @@ def test_primal_and_dual(name: str, tmp_path: Path) -> None:
         # weights of zero, a user's own gains here, are compared once more with random ones
         rounds = 2 if hidden_weights(result.model) else 1
         assert [p.batch for p in export.parity] == rounds * [0, 1, 2, 7]
-        assert all(bool(p.note) == (index >= 3) for index, p in enumerate(export.parity))
+        assert all(bool(p.note) == (index >= 4) for index, p in enumerate(export.parity))
         assert max(p.relative_error for p in export.parity) <= 1e-5
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 

@@ -72,8 +72,8 @@ def test_what_draws_showed_is_what_the_planner_then_forecasts(
     for measured in (0.5 * promising.promised_ratio(plan, "log-variance"), 0.9):
         found = promising.with_measured(analysis, plan, measured)
         for before, after in zip(analysis.regions, found.regions, strict=True):
-            own = (before.region.multiplicity, before.region.widths)
-            assert region_measures(after.region, *own) == region_measures(before.region, *own)
+            own = before.region.design
+            assert region_measures(after.region, own) == region_measures(before.region, own)
         splits = [promising._remeasured(split, found) for split in plan.splits]
         ratio = planned_figures(found, splits).log_variance / plan.baseline.log_variance
         assert ratio == pytest.approx(measured, rel=1e-3)

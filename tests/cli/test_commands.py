@@ -208,7 +208,7 @@ def test_bench(model: Path) -> None:
         == 0
     )
     report = json.loads((model.parent / "d" / output.REPORT).read_text())
-    assert [t["engine"] for t in report["timings"]] == ["eager", "onnxruntime"]
+    assert [t["engine"] for t in report["timings"]] == ["eager", "onnxruntime", "step"]
     result = run("bench", "d", "--engine", "eager", "--batch", 3, "--runs", 5, "--json", "t.json")
     assert result.exit_code == 0
     assert "eager, batch 3" in result.output and "times the original" in result.output

@@ -258,7 +258,7 @@ def test_damaged_and_newer_records(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_unreadable_records(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="No such file"):
+    with pytest.raises(OutputError, match="no such file"):
         output.read_record(ir.Plan, tmp_path / "none.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(OutputError, match="not UTF-8"):
