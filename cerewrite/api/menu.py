@@ -120,7 +120,8 @@ def _plans(analysis: ir.Analysis, options: PlanOptions) -> dict[str, ir.Plan | P
     for allow in allowances.values():
         if allow not in made:
             try:
-                made[allow] = make_plan(analysis, **{**options, "allow": allow})
+                wanted: PlanOptions = {**options, "allow": allow}
+                made[allow] = make_plan(analysis, **wanted)
             except PlanError as error:
                 made[allow] = error
     return {pick: made[allow] for pick, allow in allowances.items()}

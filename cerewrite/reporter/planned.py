@@ -28,7 +28,7 @@ def menu(plan: ir.Plan) -> tuple[Section, ...]:
     """What the user can choose between, if a menu was made."""
     if not plan.menu:
         return ()
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in plan.menu:
         if row.refused:
             rows.append((row.name, "-", "-", "-", "-", "-", "no plan"))
