@@ -120,8 +120,8 @@ def _plans(analysis: ir.Analysis, options: PlanOptions) -> dict[str, ir.Plan | P
     for allow in allowances.values():
         if allow not in made:
             try:
-                allowing: PlanOptions = {**options, "allow": allow}
-                made[allow] = make_plan(analysis, **allowing)
+                wanted: PlanOptions = {**options, "allow": allow}
+                made[allow] = make_plan(analysis, **wanted)
             except PlanError as error:
                 made[allow] = error
     return {pick: made[allow] for pick, allow in allowances.items()}

@@ -22,6 +22,7 @@ from cerewrite.ir import (
     TracedModel,
 )
 from cerewrite.ops import sampled_layer, splittable_layer
+from cerewrite.planning.budgets import region_cost
 from cerewrite.runtime.modes import called, evaluating, modes_kept
 from cerewrite.runtime.trees import with_rows
 from cerewrite.timing.between import channel_times
@@ -29,6 +30,9 @@ from cerewrite.timing.calls import Forward, Timed, TrainingStep
 from cerewrite.timing.clocked import nanoseconds
 from cerewrite.timing.interleave import interleave
 from cerewrite.timing.store import Store, machine
+
+MOST = 0.98
+"""Share of a training step that regions take at most."""
 
 LONGEST = 0.5
 """Seconds of a whole training step beyond which it is timed on fewer examples, two or more."""
@@ -121,11 +125,12 @@ def profile_step(
     timer = _Timer(traced, model, kind, kept)
     cuda = [kind.device] if kind.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), modes_kept(model):
-        regions = _stepped(timer, analysis.regions)
-        scopes = tuple(
-            replace(found, regions=_stepped(timer, found.regions)) for found in analysis.scopes
-        )
         whole = _whole_step(kind, traced, model, inputs)
+        regions = _stepped(timer, analysis.regions, whole)
+        scopes = tuple(
+            replace(found, regions=_stepped(timer, found.regions, whole))
+            for found in analysis.scopes
+        )
     kept.save()
     return replace(analysis, regions=regions, scopes=scopes, step=round(whole))
 
@@ -153,10 +158,31 @@ def _whole_step(kind: TrainingStep, traced: TracedModel, model: nn.Module, input
     return 1e9 * sample.fastest * kind.batch / most
 
 
-def _stepped(timer: _Timer, items: tuple[RegionEstimate, ...]) -> tuple[RegionEstimate, ...]:
+def _stepped(
+    timer: _Timer, items: tuple[RegionEstimate, ...], whole: float
+) -> tuple[RegionEstimate, ...]:
+    """Regions with their times, scaled down where they would be more than the whole step.
+
+    Layers that are timed alone pay for the call and for a cold cache; the ratios of their times
+    are what a plan needs.
+    """
+    found = [replace(item.region, step=timer.times(item.region)) for item in items]
+    spent = sum(region_cost("step", region, region.design) for region in found)
+    scale = min(1.0, MOST * whole / spent) if spent else 1.0
     return tuple(
-        replace(item, region=replace(item.region, step=timer.times(item.region))) for item in items
+        replace(item, region=replace(region, step=_scaled(region.step, scale)))
+        for item, region in zip(items, found, strict=True)
     )
+
+
+def _scaled(profile: Profile | None, scale: float) -> Profile | None:
+    if profile is None or scale == 1.0:
+        return profile
+    blocks = tuple(
+        replace(block, nanoseconds=tuple(scale * spent for spent in block.nanoseconds))
+        for block in profile.blocks
+    )
+    return replace(profile, linear=tuple(scale * spent for spent in profile.linear), blocks=blocks)
 
 
 def _timed(timer: _Timer, items: tuple[RegionEstimate, ...]) -> tuple[RegionEstimate, ...]:

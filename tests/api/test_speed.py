@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+from pathlib import Path
 
 import pytest
 import torch
@@ -117,26 +118,68 @@ def test_a_latency_budget_is_tightened_until_it_holds(monkeypatch: pytest.Monkey
     assert (forecast.asked, forecast.rounds, forecast.measured.ratio) == (1.0, 3, 0.97)
     assert forecast.held
     assert forecast.forecast <= 1 / (1.3 * 1.1)
-    assert "tightened to 0.67" in result.plan.note
+    assert "latency tightened to 0.67" in result.plan.note
     text = page(result.report)
     assert "at most 1.000x of the original's time" in text and "NOT held" not in text
 
 
+def test_a_limit_that_nothing_built_holds_leaves_the_original(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tightening ended in one member of narrowed layers, worse than the original."""
+    monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(1.5),))
+    model = wide()
+    options = {"gain": "he", "budget": ["params=3x", "latency=1.0x"]}
+    result = cerewrite.convert(model, torch.randn(2, 16), **options)  # type: ignore[arg-type]
+    assert result.plan.splits == () and result.plan.planned == result.plan.baseline
+    after = result.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in model.state_dict().items())
+
+
 @pytest.mark.thorough
 def test_a_latency_budget_that_cannot_be_held_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the original's latency there is no original to fall back to."""
     ratios = iter([1.5, 1.4, 1.2, 1.3, 1.3])
     monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(next(ratios)),))
     result = cerewrite.convert(
         wide(),
         torch.randn(2, 16),
         gain="he",
-        budget="latency=1.0x",
+        budget="latency=0.9x",
         min_width=2,
-        widths="free",
         estimator="analytic",
     )
-    assert not result.plan.splits, "leaving the model alone is within the limit"
-    assert "the original is kept" in result.plan.note
+    forecast = result.report.forecast
+    assert forecast is not None and not forecast.held
+    assert forecast.measured.ratio <= 1.5
+    assert "NOT held" in page(result.report)
+
+
+@pytest.mark.held
+def test_a_held_step_is_measured_and_the_menu_says_what_a_gain_costs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(1.5),))
+    model, x = wide(), torch.randn(2, 16)
+    result = cerewrite.convert(model, x, gain="he", estimator="analytic")
+    assert result.plan.splits == ()
+    assert dict(result.plan.originals).keys() == {"memory", "step"}
+    rows = {row.name: row for row in result.plan.menu}
+    assert list(rows) == ["held", "1.25x", "1.5x", "2x", "params-only"]
+    assert [row.name for row in result.plan.menu if row.chosen] == ["held"]
+    measures = [row.measure for row in result.plan.menu]
+    assert measures == sorted(measures, reverse=True) and measures[-1] < 0.9
+    with pytest.raises(cerewrite.NothingGainedError, match="smaller log-variance") as caught:
+        cerewrite.convert(model, x, gain="he", estimator="analytic", out=tmp_path / "out")
+    assert "--pick" in caught.value.advice and "--unchanged" in caught.value.advice
+    assert not (tmp_path / "out").exists()
+    picked = cerewrite.convert(
+        model, x, gain="he", estimator="analytic", pick="params-only", out=tmp_path / "out"
+    )
+    assert picked.plan.planned.log_variance < picked.plan.baseline.log_variance
+    assert [row.name for row in picked.plan.menu if row.chosen] == ["params-only"]
+    with pytest.raises(cerewrite.UsageError, match="the menu has no row '3x'"):
+        cerewrite.convert(model, x, gain="he", estimator="analytic", pick="3x")
 
 
 @pytest.mark.thorough
