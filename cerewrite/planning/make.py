@@ -66,7 +66,7 @@ def make_plan(
         objective: ``primal`` for the least measure within the budgets; ``dual`` for the least of
             the first budget's cost with the measure at most the original's (the budgets stay
             limits).
-        measure: registered measure: ``log-variance``, ``sign-variance``, ``nu``, ... (THEORY 11, 12).
+        measure: registered measure: ``log-variance``, ``sign-variance``, ... (THEORY 11).
         include: rules of which a region must match one (see `select_regions`).
         exclude: rules of which a region must match none.
         min_width: least width of a member in channels; None for 4 (for less where the original

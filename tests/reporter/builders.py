@@ -125,7 +125,11 @@ def plan(*, objective: str = "primal", split: bool = True) -> ir.Plan:
     other = ir.Region("tail", "block", ("a", "b"), (64, 256), 1, region.layers, ())
     splits = (
         ir.Split(
-            "net", ir.Design(9, (168,) * 4), 826_002, 1_650_960, ir.Measures(0.0101, 0.01, 0.0099, 0.01)
+            "net",
+            ir.Design(9, (168,) * 4),
+            826_002,
+            1_650_960,
+            ir.Measures(0.0101, 0.01, 0.0099, 0.01),
         ),
         ir.Split(
             "tail",

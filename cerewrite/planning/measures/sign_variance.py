@@ -134,7 +134,8 @@ class SignVariance(Measure):
         """Var[log K1] of ``m`` members.
 
         Example:
-            >>> SignVariance().score(np.array([[1.0, 4.0, 4.0]]), np.array([1, 2])).round(3).tolist()
+            >>> member = np.array([[1.0, 4.0, 4.0]])
+            >>> SignVariance().score(member, np.array([1, 2])).round(3).tolist()
             [4.0, 2.269]
         """
         least, most = member[..., 1], member[..., 2]
