@@ -20,7 +20,8 @@ def main() -> None:
     run.add_argument("--tasks", nargs="+", default=["*"], help="globs over the tasks' names")
     report = verbs.add_parser("report", help="write the document from the results file")
     report.add_argument("--document", type=Path, default=DOCUMENT)
-    for verb in (run, report):
+    renew = verbs.add_parser("figures", help="measure the stored designs anew, training nothing")
+    for verb in (run, report, renew):
         verb.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     from benchmarks.training.store import Store
@@ -30,6 +31,11 @@ def main() -> None:
         from benchmarks.training.report import document
 
         options.document.write_text(document(store), encoding="utf-8")
+        return
+    if options.verb == "figures":
+        from benchmarks.training.study import refresh
+
+        refresh(store)
         return
     import torch
 

@@ -18,7 +18,7 @@ from benchmarks.training.statistics import (
     within,
 )
 
-MEASURES = ("log-variance", "nu", "leading-order")
+MEASURES = ("sign-variance", "log-variance", "nu", "leading-order")
 CONTROLS: dict[str, Callable[[Entry], float]] = {
     "1 / total width": lambda entry: -entry.figures["total width"],
     "depth": lambda entry: entry.task.depth,

@@ -15,8 +15,9 @@ from benchmarks.training.compare import (
     ratio,
     written,
 )
-from benchmarks.training.correlations import correlations
+from benchmarks.training.correlations import FEWEST, correlations
 from benchmarks.training.evidence import OUTCOMES, Entry, find, gather
+from benchmarks.training.regret import regret_lines
 from benchmarks.training.statistics import Interval, share
 from benchmarks.training.store import Store
 from benchmarks.training.study import FIRST_SEED, SWEEP_SEEDS
@@ -45,6 +46,7 @@ def document(store: Store, draws: int = DRAWS) -> str:
         _overall(entries),
         _steadiness(entries),
         table,
+        regret_lines(entries, FEWEST, draws),
         ["## Task by task", "", *TASK_TEXT],
         *(_task(entries, name) for name in dict.fromkeys(e.task.name for e in entries)),
     ]
@@ -112,14 +114,14 @@ def _setting(entries: Sequence[Entry]) -> list[str]:
     return [
         *lines,
         "",
-        "Nu, log-variance and leading order are cerewrite's closed form (`--gain he`), which takes",
+        "All measures are cerewrite's closed form (`--gain he`), which takes",
         "maps as spatially constant: for the CNNs they rank designs of one baseline, and their",
         "values are upper bounds. By hand: that many members (8 and 32 are ResNeXt's style), the",
         "widest that fit the baseline's parameters, all widths equal, at least 4. A task's designs",
-        "may be fewer: the study was stopped before the last of them were trained. Choices and",
-        "measures are those of the version that ran, and later changes of the closed form may move",
-        "them (`res4x16` and `texture4x32` by up to 16 % since); `run` refreshes both. A larger",
-        "study:",
+        "may be fewer: the study was stopped before the last of them were trained. Choices are",
+        "those of the version that ran; its closed form has changed since (`res4x16` and",
+        "`texture4x32` by 11 to 27 %), and the measures are recomputed by `figures`, so that a",
+        "choice need not be the least of today's. A larger study:",
         "`python -m benchmarks.training run --seeds 20`, then `report`; it goes on where it was",
         "stopped, repeats what has fewer seeds, and `--tasks 'mlp*'` picks tasks.",
         "",

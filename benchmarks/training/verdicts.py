@@ -21,6 +21,7 @@ from benchmarks.training.statistics import Interval, share
 from benchmarks.training.tasks import OPTIMISERS
 from cerewrite.planning.measures import DEFAULT
 
+UNTRAINED = "none of its choices was trained"
 MAIN = f"primal {DEFAULT}"
 DUAL = f"dual {DEFAULT}"
 
@@ -225,7 +226,7 @@ def _default(entries: Sequence[Entry], answers: Answers) -> list[str]:
                 ).items()
             }
             good, bad = ([c for c, side in sides.items() if side == s] for s in (-1, 1))
-            picks = _said("its choices train", good, bad) + "; "
+            picks = f"{_said('its choices train', good, bad) if sides else UNTRAINED}; "
             won, lost = won + good, lost + bad
         lines.append(f"\tagainst {other}: {picks}{order}.")
         signs.append((bool(won), bool(lost)))
