@@ -29,8 +29,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cerewrite.kernel.integrals import Sampler, Space
-from cerewrite.kernel.moments import MomentContext, Read
+from cerewrite.kernel.evaluation import Space
+from cerewrite.kernel.integrals import Sampler
+from cerewrite.kernel.moments import MomentContext
+from cerewrite.kernel.reading import Read
 from cerewrite.kernel.signals import backward, unit_mean
 from cerewrite.kernel.units import Array, GaussianTerm, Norm, Unit, without_shared_part
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from cerewrite.kernel.batch import scatter
+from cerewrite.kernel.evaluation import Space
 from cerewrite.kernel.growth import nominal_value
-from cerewrite.kernel.integrals import Space
-from cerewrite.kernel.moments import Read
+from cerewrite.kernel.reading import Read
 from cerewrite.kernel.units import Array, GaussianTerm, Tangent
 
 _ELEMENTS = 1 << 23

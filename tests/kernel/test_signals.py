@@ -7,7 +7,7 @@ import pytest
 
 from cerewrite.kernel import signals
 from cerewrite.kernel.integrals import Sampler
-from cerewrite.kernel.moments import Read
+from cerewrite.kernel.reading import Read
 from cerewrite.kernel.units import GaussianTerm, make_unit
 from cerewrite.kernel.values import scalar
 
