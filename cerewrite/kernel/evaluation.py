@@ -19,7 +19,7 @@ class Space:
     Attributes:
         name: spaces of one name share their points.
         weights: weight of each point, sum 1.
-        noise: the variable of each leaf at every point; leaves without deviation have none.
+        noise: the variable of each term at every point; terms without deviation have none.
     """
 
     name: Any
@@ -35,14 +35,14 @@ def evaluate_node(
 ) -> tuple[Array, dict[GaussianTerm, Tangent]]:
     """One node from its operands, with tangents by the product and chain rules."""
     match unit.kind:
-        case "leaf":
-            leaf = unit.leaf
-            assert leaf is not None
-            noise = space.noise.get(leaf)
-            flat = np.full(len(space.weights), leaf.mean)
+        case "term":
+            term = unit.term
+            assert term is not None
+            noise = space.noise.get(term)
+            flat = np.full(len(space.weights), term.mean)
             if noise is None:
-                return flat, {leaf: 1.0}
-            return leaf.mean + leaf.deviation * noise, {leaf: leaf.deviation}
+                return flat, {term: 1.0}
+            return term.mean + term.deviation * noise, {term: term.deviation}
         case "apply":
             value, slope = evaluate(unit.function, inputs[0][0])
             return value, _scaled(inputs[0][1], slope)
@@ -71,11 +71,11 @@ def evaluate_node(
 def _scaled(tangents: dict[GaussianTerm, Tangent], by: Tangent) -> dict[GaussianTerm, Tangent]:
     """Every tangent times one factor; equal tangents stay one object."""
     done: dict[int, Tangent] = {id(t): t * by for t in tangents.values()}
-    return {leaf: done[id(t)] for leaf, t in tangents.items()}
+    return {term: done[id(t)] for term, t in tangents.items()}
 
 
 def _sum(
     first: dict[GaussianTerm, Tangent], second: dict[GaussianTerm, Tangent]
 ) -> dict[GaussianTerm, Tangent]:
-    both = {leaf: first[leaf] + second[leaf] for leaf in first if leaf in second}
+    both = {term: first[term] + second[term] for term in first if term in second}
     return {**first, **second, **both}

@@ -88,7 +88,7 @@ class MomentContext(Weights, Readings):
         architecture, not how its branches start.
         """
         if self._gain is not None:
-            own = torch.stack([part.unit.leaves[0].kernel for part in scale.parts]).sum(0)
+            own = torch.stack([part.unit.terms[0].kernel for part in scale.parts]).sum(0)
             scale = gaussian_value(scalar(1.0), own, constant=True)
         return algebra.multiply(x, scale)
 
@@ -115,7 +115,7 @@ class MomentContext(Weights, Readings):
     def weigh(self, layer: Layer, x: Signal) -> Moments:
         """A linear or convolution layer: ``q = s q + b`` and ``T = L q + l + s T``.
 
-        In front of a batch norm, what all examples have in common is a leaf of its own, or is
+        In front of a batch norm, what all examples have in common is a term of its own, or is
         left out where nothing else reads it.
         """
         gain = layer.gain if self._gain is None else self._gain
@@ -124,30 +124,30 @@ class MomentContext(Weights, Readings):
         bias_scale = float(layer.bias) if self.standard else 0.0
         if layer.node not in self.batched:
             kernel = scale * x.square + bias_scale + gain * x.kernel
-            leaf = _leaf(layer, gain * x.square + bias, kernel)
-            leaf = replace(
-                leaf, overlap=x.overlap * nominal_value(x.q) / (nominal_value(x.square) or 1.0)
+            term = _term(layer, gain * x.square + bias, kernel)
+            term = replace(
+                term, overlap=x.overlap * nominal_value(x.q) / (nominal_value(x.square) or 1.0)
             )
-            return Moments((Part(make_unit("leaf", leaf=leaf), 1.0),))
+            return Moments((Part(make_unit("term", term=term), 1.0),))
         batch = self.batched[layer.node]
         q, nominal = gain * x.q, nominal_value(x.q)
         kernel = gain * (x.q + x.kernel) if scale == gain else scale * x.q + gain * x.kernel
         if batch is not None and nominal > 0:
             divided = batch.divided(x.q / nominal, x.fresh, x.overlap)
             q, kernel = q * divided, kernel * divided
-        own = replace(_leaf(layer, q, kernel), overlap=x.overlap)
-        unit = make_unit("leaf", leaf=own)
+        own = replace(_term(layer, q, kernel), overlap=x.overlap)
+        unit = make_unit("term", term=own)
         if batch is None and nominal_value(x.common) * gain + bias > 0:
             kernel = scale * x.common + bias_scale
-            common = _leaf(layer, gain * x.common + bias, kernel, common=True)
-            unit = make_unit("add", unit, make_unit("leaf", leaf=common))
+            common = _term(layer, gain * x.common + bias, kernel, common=True)
+            unit = make_unit("add", unit, make_unit("term", term=common))
         return Moments((Part(unit, 1.0),))
 
     def apply(self, function: Callable[..., Any] | None, key: Any, x: Moments) -> Moments:
         """A pointwise function, unit by unit."""
         parts = []
         for part in x.parts:
-            largest = max(max(abs(leaf.mean), leaf.deviation) for leaf in part.unit.leaves)
+            largest = max(max(abs(term.mean), term.deviation) for term in part.unit.terms)
             if not 0 < largest < math.inf:
                 raise signal_range_error(largest**2, key)
             unit = make_unit("apply", part.unit, function=function, key=key)
@@ -155,7 +155,7 @@ class MomentContext(Weights, Readings):
         return Moments(tuple(parts), constant=x.constant)
 
 
-def _leaf(layer: Layer, q: Tensor, kernel: Tensor, *, common: bool = False) -> GaussianTerm:
+def _term(layer: Layer, q: Tensor, kernel: Tensor, *, common: bool = False) -> GaussianTerm:
     deviation = math.sqrt(max(nominal_value(q), 0.0))
     return GaussianTerm(layer.name, 0.0, deviation, layer.out_channels, 1.0, q, kernel, common)
 

@@ -26,7 +26,7 @@ from cerewrite.kernel.values import Moments, Part, Signal, scalar, signal_range_
 
 _SLIGHT = 1e-4
 """Share of a mean square below which what examples have in common is left out: the resolution of
-units of many leaves."""
+units of many terms."""
 
 Noise = Callable[[bool], Tensor]
 """Makes the next slot of noise: a factor on an energy, or (True) a shift of a mean."""
@@ -121,8 +121,8 @@ class Readings:
     def _cross(self, unit: Unit, noise: Tensor) -> None:
         """Signals that are sent back meet those of later readers."""
         crossed = self._crossed
-        for leaf in unit.leaves:
-            crossed[leaf] = crossed[leaf] * noise if leaf in crossed else noise
+        for term in unit.terms:
+            crossed[term] = crossed[term] * noise if term in crossed else noise
 
     def _common(self, unit: Unit, square: float) -> Tensor | None:
         """What a batch's mean takes from E[x^2]; an example's own noise does not move that mean.
@@ -153,29 +153,29 @@ class Readings:
         return self._growth(unit)[0]
 
     def _kernel(self, unit: Unit) -> Tensor:
-        """The tangent kernel of a unit: the leaves' kernels by its squared slopes.
+        """The tangent kernel of a unit: the terms' kernels by its squared slopes.
 
         What comes by way of other examples, behind batch norms, has no noise of its own.
         """
-        kernels = stacked([self._rate(leaf) for leaf in unit.leaves])
+        kernels = stacked([self._rate(term) for term in unit.terms])
         if unit.effective_batch_size:
             shares = [
-                own_share(unit.effective_batch_size.get(leaf, math.inf)) for leaf in unit.leaves
+                own_share(unit.effective_batch_size.get(term, math.inf)) for term in unit.terms
             ]
             own = torch.from_numpy(np.array(shares)[:, None])
             kernels = kernels[:, :1].detach().lerp(kernels, own)
         growth = self._growth(unit)
         return (growth[1:] * kernels).sum(0) if len(kernels) > 1 else growth[1] * kernels[0]
 
-    def _rate(self, leaf: GaussianTerm) -> Tensor:
-        """A leaf's kernel in units of its variance, with the noise of products of signals."""
-        if leaf not in self._rates:
-            self._rates[leaf] = leaf.rate
-        rate = self._rates[leaf]
-        return rate * self._crossed[leaf] if leaf in self._crossed else rate
+    def _rate(self, term: GaussianTerm) -> Tensor:
+        """A term's kernel in units of its variance, with the noise of products of signals."""
+        if term not in self._rates:
+            self._rates[term] = term.rate
+        rate = self._rates[term]
+        return rate * self._crossed[term] if term in self._crossed else rate
 
     def _growth(self, unit: Unit) -> Tensor:
-        """E[x^2], then the squared slopes by the leaves, ``[1 + leaves, draws]``."""
+        """E[x^2], then the squared slopes by the terms, ``[1 + terms, draws]``."""
         if self._grown is None or self._grown[0] is not unit:
             self._grown = unit, grown(self.sampler.sense(unit), self.moved(unit), unit)
         return self._grown[1]
@@ -183,10 +183,10 @@ class Readings:
     def moved(self, unit: Unit) -> Tensor:
         """Changes of the parameters behind a unit; the last are kept."""
         if self._changes is None or self._changes[0] is not unit:
-            for leaf in unit.leaves:
-                if leaf not in self._moved:
-                    self._moved[leaf] = change(leaf)
-            self._changes = unit, changes(unit, [self._moved[leaf] for leaf in unit.leaves])
+            for term in unit.terms:
+                if term not in self._moved:
+                    self._moved[term] = change(term)
+            self._changes = unit, changes(unit, [self._moved[term] for term in unit.terms])
         return self._changes[1]
 
 
