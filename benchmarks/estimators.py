@@ -27,7 +27,7 @@ from benchmarks.zoo import example
 from cerewrite.analysis import analyze
 from cerewrite.estimators import ESTIMATORS, Assumption
 from cerewrite.estimators.draws import Gates, find_units
-from cerewrite.estimators.jackknife import influences
+from cerewrite.estimators.draws.influence import influences
 from cerewrite.estimators.monte_carlo import subject_of
 from cerewrite.frontend.tracing import trace
 

@@ -12,31 +12,31 @@ from cerewrite.kernel.units import Array, GaussianTerm, Tangent
 
 
 def densities(weights: Array, noise: Array) -> Array:
-    """Weights of points, then their derivatives by each leaf's relative variance.
+    """Weights of points, then their derivatives by each term's relative variance.
 
     The density moves, not the function.
 
     Args:
         weights: weight of each point.
-        noise: leaves of unit variance, ``[leaves, points]``.
+        noise: terms of unit variance, ``[terms, points]``.
 
     Returns:
-        ``[1 + leaves, points]``.
+        ``[1 + terms, points]``.
     """
     return np.concatenate([weights[None], weights * (noise**2 - 1) / 2])
 
 
 @lru_cache(maxsize=3)
-def on_grid(leaves: int) -> Array:
-    """The same on the grid for up to two leaves, then twice by the logarithm of all variances."""
-    if leaves == 2:
+def on_grid(terms: int) -> Array:
+    """The same on the grid for up to two terms, then twice by the logarithm of all variances."""
+    if terms == 2:
         *axes, weights = plane()
         noise = np.array(axes)
     else:
         nodes, weights = gaussian_grid()
-        noise = nodes[None, :][:leaves]
+        noise = nodes[None, :][:terms]
     squares = (noise**2).sum(0)
-    score = (squares - leaves) / 2
+    score = (squares - terms) / 2
     bends = weights * np.array([score, score**2 - squares / 2])
     return np.concatenate([densities(weights, noise), bends])
 
@@ -51,10 +51,10 @@ def log_curvature(base: Array, first: Array, second: Array) -> Array:
 def averages(
     value: Array,
     tangents: dict[GaussianTerm, Tangent],
-    leaves: tuple[GaussianTerm, ...],
+    terms: tuple[GaussianTerm, ...],
     over: Array,
 ) -> Array:
-    """E[y^2], E[y], then E[slope^2] per leaf, under several densities.
+    """E[y^2], E[y], then E[slope^2] per term, under several densities.
 
     Those under the first are taken one by one, which rounds alike whatever the others are: on a
     grid with points next to a kink, averages behind it jump by 1e-5 with the last bit of a
@@ -62,14 +62,14 @@ def averages(
 
     Args:
         value: y at every point.
-        tangents: its slopes by the leaves.
-        leaves: the leaves.
+        tangents: its slopes by the terms.
+        terms: the terms.
         over: the densities, ``[densities, points]``.
 
     Returns:
-        ``[densities, 2 + leaves]``.
+        ``[densities, 2 + terms]``.
     """
-    slopes = [tangents.get(leaf, 0.0) for leaf in leaves]
+    slopes = [tangents.get(term, 0.0) for term in terms]
     rows = {id(slope): slope**2 for slope in slopes if isinstance(slope, np.ndarray)}
     at = dict(zip(rows, range(2, 2 + len(rows)), strict=True))
     points = np.array([value**2, value, *rows.values()])

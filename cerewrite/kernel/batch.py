@@ -6,7 +6,7 @@ the mean away: a point on a sphere whose radius is gone. So, to first order in 1
 * ``E[y^4] = 3 (N - 1) / (N + 1)`` for Gaussian u, instead of 3;
 * where an example's energy alone grows by a factor, its y^2 grows by the power ``1 - 2 / N``: what
   is particular to an example is damped at every norm. Fresh noise of the examples' energies is
-  taken relative to their mean first, which leaves ``1 - 1 / N`` of its variance;
+  taken relative to their mean first, which terms ``1 - 1 / N`` of its variance;
 * ``dy_0/du_x = (delta_0x - (1 + y_0 y_x) / N) / s`` is a projection. The kernel behind the norm is
   that in front times ``p = 1 - (1 + y_0^2) / N`` over s^2. A share of about ``1 / N`` of it, by
   y_0^2, comes by way of the other examples, whose kernels do not scatter with the example's;

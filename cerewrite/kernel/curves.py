@@ -3,7 +3,7 @@
 Noise that is compounded over many layers moves an example's energy by factors. A sigmoid gate
 then saturates and a SiLU turns linear: powers and their bend, which hold for small changes,
 would grow without end. So logarithms of the expectations are tabled over the logarithm of the
-scale, and only what the second order leaves is interpolated.
+scale, and only what the second order terms is interpolated.
 """
 
 from __future__ import annotations

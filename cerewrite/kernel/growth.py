@@ -21,7 +21,7 @@ def extrapolate_moments(
 ) -> Tensor:
     """Expectations after a change of their parameters, exact to first order.
 
-    Mean squares are homogeneous in the leaves' variances where functions are: with the degree s,
+    Mean squares are homogeneous in the terms' variances where functions are: with the degree s,
     the sum of their relative rates, they follow ``(1 + sum_k rate_k change_k / s)^s``, which is
     exact for sums, for gates whose branches change alike, and for every homogeneous function;
     other functions bend, and saturate (`curves`). A norm's energy is a power of its own.
@@ -32,7 +32,7 @@ def extrapolate_moments(
         log_curvature: second derivatives of their logarithms by that of all variances, ``[n]``.
         table: those logarithms further out, if it takes more (`curves`).
         change: relative changes of the parameters, ``[parameters, draws]``.
-        unit: whose leaves and norms the parameters are.
+        unit: whose terms and norms the parameters are.
 
     Returns:
         ``[n, draws]``.
@@ -41,21 +41,21 @@ def extrapolate_moments(
     powers = np.where(base > 0, rates / safe, 0.0).T
     if not (np.abs(powers) > 1e-12).any():
         return torch.from_numpy(base[:, None]).expand(-1, change.shape[1])
-    leaves = len(unit.leaves)
+    terms = len(unit.terms)
     start = torch.from_numpy(base[:, None])
-    moves = change[:leaves] if unit.norms else change
-    result = start * _homogeneous(powers[:, :leaves], log_curvature, table, moves)
+    moves = change[:terms] if unit.norms else change
+    result = start * _homogeneous(powers[:, :terms], log_curvature, table, moves)
     if unit.norms:
         relative = torch.from_numpy(powers.copy())
-        energies = (1 + change[leaves::2]).clamp_min(_LEAST).log()
-        shifts = change[leaves + 1 :: 2]
-        result = result * (relative[:, leaves::2] @ energies).exp()
-        result = result * (relative[:, leaves + 1 :: 2] @ shifts).exp()
+        energies = (1 + change[terms::2]).clamp_min(_LEAST).log()
+        shifts = change[terms + 1 :: 2]
+        result = result * (relative[:, terms::2] @ energies).exp()
+        result = result * (relative[:, terms + 1 :: 2] @ shifts).exp()
     return result
 
 
 def grown(sense: UnitMoments, change: Tensor, unit: Unit) -> Tensor:
-    """E[x^2], then the squared slopes by the leaves, ``[1 + leaves, draws]``."""
+    """E[x^2], then the squared slopes by the terms, ``[1 + terms, draws]``."""
     base = np.append(sense.square, sense.slopes)
     rates = np.concatenate([sense.by_square[:, None], sense.by_slopes], 1)
     log_curvature = np.append(sense.bend_square, sense.bend_slopes)
@@ -73,11 +73,11 @@ def mean_moved(sense: UnitMoments, change: Tensor) -> Tensor:
 
 def overlap_of(unit: Unit, sense: UnitMoments) -> float:
     """What two examples have in common beyond the mean, to first order in their correlation."""
-    return float(sense.first**2 @ np.array([leaf.overlap for leaf in unit.leaves]))
+    return float(sense.first**2 @ np.array([term.overlap for term in unit.terms]))
 
 
 def _homogeneous(powers: Array, log_curvature: Array, table: Array | None, moves: Tensor) -> Tensor:
-    """Factors by the leaves' changes, ``[n, draws]``."""
+    """Factors by the terms' changes, ``[n, draws]``."""
     degree = powers.sum(1)
     alike = ((powers >= -1e-6).all(1) | (powers <= 1e-6).all(1)) & (np.abs(degree) > 1e-9)
     flat = (np.abs(powers) <= 1e-12).all(1)
@@ -96,10 +96,10 @@ def _homogeneous(powers: Array, log_curvature: Array, table: Array | None, moves
     return factor if mixed is None else factor.where(torch.from_numpy(alike)[:, None], mixed)
 
 
-def change(leaf: GaussianTerm) -> Tensor:
-    """The relative change of a leaf's mean square."""
-    nominal = nominal_value(leaf.q)
-    return leaf.q / nominal - 1 if nominal > 0 else torch.zeros_like(leaf.q)
+def change(term: GaussianTerm) -> Tensor:
+    """The relative change of a term's mean square."""
+    nominal = nominal_value(term.q)
+    return term.q / nominal - 1 if nominal > 0 else torch.zeros_like(term.q)
 
 
 def changes(unit: Unit, moved: Sequence[Tensor]) -> Tensor:
@@ -107,7 +107,7 @@ def changes(unit: Unit, moved: Sequence[Tensor]) -> Tensor:
 
     Args:
         unit: the unit.
-        moved: those of its leaves.
+        moved: those of its terms.
     """
     found = list(moved)
     for norm in unit.norms:

@@ -29,8 +29,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cerewrite.kernel.integrals import Sampler, Space
-from cerewrite.kernel.moments import MomentContext, Read
+from cerewrite.kernel.evaluation import Space
+from cerewrite.kernel.integrals import Sampler
+from cerewrite.kernel.moments import MomentContext
+from cerewrite.kernel.reading import Read
 from cerewrite.kernel.signals import backward, unit_mean
 from cerewrite.kernel.units import Array, GaussianTerm, Norm, Unit, without_shared_part
 
@@ -79,19 +81,19 @@ class Noise:
 class _Class:
     """Leaves that meet in a unit, and all that is read of them."""
 
-    leaves: tuple[GaussianTerm, ...]
+    terms: tuple[GaussianTerm, ...]
     reads: list[Read]
     norms: list[tuple[Unit, Norm, int, int]]
 
     @property
     def units(self) -> float:
         """How many units there are."""
-        return max(leaf.units for leaf in self.leaves)
+        return max(term.units for term in self.terms)
 
     @property
     def owned(self) -> list[GaussianTerm]:
-        """The leaves that layers draw."""
-        return [leaf for leaf in self.leaves if leaf.layer]
+        """The terms that layers draw."""
+        return [term for term in self.terms if term.layer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class _Features:
         rows: mean 1 each (0 for shifts of a mean and for products of signals), ``[rows, points]``.
         extra: the variance of each row that the signals add.
         forward, norms, backward: rows of each kind.
-        downs: share of log K at or below each drawn leaf.
+        downs: share of log K at or below each drawn term.
     """
 
     slots: Ids
@@ -142,57 +144,57 @@ def _classes(reads: Sequence[Read], norms: Sequence[Norm]) -> list[_Class]:
     home: dict[GaussianTerm, list[GaussianTerm]] = {}
     for unit in (*(read.unit for read in reads), *(unit for unit, *_ in normed)):
         joined: dict[GaussianTerm, None] = {}
-        for leaf in unit.leaves:
-            joined |= dict.fromkeys(home.get(leaf, [leaf]))
+        for term in unit.terms:
+            joined |= dict.fromkeys(home.get(term, [term]))
         group = list(joined)
         home |= dict.fromkeys(group, group)
     found = {id(group): _Class(tuple(group), [], []) for group in home.values()}
     for read in reads:
-        found[id(home[read.unit.leaves[0]])].reads.append(read)
+        found[id(home[read.unit.terms[0]])].reads.append(read)
     for entry in normed:
-        found[id(home[entry[0].leaves[0]])].norms.append(entry)
+        found[id(home[entry[0].terms[0]])].norms.append(entry)
     return [members for members in found.values() if members.owned]
 
 
 def _add_class(members: _Class, sampler: Sampler, noise: Noise) -> None:
     """The scatter that one class adds, and its layers' influences."""
-    space = sampler.space(members.leaves)
+    space = sampler.space(members.terms)
     found = _features(members, sampler, space, noise.shares)
     rows = found.rows - (found.rows @ space.weights)[:, None]
     scatter = (rows * space.weights) @ rows.T + np.diag(found.extra)
-    for leaf in space.noise:
-        if not leaf.layer:
-            main = _main(rows, leaf, space)
+    for term in space.noise:
+        if not term.layer:
+            main = _main(rows, term, space)
             scatter -= main @ main.T
     noise.scatter.append((found.slots, scatter / members.units))
     shares = noise.shares[found.slots]
     total = max(float(shares @ scatter @ shares), 0.0)
-    leaves = [leaf for leaf in members.owned if leaf in space.noise]
-    if len(leaves) == 1:
+    terms = [term for term in members.owned if term in space.noise]
+    if len(terms) == 1:
         at = _one(members, found, rows, shares, total, space)
-        noise.layers.setdefault(leaves[0].layer, []).append(at)
+        noise.layers.setdefault(terms[0].layer, []).append(at)
         return
     psi, signals = (shares @ rows)[None, :], float(shares**2 @ found.extra)
     down = math.fsum(found.downs.values())
     weights = [
-        float((_main(psi, leaf, space) ** 2).sum()) + signals * _over(found.downs[leaf], down)
-        for leaf in leaves
+        float((_main(psi, term, space) ** 2).sum()) + signals * _over(found.downs[term], down)
+        for term in terms
     ]
-    for leaf, weight in zip(leaves, weights, strict=True):
+    for term, weight in zip(terms, weights, strict=True):
         kappa = total * _over(weight, sum(weights))
-        up = math.fsum(_rate(read, leaf, noise.shares, sampler) for read in members.reads)
-        size = up * up + found.downs[leaf] ** 2
+        up = math.fsum(_rate(read, term, noise.shares, sampler) for read in members.reads)
+        size = up * up + found.downs[term] ** 2
         spread = _over(kappa, size)
-        at = Influence(kappa, up, found.downs[leaf], spread, spread, 0.0, members.units)
-        noise.layers.setdefault(leaf.layer, []).append(at)
+        at = Influence(kappa, up, found.downs[term], spread, spread, 0.0, members.units)
+        noise.layers.setdefault(term.layer, []).append(at)
 
 
-def _rate(read: Read, leaf: GaussianTerm, shares: Array, sampler: Sampler) -> float:
-    """What a leaf's variance does to log K through one reader's forward energy."""
-    if leaf not in read.unit.leaves:
+def _rate(read: Read, term: GaussianTerm, shares: Array, sampler: Sampler) -> float:
+    """What a term's variance does to log K through one reader's forward energy."""
+    if term not in read.unit.terms:
         return 0.0
     sense = sampler.sense(read.unit)
-    rate = sense.by_square[read.unit.leaves.index(leaf)] / (sense.square or 1.0)
+    rate = sense.by_square[read.unit.terms.index(term)] / (sense.square or 1.0)
     return float(shares[read.forward] * rate)
 
 
@@ -233,9 +235,9 @@ def _features(members: _Class, sampler: Sampler, space: Space, shares: Array) ->
     )
 
 
-def _main(rows: Array, leaf: GaussianTerm, space: Space) -> Array:
-    """Hermite coefficients of functions by one leaf alone, ``[rows, orders]``."""
-    z = space.noise[leaf]
+def _main(rows: Array, term: GaussianTerm, space: Space) -> Array:
+    """Hermite coefficients of functions by one term alone, ``[rows, orders]``."""
+    z = space.noise[term]
     before, polynomial, found = np.ones_like(z), z, []
     for order in range(1, _ORDERS + 1):
         found.append(rows @ (space.weights * polynomial))

@@ -1,6 +1,6 @@
 """Integrals over units: expectations and their derivatives (docs/theory.md, section 15).
 
-They are taken on a fine grid for one leaf (exact to rounding for smooth functions, to about 1e-6
+They are taken on a fine grid for one term (exact to rounding for smooth functions, to about 1e-6
 for kinks), on a square grid for two (1e-4), and on low-discrepancy points for more (1 per cent).
 """
 
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from cerewrite.kernel.activation import evaluate, gaussian_grid
+from cerewrite.kernel.activation import gaussian_grid
 from cerewrite.kernel.averages import averages, densities, log_curvature, on_grid
-from cerewrite.kernel.batch import on_sphere, steepness
 from cerewrite.kernel.curves import STEPS, tabled
+from cerewrite.kernel.evaluation import Space, evaluate_node
 from cerewrite.kernel.points import columns_for, plane, sobol_normal
 from cerewrite.kernel.units import Array, GaussianTerm, Norm, Tangent, Unit
 
@@ -26,34 +26,19 @@ _COARSE = (32, 21)
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
-    """Points of independent standard normal variables.
-
-    Attributes:
-        name: spaces of one name share their points.
-        weights: weight of each point, sum 1.
-        noise: the variable of each leaf at every point; leaves without deviation have none.
-    """
-
-    name: Any
-    weights: Array
-    noise: dict[GaussianTerm, Array]
-
-
-@dataclass(frozen=True, slots=True)
 class UnitMoments:
     """Expectations over a unit y, and how they move.
 
-    Parameters are the leaves' relative variances, then per norm the relative energy and the mean.
+    Parameters are the terms' relative variances, then per norm the relative energy and the mean.
 
     Attributes:
         square, mean: E[y^2] and E[y].
-        slopes: E[(dy/dleaf)^2] per leaf, with leaves in units of their deviations.
-        first: E[y z] per leaf z of unit variance.
+        slopes: E[(dy/dterm)^2] per term, with terms in units of their deviations.
+        first: E[y z] per term z of unit variance.
         by_square, by_mean: derivatives of the first two by the parameters.
-        by_slopes: of the slopes, ``[parameters, leaves]``.
+        by_slopes: of the slopes, ``[parameters, terms]``.
         bend_square, bend_slopes: second derivatives of the logarithms of E[y^2] and of the slopes
-            by the logarithm of all leaves' variances together; 0 behind norms.
+            by the logarithm of all terms' variances together; 0 behind norms.
         table: those logarithms over that one (`curves`); None where bends are all.
     """
 
@@ -73,7 +58,7 @@ class Sampler:
     """Integrals over units; each is computed once.
 
     Args:
-        points: low-discrepancy points for units of three and more leaves.
+        points: low-discrepancy points for units of three and more terms.
     """
 
     def __init__(self, points: int) -> None:
@@ -90,17 +75,17 @@ class Sampler:
         """A sampler that answers the same questions in the same order from memory."""
         return _Memory(self._asked)
 
-    def space(self, leaves: tuple[GaussianTerm, ...]) -> Space:
-        """The points for some leaves."""
-        noisy = [leaf for leaf in leaves if leaf.deviation > 0]
+    def space(self, terms: tuple[GaussianTerm, ...]) -> Space:
+        """The points for some terms."""
+        noisy = [term for term in terms if term.deviation > 0]
         if len(noisy) <= 1:
             nodes, weights = gaussian_grid()
             return Space(tuple(noisy), weights, dict.fromkeys(noisy, nodes))
         if len(noisy) == 2:
             across, down, weights = plane()
             return Space(tuple(noisy), weights, dict(zip(noisy, (across, down), strict=True)))
-        for leaf in noisy:
-            self._columns.setdefault(leaf, len(self._columns))
+        for term in noisy:
+            self._columns.setdefault(term, len(self._columns))
         columns = columns_for(len(self._columns))
         points = max(self._points, 1 << (2 * columns - 1).bit_length())
         found = sobol_normal(points, columns)
@@ -109,12 +94,12 @@ class Sampler:
             self._memo = {key: kept for key, kept in self._memo.items() if key[1] != self._cloud}
             self._cloud = name
         weights = np.full(points, 1.0 / points)
-        return Space(name, weights, {leaf: found[self._columns[leaf]] for leaf in noisy})
+        return Space(name, weights, {term: found[self._columns[term]] for term in noisy})
 
     def values(
         self, unit: Unit, space: Space, moved: tuple[Norm, float, float] | None = None
     ) -> tuple[Array, dict[GaussianTerm, Tangent]]:
-        """A unit's value at every point and its derivatives by the leaves.
+        """A unit's value at every point and its derivatives by the terms.
 
         Args:
             unit: the unit.
@@ -135,7 +120,7 @@ class Sampler:
                 stack += missing
                 continue
             inputs = [self._memo[_memo_key(u, space, moved)] for u in node.inputs]
-            self._memo[key] = _compute(node, inputs, space, moved)
+            self._memo[key] = evaluate_node(node, inputs, space, moved)
             stack.pop()
         return self._memo[_memo_key(unit, space, moved)]
 
@@ -145,14 +130,14 @@ class Sampler:
         if twin is unit or (twin, line) not in self._memo:
             return False
         value, slopes = self._memo[twin, line]
-        named = dict(zip(twin.leaves, unit.leaves, strict=True))
-        self._memo[unit, space.name] = value, {named[leaf]: by for leaf, by in slopes.items()}
+        named = dict(zip(twin.terms, unit.terms, strict=True))
+        self._memo[unit, space.name] = value, {named[term]: by for term, by in slopes.items()}
         return True
 
     def sense(self, unit: Unit) -> UnitMoments:
         """Expectations over a unit and their derivatives."""
         if unit not in self._known:
-            single = sum(leaf.deviation > 0 for leaf in unit.leaves) <= 2
+            single = sum(term.deviation > 0 for term in unit.terms) <= 2
             key = _signature(unit, unit) if single else unit
             if key not in self._senses:
                 self._senses[key] = self._sense(unit)
@@ -161,18 +146,16 @@ class Sampler:
         return self._asked[-1]
 
     def _sense(self, unit: Unit) -> UnitMoments:
-        space = self.space(unit.leaves)
+        space = self.space(unit.terms)
         values = self.values(unit, space)
-        noisy = [leaf for leaf in unit.leaves if leaf in space.noise]
+        noisy = [term for term in unit.terms if term in space.noise]
         noise = np.zeros((len(noisy), len(space.weights)))
-        for row, leaf in enumerate(noisy):
-            noise[row] = space.noise[leaf]
+        for row, term in enumerate(noisy):
+            noise[row] = space.noise[term]
         over = on_grid(len(noisy)) if len(noisy) <= 2 else densities(space.weights, noise)
-        found = iter(averages(*values, unit.leaves, over))
+        found = iter(averages(*values, unit.terms, over))
         base = next(found)
-        moves = [
-            next(found) if leaf in space.noise else np.zeros_like(base) for leaf in unit.leaves
-        ]
+        moves = [next(found) if term in space.noise else np.zeros_like(base) for term in unit.terms]
         bends = not unit.norms and 1 <= len(noisy) <= 2
         bent = log_curvature(base, *found) if bends else np.zeros_like(base)
         for norm in unit.norms:
@@ -184,7 +167,7 @@ class Sampler:
                 moves.append((high - low) / (2 * (scale + shift)))
         rates = np.array(moves).reshape(len(moves), -1)
         projected = dict(zip(noisy, noise @ (space.weights * values[0]), strict=True))
-        first = np.array([projected.get(leaf, 0.0) for leaf in unit.leaves])
+        first = np.array([projected.get(term, 0.0) for term in unit.terms])
         return UnitMoments(
             base[0],
             base[1],
@@ -199,22 +182,22 @@ class Sampler:
         )
 
     def _table(self, unit: Unit, space: Space, log_curvature: Array) -> Array | None:
-        """E[y^2] and the slopes over the scale of all leaves (`curves`), on fewer points."""
+        """E[y^2] and the slopes over the scale of all terms (`curves`), on fewer points."""
         if not (np.abs(np.delete(log_curvature, 1)) > _BENT).any():
             return None
         kept = slice(None, None, _COARSE[len(space.noise) - 1])
         weights = space.weights[kept] / space.weights[kept].sum()
         factors = np.exp(STEPS / 2)
-        noise = {leaf: np.outer(factors, z[kept]).ravel() for leaf, z in space.noise.items()}
+        noise = {term: np.outer(factors, z[kept]).ravel() for term, z in space.noise.items()}
         wide = Space("scaled", np.tile(weights, len(factors)), noise)
         value, tangents = Sampler(0).values(unit, wide)
-        rows = [value, *(tangents.get(leaf, 0.0) for leaf in unit.leaves)]
+        rows = [value, *(tangents.get(term, 0.0) for term in unit.terms)]
         squares = [np.broadcast_to(row, value.shape).reshape(len(factors), -1) ** 2 for row in rows]
         return tabled(np.stack([square @ weights for square in squares], 1))
 
     def _expect(self, unit: Unit, space: Space, moved: tuple[Norm, float, float] | None) -> Array:
-        """E[y^2], E[y], then E[slope^2] per leaf."""
-        found: Array = averages(*self.values(unit, space, moved), unit.leaves, space.weights[None])[
+        """E[y^2], E[y], then E[slope^2] per term."""
+        found: Array = averages(*self.values(unit, space, moved), unit.terms, space.weights[None])[
             0
         ]
         return found
@@ -235,73 +218,19 @@ def _memo_key(unit: Unit, space: Space, moved: tuple[Norm, float, float] | None)
     return unit, space.name, moved
 
 
-def _compute(
-    unit: Unit,
-    inputs: list[tuple[Array, dict[GaussianTerm, Tangent]]],
-    space: Space,
-    moved: tuple[Norm, float, float] | None,
-) -> tuple[Array, dict[GaussianTerm, Tangent]]:
-    """One node from its operands, with tangents by the product and chain rules."""
-    match unit.kind:
-        case "leaf":
-            leaf = unit.leaf
-            assert leaf is not None
-            noise = space.noise.get(leaf)
-            flat = np.full(len(space.weights), leaf.mean)
-            if noise is None:
-                return flat, {leaf: 1.0}
-            return leaf.mean + leaf.deviation * noise, {leaf: leaf.deviation}
-        case "apply":
-            value, slope = evaluate(unit.function, inputs[0][0])
-            return value, _scaled(inputs[0][1], slope)
-        case "norm":
-            norm = unit.norm
-            assert norm is not None
-            factor, shift = moved[1:] if moved is not None and moved[0] is norm else (1.0, 0.0)
-            scale = norm.scale * factor
-            value = (inputs[0][0] - norm.mean - shift * norm.deviation) * scale
-            return value, _scaled(inputs[0][1], scale)
-        case "batch":
-            effective_batch_size, scale = unit.key
-            value = on_sphere(inputs[0][0], effective_batch_size)
-            return value * scale, _scaled(
-                inputs[0][1], scale * steepness(value, effective_batch_size)
-            )
-        case "add":
-            (first, by_first), (second, by_second) = inputs
-            return first + second, _sum(by_first, by_second)
-        case "multiply":
-            (first, by_first), (second, by_second) = inputs
-            return first * second, _sum(_scaled(by_first, second), _scaled(by_second, first))
-    raise AssertionError(f"no such unit: {unit.kind}")
-
-
-def _scaled(tangents: dict[GaussianTerm, Tangent], by: Tangent) -> dict[GaussianTerm, Tangent]:
-    """Every tangent times one factor; equal tangents stay one object."""
-    done: dict[int, Tangent] = {id(t): t * by for t in tangents.values()}
-    return {leaf: done[id(t)] for leaf, t in tangents.items()}
-
-
-def _sum(
-    first: dict[GaussianTerm, Tangent], second: dict[GaussianTerm, Tangent]
-) -> dict[GaussianTerm, Tangent]:
-    both = {leaf: first[leaf] + second[leaf] for leaf in first if leaf in second}
-    return {**first, **second, **both}
-
-
 def _signature(unit: Unit, root: Unit) -> Any:
-    """What a unit computes, up to the names of its leaves and norms."""
+    """What a unit computes, up to the names of its terms and norms."""
     inner = tuple(_signature(u, root) for u in unit.inputs)
-    if unit.leaf is not None:
-        leaf = unit.leaf
-        return "leaf", root.leaves.index(leaf), f"{leaf.mean:.12e} {leaf.deviation:.12e}"
+    if unit.term is not None:
+        term = unit.term
+        return "term", root.terms.index(term), f"{term.mean:.12e} {term.deviation:.12e}"
     if unit.norm is not None:
         norm = unit.norm
-        if not norm.read and (read := unit.inputs[0].leaf) is not None:
+        if not norm.read and (read := unit.inputs[0].term) is not None:
             size = read.deviation or 1.0
             offset = round((read.mean - norm.mean) / size, 9) + 0.0  # no rounding, no -0
             numbers = f"{offset:.9f} {norm.scale * size:.9e}"
-            return "normed", root.leaves.index(read), numbers
+            return "normed", root.terms.index(read), numbers
         if not norm.read:
             return "norm", f"{norm.mean:.12e} {norm.scale:.12e}", inner
         numbers = f"{norm.mean:.12e} {norm.scale:.12e} {norm.deviation:.12e}"

@@ -47,12 +47,12 @@ def normal_points(dimensions: int, count: int, seed: int) -> Array:
     return normal
 
 
-def columns_for(leaves: int) -> int:
-    """Dimensions of the cloud for so many leaves: steps of 32, in doublings beyond `FEW`.
+def columns_for(terms: int) -> int:
+    """Dimensions of the cloud for so many terms: steps of 32, in doublings beyond `FEW`.
 
     Whatever was integrated is integrated anew on a wider cloud, so that there must be few.
     """
-    return 32 * math.ceil(leaves / 32) if leaves <= FEW else 1 << (leaves - 1).bit_length()
+    return 32 * math.ceil(terms / 32) if terms <= FEW else 1 << (terms - 1).bit_length()
 
 
 def points_for(layers: int) -> int:

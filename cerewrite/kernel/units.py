@@ -82,14 +82,14 @@ class Norm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """A node: ``leaf``, ``apply``, ``add``, ``multiply``, ``norm`` or ``batch``.
+    """A node: ``term``, ``apply``, ``add``, ``multiply``, ``norm`` or ``batch``.
 
     Attributes:
         kind: one of these.
         inputs: the nodes that it reads.
-        leaves, norms: the leaves behind it and the norms that see the example's own energy, in
+        terms, norms: the terms behind it and the norms that see the example's own energy, in
             order of first use.
-        effective_batch_size: per leaf behind a batch norm, the places of the batch (`batch`).
+        effective_batch_size: per term behind a batch norm, the places of the batch (`batch`).
         index: nodes are numbered in the order of their making.
     """
 
@@ -97,31 +97,31 @@ class Unit:
     inputs: tuple[Unit, ...] = ()
     function: Function = None
     key: Any = None
-    leaf: GaussianTerm | None = None
+    term: GaussianTerm | None = None
     norm: Norm | None = None
-    leaves: tuple[GaussianTerm, ...] = ()
+    terms: tuple[GaussianTerm, ...] = ()
     norms: tuple[Norm, ...] = ()
     effective_batch_size: dict[GaussianTerm, float] = field(default_factory=dict)
     index: int = field(default_factory=lambda: next(_INDEX))
 
 
 def make_unit(kind: str, *inputs: Unit, **rest: Any) -> Unit:
-    """A node with the leaves and norms behind it."""
-    leaves = dict.fromkeys(leaf for u in inputs for leaf in u.leaves)
+    """A node with the terms and norms behind it."""
+    terms = dict.fromkeys(term for u in inputs for term in u.terms)
     norms = dict.fromkeys(norm for u in inputs for norm in u.norms)
-    if (leaf := rest.get("leaf")) is not None:
-        leaves[leaf] = None
+    if (term := rest.get("term")) is not None:
+        terms[term] = None
     if (norm := rest.get("norm")) is not None and norm.read:
         norms[norm] = None
     effective_batch_size = {
-        leaf: size for u in inputs for leaf, size in u.effective_batch_size.items()
+        term: size for u in inputs for term, size in u.effective_batch_size.items()
     }
     if kind == "batch":
-        effective_batch_size = dict.fromkeys(leaves, rest["key"][0])
+        effective_batch_size = dict.fromkeys(terms, rest["key"][0])
     return Unit(
         kind,
         inputs,
-        leaves=tuple(leaves),
+        terms=tuple(terms),
         norms=tuple(norms),
         effective_batch_size=effective_batch_size,
         **rest,
@@ -129,10 +129,10 @@ def make_unit(kind: str, *inputs: Unit, **rest: Any) -> Unit:
 
 
 def without_shared_part(unit: Unit) -> Unit:
-    """A sum of leaves less what all examples of a batch have in common; other units unchanged."""
-    if not any(leaf.common for leaf in unit.leaves) or unit.kind != "add":
+    """A sum of terms less what all examples of a batch have in common; other units unchanged."""
+    if not any(term.common for term in unit.terms) or unit.kind != "add":
         return unit
-    kept = [u for u in unit.inputs if u.leaf is None or not u.leaf.common]
+    kept = [u for u in unit.inputs if u.term is None or not u.term.common]
     kept = [without_shared_part(u) for u in kept]
     if len(kept) == 2:
         return make_unit("add", *kept)

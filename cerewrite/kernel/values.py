@@ -79,8 +79,8 @@ def gaussian_value(
 ) -> Moments:
     """A value of which only mean square and kernel are known: Gaussian, drawn by no layer."""
     square = max(nominal_value(q), 0.0)
-    leaf = GaussianTerm("", 0.0, square**0.5, 0.0, 1.0, q, kernel, overlap=overlap)
-    return Moments((Part(make_unit("leaf", leaf=leaf), 1.0),), constant=constant)
+    term = GaussianTerm("", 0.0, square**0.5, 0.0, 1.0, q, kernel, overlap=overlap)
+    return Moments((Part(make_unit("term", term=term), 1.0),), constant=constant)
 
 
 def add(first: Moments, second: Moments) -> Moments:
@@ -164,10 +164,10 @@ def _fixed(x: Moments) -> Moments:
     """A factor that no input reaches, as a number: its root mean square."""
     parts = []
     for part in x.parts:
-        leaf = part.unit.leaf
-        if leaf is not None:
-            flat = GaussianTerm("", leaf.deviation, 0.0, 0.0, 1.0, leaf.q, leaf.kernel)
-            parts.append(Part(make_unit("leaf", leaf=flat), part.weight))
+        term = part.unit.term
+        if term is not None:
+            flat = GaussianTerm("", term.deviation, 0.0, 0.0, 1.0, term.q, term.kernel)
+            parts.append(Part(make_unit("term", term=flat), part.weight))
         else:
             parts.append(part)
     return Moments(tuple(parts), constant=True)
@@ -224,16 +224,16 @@ def _piece(parts: list[Part], low: float, high: float) -> Unit:
 def _renamed(
     unit: Unit, done: dict[Unit | GaussianTerm, Unit | GaussianTerm], share: float
 ) -> Unit:
-    """The same function of other units: leaves of the same layers, independent of the first."""
+    """The same function of other units: terms of the same layers, independent of the first."""
     known = done.get(unit)
     if isinstance(known, Unit):
         return known
-    leaf = unit.leaf
-    if leaf is not None and leaf.deviation > 0:
-        leaf = replace(leaf, units=leaf.units * share, share=leaf.share * share)
+    term = unit.term
+    if term is not None and term.deviation > 0:
+        term = replace(term, units=term.units * share, share=term.share * share)
     inputs = (_renamed(u, done, share) for u in unit.inputs)
     made = make_unit(
-        unit.kind, *inputs, function=unit.function, key=unit.key, leaf=leaf, norm=unit.norm
+        unit.kind, *inputs, function=unit.function, key=unit.key, term=term, norm=unit.norm
     )
     done[unit] = made
     return made

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption, LayerCorrection
 from cerewrite.estimators.draws import Gates, find_units
-from cerewrite.estimators.jackknife import Influence, _corrected, blend, influences
+from cerewrite.estimators.draws.blend import blend
+from cerewrite.estimators.draws.influence import Influence, influences
+from cerewrite.estimators.jackknife import _corrected
 from cerewrite.estimators.monte_carlo import subject_of
 from cerewrite.frontend.tracing import trace
 from tests.models import ResidualNet, chain, plain_cnn
@@ -231,7 +233,7 @@ def test_depthwise_and_transposed_convolutions_against_monte_carlo(
     assert not any(at.note.startswith("closed form") for at in found)
     assert sum(at.kappa for at in found) == pytest.approx(drawn.value, abs=band)
     if kind == "depthwise":  # what no other unit reads is a part that shows
-        monkeypatch.setattr("cerewrite.estimators.jackknife._add_own", lambda *_: None)
+        monkeypatch.setattr("cerewrite.estimators.draws.influence._add_own", lambda *_: None)
         without = sum(at.kappa for at in layers(model, x, gain=2.0, draws=24))
         assert without < 0.9 * sum(at.kappa for at in found)
 

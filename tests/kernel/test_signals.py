@@ -7,24 +7,24 @@ import pytest
 
 from cerewrite.kernel import signals
 from cerewrite.kernel.integrals import Sampler
-from cerewrite.kernel.moments import Read
+from cerewrite.kernel.reading import Read
 from cerewrite.kernel.units import GaussianTerm, make_unit
 from cerewrite.kernel.values import scalar
 
 
-def leaf(kernel: float) -> GaussianTerm:
+def term(kernel: float) -> GaussianTerm:
     return GaussianTerm("layer", 0.0, 1.0, 8.0, 1.0, scalar(1.0), scalar(kernel))
 
 
 def found(elements: int, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
     """A stream ``a`` and a gate ``a b``, each with one reader: means, then variances."""
     monkeypatch.setattr(signals, "_ELEMENTS", elements)
-    one, two = leaf(1.5), leaf(0.5)
-    first = make_unit("leaf", leaf=one)
-    gate = make_unit("multiply", first, make_unit("leaf", leaf=two))
+    one, two = term(1.5), term(0.5)
+    first = make_unit("term", term=one)
+    gate = make_unit("multiply", first, make_unit("term", term=two))
     reads = [Read(first, 1.5, 0, 1, 2, -1), Read(gate, 2.0, 3, 4, 5, -1)]
     sampler = Sampler(256)
-    space = sampler.space(gate.leaves)
+    space = sampler.space(gate.terms)
     tangents = [sampler.values(read.unit, space)[1] for read in reads]
     shares = np.array([0.1, 0.3, 0.2, 0.1, 0.5, 0.4])
     means, extra, downs = signals.backward(reads, [one, two], tangents, space, shares)

@@ -61,7 +61,7 @@ def test_a_kind_that_is_cut_through_is_kept_in_part() -> None:
     assert [part.weight for part in mixed] == pytest.approx([0.5, 0.5])
     assert mixed[0].unit is first
     assert mixed[1].unit is not second
-    assert mixed[1].unit.leaves[0].share == pytest.approx(1 / 3)
+    assert mixed[1].unit.terms[0].share == pytest.approx(1 / 3)
 
 
 class Block(nn.Module):

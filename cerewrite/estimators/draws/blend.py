@@ -1,0 +1,79 @@
+"""A class's kappa from its influences in several draws (docs/theory.md, section 30)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cerewrite.estimators.draws.influence import Influence
+
+NOISE_ERROR = 0.05
+"""Relative error of the subtracted noise."""
+
+LEAST_LEFT = 0.1
+"""Least part of a member's influence that its units' own scatter leaves."""
+
+Array = NDArray[np.float64]
+
+
+def blend(draws: list[Influence]) -> tuple[float, float]:
+    """A class's kappa and its standard error, over draws.
+
+    From the subtraction over the fit to the plain energies, bias grows and error shrinks. Each
+    counts with weight ``next^2 / (next^2 + error^2)`` beside the next: the bias of that is of
+    about its own size. The subtracted noise is known to some per cent only (higher orders in
+    1 / width), which is part of the subtraction's error. Where it leaves nothing, the fit stands.
+
+    Example:
+        >>> sure = dict(noise=0.0, fitted=1.0, slack=0.0, plain=0.9, up=0.5, down=0.5)
+        >>> draws = [Influence(cleared=0.9, **sure), Influence(cleared=1.1, **sure)]
+        >>> round(blend(draws)[0], 6)
+        1.0
+    """
+    cleared, noise, fitted, slack, plain = (
+        np.array([getattr(draw, name) for draw in draws])
+        for name in ("cleared", "noise", "fitted", "slack", "plain")
+    )
+    smooth = _mixed(fitted, plain, float(slack.mean()))
+    sampled = float(cleared.std(ddof=1)) / math.sqrt(len(draws))
+    mixed = _mixed(cleared, smooth, math.hypot(sampled, NOISE_ERROR * float(noise.mean())))
+    if not mixed.mean() > 0:
+        mixed = smooth
+    return float(mixed.mean()), float(mixed.std(ddof=1)) / math.sqrt(len(draws))
+
+
+def settled(draws: list[Influence], groups: int) -> tuple[float, float]:
+    """A class's kappa at leading order and its error, its units in so many existing members.
+
+    Units of member j move log K in proportion to its share w_j, so that their squares are
+    ``m sum_j w_j^2`` times what they would be in members that are alike. Over all members and
+    draws the ratio of the two is, with S the class's whole influence,
+    ``R = k / (1 + k / S^2)`` for a member's own k: its part in K scatters with its units.
+
+    Args:
+        draws: the class in every draw.
+        groups: members.
+
+    Example:
+        >>> one = dict(noise=0.0, slack=0.0, up=0.5, down=0.5)
+        >>> at = Influence(cleared=0.5, fitted=0.5, plain=0.5, spread=2.0, **one)
+        >>> settled([at, at], groups=2)
+        (0.5, 0.0)
+    """
+    kappa, stderr = blend(draws)
+    if groups == 1:
+        return kappa, stderr
+    spread = float(np.mean([draw.spread for draw in draws]))
+    whole = float(np.mean([draw.whole for draw in draws])) ** 2
+    ratio = kappa / spread * groups / whole if whole > 0 else 0.0
+    member = spread * max(1.0 - ratio, LEAST_LEFT)
+    return kappa / member, stderr / member
+
+
+def _mixed(sharp: Array, safe: Array, error: float) -> Array:
+    size = float(safe.mean()) ** 2
+    weight = size / (size + error**2) if size > 0 else 1.0
+    mixed: Array = weight * sharp + (1 - weight) * safe
+    return mixed

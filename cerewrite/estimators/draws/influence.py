@@ -1,0 +1,150 @@
+"""What the units of a width class do to log K in one draw (docs/theory.md, sections 6 and 30)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
+
+from cerewrite.errors import AnalysisError
+from cerewrite.estimators.draws.gates import Gates, Influences
+from cerewrite.estimators.draws.subject import Subject
+from cerewrite.estimators.draws.units import Units
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """What the units of one width class do to log K in one draw.
+
+    Attributes:
+        cleared: variance of log K by single units, other units' noise subtracted: no bias.
+        noise: what was subtracted.
+        fitted: the same as ``cleared`` from fitted influences: little noise.
+        slack: the noise that may be left in it.
+        plain: from influences fitted by the units' energies alone: no noise.
+        up: sum of the forward influences, d log K / d log(forward energy).
+        down: likewise, backward.
+        whole: sum of the units' parts in log K, whatever norms take away again.
+        spread: ``m sum_j w_j^2`` of the shares w_j that m existing members have in log K.
+    """
+
+    cleared: float
+    noise: float
+    fitted: float
+    slack: float
+    plain: float
+    up: float
+    down: float
+    whole: float = 1.0
+    spread: float = 1.0
+
+
+def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influence]:
+    """Influences of every width class in draw ``index``; none where the network is dead.
+
+    Raises:
+        AnalysisError: if K is not finite, or cannot be differentiated twice.
+    """
+    subject.redraw(index)
+    once = parametrize.cached()  # computed weights are the same tensor wherever they are read
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), once, gates.on(subject.model):
+        gradients = subject.gradients(create_graph=True)
+        kernel = _kernel(subject, gradients)
+        if subject.finite(float(kernel.detach()), index) == 0:
+            return {}
+        try:
+            rates = gates.influences(kernel.log())
+        except RuntimeError as error:
+            raise AnalysisError(
+                f"the model cannot be differentiated twice: {error}",
+                advice="use estimator 'analytic' or 'monte-carlo'",
+            ) from error
+    _add_own(rates, gates.units, subject, gradients, float(kernel.detach()))
+    groups = gates.units.groups
+    return {
+        name: _influence(rates, slice(start, start + size), groups.get(name, 1))
+        for name, (start, size) in gates.units.classes.items()
+    }
+
+
+def _add_own(
+    rates: Influences,
+    units: Units,
+    subject: Subject,
+    gradients: tuple[Tensor | None, ...],
+    kernel: float,
+) -> None:
+    """Add the units' own shares of K: those of depthwise weights, which no other unit reads."""
+    found = dict(zip(subject.scales.items(), gradients, strict=True))
+    owned = {place.module: place for place in units.own}
+    for (name, scale), gradient in found.items():
+        place = owned.get(name.rpartition(".")[0])
+        if place is None or gradient is None or len(gradient) != len(place.ids):
+            continue
+        squares = gradient.detach().double().flatten(1).square().sum(1).cpu().numpy()
+        for total in (rates.forward, rates.fitted, rates.plain):
+            np.add.at(total, place.ids, scale * squares / kernel)
+
+
+def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
+    scales = subject.scales.values()
+    terms = [
+        scale * gradient.pow(2).sum()
+        for scale, gradient in zip(scales, gradients, strict=True)
+        if gradient is not None
+    ]
+    return torch.stack(terms).double().sum()
+
+
+def _influence(rates: Influences, part: slice, groups: int) -> Influence:
+    up, down = rates.forward[part], rates.backward[part]
+    raw, fitted, plain = (
+        _squares(x, groups) for x in (up + down, rates.fitted[part], rates.plain[part])
+    )
+    noise, share = float(rates.noise[part].sum()), rates.share[part]
+    count = len(up) // groups
+    factor = _small_sample(len(up)) if groups == 1 else count / max(count - 1, 1)
+    hidden = noise * (1.0 if groups == 1 else (count - 1) / count)
+    return Influence(
+        cleared=factor * (raw - hidden),
+        noise=factor * hidden,
+        fitted=factor * fitted,
+        slack=factor * float(rates.slack[part].sum()),
+        plain=factor * plain,
+        up=float(up.sum()),
+        down=float(down.sum()),
+        whole=float(share.sum()),
+        spread=_spread(share.reshape(groups, -1).sum(1), float(rates.mixed[part].sum())),
+    )
+
+
+def _squares(influences: Array, groups: int) -> float:
+    """Squared deviations from the mean of the unit's own member."""
+    members = influences.reshape(groups, -1)
+    return float(((members - members.mean(1, keepdims=True)) ** 2).sum())
+
+
+def _spread(shares: Array, noise: float) -> float:
+    """``m sum_j w_j^2`` of the members' shares, their noise subtracted; from 1 to m."""
+    count, total = len(shares), float(shares.sum())
+    if count == 1 or total == 0:
+        return 1.0
+    square = float((shares**2).sum()) - noise
+    return min(max(count * square / total**2, 1.0), float(count))
+
+
+def _small_sample(units: int) -> float:
+    """What dividing by the units' own sum takes away: ``n / (n - 3)``, at most 2.
+
+    The ratio ``sum (e - mean)^2 / (n mean)^2`` of energies of relative variance v and third
+    central moment t expects ``v / n (1 - (1 + c) / n)`` with ``c = (2 t - 3 v^2) / v``: 2 for
+    squares of Gaussians, 2.6 for those behind a ReLU.
+    """
+    return units / max(units - 3.0, units / 2.0)

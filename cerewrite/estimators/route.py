@@ -1,0 +1,108 @@
+"""The operators that an output is made of, and what each of them reads of its operands."""
+
+from __future__ import annotations
+
+from cerewrite.ir import Op, TracedModel
+from cerewrite.kernel.batch import Batch, batch_of
+from cerewrite.kernel.moments import MomentContext
+from cerewrite.ops import LayerRule, ModuleRule, rule_for
+from cerewrite.ops.attention import MatMul, ScaledDotProductAttention, Softmax
+from cerewrite.ops.divide import Divide, sums_to_one
+from cerewrite.ops.layout import Passing
+from cerewrite.ops.quotients import quotient
+
+_TRANSPARENT = frozenset({"add", "concatenate", "identity", "pool", "flatten", "permute", "pick"})
+"""Rules that pass what all examples have in common as it is."""
+
+
+def route(
+    traced: TracedModel, end: str, context: MomentContext
+) -> tuple[tuple[Op, tuple[str, ...]], ...]:
+    """What a value is made of, in execution order: operators, and what each of them reads."""
+    ops = {op.name: op for op in traced.ops}
+    weights = _attention_weights(traced)
+    needed = _ancestors(ops, end, weights, context)
+    context.batched.update(_towards_batch_norms(traced))
+    return tuple((op, tuple(_signals(ops, op, weights))) for op in traced.ops if op.name in needed)
+
+
+def _attention_weights(traced: TracedModel) -> frozenset[str]:
+    """Values that are a softmax over positions, or divided by their sum; moved or dropped at most.
+
+    What they weigh passes as it is (`cerewrite.ops.attention`), so that neither they nor the
+    logits in front of them are needed there.
+    """
+    found: set[str] = set()
+    ops = {op.name: op for op in traced.ops}
+    for op in traced.ops:
+        rule = rule_for(op)
+        if (
+            isinstance(rule, Softmax)
+            or (isinstance(rule, Passing) and op.inputs and op.inputs[0] in found)
+            or sums_to_one(op, ops)
+        ):
+            found.add(op.name)
+    return frozenset(found)
+
+
+def _ancestors(
+    ops: dict[str, Op], name: str, weights: frozenset[str], context: MomentContext
+) -> set[str]:
+    found: set[str] = set()
+    stack = [name]
+    while stack:
+        current = stack.pop()
+        if current not in found:
+            found.add(current)
+            if context.known(ops[current]) is not None:
+                continue
+            stack += _signals(ops, ops[current], weights)
+    return found
+
+
+def _signals(ops: dict[str, Op], op: Op, weights: frozenset[str]) -> list[str]:
+    """What an operator reads, less the weights of a layer or norm, and attention's weights."""
+    rule = rule_for(op)
+    if isinstance(rule, MatMul):
+        return [name for name in op.inputs if name not in weights] or list(op.inputs)
+    if isinstance(rule, Divide) and (form := quotient(op, ops.__getitem__)) is not None:
+        return [form.source]
+    if isinstance(rule, ScaledDotProductAttention):
+        return [op.inputs[2]]
+    if not isinstance(rule, LayerRule | ModuleRule):
+        return list(op.inputs)
+    return list(op.inputs[:1])
+
+
+def _towards_batch_norms(traced: TracedModel) -> dict[str, Batch | None]:
+    """Layers whose output a batch norm reads: its batch, or None where others read it as well."""
+    shapes = {op.name: op.shape for op in traced.ops}
+    readers: dict[str, list[Op]] = {}
+    for op in traced.ops:
+        for name in op.inputs:
+            readers.setdefault(name, []).append(op)
+
+    def ends(name: str, seen: set[str]) -> set[Batch | None]:
+        found: set[Batch | None] = set()
+        for op in readers.get(name, []):
+            rule = rule_for(op)
+            kind = "" if rule is None else rule.name
+            if kind in _TRANSPARENT and op.name not in seen:
+                seen.add(op.name)
+                found |= ends(op.name, seen)
+            elif kind not in _TRANSPARENT:
+                batch = batch_of(op, shapes[op.inputs[0]]) if kind == "batch_norm" else None
+                found.add(batch)
+        return found
+
+    norms = any(
+        rule is not None and rule.name == "batch_norm" for rule in map(rule_for, traced.ops)
+    )
+    met = {layer.node: ends(layer.node, set()) for layer in traced.layers} if norms else {}
+    found: dict[str, Batch | None] = {}
+    for name, read in met.items():
+        batches = [batch for batch in read if batch is not None]
+        if batches:
+            least = min(batches, key=lambda batch: batch.examples)
+            found[name] = None if None in read else least
+    return found
