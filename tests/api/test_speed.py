@@ -45,7 +45,9 @@ def test_a_slower_model_is_timed_against_an_aligned_plan(monkeypatch: pytest.Mon
         return (ir.Timing("eager", 1, 1, 1.0, 0.01, 3.0 / len(built), 0.01, 5),)
 
     monkeypatch.setattr(speed, "bench", slow)
-    result = cerewrite.convert(wide(), torch.randn(2, 16), gain="he", bench=True)
+    result = cerewrite.convert(
+        wide(), torch.randn(2, 16), gain="he", bench=True, widths="free", min_gain=0.0
+    )
     other = result.report.alternative
     assert other is not None
     assert other.planned.flops <= result.plan.baseline.flops
@@ -98,18 +100,18 @@ def timing(ratio: float) -> ir.Timing:
 
 
 def test_a_latency_budget_is_tightened_until_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    ratios = iter([1.3, 1.1, 0.97])
+    ratios = iter([3.9, 3.3, 2.9])
     monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(next(ratios)),))
-    options = {"gain": "he", "budget": ["params=3.0x", "latency=1.0x"]}
+    options = {"gain": "he", "budget": ["params=9.0x", "latency=3.0x"]}
     result = cerewrite.convert(wide(), torch.randn(2, 16), **options)  # type: ignore[arg-type]
     forecast = result.report.forecast
     assert forecast is not None
-    assert (forecast.asked, forecast.rounds, forecast.measured.ratio) == (1.0, 3, 0.97)
+    assert (forecast.asked, forecast.rounds, forecast.measured.ratio) == (3.0, 3, 2.9)
     assert forecast.held
-    assert forecast.forecast <= 1 / (1.3 * 1.1)
-    assert "latency tightened to 0.67" in result.plan.note
+    assert forecast.forecast <= 3 / (1.3 * 1.1)
+    assert "latency tightened to 2.015x" in result.plan.note
     text = page(result.report)
-    assert "at most 1.000x of the original's time" in text and "NOT held" not in text
+    assert "at most 3.000x of the original's time" in text and "NOT held" not in text
 
 
 def test_a_limit_that_nothing_built_holds_leaves_the_original(
@@ -165,7 +167,12 @@ def test_a_held_step_is_measured_and_the_menu_says_what_a_gain_costs(
 
 def test_a_latency_budget_on_a_real_clock() -> None:
     result = cerewrite.convert(
-        wide(), torch.randn(2, 16), gain="he", budget=["params", "latency=3.0x"], latency_batch=8
+        wide(),
+        torch.randn(2, 16),
+        gain="he",
+        budget=["params", "latency=3.0x"],
+        latency_batch=8,
+        widths="free",
     )
     forecast = result.report.forecast
     assert forecast is not None
