@@ -50,7 +50,13 @@ def test_a_slower_model_is_timed_against_an_aligned_plan(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(speed, "bench", slow)
     result = cerewrite.convert(
-        wide(), torch.randn(2, 16), gain="he", bench=True, estimator="analytic"
+        wide(),
+        torch.randn(2, 16),
+        gain="he",
+        bench=True,
+        widths="free",
+        min_gain=0.0,
+        estimator="analytic",
     )
     other = result.report.alternative
     assert other is not None
@@ -108,19 +114,19 @@ def timing(ratio: float) -> ir.Timing:
 
 @pytest.mark.thorough
 def test_a_latency_budget_is_tightened_until_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    ratios = iter([1.3, 1.1, 0.97])
+    ratios = iter([3.9, 3.3, 2.9])
     monkeypatch.setattr(speed, "bench", lambda *a, **k: (timing(next(ratios)),))
-    options = {"gain": "he", "budget": ["params=3.0x", "latency=1.0x"], "widths": "free"}
+    options = {"gain": "he", "budget": ["params=9.0x", "latency=3.0x"], "widths": "free"}
     options["estimator"] = "analytic"
     result = cerewrite.convert(wide(), torch.randn(2, 16), **options)  # type: ignore[arg-type]
     forecast = result.report.forecast
     assert forecast is not None
-    assert (forecast.asked, forecast.rounds, forecast.measured.ratio) == (1.0, 3, 0.97)
+    assert (forecast.asked, forecast.rounds, forecast.measured.ratio) == (3.0, 3, 2.9)
     assert forecast.held
-    assert forecast.forecast <= 1 / (1.3 * 1.1)
-    assert "latency tightened to 0.67" in result.plan.note
+    assert forecast.forecast <= 3 / (1.3 * 1.1)
+    assert "latency tightened to 2.015x" in result.plan.note
     text = page(result.report)
-    assert "at most 1.000x of the original's time" in text and "NOT held" not in text
+    assert "at most 3.000x of the original's time" in text and "NOT held" not in text
 
 
 def test_a_limit_that_nothing_built_holds_leaves_the_original(
@@ -192,6 +198,7 @@ def test_a_latency_budget_on_a_real_clock() -> None:
         budget=["params", "latency=3.0x"],
         latency_batch=8,
         estimator="analytic",
+        widths="free",
     )
     forecast = result.report.forecast
     assert forecast is not None
