@@ -13,6 +13,7 @@ from tests.models import chain
 
 
 def analysed(model: nn.Module, x: Tensor, **options: object) -> Analysis:
+    options.setdefault("estimator", "analytic")
     return analyze(trace(model, x), model, x, **options)  # type: ignore[arg-type]
 
 

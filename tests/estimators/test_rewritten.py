@@ -74,7 +74,7 @@ def rewritten(name: str, scope: str, exit_scale: str) -> tuple[cerewrite.Plan, n
     torch.manual_seed(0)
     make, x = CASES[name]
     model = make()
-    found = cerewrite.analyze(model, x, gain="he", scope=scope)
+    found = cerewrite.analyze(model, x, gain="he", scope=scope, estimator="analytic")
     plan = cerewrite.plan(found, budget="params", exit_scale=exit_scale)
     assert plan.splits
     return plan, cerewrite.apply(plan, model, init="he"), x
@@ -86,7 +86,7 @@ def test_the_plans_forecast_is_the_analysis_of_its_result_and_what_draws_say(
 ) -> None:
     plan, model, x = rewritten(name, scope, exit_scale)
     for seen in ("block", "network"):
-        found = cerewrite.analyze(model, x, gain="he", scope=seen)
+        found = cerewrite.analyze(model, x, gain="he", scope=seen, estimator="analytic")
         # widths that differ by class move the shares f of the kernel a little
         assert found.leading_order.value == pytest.approx(plan.planned.leading_order, rel=0.08)
         assert found.log_variance.value == pytest.approx(plan.planned.log_variance, rel=0.12)
@@ -105,7 +105,7 @@ def test_without_members_the_law_would_not_hold(monkeypatch: pytest.MonkeyPatch)
     """The planted fault: existing groups are no members."""
     monkeypatch.setattr("cerewrite.analysis.existing.bundles", lambda _: ())
     plan, model, x = rewritten("concatenation", "block", "folded")
-    found = cerewrite.analyze(model, x, gain="he")
+    found = cerewrite.analyze(model, x, gain="he", estimator="analytic")
     assert found.nu.value < 0.85 * plan.planned.nu
 
 
@@ -158,8 +158,8 @@ def test_groups_inside_a_region_are_narrow_too() -> None:
                 return self.head(y.mean((2, 3)))
 
         net, x = Grouped(), torch.ones(1, 3, 1, 1)
-        block = cerewrite.analyze(net, x, gain="he", scope="block")
-        network = cerewrite.analyze(net, x, gain="he", scope="network")
+        block = cerewrite.analyze(net, x, gain="he", scope="block", estimator="analytic")
+        network = cerewrite.analyze(net, x, gain="he", scope="network", estimator="analytic")
         assert [r.region.multiplicity for r in block.regions] == [groups]
         assert [r.region.multiplicity for r in network.regions] == [1]
         assert network.nu.value == pytest.approx(block.nu.value, rel=0.05)
@@ -191,7 +191,11 @@ def test_norms_of_members_have_a_closed_form(norm: type[nn.Module]) -> None:
     for inputs in (7, 64, 64):
         layers += [nn.Linear(inputs, 64), norm(64), nn.GELU()]
     model, x = nn.Sequential(*layers, nn.Linear(64, 2)), torch.ones(2, 7)
-    plan = cerewrite.plan(cerewrite.analyze(model, x, gain="he"), budget="params")
-    found = cerewrite.analyze(cerewrite.apply(plan, model, init="he"), x, gain="he")
+    plan = cerewrite.plan(
+        cerewrite.analyze(model, x, gain="he", estimator="analytic"), budget="params"
+    )
+    found = cerewrite.analyze(
+        cerewrite.apply(plan, model, init="he"), x, gain="he", estimator="analytic"
+    )
     assert found.log_variance.value == pytest.approx(plan.planned.log_variance, rel=0.05)
     assert found.nu.value == pytest.approx(plan.planned.nu, rel=0.2)

@@ -48,7 +48,7 @@ def regions(draw: st.DrawFn) -> ir.Region:
     return ir.Region(draw(NAMES), "stage", classes, sizes, members, tuple(layers), *few)
 
 
-MEASURES = st.builds(ir.Measures, *[AMOUNTS] * 3)
+MEASURES = st.builds(ir.Measures, *[AMOUNTS] * 4)
 FIGURES = st.builds(ir.Figures, *[st.integers(0, 10**12)] * 2, MEASURES)
 SPLITS = st.builds(
     ir.Split,

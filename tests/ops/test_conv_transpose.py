@@ -38,7 +38,11 @@ def test_conversion(name: str) -> None:
     case = CASES[name]
     model = case.model()
     result = cerewrite.convert(
-        model, case.inputs(), budget=["params=1.5x", "flops=2x"], estimator="analytic"
+        model,
+        case.inputs(),
+        budget=["params=1.5x", "flops=2x"],
+        estimator="analytic",
+        widths="free",
     )
     assert result.verification.passed and result.plan.splits
     assert result.plan.planned.params == sum(p.numel() for p in result.model.parameters())

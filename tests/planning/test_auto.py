@@ -14,7 +14,7 @@ IMAGE = torch.ones(2, 3, 8, 8)
 
 def analysed(model: torch.nn.Module, x: torch.Tensor = IMAGE, scope: str = "auto") -> ir.Analysis:
     torch.manual_seed(0)
-    return cerewrite.analyze(model, x, scope=scope)
+    return cerewrite.analyze(model, x, scope=scope, estimator="analytic")
 
 
 @pytest.mark.thorough
@@ -73,7 +73,12 @@ def test_dual_gain_is_the_costs() -> None:
 def test_dual_gain_is_the_first_budgets_whatever_it_is(cost: str) -> None:
     torch.manual_seed(0)
     analysis = cerewrite.analyze(
-        StagedNet(channels=(16, 24)), IMAGE, scope="auto", memory_batch=4, latency_batch=1
+        StagedNet(channels=(16, 24)),
+        IMAGE,
+        scope="auto",
+        memory_batch=4,
+        latency_batch=1,
+        estimator="analytic",
     )
     plan = cerewrite.plan(analysis, objective="dual", budget=[f"{cost}=2x", "params=2x"])
     (won,) = (item for item in plan.scopes if item.chosen)

@@ -19,7 +19,10 @@ from tests.planning.builders import chain_region
 
 def problem_of(region: Region, measure: str = "nu", **constraints: int) -> Problem:
     problem = build_problem(
-        region, ["params"], MEASURES[measure], Constraints(**{"min_width": 1, **constraints})
+        region,
+        ["params"],
+        MEASURES[measure],
+        Constraints(widths="free", **{"min_width": 1, **constraints}),
     )
     assert isinstance(problem, Problem)
     return problem

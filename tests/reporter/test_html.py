@@ -80,7 +80,7 @@ def test_charts_draw_every_layer_within_the_frame() -> None:
     report = builders.report(depth=54)
     page = render_html(report)
     costs, shares = (ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page))
-    assert len(costs.findall("rect")) == 10
+    assert len(costs.findall("rect")) == 12
     bars = shares.findall("rect")
     assert len(bars) == 54
     assert all(0 <= float(bar.get("y", "-1")) <= 180 for bar in bars)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from cerewrite.errors import AnalysisError
 from cerewrite.ir import Layer, TracedModel
@@ -71,6 +70,11 @@ def gaussian_draws(traced: TracedModel, model: nn.Module, gain: float | None) ->
     """
     found: dict[str, Draw] = {}
     for layer in traced.layers:
+        if not layer.fan_in:
+            raise AnalysisError(
+                f"'{layer.name}' reads no channels: there is nothing to draw",
+                advice="use estimator 'analytic', or leave the layer out",
+            )
         weight, bias = weight_names(layer, model)
         energy = layer.gain if gain is None else gain
         variance = energy / layer.fan_in
@@ -104,12 +108,7 @@ def weight_names(layer: Layer, model: nn.Module) -> tuple[str, str | None]:
     owner, _, leaf = name.rpartition(".")
     try:
         module = model.get_submodule(name)
-        if parametrize.is_parametrized(module, "weight"):
-            raise AnalysisError(
-                f"the weight of '{layer.name}' cannot be drawn: it is computed from others",
-                advice="remove the parametrisation first, or use estimator 'analytic'",
-            )
-        if isinstance(module._parameters.get("weight"), Tensor):
+        if isinstance(getattr(module, "weight", None), Tensor):
             bias = getattr(module, "bias", None)
             return _join(name, "weight"), _join(name, "bias") if bias is not None else None
     except AttributeError:

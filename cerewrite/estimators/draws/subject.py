@@ -251,7 +251,15 @@ def _scales(
     names = {id(p): name for name, p in model.named_parameters() if p.is_floating_point()}
     if standard:
         return dict.fromkeys(names.values(), 1.0)
-    found = {names[id(model.get_parameter(d.parameter))]: d.scale for d in draws}
+    found: dict[str, float] = {}
+    for draw in draws:
+        parameter = model.get_parameter(draw.parameter)
+        if id(parameter) not in names:
+            raise AnalysisError(
+                f"'{draw.parameter}' is {parameter.dtype}: draws are real numbers",
+                advice="use estimator 'analytic'",
+            )
+        found[names[id(parameter)]] = draw.scale
     weights = {name: model.get_parameter(name) for name in apart}
     found |= {names[id(w)]: mean_square(w) for w in weights.values() if w.dim() > 1}
     return {name: scale for name, scale in found.items() if scale > 0}

@@ -70,6 +70,7 @@ def test_units_and_relative_limits() -> None:
     assert "ms" in caught.value.advice
 
 
+@pytest.mark.held
 def test_without_a_profile_it_is_refused() -> None:
     analysis = builders.analysis_of([builders.chain_region("net", (64, 64), 8, 4)])
     with pytest.raises(UsageError, match="measured on this machine"):
