@@ -132,8 +132,8 @@ def without_shared_part(unit: Unit) -> Unit:
     """A sum of terms less what all examples of a batch have in common; other units unchanged."""
     if not any(term.common for term in unit.terms) or unit.kind != "add":
         return unit
-    kept = [u for u in unit.inputs if u.term is None or not u.term.common]
-    kept = [without_shared_part(u) for u in kept]
-    if len(kept) == 2:
-        return make_unit("add", *kept)
-    return kept[0]
+    varying = [u for u in unit.inputs if u.term is None or not u.term.common]
+    varying = [without_shared_part(u) for u in varying]
+    if len(varying) == 2:
+        return make_unit("add", *varying)
+    return varying[0]
