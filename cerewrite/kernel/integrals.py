@@ -27,9 +27,10 @@ _COARSE = (32, 21)
 
 @dataclass(frozen=True, slots=True)
 class UnitMoments:
-    """Expectations over a unit y, and how they move.
+    """Expectations over a unit y, and their derivatives (docs/theory.md, eqs. 43 to 45).
 
-    Parameters are the terms' relative variances, then per norm the relative energy and the mean.
+    Derivatives are by the terms' relative variances, then per norm by its relative energy and
+    its mean.
 
     Attributes:
         square, mean: E[y^2] and E[y].
@@ -39,7 +40,7 @@ class UnitMoments:
         by_slopes: of the slopes, ``[parameters, terms]``.
         bend_square, bend_slopes: second derivatives of the logarithms of E[y^2] and of the slopes
             by the logarithm of all terms' variances together; 0 behind norms.
-        table: those logarithms over that one (`curves`); None where bends are all.
+        table: those logarithms over that one (`curves`); None where second derivatives suffice.
     """
 
     square: float
