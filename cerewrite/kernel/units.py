@@ -52,7 +52,7 @@ class GaussianTerm:
 
     @property
     def rate(self) -> Tensor:
-        """The kernel over the variance, as slopes are by zeta of unit variance; kernel if that is 0."""
+        """The kernel over the variance, for slopes by a unit variance; the kernel if that is 0."""
         return self.kernel / self.deviation**2 if self.deviation > 0 else self.kernel
 
 
