@@ -23,6 +23,7 @@ def densities(weights: Array, noise: Array) -> Array:
     Returns:
         ``[1 + terms, points]``.
     """
+    # eq. 44: w (zeta_k^2 - 1) / 2
     return np.concatenate([weights[None], weights * (noise**2 - 1) / 2])
 
 
@@ -35,6 +36,7 @@ def on_grid(terms: int) -> Array:
     else:
         nodes, weights = gaussian_grid()
         noise = nodes[None, :][:terms]
+    # eq. 45: w u and w (u^2 - sum_k zeta_k^2 / 2) with u = sum_k (zeta_k^2 - 1) / 2
     squares = (noise**2).sum(0)
     score = (squares - terms) / 2
     bends = weights * np.array([score, score**2 - squares / 2])
@@ -44,8 +46,8 @@ def on_grid(terms: int) -> Array:
 def log_curvature(base: Array, first: Array, second: Array) -> Array:
     """Second logarithmic derivatives, from an average and its derivatives."""
     safe = np.where(base != 0, base, 1.0)
-    found: Array = np.where(base != 0, second / safe - (first / safe) ** 2, 0.0)
-    return found
+    curvature: Array = np.where(base != 0, second / safe - (first / safe) ** 2, 0.0)
+    return curvature
 
 
 def averages(
@@ -77,8 +79,8 @@ def averages(
     each[0] = [over[0] @ row for row in points]
     each[1:] = over[1:] @ points.T
     whole = over.sum(1)
-    found = [each[:, 0], each[:, 1]]
+    columns = [each[:, 0], each[:, 1]]
     for slope in slopes:
         varies = isinstance(slope, np.ndarray)
-        found.append(each[:, at[id(slope)]] if varies else whole * slope**2)
-    return np.stack(found, 1)
+        columns.append(each[:, at[id(slope)]] if varies else whole * slope**2)
+    return np.stack(columns, 1)

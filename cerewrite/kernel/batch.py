@@ -60,6 +60,7 @@ class Batch:
             >>> Batch(32).effective_batch_size(0.0), round(Batch(32).effective_batch_size(0.3))
             (32.0, 8)
         """
+        # eq. 63: 1 / N = 1 / B + mean c^2
         inverse = 1.0 / self.examples
         if overlap**2 < _SLIGHT * inverse:
             return float(max(self.examples, LEAST))
@@ -88,37 +89,40 @@ def batch_of(op: Op, shape: tuple[int, ...]) -> Batch:
 
 def on_sphere(x: Array, effective_batch_size: float) -> Array:
     """Standard normal numbers drawn in until their fourth moment is a sphere's; E[y^2] = 1."""
+    # eq. 65: y = c_N x / sqrt(1 + x^2 / 2N), in place
     radius = x * x
     radius /= 2.0 * effective_batch_size
     radius += 1.0
-    found: Array = _scale(effective_batch_size) * x
-    found /= np.sqrt(radius, out=radius)
-    return found
+    y: Array = _scale(effective_batch_size) * x
+    y /= np.sqrt(radius, out=radius)
+    return y
 
 
 def steepness(y: Array, effective_batch_size: float) -> Array:
     """Norm of y's slopes by all values of its channel, in units of the deviation."""
-    kept: Array = y * y
-    kept += 1.0
-    kept /= effective_batch_size
-    np.maximum(np.subtract(1.0, kept, out=kept), 0.0, out=kept)
-    kept *= effective_batch_size / (effective_batch_size - 3.0)
-    return np.sqrt(kept, out=kept)
+    # eq. 67: sqrt((1 - (1 + y^2) / N) N / (N - 3)), in place
+    squared: Array = y * y
+    squared += 1.0
+    squared /= effective_batch_size
+    np.maximum(np.subtract(1.0, squared, out=squared), 0.0, out=squared)
+    squared *= effective_batch_size / (effective_batch_size - 3.0)
+    return np.sqrt(squared, out=squared)
 
 
 def own_share(effective_batch_size: float) -> float:
-    """The share of the kernel behind a norm that is made of the example's own."""
+    """The share of the kernel behind a norm that comes from the example's own (eq. 68)."""
     return 1.0 - 1.0 / effective_batch_size
 
 
 def scatter(effective_batch_size: Array) -> Array:
-    """Relative variance over units of 1 / s^2, s^2 being what one of them is divided by."""
-    found: Array = 2.0 / (effective_batch_size - 5.0)
-    return found
+    """Relative variance over units of 1 / s^2, with s the deviation that divides one (eq. 69)."""
+    variance: Array = 2.0 / (effective_batch_size - 5.0)
+    return variance
 
 
 @lru_cache(maxsize=1024)
 def _scale(effective_batch_size: float) -> float:
+    # c_N of eq. 65, such that E[y^2] = 1
     nodes, weights = gaussian_grid()
     square = float(weights @ (nodes**2 / (1.0 + nodes**2 / (2.0 * effective_batch_size))))
     return 1.0 / math.sqrt(square)

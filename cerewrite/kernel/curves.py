@@ -35,8 +35,8 @@ def tabled(expectations: Array) -> Array:
     nominal = expectations[len(STEPS) // 2]
     alive = nominal > _TINY
     ratios = expectations / np.where(alive, nominal, 1.0)
-    found: Array = np.where(alive, np.log(np.maximum(ratios, _TINY)), 0.0)
-    return found
+    logarithms: Array = np.where(alive, np.log(np.maximum(ratios, _TINY)), 0.0)
+    return logarithms
 
 
 def interpolate_log_response(
@@ -53,20 +53,24 @@ def interpolate_log_response(
     Returns:
         ``[n, draws]``, with the given derivatives at 0.
     """
+    # eq. 57 without its remainder: s t + c t^2 / 2
     first, second = torch.from_numpy(degree[:, None]), torch.from_numpy(log_curvature[:, None] / 2)
     straight = torch.addcmul(first, second, steps) * steps
     if table is None or steps.shape[1] == 1:
         return straight
+    # rho at the steps of the table; left out where it is small over all of them that are reached
     rest = table - np.outer(STEPS, degree) - np.outer(STEPS**2, log_curvature) / 2
     least, most = (int(np.searchsorted(STEPS, float(end))) for end in torch.aminmax(steps))
     if most < len(STEPS) and np.abs(rest[max(least - 1, 0) : most + 1]).max() < _SLIGHT:
         return straight
+    # rho(t) by linear interpolation
     inner = steps.clamp(-REACH, REACH)
     at = ((inner + REACH) / (STEPS[1] - STEPS[0])).numpy()
     low = np.minimum(np.nan_to_num(at).astype(np.int64), len(STEPS) - 2)  # no number stays none
     column = np.arange(table.shape[1])[:, None]
     left, right = rest[low, column], rest[low + 1, column]
     between = torch.from_numpy(left + (at - low) * (right - left))
+    # beyond the table: its last slope goes on
     ends = (table[1] - table[0], table[-1] - table[-2])
     slope = np.where(steps.numpy() < 0, ends[0][:, None], ends[1][:, None])
     beyond = (steps - inner) * torch.from_numpy(slope / (STEPS[1] - STEPS[0]))

@@ -37,6 +37,7 @@ def extrapolate_moments(
     Returns:
         ``[n, draws]``.
     """
+    # alpha_k = d log E[h] / d log sigma_k^2, and those of the norms' parameters
     safe = np.where(base > 0, base, 1.0)
     powers = np.where(base > 0, rates / safe, 0.0).T
     if not (np.abs(powers) > 1e-12).any():
@@ -45,6 +46,7 @@ def extrapolate_moments(
     start = torch.from_numpy(base[:, None])
     moves = change[:terms] if unit.norms else change
     result = start * _homogeneous(powers[:, :terms], log_curvature, table, moves)
+    # eq. 56: (1 + e)^alpha_e exp(alpha_tau tau) per norm
     if unit.norms:
         relative = torch.from_numpy(powers.copy())
         energies = (1 + change[terms::2]).clamp_min(_LEAST).log()
@@ -78,19 +80,23 @@ def overlap_of(unit: Unit, sense: UnitMoments) -> float:
 
 def _homogeneous(powers: Array, log_curvature: Array, table: Array | None, moves: Tensor) -> Tensor:
     """Factors by the terms' changes, ``[n, draws]``."""
+    # s, and where all alpha_k have one sign
     degree = powers.sum(1)
     alike = ((powers >= -1e-6).all(1) | (powers <= 1e-6).all(1)) & (np.abs(degree) > 1e-9)
     flat = (np.abs(powers) <= 1e-12).all(1)
     even = np.where(alike, degree, 1.0)[:, None]
+    # 1 + sum_k alpha_k epsilon_k / s, which is all of eq. 54 where s = 1
     linear = torch.addmm(torch.from_numpy(_ONE), torch.from_numpy(powers / even), moves)
     if (flat | (alike & (np.abs(degree - 1) < 1e-9) & (np.abs(log_curvature) < 1e-9))).all():
         return linear
+    # eq. 55 where the signs differ: prod_k (1 + epsilon_k)^alpha_k
     mixed = None
     if not alike.all():
         factors = (1 + moves).clamp_min(_LEAST).log()
         mixed = (torch.from_numpy(powers.copy()) @ factors).exp()
         if not alike.any():
             return mixed
+    # eq. 57, which is eq. 54 for powers: by t = log(1 + sum_k alpha_k epsilon_k / s)
     steps = linear.clamp_min(_LEAST).log()
     factor = interpolate_log_response(steps, even[:, 0], log_curvature, table).exp()
     return factor if mixed is None else factor.where(torch.from_numpy(alike)[:, None], mixed)
@@ -109,10 +115,10 @@ def changes(unit: Unit, moved: Sequence[Tensor]) -> Tensor:
         unit: the unit.
         moved: those of its terms.
     """
-    found = list(moved)
+    parameters = list(moved)
     for norm in unit.norms:
-        found += [norm.energy, norm.shift]
-    return stacked(found)
+        parameters += [norm.energy, norm.shift]
+    return stacked(parameters)
 
 
 def stacked(values: Sequence[Tensor]) -> Tensor:

@@ -27,9 +27,10 @@ _COARSE = (32, 21)
 
 @dataclass(frozen=True, slots=True)
 class UnitMoments:
-    """Expectations over a unit y, and how they move.
+    """Expectations over a unit y, and their derivatives (docs/theory.md, eqs. 43 to 45).
 
-    Parameters are the terms' relative variances, then per norm the relative energy and the mean.
+    Derivatives are by the terms' relative variances, then per norm by its relative energy and
+    its mean.
 
     Attributes:
         square, mean: E[y^2] and E[y].
@@ -39,7 +40,7 @@ class UnitMoments:
         by_slopes: of the slopes, ``[parameters, terms]``.
         bend_square, bend_slopes: second derivatives of the logarithms of E[y^2] and of the slopes
             by the logarithm of all terms' variances together; 0 behind norms.
-        table: those logarithms over that one (`curves`); None where bends are all.
+        table: those logarithms over that one (`curves`); None where second derivatives suffice.
     """
 
     square: float
@@ -88,13 +89,13 @@ class Sampler:
             self._columns.setdefault(term, len(self._columns))
         columns = columns_for(len(self._columns))
         points = max(self._points, 1 << (2 * columns - 1).bit_length())
-        found = sobol_normal(points, columns)
-        name = ("cloud", found.shape)
+        normal = sobol_normal(points, columns)
+        name = ("cloud", normal.shape)
         if name != self._cloud:
             self._memo = {key: kept for key, kept in self._memo.items() if key[1] != self._cloud}
             self._cloud = name
         weights = np.full(points, 1.0 / points)
-        return Space(name, weights, {term: found[self._columns[term]] for term in noisy})
+        return Space(name, weights, {term: normal[self._columns[term]] for term in noisy})
 
     def values(
         self, unit: Unit, space: Space, moved: tuple[Norm, float, float] | None = None
@@ -153,11 +154,14 @@ class Sampler:
         for row, term in enumerate(noisy):
             noise[row] = space.noise[term]
         over = on_grid(len(noisy)) if len(noisy) <= 2 else densities(space.weights, noise)
-        found = iter(averages(*values, unit.terms, over))
-        base = next(found)
-        moves = [next(found) if term in space.noise else np.zeros_like(base) for term in unit.terms]
+        # E[y^2], E[y], E[slope^2] (eq. 43), then their derivatives by each variance (eq. 44)
+        rows = iter(averages(*values, unit.terms, over))
+        base = next(rows)
+        moves = [next(rows) if term in space.noise else np.zeros_like(base) for term in unit.terms]
+        # second derivatives by all variances together (eq. 45)
         bends = not unit.norms and 1 <= len(noisy) <= 2
-        bent = log_curvature(base, *found) if bends else np.zeros_like(base)
+        bent = log_curvature(base, *rows) if bends else np.zeros_like(base)
+        # a norm's energy and mean (section 19, eq. 56): central differences
         for norm in unit.norms:
             for scale, shift in ((_STEP_SCALE, 0.0), (0.0, _STEP_SHIFT)):
                 low, high = (
@@ -166,6 +170,7 @@ class Sampler:
                 )
                 moves.append((high - low) / (2 * (scale + shift)))
         rates = np.array(moves).reshape(len(moves), -1)
+        # E[y zeta] per term of unit variance
         projected = dict(zip(noisy, noise @ (space.weights * values[0]), strict=True))
         first = np.array([projected.get(term, 0.0) for term in unit.terms])
         return UnitMoments(
@@ -185,10 +190,10 @@ class Sampler:
         """E[y^2] and the slopes over the scale of all terms (`curves`), on fewer points."""
         if not (np.abs(np.delete(log_curvature, 1)) > _BENT).any():
             return None
-        kept = slice(None, None, _COARSE[len(space.noise) - 1])
-        weights = space.weights[kept] / space.weights[kept].sum()
+        every = slice(None, None, _COARSE[len(space.noise) - 1])
+        weights = space.weights[every] / space.weights[every].sum()
         factors = np.exp(STEPS / 2)
-        noise = {term: np.outer(factors, z[kept]).ravel() for term, z in space.noise.items()}
+        noise = {term: np.outer(factors, z[every]).ravel() for term, z in space.noise.items()}
         wide = Space("scaled", np.tile(weights, len(factors)), noise)
         value, tangents = Sampler(0).values(unit, wide)
         rows = [value, *(tangents.get(term, 0.0) for term in unit.terms)]
@@ -197,10 +202,10 @@ class Sampler:
 
     def _expect(self, unit: Unit, space: Space, moved: tuple[Norm, float, float] | None) -> Array:
         """E[y^2], E[y], then E[slope^2] per term."""
-        found: Array = averages(*self.values(unit, space, moved), unit.terms, space.weights[None])[
-            0
-        ]
-        return found
+        expectations: Array
+        values = self.values(unit, space, moved)
+        (expectations,) = averages(*values, unit.terms, space.weights[None])
+        return expectations
 
 
 class _Memory(Sampler):

@@ -88,8 +88,8 @@ class MomentContext(Weights, Readings):
         architecture, not how its branches start.
         """
         if self._gain is not None:
-            own = torch.stack([part.unit.terms[0].kernel for part in scale.parts]).sum(0)
-            scale = gaussian_value(scalar(1.0), own, constant=True)
+            kernel = torch.stack([part.unit.terms[0].kernel for part in scale.parts]).sum(0)
+            scale = gaussian_value(scalar(1.0), kernel, constant=True)
         return algebra.multiply(x, scale)
 
     def scale(self, x: Moments, square: float) -> Moments:
@@ -135,8 +135,8 @@ class MomentContext(Weights, Readings):
         if batch is not None and nominal > 0:
             divided = batch.divided(x.q / nominal, x.fresh, x.overlap)
             q, kernel = q * divided, kernel * divided
-        own = replace(_term(layer, q, kernel), overlap=x.overlap)
-        unit = make_unit("term", term=own)
+        varying = replace(_term(layer, q, kernel), overlap=x.overlap)
+        unit = make_unit("term", term=varying)
         if batch is None and nominal_value(x.common) * gain + bias > 0:
             kernel = scale * x.common + bias_scale
             common = _term(layer, gain * x.common + bias, kernel, common=True)

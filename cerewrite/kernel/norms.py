@@ -47,6 +47,7 @@ def divided(
         mean += part.weight * sense.mean
         moved = torch.from_numpy(sense.by_mean) @ context.moved(part.unit)
         shift = shift + part.weight * moved
+    # E of eq. 61, nominal
     energy = sum(nominal_value(square) for square in squares) - mean**2
     if not 0 < energy < math.inf:
         raise signal_range_error(energy, where)
@@ -55,9 +56,9 @@ def divided(
     for part, sense, square in zip(x.parts, senses, squares, strict=True):
         slots.append(len(context.slots))
         # the noise of the units' own energies is a share of what has moved, which stays positive
-        own = part.weight * (sense.square - 2 * mean * sense.mean + mean**2)
+        centred_energy = part.weight * (sense.square - 2 * mean * sense.mean + mean**2)
         moved = square / (nominal_value(square) or 1.0)
-        total = total + square + own * moved * (context.slot() - 1)
+        total = total + square + centred_energy * moved * (context.slot() - 1)
     shift = shift / root
     for part in x.parts if centred else ():
         shift = shift + part.weight * context.slot(shift=True)
@@ -100,5 +101,7 @@ def normalise_batch(context: MomentContext, op: Op, x: Moments) -> Moments:
 
 def _shifted(context: MomentContext, op: Op, x: Moments) -> Moments:
     """A norm's shift, and its own parameters' kernel."""
-    _, shift, own = context.affine(op)
-    return algebra.add(x, gaussian_value(scalar(shift), scalar(own))) if shift or own else x
+    _, shift, kernel = context.affine(op)
+    if not (shift or kernel):
+        return x
+    return algebra.add(x, gaussian_value(scalar(shift), scalar(kernel)))

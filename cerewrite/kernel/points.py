@@ -35,8 +35,8 @@ def sobol_normal(points: int, dimensions: int) -> Array:
     if dimensions <= FEW:
         return np.ascontiguousarray(np.linalg.solve(factor, normal))
     pair = (torch.from_numpy(np.ascontiguousarray(x)) for x in (factor, normal))
-    found: Array = torch.linalg.solve_triangular(*pair, upper=False).contiguous().numpy()
-    return found
+    uncorrelated: Array = torch.linalg.solve_triangular(*pair, upper=False).contiguous().numpy()
+    return uncorrelated
 
 
 def normal_points(dimensions: int, count: int, seed: int) -> Array:

@@ -95,8 +95,8 @@ class Readings:
             square, slot, first = self.square(part.unit), -1, len(self.slots)
             common = self._common(part.unit, nominal_value(square)) if self.batched else None
             fresh = self.slot()
-            own = square if common is None else square - common
-            squares.append(_share(part, own) * fresh)
+            varying = square if common is None else square - common
+            squares.append(_share(part, varying) * fresh)
             if len(x.parts) > 1:
                 news.append(nominal_value(squares[-1]) * fresh)
             self._cross(part.unit, self.slot())
@@ -162,8 +162,8 @@ class Readings:
             shares = [
                 own_share(unit.effective_batch_size.get(term, math.inf)) for term in unit.terms
             ]
-            own = torch.from_numpy(np.array(shares)[:, None])
-            kernels = kernels[:, :1].detach().lerp(kernels, own)
+            shares_of_own = torch.from_numpy(np.array(shares)[:, None])
+            kernels = kernels[:, :1].detach().lerp(kernels, shares_of_own)
         growth = self._growth(unit)
         return (growth[1:] * kernels).sum(0) if len(kernels) > 1 else growth[1] * kernels[0]
 

@@ -52,19 +52,19 @@ class GaussianTerm:
 
     @property
     def rate(self) -> Tensor:
-        """The kernel in units of the variance, as slopes are taken; as it is without variance."""
+        """The kernel over the variance, for slopes by a unit variance; the kernel if that is 0."""
         return self.kernel / self.deviation**2 if self.deviation > 0 else self.kernel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Norm:
-    """A norm over the units of an example: ``(x - mean) scale``.
+    """A norm over the units of an example: ``(x - mean) scale`` (docs/theory.md, eq. 61).
 
     Attributes:
         mean: the mean over units that it subtracts, nominal.
         scale: what it multiplies with, nominal.
-        energy: the relative change of the energy that it divides out, differentiable.
-        shift: the change of the mean in standard deviations, differentiable.
+        energy: the relative change e of the energy that it divides out (eq. 56), differentiable.
+        shift: the change of the mean in standard deviations (tau in eq. 56), differentiable.
         read: what it reads, as (unit, weight, slot): slots of the noise of the energies, followed
             by those of the means; empty where an example does not see its own.
         centred: whether it subtracts the mean.
@@ -89,8 +89,8 @@ class Unit:
         inputs: the nodes that it reads.
         terms, norms: the terms behind it and the norms that see the example's own energy, in
             order of first use.
-        effective_batch_size: per term behind a batch norm, the places of the batch (`batch`).
-        index: nodes are numbered in the order of their making.
+        effective_batch_size: N of docs/theory.md, eq. 63, per term behind a batch norm.
+        index: nodes are numbered as they are created.
     """
 
     kind: str
@@ -132,8 +132,8 @@ def without_shared_part(unit: Unit) -> Unit:
     """A sum of terms less what all examples of a batch have in common; other units unchanged."""
     if not any(term.common for term in unit.terms) or unit.kind != "add":
         return unit
-    kept = [u for u in unit.inputs if u.term is None or not u.term.common]
-    kept = [without_shared_part(u) for u in kept]
-    if len(kept) == 2:
-        return make_unit("add", *kept)
-    return kept[0]
+    varying = [u for u in unit.inputs if u.term is None or not u.term.common]
+    varying = [without_shared_part(u) for u in varying]
+    if len(varying) == 2:
+        return make_unit("add", *varying)
+    return varying[0]

@@ -125,15 +125,15 @@ def pick(x: Moments, share: float) -> Moments:
 
 def slices(x: Moments, count: int) -> list[Moments]:
     """A value's units in equal slices, one after another: other units in each."""
-    found, parts = [], list(x.parts)
+    slices_of_value, parts = [], list(x.parts)
     for index in range(count):
         low, high = index / count, (index + 1) / count
         inner = [end for end in _ends(parts) if low + _THIN < end < high - _THIN]
         ends = [low, *inner, high]
         pieces = itertools.pairwise(ends)
         units = (Part(_piece(parts, a, b), (b - a) * count) for a, b in pieces)
-        found.append(Moments(tuple(units), constant=x.constant))
-    return found
+        slices_of_value.append(Moments(tuple(units), constant=x.constant))
+    return slices_of_value
 
 
 def cut(x: Moments, low: float, high: float) -> Moments:
@@ -148,16 +148,16 @@ def cut(x: Moments, low: float, high: float) -> Moments:
     """
     if len(x.parts) == 1:
         return x
-    start, found = 0.0, []
+    start, inside = 0.0, []
     for part, end in zip(x.parts, _ends(list(x.parts)), strict=True):
         shared = min(high, end) - max(low, start)
         if shared >= _THIN:
-            kept = part.weight - shared < _THIN
-            unit = part.unit if kept else _renamed(part.unit, {}, shared / part.weight)
-            found.append(Part(unit, shared))
+            is_whole = part.weight - shared < _THIN
+            unit = part.unit if is_whole else _renamed(part.unit, {}, shared / part.weight)
+            inside.append(Part(unit, shared))
         start = end
-    whole = sum(part.weight for part in found)
-    return Moments(tuple(Part(part.unit, part.weight / whole) for part in found), x.constant)
+    whole = sum(part.weight for part in inside)
+    return Moments(tuple(Part(part.unit, part.weight / whole) for part in inside), x.constant)
 
 
 def _fixed(x: Moments) -> Moments:
@@ -190,35 +190,35 @@ def _aligned(first: list[Part], second: list[Part]) -> list[tuple[Unit, Unit, fl
     """
     if len(first) == len(second) == 1:
         return [(first[0].unit, second[0].unit, 1.0)]
-    found = []
+    pairs = []
     low = 0.0
     for high in sorted({*_ends(first), *_ends(second)}):
         if high - low < _THIN:
             continue
         pair = [_piece(parts, low, high) for parts in (first, second)]
-        found.append((pair[0], pair[1], high - low))
+        pairs.append((pair[0], pair[1], high - low))
         low = high
-    return found
+    return pairs
 
 
 def _ends(parts: list[Part]) -> list[float]:
-    total, found = 0.0, []
+    total, ends = 0.0, []
     for part in parts:
         total += part.weight
-        found.append(total)
-    return [*found[:-1], 1.0]
+        ends.append(total)
+    return [*ends[:-1], 1.0]
 
 
 def _piece(parts: list[Part], low: float, high: float) -> Unit:
     """The units between two shares of a value: the whole kind, or a part of it."""
-    start, common, found = 0.0, 0.0, parts[0]
+    start, largest, kind = 0.0, 0.0, parts[0]
     for part, end in zip(parts, _ends(parts), strict=True):
         shared = min(high, end) - max(low, start)
-        if shared > common:
-            common, found = shared, part
+        if shared > largest:
+            largest, kind = shared, part
         start = end
-    share = (high - low) / found.weight
-    return found.unit if share > 1 - 1e-6 else _renamed(found.unit, {}, share)
+    share = (high - low) / kind.weight
+    return kind.unit if share > 1 - 1e-6 else _renamed(kind.unit, {}, share)
 
 
 def _renamed(
@@ -232,11 +232,11 @@ def _renamed(
     if term is not None and term.deviation > 0:
         term = replace(term, units=term.units * share, share=term.share * share)
     inputs = (_renamed(u, done, share) for u in unit.inputs)
-    made = make_unit(
+    renamed = make_unit(
         unit.kind, *inputs, function=unit.function, key=unit.key, term=term, norm=unit.norm
     )
-    done[unit] = made
-    return made
+    done[unit] = renamed
+    return renamed
 
 
 def signal_range_error(value: float, where: Any) -> AnalysisError:

@@ -35,7 +35,7 @@ class _Mixing(OpRule):
 
 @register
 class ScaledDotProductAttention(_Mixing):
-    """Fused attention: the values pass, they alone are given."""
+    """Fused attention passes the values, the only operand that its moments are computed from."""
 
     name = "attention"
     targets = frozenset({"scaled_dot_product_attention"})
@@ -65,7 +65,7 @@ class Softmax(_Mixing):
 
 @register
 class MatMul(_Mixing):
-    """Attention weights times values: the values pass, they alone are given.
+    """Attention weights times values: passes the values, the only operand that is handed on then.
 
     A product of two signals is a sum of products of units.
     """

@@ -157,7 +157,7 @@ class Sum(Mean):
 
 @register
 class Extreme(OpRule):
-    """The largest or smallest of several positions, with where it is: of positions alike, any.
+    """The largest or smallest value over positions: passes, since all positions are alike.
 
     Over other axes, and of two tensors, it has no closed form.
     """
