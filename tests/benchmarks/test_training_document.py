@@ -12,12 +12,17 @@ from benchmarks.training.compare import over_tasks, pairs, tally
 from benchmarks.training.correlate import MEASURES, partial_within, within_baselines
 from benchmarks.training.designs import Design, analyse, figures
 from benchmarks.training.evidence import Entry, gather
+from benchmarks.training.regret import regrets
 from benchmarks.training.report import document
 from benchmarks.training.store import Store
 from benchmarks.training.tasks import OPTIMISERS, TASKS
 from benchmarks.training.verdicts import verdicts, word
 
-BOOTSTRAPPED = ("## What orders designs as training does", "## In short")
+BOOTSTRAPPED = (
+    "## What orders designs as training does",
+    "## What a predictor's pick costs",
+    "## In short",
+)
 
 
 def entry(
@@ -81,6 +86,13 @@ def test_gaps_and_correlations_have_the_planted_sign() -> None:
         assert tally(pairs(entries, "primal log-variance"), "steps")[(1 - sign) // 2] == 3
         # measures and width rank alike here: nothing is left of the one given the other
         assert all(math.isnan(v.value) for v in partial_within(entries, "steps", 10).values())
+
+
+def test_a_pick_costs_what_was_planted() -> None:
+    for speed, cost in ((0.5, 1.0), (2.0, 2.0)):
+        found = regrets([e for e in study(speed) if e.optimiser == "adam"], MEASURES, "steps", 20)
+        assert math.exp(found["nu"].value) == pytest.approx(cost, rel=0.1)
+        assert found["sign-variance - nu"].value == 0.0
 
 
 @pytest.mark.parametrize(
