@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Unpack, cast
@@ -21,15 +20,14 @@ from cerewrite.api.options import (
     check_options,
 )
 from cerewrite.api.promise import keep_promise
+from cerewrite.api.requests import calibration_of, recorded_analysis, request_of
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import timed, timed_budgets
-from cerewrite.api.stages import PathLike, analyze, as_arguments, as_inputs, passes_for
+from cerewrite.api.stages import PathLike, analyze, as_arguments, passes_for
 from cerewrite.errors import UsageError, VerificationError
-from cerewrite.frontend.loading import read_inputs
 from cerewrite.planning.budgets import (
     Allowed,
     BudgetLike,
-    BudgetRequest,
     batches_for,
     read_requests,
 )
@@ -40,9 +38,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cerewrite.rewriting import Pass
-
-LEAST = 8
-"""Fewer calibration examples than these are not divided: all are fitted and measured on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -204,7 +199,7 @@ def _converted(
         budget = plan_options["budget"] = read_requests(plan_options.get("budget", "params"))
         allow = plan_options.get("allow", ())
     else:
-        analysis_options = cast(AnalysisOptions, {**_recorded(plan), **analysis_options})
+        analysis_options = cast(AnalysisOptions, {**recorded_analysis(plan), **analysis_options})
     (profile, pick), asked = menu, batches_for(budget, *batches, allow)
     if profile is not None:
         asked["step_batch"] = None
@@ -222,7 +217,7 @@ def _converted(
     if analysis.scopes:
         analysis = analysis.at_scope(plan.scope)
     init = plan_options.get("init")
-    fitted, unseen = _calibration(plan, calibration, inputs)
+    fitted, unseen = calibration_of(plan, calibration, inputs)
     passes = passes_for(init if callable(init) else None, fitted)
 
     def build(made: ir.Plan, of: ir.Analysis = analysis) -> Conversion:
@@ -239,7 +234,7 @@ def _converted(
         if drawn and result.plan.splits and result.report.promise is None:  # planned anew
             result = keep_promise(result, build, subject, None, clock)
     if bench is not False:
-        request = plan_options or _request(result.plan)
+        request = plan_options or request_of(result.plan)
         timing: BenchOptions = {} if bench is True else bench
         report = timed(
             result.report, model, result.model, inputs, clock=clock, asked=timing, planning=request
@@ -248,49 +243,6 @@ def _converted(
     if gains and not result.plan.splits:
         raise nothing_gained(result.plan)
     return result
-
-
-def _calibration(
-    plan: ir.Plan, given: object, inputs: ir.Inputs
-) -> tuple[ir.Inputs | None, ir.Inputs]:
-    """Inputs to fit a warm start on, and inputs to measure it on."""
-    from cerewrite.rewriting.transfer.calibration import divide, examples
-
-    if given is None:
-        return None, inputs
-    if plan.weights != "transfer":
-        raise UsageError(
-            "calibration inputs were given, but the plan draws its weights anew",
-            advice="ask for a plan with weights='transfer'",
-        )
-    batch = read_inputs(given) if isinstance(given, str | os.PathLike) else as_inputs(given)
-    count = examples(batch)
-    return divide(batch, count - count // 4) if count >= LEAST else (batch, batch)
-
-
-def _request(plan: ir.Plan) -> PlanOptions:
-    """The request that a plan answers, as far as the plan says."""
-    requests = tuple(map(BudgetRequest.of, plan.budgets))
-    return PlanOptions(
-        budget=requests or "params",
-        allow="all",
-        widths="free" if plan.member_widths == "free" else "proportional",
-        objective="dual" if plan.objective == "dual" else "primal",
-        measure=plan.measure,
-        seed=plan.seed,
-    )
-
-
-def _recorded(plan: ir.Plan) -> AnalysisOptions:
-    """The analysis that a plan was made of, as far as the plan says: the same figures again."""
-    options = AnalysisOptions(
-        parametrization=plan.parametrization, gain=plan.gain, scope=plan.scope, seed=plan.seed
-    )
-    if plan.estimator:
-        options["estimator"] = plan.estimator
-    if plan.draws:
-        options["draws"] = plan.draws
-    return options
 
 
 def _divide(options: ConvertOptions) -> tuple[AnalysisOptions, PlanOptions]:

@@ -10,6 +10,7 @@ import cerewrite
 from cerewrite import ir, output
 from cerewrite.api.options import PlanOptions
 from cerewrite.cli import options as opt
+from cerewrite.cli.analysing import ANALYSIS, ANALYSIS_NAMES
 from cerewrite.cli.assessing import assess
 from cerewrite.cli.exporting import (
     ONNX,
@@ -20,10 +21,12 @@ from cerewrite.cli.exporting import (
     members_option,
     onnx_request,
 )
+from cerewrite.cli.folders import bench, profile, verify
 from cerewrite.cli.group import Group
 from cerewrite.cli.mapping import landscape
+from cerewrite.cli.reading import Given, take_scope
 from cerewrite.cli.session import Session, check_file, write_text
-from cerewrite.errors import InfeasibleBudgetError, VerificationError
+from cerewrite.errors import InfeasibleBudgetError
 from cerewrite.frontend import loading
 from cerewrite.planning.budgets import batches_for
 
@@ -44,7 +47,7 @@ def main() -> None:
 @main.command()
 @click.argument("model")
 @opt.INPUT
-@opt.ANALYSIS
+@ANALYSIS
 @opt.file_option("--json", "Write the analysis as JSON; - for standard output.")
 @opt.file_option("--html", "Write the analysis as one HTML page.")
 @opt.FORCE
@@ -69,7 +72,7 @@ def analyze(model: str, json: str | None, html: str | None, force: bool, **optio
 @main.command()
 @click.argument("model")
 @opt.INPUT
-@opt.ANALYSIS
+@ANALYSIS
 @opt.PLAN
 @opt.DRAWING
 @opt.file_option("--out", "Write the plan as JSON; - for standard output.")
@@ -77,7 +80,7 @@ def analyze(model: str, json: str | None, html: str | None, force: bool, **optio
 @opt.RUN
 def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
     """Choose members and widths; change nothing."""
-    opt.take_scope(options)
+    take_scope(options)
     session = Session.start(options, silent=out == "-")
     check_file(out, force=force)
     made = _plan(session, model, options)
@@ -89,7 +92,7 @@ def plan(model: str, out: str | None, force: bool, **options: Any) -> None:
 @main.command()
 @click.argument("model")
 @opt.INPUT
-@opt.ANALYSIS
+@ANALYSIS
 @opt.PLAN
 @opt.DRAWING
 @opt.CALIBRATION
@@ -123,7 +126,7 @@ def convert(
     """
     if onnx and out is None and not dry_run:
         raise click.UsageError("--onnx needs --out DIR: the folder that will hold model.onnx")
-    opt.take_scope(options)
+    take_scope(options)
     session = Session.start(options)
     if out is not None:
         output.check_target(out, folder=True, overwrite=force)
@@ -195,99 +198,16 @@ def apply(plan: str, model: str, out: str, onnx: bool, force: bool, **options: A
 main.add_command(assess)
 main.add_command(export)
 main.add_command(landscape)
-
-
-@main.command()
-@click.argument("model")
-@opt.INPUT
-@opt.ANALYSIS
-@opt.number("--step-batch", "Training batch of the steps.", default=32)
-@opt.file_option("--out", "Write the times as JSON; - for standard output.")
-@opt.FORCE
-@opt.RUN
-def profile(model: str, out: str | None, force: bool, **options: Any) -> None:
-    """Time training steps, layer by layer.
-
-    Writes what `plan` and `convert` take as --profile, on this machine or another.
-    """
-    from cerewrite import timing
-
-    session = Session.start(options, silent=out == "-")
-    check_file(out, force=force)
-    analysis = session.analyze(model, options)
-    record = timing.step_profile(analysis)
-    if out:
-        write_text(out, ir.dumps(record), force=force)
-    first = record.regions[0].profile if record.regions else None
-    where = f", {first.threads} threads, {first.machine}" if first else ""
-    session.say(
-        f"a training step of {record.model} at batch {options['step_batch']}: "
-        f"{record.step / 1e6:.3g} ms, {len(record.regions)} regions timed{where}"
-    )
-
-
-@main.command()
-@click.argument("folder")
-@opt.OPENING
-@opt.INPUT
-@opt.RUN
-def verify(folder: str, **options: Any) -> None:
-    """Check the model in a folder.
-
-    The folder is one that convert wrote; its weights are checked as they are now.
-    """
-    from pathlib import Path
-
-    from cerewrite.api import saving
-    from cerewrite.cli.text import check_lines
-
-    session = Session.start(options)
-    made = saving.read_plan(Path(folder))
-    original, model, inputs = session.load_target(folder, options)
-    with session.clock("verify"):
-        verification = cerewrite.verify(original, model, made, inputs)
-    for line in check_lines(verification):
-        session.say(line)
-    if not verification.passed:
-        raise VerificationError(
-            f"{folder}: {len(verification.failures)} of {len(verification.checks)} checks fail",
-            advice="see the checks above; convert again if weights or plan were edited",
-        )
-
-
-@main.command()
-@click.argument("folder")
-@opt.OPENING
-@opt.INPUT
-@opt.BENCH
-@opt.file_option("--json", "Write the timings as JSON; - for standard output.")
-@opt.FORCE
-@opt.RUN
-def bench(folder: str, json: str | None, force: bool, **options: Any) -> None:
-    """Time the model in a folder against its original.
-
-    Runs take turns, so that a busy machine disturbs both alike; figures are medians with
-    their interquartile ranges.
-    """
-    from cerewrite.cli.text import timing_lines
-
-    asked = {name: options.pop(name) for name in opt.BENCH_NAMES}
-    session = Session.start(options, silent=json == "-")
-    check_file(json, force=force)
-    original, model, inputs = session.load_target(folder, options)
-    with session.clock("bench"):
-        timings = cerewrite.bench(original, model, inputs, **asked)
-    if json:
-        write_text(json, ir.dumps(timings), force=force)
-    for line in timing_lines(timings):
-        session.say(line)
+main.add_command(profile)
+main.add_command(verify)
+main.add_command(bench)
 
 
 @main.command()
 @click.argument("model")
 @click.argument("layer")
 @opt.INPUT
-@opt.ANALYSIS
+@ANALYSIS
 @opt.RUN
 def explain(model: str, layer: str, **options: Any) -> None:
     """Say what is known about one layer.
@@ -310,8 +230,8 @@ def list_() -> None:
         click.echo(line)
 
 
-def _plan(session: Session, model: str, options: opt.Given) -> ir.Plan:
-    ours = {name: options.pop(name) for name in opt.ANALYSIS_NAMES}
+def _plan(session: Session, model: str, options: Given) -> ir.Plan:
+    ours = {name: options.pop(name) for name in ANALYSIS_NAMES}
     from cerewrite.api.menu import choose, profiled
 
     latency, memory, step = (options.pop(f"{kind}_batch") for kind in ("latency", "memory", "step"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cerewrite import ir
-from cerewrite.cli.options import Given
+from cerewrite.cli.reading import Given
 from cerewrite.cli.session import Session
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.registry import suggest

@@ -14,6 +14,7 @@ from cerewrite import ir
 from cerewrite.api import saving, serving
 from cerewrite.api.options import ExportOptions
 from cerewrite.cli import options as opt
+from cerewrite.cli.reading import Given
 from cerewrite.cli.session import Session, check_file
 from cerewrite.errors import UsageError
 from cerewrite.frontend import loading
@@ -66,7 +67,7 @@ def members_option(flag: str) -> opt.Decorator:
 WANTED = opt.switch("--onnx", description="Write and prove model.onnx as well.")
 
 
-def onnx_request(options: opt.Given) -> ExportOptions:
+def onnx_request(options: Given) -> ExportOptions:
     """Take what `ONNX` gave out of ``options``, as options of the exporter."""
     return {
         "opset": options.pop("opset"),

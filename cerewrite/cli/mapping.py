@@ -8,6 +8,8 @@ import click
 
 from cerewrite import ir
 from cerewrite.cli import options as opt
+from cerewrite.cli.analysing import ANALYSIS
+from cerewrite.cli.reading import read_budgets
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import UsageError
 from cerewrite.planning.budgets import BudgetRequest
@@ -18,13 +20,13 @@ from cerewrite.registry import suggest
 @click.argument("model")
 @click.option("--region", required=True, metavar="NAME", help="The region; see analyze.")
 @opt.INPUT
-@opt.ANALYSIS
+@ANALYSIS
 @opt.text(
     "--budget",
     "BUDGET",
     "The limit of the whole model; all other regions stay as they are.",
     default="params",
-    callback=opt.read_budgets,
+    callback=read_budgets,
 )
 @opt.measure_option("What is mapped.")
 @opt.file_option("--json", "Write the landscape as JSON; - for standard output.")

@@ -6,78 +6,24 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from cerewrite.cli.numbers import Positive, Whole
-from cerewrite.frontend.loading import InputShape, parse_input_shape
-from cerewrite.initialisers import INITIALISERS
+from cerewrite.cli.numbers import Whole
+from cerewrite.cli.reading import (
+    read_allowed,
+    read_budgets,
+    read_designs,
+    read_initialiser,
+    read_members,
+    read_shapes,
+)
 from cerewrite.ir import EXIT_SCALES, LARGEST_COST, LARGEST_SEED, LARGEST_SIZE, WEIGHT_SOURCES
-from cerewrite.planning.budgets import BudgetRequest, read_allowances, read_requests
 from cerewrite.planning.make import MIN_GAIN
 from cerewrite.planning.measures import DEFAULT, MEASURES
 from cerewrite.planning.problem import WIDTHS
 from cerewrite.runtime.alone import MOST_THREADS
 
 Command = Callable[..., object]
-Given = dict[str, Any]
-"""Options as click hands them to a command."""
 Decorator = Callable[[Command], Command]
-
-
-def _shapes(
-    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[InputShape, ...]:
-    return tuple(parse_input_shape(value) for value in values)
-
-
-def read_budgets(
-    ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...]
-) -> tuple[BudgetRequest, ...]:
-    """Budgets as requests; a callback of options."""
-    return read_requests(value)
-
-
-def _allowances(
-    ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]
-) -> tuple[str, ...]:
-    """Costs that may rise, read once so that a wrong one is refused before any work."""
-    read_allowances(value)
-    return value
-
-
-def _initialiser(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    return INITIALISERS[value].name
-
-
-def _designs(
-    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    """Designs by region; the last ``=`` divides, because names of modules may hold one."""
-    held: dict[str, str] = {}
-    for value in values:
-        region, separator, design = value.rpartition("=")
-        if not separator or not region:
-            raise click.BadParameter(f"'{value}' is not REGION=MxW[,W...]")
-        if region in held:
-            raise click.BadParameter(f"region '{region}' is fixed twice")
-        held[region] = design
-    return held
-
-
-def _members(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """A number of members; they reach from input to output unless another scope was asked for."""
-    if value is None:
-        return None
-    from cerewrite.planning.members import parse_members
-
-    return parse_members(value)
-
-
-def take_scope(options: Given) -> None:
-    """Members that can be asked reach from input to output, unless another scope was asked for."""
-    source = click.get_current_context().get_parameter_source("scope")
-    if options.get("members") is not None and source is ParameterSource.DEFAULT:
-        options["scope"] = "network"
 
 
 def together(*decorators: Decorator) -> Decorator:
@@ -157,7 +103,7 @@ INPUT = together(
         "SHAPE",
         "Example input, batch first: 1,3,224,224 or 1,128:int64 or name=1,16; by default the "
         "model file's example_inputs().",
-        callback=_shapes,
+        callback=read_shapes,
     ),
     click.option(
         "--seed",
@@ -168,61 +114,6 @@ INPUT = together(
     ),
 )
 
-ANALYSIS_NAMES = (
-    "estimator", "parametrization", "gain", "scope", "draws", "seconds", "precision", "readout",
-    "norms",
-)  # fmt: skip
-
-ANALYSIS = together(
-    text(
-        "--estimator",
-        "NAME",
-        "How corrections are estimated; see `cerewrite list`.",
-        default="auto",
-    ),
-    choice(
-        "--parametrization",
-        ("ntk", "standard"),
-        "Scale-free, or as an optimiser sees the parameters.",
-        default="ntk",
-    ),
-    text(
-        "--gain",
-        "GAIN",
-        "fan_in * Var[weight] to assume: as-built, he, or a number.",
-        default="as-built",
-    ),
-    choice(
-        "--scope",
-        ("block", "stage", "network", "auto"),
-        "How far a region may reach; auto compares the three.",
-        default="block",
-    ),
-    number("--draws", "Initialisations that a measuring estimator draws.  [default: its own]"),
-    click.option(
-        "--seconds",
-        type=float,
-        metavar="S",
-        help="Time limit of the auto estimator's draws; --draws overrides it.  [default: 20]",
-    ),
-    click.option(
-        "--precision",
-        type=Positive(),
-        help="Relative standard error of nu at which Monte-Carlo stops.",
-    ),
-    click.option(
-        "--readout",
-        default="",
-        metavar="OUTPUT",
-        help="Output, channel or both that nu is read at: logits, :3, logits:3.",
-    ),
-    choice(
-        "--norms",
-        ("train", "eval"),
-        "Batch norms on the batch's or on the running statistics.",
-        default="train",
-    ),
-)
 
 PLAN = together(
     repeatable(
@@ -241,7 +132,7 @@ PLAN = together(
         "COST",
         "What may exceed the original's: all, step, memory, flops=2x; every cost that no budget "
         "names is held.",
-        callback=_allowances,
+        callback=read_allowed,
     ),
     click.option(
         "--pick",
@@ -296,13 +187,13 @@ PLAN = together(
         "fixed",
         "REGION=MxW[,W...]",
         "Hold one region's design: layer1.0=4x16, 0=8x12,24.",
-        callback=_designs,
+        callback=read_designs,
     ),
     switch("--keep-groups", description="Leave regions that are grouped already."),
     click.option(
         "--members",
         metavar="M",
-        callback=_members,
+        callback=read_members,
         help="So many members that can be asked one by one, or auto: one ensemble from input to "
         "output, at most the original's parameters and FLOPs.",
     ),
@@ -314,7 +205,7 @@ DRAWING = together(
         "NAME",
         "How the members' weights are drawn: gain, reset, he, orthogonal.",
         default="gain",
-        callback=_initialiser,
+        callback=read_initialiser,
     ),
     click.option(
         "--exit-scale",

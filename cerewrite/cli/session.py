@@ -14,7 +14,7 @@ import click
 import cerewrite
 from cerewrite import ir, output
 from cerewrite.api import saving
-from cerewrite.cli.options import Given
+from cerewrite.cli.reading import Given
 from cerewrite.errors import UsageError, printable
 from cerewrite.frontend import loading
 from cerewrite.runtime.clock import Clock

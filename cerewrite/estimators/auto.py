@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from cerewrite.errors import AnalysisError, NotFiniteError
 from cerewrite.estimators.analytic import Analytic
@@ -30,13 +28,13 @@ from cerewrite.estimators.draws import (
 )
 from cerewrite.estimators.jackknife import Jackknife
 from cerewrite.estimators.limited import (
-    SECONDS,
     Count,
     first_draws,
     more_draws,
     splitting_draws,
 )
 from cerewrite.estimators.monte_carlo import FEWEST, TRUSTED, marked, subject_of
+from cerewrite.estimators.told import dead, told, too_slow, variation
 from cerewrite.ir import Estimate, TracedModel
 from cerewrite.ops import rule_for
 
@@ -88,13 +86,13 @@ class Auto(Estimator):
         except AnalysisError as error:
             return _alone(closed, refusal, error)
         if count.draws < FEWEST:
-            return _alone(closed, refusal, _too_slow(count, assumption))
+            return _alone(closed, refusal, too_slow(count, assumption))
         split, refused = _split(traced, model, example_inputs, assumption, count)
         kernels += more_draws(subject, assumption, count, len(kernels))
         if sum(kernel > 0 for kernel in kernels) < 3:
-            return _alone(closed, refusal, _dead(subject, kernels))
+            return _alone(closed, refusal, dead(subject, kernels))
         return _Levels(traced, subject, assumption, closed, split, kernels).combined(
-            _variation(subject), (*_told(refusal), *refused)
+            variation(subject), (*told(refusal), *refused)
         )
 
 
@@ -137,43 +135,6 @@ def _alone(
         *closed.assumptions[1:],
     )
     return replace(closed, assumptions=(first, *rough))
-
-
-def _too_slow(count: Count, assumption: Assumption) -> AnalysisError:
-    limit = SECONDS if assumption.seconds is None else assumption.seconds
-    return AnalysisError(
-        f"{FEWEST} draws do not fit the time limit of {limit:g} s",
-        advice=f"allow more: --seconds {2 * FEWEST * count.each:.2g}",
-    )
-
-
-def _dead(subject: Subject, kernels: Sequence[float]) -> AnalysisError:
-    dead = sum(not kernel > 0 for kernel in kernels)
-    why = "the inputs do not vary" if _constant(subject) else "no gradient arrives"
-    return AnalysisError(
-        f"the tangent kernel is zero in {dead} of {len(kernels)} draws: {why}",
-        advice="give real inputs; zero-initialised heads need --gain he",
-    )
-
-
-def _told(refusal: AnalysisError | None) -> tuple[str, ...]:
-    return (f"no closed form, measured alone: {refusal.message}",) if refusal is not None else ()
-
-
-def _constant(subject: Subject) -> bool:
-    """Whether every value of every floating input is the same."""
-    leaves = pytree.tree_leaves((subject.args, subject.kwargs))
-    floats = [x for x in leaves if isinstance(x, torch.Tensor) and x.is_floating_point()]
-    return bool(floats) and all(bool((x == x.flatten()[0]).all()) for x in floats if x.numel() > 1)
-
-
-def _variation(subject: Subject) -> tuple[str, ...]:
-    if not _constant(subject):
-        return ()
-    return (
-        "WARNING: the inputs do not vary: positions and examples are alike, which those of real "
-        "data are not; give real inputs",
-    )
 
 
 @dataclass(frozen=True, slots=True)

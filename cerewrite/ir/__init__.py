@@ -1,6 +1,7 @@
 """Frozen data: what the stages hand to each other."""
 
 from cerewrite.ir.design import Design, Designed
+from cerewrite.ir.exits import EXIT_SCALES, exit_factor
 from cerewrite.ir.exported import Export, Parity
 from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthClass
 from cerewrite.ir.groups import Bundle, bundles, class_groups
@@ -13,7 +14,6 @@ from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
 from cerewrite.ir.ranges import LARGEST_COST, LARGEST_SEED, LARGEST_SIZE, MOST_MEMBERS
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
 from cerewrite.ir.results import (
-    EXIT_SCALES,
     SCHEMA,
     WEIGHT_SOURCES,
     Alternative,
@@ -24,7 +24,6 @@ from cerewrite.ir.results import (
     Report,
     ScopeFindings,
     Split,
-    exit_factor,
 )
 from cerewrite.ir.scopes import ScopeOutcome
 from cerewrite.ir.serial import JSON, dumps, encode, loads, parse, validate

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from msgspec import Meta
 
 from cerewrite.ir.design import Design, Designed
+from cerewrite.ir.exits import EXIT_SCALES
 from cerewrite.ir.exported import Export
 from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
 from cerewrite.ir.menu import MenuRow
@@ -37,21 +37,8 @@ from cerewrite.ir.timing import Forecast, Timing
 
 SCHEMA = 1
 Schema = Annotated[int, Meta(ge=1, le=SCHEMA)]
-EXIT_SCALES = ("folded", "explicit", "mean")
-"""How the members' contributions are added: ``1 / sqrt(m)`` of each folded into the exits' weights
-or as an explicit multiplier, or ``1 / m`` of each as a multiplier (docs/theory.md, section 14)."""
 WEIGHT_SOURCES = ("reinitialise", "transfer")
 """Where the members' weights may come from."""
-
-
-def exit_factor(exit_scale: str, members: int) -> float:
-    """What a member's contribution is multiplied by: ``1 / sqrt(m)``, or ``1 / m`` for a mean.
-
-    Example:
-        >>> exit_factor("folded", 4), exit_factor("mean", 4)
-        (0.5, 0.25)
-    """
-    return 1.0 / members if exit_scale == "mean" else math.pow(members, -0.5)
 
 
 @dataclass(frozen=True, slots=True)

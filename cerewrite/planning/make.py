@@ -15,18 +15,14 @@ from cerewrite.ir import (
     LARGEST_SEED,
     WEIGHT_SOURCES,
     Analysis,
-    Design,
     Figures,
     Plan,
-    Region,
     Rejection,
-    Split,
 )
 from cerewrite.planning.budgets import (
     BUDGETS,
     Allowed,
     BudgetLike,
-    joint_costs,
     resolve_budgets,
     share_layers,
 )
@@ -36,12 +32,11 @@ from cerewrite.planning.limits import BudgetBounds, check_limits, find_room
 from cerewrite.planning.measures import (
     DEFAULT,
     MEASURES,
-    changed_measures,
     model_measures,
-    region_measures,
 )
 from cerewrite.planning.members import check_mean, designed, parse_members, with_held
 from cerewrite.planning.problem import Constraints, Problem, build_problem
+from cerewrite.planning.record import planned_figures, record_choice, split_regions
 from cerewrite.planning.rules import select_regions
 from cerewrite.planning.search import COARSE
 from cerewrite.planning.shared import choose_shared, least_together
@@ -166,7 +161,7 @@ def make_plan(
         )
     problems = _with_ceilings(problems, room, objective, min_gain)
     choice = _choose(problems, room, objective, shared=bool(shared), uniform=uniform)
-    splits, kept = _record(problems, choice, objective)
+    splits, kept = record_choice(problems, choice, objective)
     check_mean(exit_scale, analysis.scope, len(splits))
     return Plan(
         model=analysis.model,
@@ -181,7 +176,7 @@ def make_plan(
         feasible=room.feasible,
         considered=choice.considered,
         gap=choice.gap,
-        regions=_split_regions(analysis, splits),
+        regions=split_regions(analysis, splits),
         rejections=(*analysis.rejections, *filtered, *refused, *kept),
         seed=seed,
         init=drawn,
@@ -254,67 +249,6 @@ def _choose(
         if score > (most if uniform else least):
             return replace(unchanged, considered=choice.considered)
     return choice
-
-
-def planned_figures(analysis: Analysis, splits: Sequence[Split]) -> Figures:
-    """Costs and measures of the whole model once the splits are made; exact counts."""
-    params, flops = analysis.params, analysis.flops
-    regions = _split_regions(analysis, splits)
-    named = {split.region: split for split in splits}
-    chosen = [named[region.name] for region in regions]
-    params += _change("params", regions, [split.design for split in chosen])
-    flops += _change("flops", regions, [split.design for split in chosen])
-    before = (region_measures(region, region.design) for region in regions)
-    after = (split.measures for split in chosen)
-    changes = zip(after, before, strict=True)
-    return Figures(params, flops, changed_measures(model_measures(analysis), changes))
-
-
-def _change(cost: str, regions: Sequence[Region], designs: Sequence[Design]) -> int:
-    return sum(after - before for before, after in joint_costs(cost, regions, designs))
-
-
-def _split_regions(analysis: Analysis, splits: Sequence[Split]) -> tuple[Region, ...]:
-    names = {split.region for split in splits}
-    return tuple(item.region for item in analysis.regions if item.name in names)
-
-
-def _record(
-    problems: Sequence[Problem], choice: Choice, objective: Objective
-) -> tuple[tuple[Split, ...], tuple[Rejection, ...]]:
-    """Splits for the regions that change, a reason for those that do not."""
-    splits, kept = [], []
-    regions = [problem.region for problem in problems]
-    costs = [joint_costs(cost, regions, choice.designs) for cost in ("params", "flops")]
-    for problem, design, (_, params), (_, flops) in zip(
-        problems, choice.designs, *costs, strict=True
-    ):
-        region = problem.region
-        if design == region.design:
-            title = problem.measure.title
-            if problem.held is not None:
-                kept.append(
-                    Rejection(
-                        region.name,
-                        "held",
-                        "its design is held as it is",
-                        "drop --fix or --keep-groups to have it planned",
-                    )
-                )
-                continue
-            goal = f"a smaller {title}" if objective == "primal" else "a smaller cost"
-            kept.append(
-                Rejection(
-                    region.name,
-                    "best-as-it-is",
-                    f"no design gives {goal} within the limits",
-                    "nothing to do; another budget or scope may change it",
-                )
-            )
-            continue
-        measured = region_measures(region, design)
-        splits.append(Split(region.name, design, params, flops, measured))
-    return tuple(splits), tuple(kept)
 
 
 def _check_drawing(init: str | Custom, exit_scale: str, weights: str) -> str:

@@ -1,0 +1,65 @@
+"""Options of an analysis."""
+
+from __future__ import annotations
+
+import click
+
+from cerewrite.cli.numbers import Positive
+from cerewrite.cli.options import choice, number, text, together
+
+ANALYSIS_NAMES = (
+    "estimator", "parametrization", "gain", "scope", "draws", "seconds", "precision", "readout",
+    "norms",
+)  # fmt: skip
+
+
+ANALYSIS = together(
+    text(
+        "--estimator",
+        "NAME",
+        "How corrections are estimated; see `cerewrite list`.",
+        default="auto",
+    ),
+    choice(
+        "--parametrization",
+        ("ntk", "standard"),
+        "Scale-free, or as an optimiser sees the parameters.",
+        default="ntk",
+    ),
+    text(
+        "--gain",
+        "GAIN",
+        "fan_in * Var[weight] to assume: as-built, he, or a number.",
+        default="as-built",
+    ),
+    choice(
+        "--scope",
+        ("block", "stage", "network", "auto"),
+        "How far a region may reach; auto compares the three.",
+        default="block",
+    ),
+    number("--draws", "Initialisations that a measuring estimator draws.  [default: its own]"),
+    click.option(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="Time limit of the auto estimator's draws; --draws overrides it.  [default: 20]",
+    ),
+    click.option(
+        "--precision",
+        type=Positive(),
+        help="Relative standard error of nu at which Monte-Carlo stops.",
+    ),
+    click.option(
+        "--readout",
+        default="",
+        metavar="OUTPUT",
+        help="Output, channel or both that nu is read at: logits, :3, logits:3.",
+    ),
+    choice(
+        "--norms",
+        ("train", "eval"),
+        "Batch norms on the batch's or on the running statistics.",
+        default="train",
+    ),
+)
