@@ -134,8 +134,8 @@ def document(cells: Sequence[Cell]) -> str:
     lines = [
         "# The sign kernel's closed form against draws",
         "",
-        "Written by `python -m benchmarks.sign`; do not edit. Var[log K1] (docs/theory.md, section",
-        "12) of dense ReLU chains, NTK parametrisation, input as wide as the layers, one output.",
+        "Written by `python -m benchmarks.sign`; do not edit. Var[log K1] of dense ReLU chains",
+        "(docs/theory.md, section 12), NTK parametrisation, input as wide as the layers, one output.",
         "12,000 draws of a member, ensembles resampled from them; draws in which all units of",
         "a layer are dead count in ensembles and are left out where nothing else is left. Nothing",
         "in the closed form was fitted to these draws.",
