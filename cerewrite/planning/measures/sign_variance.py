@@ -56,7 +56,7 @@ def layer_shares(sites: Sequence[Site]) -> FloatArray:
     share = float(totals.mean())
     if not is_chain(sites, share):
         limit = totals[:, None] / (len(sites) + 1)
-        return np.clip(np.minimum(ends, limit), 0.0, None)
+        return np.asarray(np.clip(np.minimum(ends, limit), 0.0, None))
     inner = np.clip(-np.diff(ends[:, 1]), 0.0, None)
     limit = float(inner.mean()) if len(inner) else share * abs(share) / 2.0
     steps = np.array([min(ends[0, 0], limit), *inner, min(ends[-1, 1], limit)])
