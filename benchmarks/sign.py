@@ -53,7 +53,7 @@ class Cell:
 
 
 def relu_sites(depth: int) -> tuple[Site, ...]:
-    """The sites of a ReLU chain (THEORY 4)."""
+    """The sites of a ReLU chain (docs/theory.md, section 4)."""
     share = 1.0 / (depth + 1)
     return tuple(
         Site(f"l{i}", 0, (depth - i) * share, (i + 1) * share, 5.0, 5.0, 1.0) for i in range(depth)
