@@ -170,7 +170,9 @@ def measured(network: Network, analysis: ir.Analysis, model: nn.Module, design: 
         ((members, widths),) = design.values()
         own: nn.Module = network.build(widths)
     elif any(m > 1 for m, _ in design.values()):
-        plan = cerewrite.plan(analysis, budget="params=4x", fixed=dict(design))
+        plan = cerewrite.plan(
+            analysis, budget="params=4x", fixed=dict(design), allow="all", widths="free"
+        )
         own = cerewrite.apply(plan, model)
     else:
         own = model

@@ -43,7 +43,13 @@ def row(
     """Convert, export, print; whether every figure is within its bound."""
     start = time.perf_counter()
     result = cerewrite.convert(
-        model, inputs, budget="params", objective=objective, estimator="analytic"
+        model,
+        inputs,
+        budget="params",
+        objective=objective,
+        estimator="analytic",
+        allow="all",
+        widths="free",
     )
     with tempfile.TemporaryDirectory() as folder:
         export = cerewrite.export_onnx(result.model, Path(folder) / "model.onnx", inputs)

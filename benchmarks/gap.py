@@ -42,6 +42,8 @@ def row(name: str, analysis: cerewrite.ir.Analysis, measure: str, objective: str
             measure=measure,
             objective=objective,
             min_width=4,  # type: ignore[arg-type]
+            allow="all",
+            widths="free",
         )
     except CerewriteError as error:
         print(f"{start} refused: {error.message}", flush=True)

@@ -72,7 +72,7 @@ def row(spec: Spec, draws: int) -> None:
     """Plan once, measure the grid and the plan, and print one row."""
     model = Net(spec)
     analysis = cerewrite.analyze(model, make_inputs(spec, 0), gain="as-built", estimator="analytic")
-    plan = cerewrite.plan(analysis, measure="nu")
+    plan = cerewrite.plan(analysis, measure="nu", allow="all", widths="free")
     (region,) = (estimate.region for estimate in analysis.regions)
     assert region.sizes == spec.widths
     grid = []
@@ -125,7 +125,7 @@ def conv_rows(network: conv_nets.Network) -> None:
             blank = " | ".join("" for _ in COLUMNS[2:])
             print(f"| {network.name}, {estimator} | refused: {error.message} | {blank}")
             continue
-        plan = cerewrite.plan(analysis, measure="nu")
+        plan = cerewrite.plan(analysis, measure="nu", allow="all", widths="free")
         own = {y.region.name: (1, y.region.widths) for y in analysis.regions}
         own |= {split.region: (split.multiplicity, split.widths) for split in plan.splits}
         grid = grid or [measure(analysis, design) for design in conv_nets.grid(analysis)]

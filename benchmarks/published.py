@@ -217,7 +217,14 @@ def own(case: Case) -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     for measure in MEASURES:
         plan, free = (
-            cerewrite.plan(case.analysis, measure=measure, uniform=uniform, min_width=4)
+            cerewrite.plan(
+                case.analysis,
+                measure=measure,
+                uniform=uniform,
+                min_width=4,
+                allow="all",
+                widths="free",
+            )
             for uniform in (True, False)
         )
         split = plan.splits[0]

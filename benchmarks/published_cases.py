@@ -96,7 +96,9 @@ class Case:
     def built(self, m: int, n: int) -> int:
         """Parameters of the model that `cerewrite.apply` builds, stem included."""
         fixed = {region.name: (m, self.widths(region, n)) for region in self.regions}
-        plan = cerewrite.plan(self.analysis, budget="params=4x", fixed=fixed)
+        plan = cerewrite.plan(
+            self.analysis, budget="params=4x", fixed=fixed, allow="all", widths="free"
+        )
         model = cerewrite.apply(plan, self.body)
         return self.outside + sum(p.numel() for p in model.parameters())
 

@@ -41,7 +41,9 @@ def designs(case: Case, measured: ir.Analysis) -> dict[str, dict[str, Any]]:
         found[f"{m} x {n}d"] = {r.name: [m, list(case.widths(r, n))] for r in case.regions}
     for title, analysis in (("rho 1", case.analysis), ("rho measured", measured)):
         for uniform in (True, False):
-            plan = cerewrite.plan(analysis, measure="nu", uniform=uniform)
+            plan = cerewrite.plan(
+                analysis, measure="nu", uniform=uniform, allow="all", widths="free"
+            )
             own = {r.name: [1, list(r.widths)] for r in case.regions}
             own |= {s.region: [s.multiplicity, list(s.widths)] for s in plan.splits}
             found[f"{'uniform' if uniform else 'block by block'}, {title}"] = own
@@ -55,7 +57,7 @@ def build(case: Case, design: dict[str, Any]) -> nn.Module:
     if not fixed:
         return nn.Sequential(case.stem, case.body)
     kept = {name: tuple(split) for name, split in design.items()}
-    plan = cerewrite.plan(case.analysis, budget="params=4x", fixed=kept)
+    plan = cerewrite.plan(case.analysis, budget="params=4x", fixed=kept, allow="all", widths="free")
     return nn.Sequential(case.stem, cerewrite.apply(plan, case.body))
 
 

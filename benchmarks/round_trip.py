@@ -138,7 +138,15 @@ def save_converted(name: str, folder: str) -> None:
     row = loaded.example_inputs[0][:1] if example else torch.randn(1, 3, PIXELS[name], PIXELS[name])
     # without a limit on FLOPs a VGG's first maps outgrow the memory at batch 32
     budget = ["params", "flops"] if name == "vgg16_bn" else ["params"]
-    result = cerewrite.convert(loaded.module, row, budget=budget, min_width=4, estimator="analytic")
+    result = cerewrite.convert(
+        loaded.module,
+        row,
+        budget=budget,
+        min_width=4,
+        estimator="analytic",
+        allow="all",
+        widths="free",
+    )
     model = result.model
     perturb(model)
     model.eval()

@@ -104,7 +104,9 @@ def run(name: str, seed: int) -> tuple[float, str, Outcome, Outcome, Outcome]:
     original = accuracy(model, data)
     inputs = (data[0][:CALIBRATION],)
     found = cerewrite.analyze(model, data[0][:2], estimator="analytic")
-    plan = cerewrite.plan(found, budget="params", weights="transfer", seed=seed)
+    plan = cerewrite.plan(
+        found, budget="params", weights="transfer", seed=seed, allow="all", widths="free"
+    )
     design = ", ".join(f"{s.multiplicity} x {s.widths}" for s in plan.splits)
     outcomes = []
     for weights, given in (("transfer", inputs), ("reinitialise", None), ("transfer", None)):

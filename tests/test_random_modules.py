@@ -83,7 +83,7 @@ def test_slices_of_a_sequential_are_its_layers() -> None:
     assert [layer.name for layer in traced.layers] == ["run.0", "run.2", "run.4", "run.6"]
     assert traced.rejections == ()
     result = cerewrite.convert(
-        Sliced(), torch.randn(3, INPUTS), budget="params", estimator="analytic"
+        Sliced(), torch.randn(3, INPUTS), estimator="analytic", widths="free"
     )
     assert result.plan.splits
 

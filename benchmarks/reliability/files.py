@@ -45,7 +45,10 @@ def good_files() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         budget = ["params", "memory"]
-        cerewrite.convert(network(), torch.randn(4, WIDTH), budget=budget, min_width=4, out=out)
+        options = {"estimator": "analytic", "allow": "all", "widths": "free"}
+        cerewrite.convert(
+            network(), torch.randn(4, WIDTH), budget=budget, min_width=4, out=out, **options
+        )
         return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 

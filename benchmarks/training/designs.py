@@ -76,7 +76,11 @@ def choose(analysis: Analysis) -> list[Design]:
 
 def _planned(analysis: Analysis, measure: str, **options: Any) -> tuple[Shape, ...]:
     """What the planner chooses within the baseline's parameters."""
-    return _shapes(cerewrite.plan(analysis, budget="params", measure=measure, **options))
+    return _shapes(
+        cerewrite.plan(
+            analysis, budget="params", measure=measure, **options, allow="all", widths="free"
+        )
+    )
 
 
 def _shapes(plan: Plan) -> tuple[Shape, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -36,7 +37,9 @@ def test_spectral_norms_buffers_stay(tmp_path: Any, norm: Any, verb: str) -> Non
     elif verb == "export":
         cerewrite.export_onnx(model, tmp_path / "m.onnx", X)
     elif verb == "jackknife":
-        with pytest.raises(AnalysisError, match=r"cannot be drawn|cannot be found"):
+        drawn = norm is parametrizations.spectral_norm  # the other kind hides what it computes
+        refused = pytest.raises(AnalysisError, match="nothing says how it is initialised")
+        with nullcontext() if drawn else refused:
             cerewrite.analyze(model, X, gain="he", estimator="jackknife", draws=4)
     else:
         cerewrite.analyze(model, X, gain="he")

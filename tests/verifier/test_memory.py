@@ -20,7 +20,8 @@ PEAK = """
 import sys, torch
 from torch import nn
 import cerewrite, cerewrite.api.conversion, cerewrite.api.stages
-from cerewrite import analysis, planner, rewriter, tracer, verifier
+from cerewrite import analysis, planning, rewriting, verifier
+from cerewrite.frontend import tracing
 
 def status(name):
     lines = open("/proc/self/status").read().splitlines()
@@ -34,6 +35,7 @@ def net(width):
 
 x = torch.randn(2, 64)
 options = dict(gain="he", min_width=256, channel_multiple=16)
+options |= dict(estimator="analytic", allow="all", widths="free")
 cerewrite.convert(net(512), x, **options)  # libraries, caches
 base = status("VmRSS")
 model = net(width)

@@ -104,7 +104,7 @@ def dead_share(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArr
 
     Example:
         >>> relu = Site("l", 0, 0.5, 0.5, v_aa=5.0, v_bb=5.0, v_ab=1.0)
-        >>> dead_share([relu], np.array([[1.0], [2.0]])).tolist()
+        >>> dead_share([relu], np.array([[1.0], [2.0]])).round(6).tolist()
         [0.5, 0.25]
     """
     widths = np.asarray(widths, dtype=np.float64)
