@@ -51,7 +51,7 @@ CONV = """
 Two photographs and their mirror images are the inputs, Gaussian weights of gain 2, batch norms on
 the batch's statistics (4 examples). The grid has the widths 4, 5, 6, 8, 10, 12, 16 and the
 network's own in the first hidden layer, the others in proportion, with the most members within
-the budget. One plan takes the spatial factor as 1 (`analytic`, the default), the others measure
+the budget. One plan takes the spatial factor as 1 (`analytic`), the others measure
 it on the inputs (`spatial` in closed form, `jackknife` on the model); 8,000, 600 and 800
 draws for each design of the three networks.
 """

@@ -28,7 +28,7 @@ from cerewrite.kernel.values import Moments, gaussian_value, scalar
 from cerewrite.ops import rule_for
 
 ASSUMPTIONS = (
-    "maps are spatially constant (rho = 1): an upper bound for convolutions on real images",
+    "maps are spatially constant (rho = 1): far too high on most convolutions, no bound with norms",
     "inputs have mean square 1 and vary; batch norms see as many examples as the model was traced "
     f"with, or {ASSUMED} if those are fewer than {LEAST}",
 )
