@@ -265,6 +265,7 @@ def _rewrite(
 ) -> Conversion:
     """Rewrite, verify, and refuse a model that fails a check."""
     from cerewrite import rewriting, verifier
+    from cerewrite.rewriting.members import members
 
     with clock("rewrite"):
         made = planning.recount(made, max_params=max_params)
@@ -272,7 +273,7 @@ def _rewrite(
         made = dataclasses.replace(made, renamed=rewritten.renamed)
         if made.exit_scale == "mean" and made.splits:
             # refuses by name what lies behind the sum; a shared stem may be allowed later
-            rewriting.members(rewritten.model, inputs, allow_shared=True)
+            members(rewritten.model, inputs, allow_shared=True)
     with clock("verify"):
         verification = verifier.verify(model, rewritten.model, made, inputs)
         if made.weights == "transfer" and made.splits:

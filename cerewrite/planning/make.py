@@ -110,7 +110,8 @@ def make_plan(
         weights: ``reinitialise`` or ``transfer`` (a warm start from the model's own weights).
         members: so many members that can be asked one by one (`cerewrite.members`), or ``auto``
             for 4: one region from input to output, widths in the original's proportions, as wide
-            as the budgets allow, parameters and FLOPs at most the original's unless asked for.
+            as the budgets allow, parameters and FLOPs at most the original's unless asked for;
+            training memory and the step are held only where a budget names them.
 
     Returns:
         The plan; regions that are best as they are have no split and a rejection that says so.
@@ -141,6 +142,9 @@ def make_plan(
                 "members are asked for, and --fix, --keep-groups, --uniform or the dual as well",
                 advice="drop the others: the number of members says the design",
             )
+        # members serve disagreement and uncertainty: what they cost in memory and time is
+        # printed, and held only where a budget names it
+        budgets = tuple(b for b in budgets if not (b.held and b.cost in ("memory", "step")))
         budgets = with_held(budgets, analysis)
         fixed = designed(analysis, regions, asked, budgets, constraints)
     names = [item.cost for item in budgets]

@@ -70,7 +70,7 @@ def members(
         >>> net = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(),
         ...                     nn.Linear(32, 3))
         >>> x = torch.randn(5, 4)
-        >>> model = cerewrite.convert(net, x, scope="network", fixed={"0": "4x8"}).model
+        >>> model = cerewrite.convert(net, x, members=4, budget="params").model
         >>> outputs = members(model)(x)
         >>> outputs.shape, torch.allclose(outputs.mean(0), model(x), atol=1e-5)
         (torch.Size([4, 5, 3]), True)
