@@ -35,10 +35,10 @@ Pair = tuple[float, float]
 HEAD = """# Plans against the grid of designs
 
 Written by `python -m benchmarks.grid --draws {}`; do not edit. Equal parameters, planned by nu
-with the defaults (no member narrower than 4); nu by Monte-Carlo, standard errors in brackets. The
-best of a grid is chosen by its measured nu, which makes it look better than it is by about its
-error. *Holds*: the plan's nu is within 3 % of the best design's, or within the standard error of
-their difference.
+with free widths, nothing held, and no member narrower than 4; nu by Monte-Carlo, standard errors
+in brackets. The best of a grid is chosen by its measured nu, which makes it look better than it is
+by about its error. *Holds*: the plan's nu is within 3 % of the best design's, or within the
+standard error of their difference.
 
 ## Dense chains
 
