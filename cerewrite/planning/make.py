@@ -34,7 +34,8 @@ from cerewrite.planning.measures import (
     MEASURES,
     model_measures,
 )
-from cerewrite.planning.members import check_mean, designed, parse_members, with_held
+from cerewrite.planning.members import HELD as MEMBERS_HELD
+from cerewrite.planning.members import check_mean, designed, parse_members
 from cerewrite.planning.problem import Constraints, Problem, build_problem
 from cerewrite.planning.record import planned_figures, record_choice, split_regions
 from cerewrite.planning.rules import select_regions
@@ -110,8 +111,7 @@ def make_plan(
         weights: ``reinitialise`` or ``transfer`` (a warm start from the model's own weights).
         members: so many members that can be asked one by one (`cerewrite.members`), or ``auto``
             for 4: one region from input to output, widths in the original's proportions, as wide
-            as the budgets allow, parameters and FLOPs at most the original's unless asked for;
-            training memory and the step are held only where a budget names them.
+            as the budgets allow; only parameters and FLOPs are held.
 
     Returns:
         The plan; regions that are best as they are have no split and a rejection that says so.
@@ -132,7 +132,8 @@ def make_plan(
     exit_scale = exit_scale or ("folded" if members is None else "mean")
     drawn = _check_drawing(init, exit_scale, weights)
     constraints = Constraints(min_width, max_multiplicity, channel_multiple, widths)
-    budgets = resolve_budgets(budget, analysis, allow)
+    held_costs = None if members is None else MEMBERS_HELD
+    budgets = resolve_budgets(budget, analysis, allow, held_costs)
     _require_regions(analysis)
     regions, filtered = select_regions(analysis, include, exclude)
     if members is not None:
@@ -142,10 +143,6 @@ def make_plan(
                 "members are asked for, and --fix, --keep-groups, --uniform or the dual as well",
                 advice="drop the others: the number of members says the design",
             )
-        # members serve disagreement and uncertainty: what they cost in memory and time is
-        # printed, and held only where a budget names it
-        budgets = tuple(b for b in budgets if not (b.held and b.cost in ("memory", "step")))
-        budgets = with_held(budgets, analysis)
         fixed = designed(analysis, regions, asked, budgets, constraints)
     names = [item.cost for item in budgets]
     built = [build_problem(region, names, minimised, constraints) for region in regions]

@@ -28,7 +28,8 @@ SCALES = np.geomspace(1e-3, 1.0, 4000)
 """Widths that are tried, in units of the original's."""
 
 HELD = ("params", "flops")
-"""Costs that are at most the original's, asked for or not."""
+"""Costs that are held: members serve disagreement and uncertainty, and what they take in memory
+and time is printed, and held only where a budget names it."""
 
 
 def parse_members(members: int | str) -> int:
@@ -49,17 +50,6 @@ def parse_members(members: int | str) -> int:
             f"{members!r} members", advice=f"give a number of at least 2, or auto for {MEMBERS}"
         )
     return count
-
-
-def with_held(budgets: Sequence[Budget], analysis: Analysis) -> tuple[Budget, ...]:
-    """The budgets, with parameters and FLOPs held at the original's where none is asked for."""
-    asked = {budget.cost for budget in budgets}
-    held = (
-        Budget(cost, float(BUDGETS[cost].baseline(analysis)), cost)
-        for cost in HELD
-        if cost not in asked
-    )
-    return (*budgets, *held)
 
 
 def designed(

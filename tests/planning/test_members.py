@@ -79,6 +79,19 @@ def test_a_users_multiple_and_budgets_go_first() -> None:
     assert make_plan(analysis).exit_scale == "folded"
 
 
+@pytest.mark.held
+def test_of_held_costs_members_keep_two_and_what_is_allowed_may_rise() -> None:
+    analysis = cerewrite.analyze(
+        cnn(), torch.ones(2, 1, 12, 12), scope="network", gain="he", memory_batch=32
+    )
+    usual = make_plan(analysis, members=4)
+    assert [(b.cost, b.held) for b in usual.budgets] == [("params", False), ("flops", True)]
+    wide = make_plan(analysis, members=4, budget="params=2x", allow="flops")
+    assert wide.planned.flops > wide.baseline.flops
+    named = make_plan(analysis, members=4, budget="params,memory=0.9x").budgets
+    assert [b.cost for b in named] == ["params", "memory", "flops"]
+
+
 def test_requests_that_contradict_are_refused() -> None:
     analysis = analysed(mlp(), 64)
     with pytest.raises(UsageError, match="the scope is 'block'") as caught:

@@ -193,8 +193,15 @@ def read_allowances(allow: Allowed, named: Sequence[str] = ()) -> dict[str, Budg
     return found
 
 
-def held_requests(budget: BudgetLike, allow: Allowed = ()) -> tuple[BudgetRequest, ...]:
+def held_requests(
+    budget: BudgetLike, allow: Allowed = (), held: Sequence[str] | None = None
+) -> tuple[BudgetRequest, ...]:
     """Limits of the costs that no budget names: the original's, or what is allowed.
+
+    Args:
+        budget: see `read_requests`.
+        allow: see `read_allowances`.
+        held: the costs; None for `HELD`.
 
     Example:
         >>> [request.text for request in held_requests("params", ["flops=2x", "step"])]
@@ -202,13 +209,17 @@ def held_requests(budget: BudgetLike, allow: Allowed = ()) -> tuple[BudgetReques
     """
     named = [request.cost for request in read_requests(budget)]
     allowed = read_allowances(allow, named)
-    held = (BudgetRequest.parse(cost) for cost in HELD if cost not in named)
-    limits = (allowed.get(request.cost, request) for request in held)
+    costs = HELD if held is None else held
+    requests = (BudgetRequest.parse(cost) for cost in costs if cost not in named)
+    limits = (allowed.get(request.cost, request) for request in requests)
     return tuple(request for request in limits if request is not None)
 
 
 def resolve_budgets(
-    budget: BudgetLike, analysis: Analysis, allow: Allowed = "all"
+    budget: BudgetLike,
+    analysis: Analysis,
+    allow: Allowed = "all",
+    held: Sequence[str] | None = None,
 ) -> tuple[Budget, ...]:
     """The limits of a request for one model, those of held costs last.
 
@@ -217,6 +228,7 @@ def resolve_budgets(
         analysis: the model that relative budgets refer to.
         allow: held costs that may rise, see `read_allowances`. A cost that the analysis has not
             counted or timed is held only where it is allowed with an amount.
+        held: costs that are held unless named; None for `HELD`.
 
     Raises:
         UsageError: see `read_requests`; or if the analysis lacks what a cost is counted from.
@@ -225,7 +237,7 @@ def resolve_budgets(
         request.resolve(BUDGETS[request.cost].baseline(analysis))
         for request in read_requests(budget)
     ]
-    for request in held_requests(budget, allow):
+    for request in held_requests(budget, allow, held):
         cost = BUDGETS[request.cost]
         if "=" in request.text or cost.known(analysis):
             limits.append(replace(request.resolve(cost.baseline(analysis)), held=True))
