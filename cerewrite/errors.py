@@ -170,6 +170,17 @@ class TrainingError(CerewriteError):
     exit_code = 11
 
 
+def first_line(error: BaseException, most: int = 240) -> str:
+    r"""An exception in one line: its type, and the first line of what it says.
+
+    Example:
+        >>> first_line(ValueError("no such thing\nat all")), first_line(MemoryError())
+        ('ValueError: no such thing', 'MemoryError: no message')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:most]
+
+
 def own_line(error: BaseException) -> str:
     """Where a user's code raised: file, line and function, in brackets; "" if it is not known.
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from cerewrite.planning.budgets.request import HELD
+from cerewrite.planning.budgets.held import HELD
 
 # Made afresh for every run, the same examples every time; `make test-slow` explores others.
 hypothesis.settings.register_profile("repeat", deadline=None, derandomize=True)
@@ -130,7 +130,7 @@ def nothing_held() -> Iterator[None]:
     add to: next to no plan would be left to rewrite, and which ones would depend on the clock.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cerewrite.planning.budgets.request.HELD", ())
+        patch.setattr("cerewrite.planning.budgets.held.HELD", ())
         yield
 
 
@@ -138,7 +138,7 @@ def nothing_held() -> Iterator[None]:
 def held_as_for_users(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `nothing_held` took away, where a test is marked ``held``."""
     if "held" in request.keywords:
-        monkeypatch.setattr("cerewrite.planning.budgets.request.HELD", HELD)
+        monkeypatch.setattr("cerewrite.planning.budgets.held.HELD", HELD)
 
 
 WriteModel = Callable[..., Path]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Unpack, cast
 
 from cerewrite import ir, output, planning
 from cerewrite.api.held_time import within_time
-from cerewrite.api.menu import choose, nothing_gained, profiled
+from cerewrite.api.menu import check_pick, choose, nothing_gained, profiled
 from cerewrite.api.options import (
     AnalysisOptions,
     BenchOptions,
@@ -201,6 +201,7 @@ def _converted(
     else:
         analysis_options = cast(AnalysisOptions, {**recorded_analysis(plan), **analysis_options})
     (profile, pick), asked = menu, batches_for(budget, *batches, allow)
+    check_pick(pick, plan_options)
     if profile is not None:
         asked["step_batch"] = None
     analysis = analyze(model, inputs, clock=clock, **asked, **analysis_options)
@@ -208,9 +209,10 @@ def _converted(
     if profile is not None:
         analysis = profiled(analysis, profile)
     given = plan is not None
+    replan = PlanOptions()  # a plan that was given is carried out, not made anew
     if plan is None:
         with clock("plan"):
-            plan, plan_options = choose(analysis, pick, plan_options)
+            plan, replan = choose(analysis, pick, plan_options)
         max_params = max_params or planning.asked_params(plan)
     if gains and not plan.splits:
         raise nothing_gained(plan)
@@ -227,14 +229,14 @@ def _converted(
     drawn = analysis.nu.samples + analysis.leading_order.samples > 0
     subject = (model, inputs, analysis_options)
     if drawn and result.plan.splits:
-        result = keep_promise(result, build, subject, None if given else plan_options, clock)
+        result = keep_promise(result, build, subject, replan or None, clock)
     if timed_budgets(plan) and profile is None:
         levelled = partial(build, of=result.analysis)
-        result = within_time(result, levelled, model, inputs, plan_options, clock)
+        result = within_time(result, levelled, model, inputs, replan, clock)
         if drawn and result.plan.splits and result.report.promise is None:  # planned anew
             result = keep_promise(result, build, subject, None, clock)
     if bench is not False:
-        request = plan_options or request_of(result.plan)
+        request = request_of(result.plan) if given else replan
         timing: BenchOptions = {} if bench is True else bench
         report = timed(
             result.report, model, result.model, inputs, clock=clock, asked=timing, planning=request

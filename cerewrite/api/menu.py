@@ -13,6 +13,7 @@ from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import NothingGainedError, PlanError, UsageError
 from cerewrite.planning.budgets import BUDGETS, BudgetRequest, changed_cost, held_requests
 from cerewrite.planning.measures import MEASURES
+from cerewrite.planning.members import held_costs
 
 PICKS = ("held", "1.25x", "1.5x", "2x", "params-only")
 """What ``--pick`` takes: every cost held, all of them up to so much, or the budgets alone."""
@@ -44,11 +45,22 @@ def picked(analysis: ir.Analysis, pick: str, options: PlanOptions) -> PlanOption
     Raises:
         UsageError: if there is no such row, or ``allow`` is given too.
     """
+    check_pick(pick, options)
+    return {**options, "allow": _allowance(analysis, pick, options)}
+
+
+def check_pick(pick: str | None, options: PlanOptions) -> None:
+    """Refuse a row that no menu has, before anything is measured.
+
+    Raises:
+        UsageError: see `picked`.
+    """
+    if pick is None:
+        return
     if pick not in PICKS:
         raise UsageError(f"the menu has no row '{pick}'", advice=f"pick one of {', '.join(PICKS)}")
     if options.get("allow"):
         raise UsageError(f"both a pick, '{pick}', and what is allowed", advice="give one of them")
-    return {**options, "allow": _allowance(analysis, pick, options)}
 
 
 def choose(
@@ -99,7 +111,9 @@ def _allowance(analysis: ir.Analysis, pick: str, options: PlanOptions) -> tuple[
     """What is allowed in a row; () where nothing is held that the analysis knows."""
     held = [
         request.cost
-        for request in held_requests(options.get("budget", "params"))
+        for request in held_requests(
+            options.get("budget", "params"), held=held_costs(options.get("members"))
+        )
         if BUDGETS[request.cost].known(analysis)
     ]
     if pick == "held" or not held:

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cerewrite import ir
-from cerewrite.api.options import (
-    AnalysisOptions,
-    PlanOptions,
-)
+from cerewrite.api.options import AnalysisOptions, PlanOptions
 from cerewrite.api.stages import as_inputs
 from cerewrite.errors import UsageError
 from cerewrite.frontend.loading import read_inputs
-from cerewrite.planning.budgets import (
-    BudgetRequest,
-)
-
-if TYPE_CHECKING:
-    pass
-
+from cerewrite.planning.budgets import BudgetRequest
 
 LEAST = 8
 """Fewer calibration examples than these are not divided: all are fitted and measured on."""

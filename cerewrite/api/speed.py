@@ -10,7 +10,7 @@ from cerewrite import ir
 from cerewrite.api.options import BenchOptions, PlanOptions, check_options
 from cerewrite.api.stages import apply, as_inputs
 from cerewrite.api.stages import plan as make_plan
-from cerewrite.errors import InfeasibleBudgetError, PlanError
+from cerewrite.errors import PlanError
 from cerewrite.planning.budgets import (
     BUDGETS,
     BudgetRequest,
@@ -18,6 +18,7 @@ from cerewrite.planning.budgets import (
     read_allowances,
     read_requests,
 )
+from cerewrite.planning.members import held_costs
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
@@ -96,9 +97,13 @@ def _aligned(
     """
     requests = read_requests(planning.get("budget", "params"))
     asked_for: PlanOptions = {**planning, "budget": requests}
+    asked_for["allow"] = _as_given(_allowed(planning))
     wanted = asked_for.copy()
-    held = any(request.cost == "flops" for request in requests)
-    wanted["budget"] = requests if held else (*requests, BudgetRequest.parse("flops"))
+    if all(request.cost != "flops" for request in requests):
+        wanted["budget"] = (*requests, BudgetRequest.parse("flops"))
+        wanted["allow"] = _as_given(
+            {cost: item for cost, item in _allowed(planning).items() if cost != "flops"}
+        )
     wanted["min_width"] = max(wanted.get("min_width") or 1, ALIGNED)
     if wanted.get("channel_multiple", 1) % ALIGNED:
         wanted["channel_multiple"] = ALIGNED
@@ -106,7 +111,7 @@ def _aligned(
         return None
     try:
         plan = make_plan(analysis, **wanted)
-    except (PlanError, InfeasibleBudgetError):
+    except PlanError:
         return None
     if not plan.splits:
         return None
@@ -168,7 +173,7 @@ def tightened(planning: PlanOptions, aims: Mapping[str, float]) -> PlanOptions:
     """A request that is searched below shares of its limits on some costs, named or held."""
     requests = read_requests(planning.get("budget", "params"))
     named = [request.cost for request in requests]
-    allowed = read_allowances(planning.get("allow", ()), named)
+    allowed = _allowed(planning)
     for cost in aims.keys() - set(named):
         request = allowed.get(cost, BudgetRequest.parse(cost))
         assert request is not None, f"{cost} is timed, so something limits it"
@@ -176,5 +181,15 @@ def tightened(planning: PlanOptions, aims: Mapping[str, float]) -> PlanOptions:
     return {
         **planning,
         "budget": tuple(item.tightened(aims.get(item.cost, 1.0)) for item in requests),
-        "allow": tuple(cost if item is None else item for cost, item in allowed.items()),
+        "allow": _as_given(allowed),
     }
+
+
+def _allowed(planning: PlanOptions) -> dict[str, BudgetRequest | None]:
+    """What the held costs of a request may rise to."""
+    named = [request.cost for request in read_requests(planning.get("budget", "params"))]
+    return read_allowances(planning.get("allow", ()), named, held_costs(planning.get("members")))
+
+
+def _as_given(allowed: Mapping[str, BudgetRequest | None]) -> tuple[str | BudgetRequest, ...]:
+    return tuple(cost if item is None else item for cost, item in allowed.items())

@@ -56,7 +56,7 @@ def landscape(
         check_file(path, force=force)
     if len(budget) > 1:
         raise UsageError("a landscape has one budget", advice="name one of them")
-    analysis = session.analyze(model, options | batches_for(budget))
+    analysis = session.analyze(model, options | batches_for(budget, allow="all"))
     chosen = _region(analysis, region)
     (allowed,) = resolve_budgets(budget, analysis)
     cost = allowed.cost

@@ -88,7 +88,7 @@ class Auto(Estimator):
         if count.draws < FEWEST:
             return _alone(closed, refusal, too_slow(count, assumption))
         split, refused = _split(traced, model, example_inputs, assumption, count)
-        kernels += more_draws(subject, assumption, count, len(kernels))
+        kernels = more_draws(subject, assumption, count, kernels)
         if sum(kernel > 0 for kernel in kernels) < 3:
             return _alone(closed, refusal, dead(subject, kernels))
         return _Levels(traced, subject, assumption, closed, split, kernels).combined(

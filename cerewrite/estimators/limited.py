@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cerewrite.errors import UsageError
 from cerewrite.estimators.base import Assumption
 from cerewrite.estimators.draws import Subject, relative_variance
-from cerewrite.estimators.monte_carlo import FEWEST, run_draws
+from cerewrite.estimators.monte_carlo import FEWEST, drawn, parts
 
 SECONDS = 20.0
 """Default time limit."""
@@ -86,38 +84,26 @@ def splitting_draws(draws: int) -> int:
     return max(2, min(SPLITTING, draws // 8))
 
 
-def more_draws(subject: Subject, assumption: Assumption, count: Count, done: int) -> list[float]:
-    """Kernels of the draws behind the first ones, until they are enough or the time is up."""
-    found: list[float] = []
-    for chunk in _chunks(subject, done, count.draws, assumption.executor):
-        found += chunk
-        made = done + len(found)
-        if assumption.progress is not None and made % 8 == 0:
-            so_far = relative_variance(found).value if len(found) > 2 else 0.0
+def more_draws(
+    subject: Subject, assumption: Assumption, count: Count, first: Sequence[float]
+) -> list[float]:
+    """Kernels of the first draws and of those behind them, until enough or the time is up."""
+    kernels = list(first)
+    size = 1 if assumption.executor is None else FEWEST
+    for chunk in drawn(subject, parts(len(kernels), count.draws, size), assumption.executor):
+        before = len(kernels)
+        kernels += chunk
+        made = len(kernels)
+        known = sum(kernel > 0 for kernel in kernels) > 2
+        if assumption.progress is not None and made // FEWEST > before // FEWEST:
+            so_far = relative_variance(kernels).value if known else 0.0
             assumption.progress(made, count.draws, so_far)
         if made >= FEWEST and time.perf_counter() > count.until:
             break
-        if made >= HOPELESS and not any(found):
+        if made >= HOPELESS and not any(kernels):
             break
-        if assumption.precision is not None and len(found) >= FEWEST:
-            nu = relative_variance(found)
+        if assumption.precision is not None and made >= FEWEST and known:
+            nu = relative_variance(kernels)
             if nu.stderr <= assumption.precision * nu.value:
                 break
-    return found
-
-
-def _chunks(
-    subject: Subject, start: int, stop: int, executor: Executor | None
-) -> Iterator[list[float]]:
-    if executor is None:
-        for index in range(start, stop):
-            yield [subject.kernel(index)]
-        return
-    parts = [range(i, min(i + FEWEST, stop)) for i in range(start, stop, FEWEST)]
-    futures = [executor.submit(run_draws, subject, part, os.getpid()) for part in parts]
-    try:
-        for future in futures:
-            yield future.result()
-    finally:
-        for future in futures:
-            future.cancel()
+    return kernels

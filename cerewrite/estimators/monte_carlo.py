@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
@@ -67,7 +68,7 @@ class MonteCarlo(Estimator):
         subject = subject_of(traced, model, example_inputs, assumption)
         kernels: list[float] = []
         alive: list[float] = []
-        for chunk in _chunks(subject, wanted, assumption):
+        for chunk in drawn(subject, parts(0, wanted, CHUNK), assumption.executor):
             kernels += chunk
             alive = [kernel for kernel in kernels if kernel > 0]
             if len(alive) < 3:
@@ -114,18 +115,23 @@ def subject_of(
     )
 
 
-def _chunks(subject: Subject, wanted: int, assumption: Assumption) -> Iterator[list[float]]:
-    """Kernels in the order of their draws, a chunk at a time."""
-    parts = [range(i, min(i + CHUNK, wanted)) for i in range(0, wanted, CHUNK)]
-    executor = assumption.executor
+def parts(start: int, stop: int, size: int) -> list[range]:
+    """Draws from one up to another, in parts of a size."""
+    return [range(i, min(i + size, stop)) for i in range(start, stop, size)]
+
+
+def drawn(
+    subject: Subject, draws: Sequence[range], executor: Executor | None
+) -> Iterator[list[float]]:
+    """Kernels in the order of their draws, a part at a time."""
     if executor is None:
-        for part in parts:
+        for part in draws:
             yield [subject.kernel(index) for index in part]
         return
-    futures = [executor.submit(run_draws, subject, part, os.getpid()) for part in parts]
+    futures = [executor.submit(run_draws, subject, part, os.getpid()) for part in draws]
     try:
         for future in futures:
-            with waiting():
+            with waiting():  # threads of this process take their turns meanwhile
                 chunk = future.result()
             yield chunk
     finally:

@@ -68,7 +68,7 @@ def perturbed(model: nn.Module, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in twin.parameters():
-            if id(parameter) not in sound and _near_zero(parameter):
+            if id(parameter) not in sound:
                 spread = math.prod(parameter.shape[1:]) ** -0.5
                 parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
     return twin

@@ -14,14 +14,24 @@ import torch
 from torch import nn
 
 from cerewrite import ir
-from cerewrite.errors import CerewriteError, ExportError, own_line
+from cerewrite.errors import (
+    CerewriteError,
+    ExportError,
+    own_line,
+)
 from cerewrite.exporter.checks import describe, require_sound, require_values
 from cerewrite.exporter.degenerate import degenerate_parameters, perturbed, silent_outputs
 from cerewrite.exporter.empty import NoAnswer
 from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.locate import first_difference
 from cerewrite.exporter.members import with_members
-from cerewrite.exporter.parity import BATCHES, compare, compare_empty, default_limit
+from cerewrite.exporter.parity import (
+    BATCHES,
+    compare,
+    compare_empty,
+    default_limit,
+    require_batches,
+)
 from cerewrite.exporter.placing import publish, staging
 from cerewrite.exporter.precision import cast, cast_inputs, widened
 from cerewrite.exporter.reasons import reason
@@ -90,6 +100,7 @@ def export_onnx(
         Path, opset, nodes, bytes (external data included), parity records, inputs and outputs.
 
     Raises:
+        UsageError: if no batch size is above 0.
         ExportError: if the model cannot be exported, the opset is not honoured, the batch axis
             or one of ``dynamic_axes`` is not symbolic, the file is not valid, parity fails (the
             message names the first module that differs), or ``path`` cannot be written. Nothing
@@ -105,6 +116,7 @@ def export_onnx(
     """
     target = Path(path)
     require_values(model)
+    require_batches(batches)
     if members is not None:
         model = with_members(model, example_inputs, members)
         metadata = {**(metadata or {}), "members": str(model.asked.count)}
@@ -211,6 +223,8 @@ def _write(
     with undisturbed(model):
         try:
             outputs = call(model, raised.resized(raised.batch))
+        except CerewriteError:  # a fault with a name of its own
+            raise
         except Exception as error:
             raise ExportError(
                 f"{type(model).__name__} fails on its example inputs: {reason(error)}"

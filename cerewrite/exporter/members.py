@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from types import MethodType
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from cerewrite.errors import UsageError
 from cerewrite.exporter.inputs import named_tensors
 from cerewrite.rewriting.members import Members, members
+from cerewrite.runtime.modes import sign
 
 ADDED = ("each", "disagreement")
 """What a file may hold beside the mean: all members' outputs, or their standard deviation."""
@@ -31,17 +31,7 @@ class MemberOutputs(nn.Module):
     def __init__(self, asked: Members, add: str) -> None:
         super().__init__()
         self.asked, self.add = asked, add
-        self._sign()
-
-    def _sign(self) -> None:
-        """Take the model's arguments, of which the file's inputs are named."""
-
-        def forward(self: MemberOutputs, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-            return MemberOutputs.forward(self, *args, **kwargs)
-
-        signature = inspect.signature(type(self.asked.model).forward)
-        forward.__signature__ = signature  # type: ignore[attr-defined]
-        vars(self)["forward"] = MethodType(forward, self)
+        sign(self, asked.model)  # of whose arguments the inputs of the file are named
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The means, and what the members add."""
@@ -53,10 +43,13 @@ class MemberOutputs(nn.Module):
                 continue
             found[name] = tensor.mean(0)
             prefix = "" if len(named) == 1 else f"{name}_"
-            if self.add == "each":
-                found[f"{prefix}members"] = tensor.transpose(0, 1)
-            else:
-                found[f"{prefix}disagreement"] = tensor.std(0)
+            added = prefix + ("members" if self.add == "each" else "disagreement")
+            if added in {name for name, _ in named}:
+                raise UsageError(
+                    f"'{added}' is an output of the model itself, which the members' would replace",
+                    advice="name that output otherwise",
+                )
+            found[added] = tensor.transpose(0, 1) if self.add == "each" else tensor.std(0)
         return found
 
 
@@ -72,6 +65,9 @@ def with_members(model: nn.Module, example_inputs: Any, add: str) -> MemberOutpu
     return MemberOutputs(members(model, example_inputs), add)
 
 
-def is_by_member(model: nn.Module, name: str) -> bool:
-    """Whether an output of that name has an axis of members behind the batch."""
-    return isinstance(model, MemberOutputs) and model.add == "each" and name.endswith("members")
+def is_by_member(model: nn.Module, name: str, names: Collection[str]) -> bool:
+    """Whether an output has an axis of members behind the batch: its mean is among the names."""
+    if not isinstance(model, MemberOutputs) or model.add != "each":
+        return False
+    own = name.removesuffix("_out")
+    return own == "members" or (own.endswith("_members") and own.removesuffix("_members") in names)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite import ir
-from cerewrite.errors import ExportError
+from cerewrite.errors import EndedError, ExportError, ShortOfMemoryError, UsageError
 from cerewrite.exporter.empty import answer, no_answer
 from cerewrite.exporter.inputs import DynamicAxes, ExampleInputs, call, named_tensors
 from cerewrite.exporter.members import is_by_member
@@ -80,13 +80,27 @@ def check_parity(
         One record per batch size, and one for the other axes, each within or beyond the limit.
 
     Raises:
+        UsageError: if no batch size is above 0.
         ExportError: if the file cannot be read or run, or gives other names or shapes, or the
             model itself does not run at another size of the axes that may vary.
     """
+    require_batches(batches)
     example = ExampleInputs.of(model, example_inputs, dynamic_axes)
     limit = default_limit(model) if limit is None else limit
     pairs = compare(model, Path(path), example, batches, seed=seed, limit=limit, note=note)
     return tuple(record for record, _ in pairs)
+
+
+def require_batches(batches: Sequence[int]) -> None:
+    """Refuse a comparison that would compare nothing: a batch of 0 has shapes alone.
+
+    Raises:
+        UsageError: if no batch size is above 0, or one is below.
+    """
+    if not batches or max(batches) < 1 or min(batches) < 0:
+        raise UsageError(
+            f"parity at the batch sizes {tuple(batches)}", advice="give one of 1 or more, and 0"
+        )
 
 
 def default_limit(model: nn.Module) -> float:
@@ -152,6 +166,8 @@ def compare_empty(
     try:
         with undisturbed(reference):
             wanted = named_tensors(call(reference, given), example.tensor_names())
+    except (ShortOfMemoryError, EndedError):
+        raise
     except Exception:  # the model's own: what it refuses need not be answered
         return []
     found = answer(path, Runner(path).feed(example, arguments, f"{path.name} at batch 0"))
@@ -168,8 +184,9 @@ def _worst(model: nn.Module, wanted: Named, found: Mapping[str, Array], batch: i
         relative_error(as_array(tensor, name), found.get(name), name, batch)
         for name, tensor in wanted
     ]
+    names = {name for name, _ in wanted}
     for name, tensor in wanted:
-        if is_by_member(model, name):
+        if is_by_member(model, name, names):
             errors += [
                 relative_error(as_array(own, name), found[name][:, index], name, batch)
                 for index, own in enumerate(tensor.unbind(1))
@@ -191,6 +208,8 @@ def _in_double(
         with undisturbed(exact), double_precision():
             outputs = call(exact, cast_inputs(arguments, torch.float64))
         truth = named_tensors(outputs, example.tensor_names())
+    except (ShortOfMemoryError, EndedError):
+        raise
     except Exception:  # a model that does not run in float64 stays beyond the limit
         return record
     float32 = {name: as_array(tensor, name) for name, tensor in wanted}
@@ -215,6 +234,8 @@ def _other_sizes(model: nn.Module, example: ExampleInputs) -> dict[str, int]:
         try:
             with undisturbed(model):
                 call(model, example.resized(2, sizes))
+        except (ShortOfMemoryError, EndedError):
+            raise
         except Exception as error:
             tried.append(f"{sizes}: {reason(error, 100)}")
             continue

@@ -34,8 +34,7 @@ from cerewrite.planning.measures import (
     MEASURES,
     model_measures,
 )
-from cerewrite.planning.members import HELD as MEMBERS_HELD
-from cerewrite.planning.members import check_mean, designed, parse_members
+from cerewrite.planning.members import check_mean, designed, held_costs, parse_members
 from cerewrite.planning.problem import Constraints, Problem, build_problem
 from cerewrite.planning.record import planned_figures, record_choice, split_regions
 from cerewrite.planning.rules import select_regions
@@ -132,8 +131,7 @@ def make_plan(
     exit_scale = exit_scale or ("folded" if members is None else "mean")
     drawn = _check_drawing(init, exit_scale, weights)
     constraints = Constraints(min_width, max_multiplicity, channel_multiple, widths)
-    held_costs = None if members is None else MEMBERS_HELD
-    budgets = resolve_budgets(budget, analysis, allow, held_costs)
+    budgets = resolve_budgets(budget, analysis, allow, held_costs(members))
     _require_regions(analysis)
     regions, filtered = select_regions(analysis, include, exclude)
     if members is not None:

@@ -32,6 +32,11 @@ HELD = ("params", "flops")
 and time is printed, and held only where a budget names it."""
 
 
+def held_costs(members: int | str | None) -> tuple[str, ...] | None:
+    """What a request holds besides its budgets; None for `budgets.HELD`, without members."""
+    return None if members is None else HELD
+
+
 def parse_members(members: int | str) -> int:
     """How many members: a number of at least 2, or ``auto`` for `MEMBERS`.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cerewrite.errors import RewriteError, UsageError
+from cerewrite.errors import RewriteError, UsageError, first_line
 from cerewrite.frontend.tracing import record_ops
 from cerewrite.frontend.unwrapping import unwrap
 from cerewrite.ir import RegionLayer
@@ -19,7 +17,9 @@ from cerewrite.ops.own_forwards import expect
 from cerewrite.rewriting.behind import SPLIT_AGAIN, Behind, look_behind
 from cerewrite.rewriting.record import draw_inputs, get_record
 from cerewrite.rewriting.session import Change, changes_of
-from cerewrite.runtime.modes import called, undisturbed
+from cerewrite.runtime.alone import short_of_memory
+from cerewrite.runtime.copies import CALL_HOOKS
+from cerewrite.runtime.modes import called, sign, undisturbed
 from cerewrite.runtime.trees import map_tensors, tensors
 
 CLOSE = 1e-2
@@ -147,7 +147,7 @@ class Members(nn.Module):
         self._pairs: list[tuple[nn.Module, nn.Module]] = []
         self.apart = self._copy(model, "", exits)
         self.training = model.training
-        self._sign()
+        sign(self, self.apart)
 
     @property
     def model(self) -> nn.Module:
@@ -170,21 +170,12 @@ class Members(nn.Module):
         self._pairs.append((module, new))
         return new
 
-    def _sign(self) -> None:
-        """Show the model's own arguments, which trainers and exporters read off a forward."""
-
-        def forward(self: Members, *args: Any, **kwargs: Any) -> Any:
-            return Members.forward(self, *args, **kwargs)
-
-        forward.__signature__ = inspect.signature(type(self.apart).forward)  # type: ignore[attr-defined]
-        vars(self)["forward"] = MethodType(forward, self)
-
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "forward"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._sign()
+        sign(self, self.apart)
 
     def train(self, mode: bool = True) -> Members:
         """Set the training flag of the model too."""
@@ -241,7 +232,9 @@ class Members(nn.Module):
                 found = tensors(called(self, inputs))
                 right = [_agree(z, y, self.count) for z, y in zip(found, wanted, strict=True)]
             except (RuntimeError, ValueError) as error:
-                raise self._mixed(str(error).splitlines()[0]) from error
+                if short_of_memory(error):
+                    raise
+                raise self._mixed(first_line(error)) from error
         if not all(right):
             raise self._mixed(f"output {right.index(False)} is not the mean of the members'")
 
@@ -277,7 +270,7 @@ def _exit(model: nn.Module, layer: RegionLayer, change: Change, behind: Behind) 
         expect(module, (*(SCALED[item] for item in stock), *stock))
     except RewriteError as error:
         raise RewriteError(f"'{layer.name}': {error.message}", advice=error.advice) from error
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+    if any(getattr(module, hooks) for hooks in CALL_HOOKS):
         raise RewriteError(
             f"'{layer.name}' carries hooks, which members that are kept apart would pass by",
             advice="remove its hooks, or hook the model",

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cerewrite.errors import EndedError, ShortOfMemoryError, own_line
+from cerewrite.errors import EndedError, ShortOfMemoryError, first_line, own_line
 
 MOST_THREADS = max(256, 4 * (os.cpu_count() or 1))
 """Threads that may be asked for: at a hundred thousand torch ends the process."""
@@ -92,7 +92,7 @@ def alone() -> Iterator[None]:
             if not short_of_memory(error):
                 raise
             raise ShortOfMemoryError(
-                f"the memory of this machine is too small: {_first_line(error)}{own_line(error)}",
+                f"the memory of this machine is too small: {first_line(error)}{own_line(error)}",
                 advice="give smaller example inputs (--input), a batch of 2 above all, or more "
                 "memory: three times the model's parameters and one training step",
             ) from error
@@ -140,11 +140,6 @@ def short_of_memory(error: BaseException) -> bool:
     text = str(error)
     told = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
     return isinstance(error, RuntimeError) and any(words in text for words in told)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 class Stopped(BaseException):

@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 _NONE: Mapping[int, Any] = MappingProxyType({})
 
-_HOOKS = (
+CALL_HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
-    "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
+)  # fmt: skip
+"""Where a module keeps the hooks of its calls."""
+
+_HOOKS = (
+    *CALL_HOOKS, "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 )  # fmt: skip
 _TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 import torch
@@ -27,6 +29,17 @@ BATCH_NORMS: tuple[type[nn.BatchNorm2d], ...] = (
 def called(model: nn.Module, inputs: Mapping[str, Any] | Sequence[Any]) -> Any:
     """What a model returns on keyword arguments, or on positional ones."""
     return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+
+
+def sign(module: nn.Module, like: nn.Module) -> None:
+    """Show another model's arguments, which trainers and exporters read off a module's forward."""
+    own = type(module)
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return own.forward(self, *args, **kwargs)
+
+    forward.__signature__ = inspect.signature(type(like).forward)  # type: ignore[attr-defined]
+    vars(module)["forward"] = MethodType(forward, module)
 
 
 @contextlib.contextmanager
@@ -109,14 +122,6 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_fast_path() -> Iterator[None]:
-    """Attention as its modules write it: its fast path hides matrix products and layers."""
-    with alone():
-        torch.backends.mha.set_fastpath_enabled(False)
-        yield
-
-
-@contextlib.contextmanager
 def undisturbed(
     model: nn.Module, *, on_batch: Collection[nn.BatchNorm2d] = (), learning: bool = False
 ) -> Iterator[None]:
@@ -138,9 +143,9 @@ def undisturbed(
             buffers_kept(model, learning=own if learning else ()),
             attributes_kept(model),
             evaluating(model),
-            without_fast_path(),
             torch.no_grad(),
         ):
+            torch.backends.mha.set_fastpath_enabled(False)  # it hides products; `alone` resets it
             for norm in own:
                 norm.train().momentum = 1.0
             yield

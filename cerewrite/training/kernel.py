@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.errors import UsageError
+from cerewrite.errors import CerewriteError, UsageError, first_line
 from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import BATCH_NORMS, called, undisturbed
@@ -64,11 +64,11 @@ def _read_out(model: nn.Module, probes: Inputs, seed: int) -> Tensor:
     try:
         with alone():
             tree = called(model, probes)
+    except CerewriteError:  # no memory, or the program was to end: no fault of the probes
+        raise
     except Exception as error:
-        lines = str(error).strip().splitlines()
         raise UsageError(
-            f"the model does not take the probes: {type(error).__name__}: "
-            f"{lines[0] if lines else 'no message'}",
+            f"the model does not take the probes: {first_line(error)}",
             advice="give a small batch of inputs as the model takes them",
         ) from error
     leaves = [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.errors import own_line
+from cerewrite.errors import first_line, own_line
 from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.runtime.alone import alone, printing_dropped
@@ -51,6 +51,4 @@ def doubled(inputs: Inputs) -> Inputs:
 
 def as_sentence(error: BaseException) -> str:
     """An exception in one line."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else "no message"
-    return f"{type(error).__name__}: {text}{own_line(error)}"
+    return f"{first_line(error)}{own_line(error)}"

@@ -123,3 +123,30 @@ def test_from_the_command_line(tmp_path: Path, write_model: WriteModel) -> None:
     assert result.exit_code == 2 and "--scope network" in result.output
     result = run(main, ["plan", str(model), "--members", "1"])
     assert result.exit_code == 2 and "at least 2" in result.output
+
+
+class Named(nn.Module):
+    """An ensemble whose outputs have names that the members' outputs might take."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)
+        )
+        self.names = names
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.body(x)
+        return {name: y + index for index, name in enumerate(self.names)}
+
+
+def test_an_output_that_is_called_members_is_no_members(tmp_path: Path) -> None:
+    x = torch.randn(4, 5)
+    model = converted(Named("crew_members", "other"), x)
+    record = cerewrite.export_onnx(model, tmp_path / "crew.onnx", (x,), members="each")
+    shapes = dict(record.outputs)
+    assert shapes["crew_members"] == ("batch", 3)
+    assert shapes["crew_members_members"] == ("batch", 4, 3)
+    taken = converted(Named("members"), x)
+    with pytest.raises(UsageError, match="'members' is an output of the model itself"):
+        cerewrite.export_onnx(taken, tmp_path / "taken.onnx", (x,), members="each")

@@ -15,7 +15,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from cerewrite.errors import ExportError
+from cerewrite.errors import ExportError, UsageError
 from cerewrite.exporter import check_parity, export_onnx
 from cerewrite.exporter.inputs import ExampleInputs
 from cerewrite.exporter.locate import first_difference
@@ -198,3 +198,11 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, before)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["x.onnx"]
+
+
+@pytest.mark.parametrize("batches", [(), (0,), (-1, 2)])
+def test_parity_that_compares_nothing_is_refused(batches: tuple[int, ...], tmp_path: Path) -> None:
+    net, x = nn.Linear(3, 2), torch.ones(2, 3)
+    with pytest.raises(UsageError, match="parity at the batch sizes"):
+        export_onnx(net, tmp_path / "net.onnx", (x,), batches=batches)
+    assert not list(tmp_path.iterdir())

@@ -122,8 +122,9 @@ def test_two_threads_give_what_each_would_alone() -> None:
             assert torch.equal(tensor, result.model.state_dict()[name]), name
 
 
-def test_draws_in_threads_of_this_process_do_not_wait_for_ever() -> None:
-    options = {"gain": "he", "estimator": "monte-carlo", "draws": 48}
+@pytest.mark.parametrize("estimator", ["monte-carlo", "auto"])
+def test_draws_in_threads_of_this_process_do_not_wait_for_ever(estimator: str) -> None:
+    options = {"gain": "he", "estimator": estimator, "draws": 48}
     wanted = cerewrite.analyze(net(), X, **options).nu.value
     with ThreadPoolExecutor(2) as pool:
         found = cerewrite.analyze(net(), X, executor=pool, **options).nu.value

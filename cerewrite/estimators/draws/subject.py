@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from cerewrite.errors import AnalysisError, NotFiniteError, own_line
+from cerewrite.errors import AnalysisError, CerewriteError, NotFiniteError, own_line
 from cerewrite.estimators.draws.gaussian import (
     Draw,
     draw_generator,
@@ -84,7 +84,7 @@ class Subject:
         try:
             with alone():
                 outputs = self.model(*self.args, **self.kwargs)
-        except AnalysisError:
+        except CerewriteError:  # no memory, or the program was to end: no fault of the inputs
             raise
         except Exception as error:  # whatever the user's forward raises is the reason
             raise AnalysisError(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cerewrite.errors import LoadError, OutputError
+from cerewrite.errors import LoadError, OutputError, first_line
 from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.reading import open_regular
 
@@ -45,8 +45,7 @@ def read_inputs(path: str | os.PathLike[str]) -> Inputs:
     except OutputError as error:
         raise _refusal(path, error.message.removeprefix(f"{path}: ")) from None
     except Exception as error:  # whatever zipfile, zlib and numpy make of a file that is broken
-        lines = str(error).splitlines()
-        raise _refusal(path, lines[0] if lines else type(error).__name__) from None
+        raise _refusal(path, first_line(error)) from None
 
 
 def _refusal(path: object, reason: str) -> LoadError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from cerewrite.errors import UsageError
+from cerewrite.errors import UsageError, first_line
 from cerewrite.ir.inputs import Inputs
 from cerewrite.registry import suggest
 
@@ -109,7 +109,7 @@ def make_inputs(shapes: Sequence[InputShape], *, seed: int = 0) -> Inputs:
     except (RuntimeError, MemoryError) as error:
         listed = " ".join(map(str, shapes))
         raise UsageError(
-            f"--input {listed[:200]}: cannot be held: {str(error).splitlines()[0][:200]}",
+            f"--input {listed[:200]}: cannot be held: {first_line(error)}",
             advice="give a smaller example: a batch of 2 is enough",
         ) from None
     return dict(zip(names, tensors, strict=True)) if any(names) else tuple(tensors)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cerewrite.errors import TraceError, own_line
+from cerewrite.errors import CerewriteError, TraceError, first_line, own_line
 from cerewrite.frontend.tracing.collapse import collapse_leaf_modules
 from cerewrite.frontend.tracing.export_rung import export_ops
 from cerewrite.frontend.tracing.forms import in_known_forms
@@ -75,7 +75,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
         except TraceError:
             raise
         except Exception as error:  # a tracer may fail in any way on a user's forward
-            reasons.append(f"{name}: {_first_line(error)}")
+            reasons.append(f"{name}: {first_line(error)}")
             continue
         traced = build_widths(
             ops,
@@ -113,10 +113,10 @@ def record_ops(model: nn.Module, example_inputs: Any) -> list[Op]:
     try:
         with observed(model), muted():
             return recorded_ops(model, args, kwargs)
-    except TraceError:
+    except CerewriteError:
         raise
     except Exception as error:  # a user's forward may fail in any way
-        raise _failure(model, args, kwargs, [f"{RECORDER}: {_first_line(error)}"]) from error
+        raise _failure(model, args, kwargs, [f"{RECORDER}: {first_line(error)}"]) from error
 
 
 def normalise_inputs(example_inputs: Any) -> Inputs:
@@ -154,11 +154,6 @@ def _rows(ops: Sequence[Op]) -> int:
     return next((op.shape[0] for op in layers), 0)
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:240]
-
-
 def _failure(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: list[str]
 ) -> TraceError:
@@ -167,12 +162,14 @@ def _failure(
     try:
         with observed(model), torch.no_grad():
             model(*args, **kwargs)
+    except CerewriteError:  # no memory, or the program was to end: no fault of the inputs
+        raise
     except Exception as error:  # whatever the user's forward raises is the reason
         advice = "give inputs that the model accepts (--input SHAPE, or example_inputs())"
         if any(word in str(error) for word in ("CUDA", "cuda", "same device")):
             advice = "move the model and its inputs to the device that its forward needs"
         return TraceError(
-            f"the model raises on example inputs of shape {shapes}: {_first_line(error)}"
+            f"the model raises on example inputs of shape {shapes}: {first_line(error)}"
             f"{own_line(error)}",
             advice=advice,
         )

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from cerewrite.errors import TraceError
 from cerewrite.runtime.alone import alone
-from cerewrite.runtime.modes import attributes_kept, evaluating, without_fast_path
+from cerewrite.runtime.modes import attributes_kept, evaluating
 
 _TABLES = ("_modules", "_parameters", "_buffers")
 
@@ -50,7 +50,8 @@ def observed(model: nn.Module) -> Iterator[None]:
         for name, module in model.named_modules()
         for kind in _TABLES
     ]
-    with alone(), attributes_kept(model), evaluating(model), without_fast_path():
+    with alone(), attributes_kept(model), evaluating(model):
+        torch.backends.mha.set_fastpath_enabled(False)  # it hides products; `alone` resets it
         try:
             yield
         finally:

@@ -1,6 +1,16 @@
 """Budgets: costs that a plan may not exceed. Torch-free."""
 
 from cerewrite.planning.budgets.base import BUDGETS, Cost, RegionCost, region_cost
+from cerewrite.planning.budgets.held import (
+    HELD,
+    LATENCY_BATCH,
+    TRAINING_BATCH,
+    Allowed,
+    batches_for,
+    held_requests,
+    read_allowances,
+    resolve_budgets,
+)
 from cerewrite.planning.budgets.joint import (
     changed_cost,
     ends_of,
@@ -10,19 +20,11 @@ from cerewrite.planning.budgets.joint import (
     share_layers,
 )
 from cerewrite.planning.budgets.request import (
-    HELD,
-    LATENCY_BATCH,
-    TRAINING_BATCH,
     Absolute,
-    Allowed,
     BudgetLike,
     BudgetRequest,
     Relative,
-    batches_for,
-    held_requests,
-    read_allowances,
     read_requests,
-    resolve_budgets,
     write_amount,
 )
 

@@ -8,17 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Analysis, Budget, Figures
+from cerewrite.ir import Budget, Figures
 from cerewrite.planning.budgets.base import BUDGETS, Cost
-
-LATENCY_BATCH = 1
-"""Examples per call of a latency budget where nobody says."""
-
-TRAINING_BATCH = 32
-"""Examples per training step, of memory and of time, where nobody says."""
-
-HELD = ("params", "flops", "memory", "step")
-"""Costs that no plan raises above the original's unless it is named or allowed."""
 
 SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _AMOUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)((?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)")
@@ -129,10 +120,7 @@ def read_requests(budget: BudgetLike) -> tuple[BudgetRequest, ...]:
         >>> [request.cost for request in read_requests(["params, latency = 2ms", "flops"])]
         ['params', 'latency', 'flops']
     """
-    given = [budget] if isinstance(budget, str | BudgetRequest) else list(budget)
-    parts: list[str | BudgetRequest] = []
-    for item in given:
-        parts += [piece.strip() for piece in item.split(",")] if isinstance(item, str) else [item]
+    parts = split_requests(budget)
     if not parts or not all(parts):
         raise UsageError(
             "empty budget in the list" if any(parts) else "no budget was given", advice=_ADVICE
@@ -150,131 +138,12 @@ def read_requests(budget: BudgetLike) -> tuple[BudgetRequest, ...]:
     return tuple(requests.values())
 
 
-Allowed = str | BudgetRequest | Sequence[str | BudgetRequest]
-"""Costs that may exceed the original's: ``all``, ``step``, ``flops=2x``, one or several."""
-
-
-def read_allowances(allow: Allowed, named: Sequence[str] = ()) -> dict[str, BudgetRequest | None]:
-    """What the costs that are held by themselves may rise to, by cost; None for anything.
-
-    Args:
-        allow: ``all``, the name of a held cost, or a cost with an amount as in a budget.
-        named: costs that a budget limits.
-
-    Raises:
-        UsageError: if a cost is not held, or a budget names it.
-
-    Example:
-        >>> read_allowances("step"), sorted(read_allowances("all", ["params"]))
-        ({'step': None}, ['flops', 'memory', 'step'])
-    """
-    given = [allow] if isinstance(allow, str | BudgetRequest) else list(allow)
+def split_requests(given: BudgetLike) -> list[str | BudgetRequest]:
+    """What was asked for, one by one: text is split at commas."""
     parts: list[str | BudgetRequest] = []
-    for item in given:
+    for item in [given] if isinstance(given, str | BudgetRequest) else given:
         parts += [piece.strip() for piece in item.split(",")] if isinstance(item, str) else [item]
-    found: dict[str, BudgetRequest | None] = {}
-    for part in parts:
-        if part == "all":
-            found |= dict.fromkeys(cost for cost in HELD if cost not in named)
-            continue
-        request = BudgetRequest.parse(part) if isinstance(part, str) else part
-        if request.cost not in HELD:
-            raise UsageError(
-                f"'{request.text}' is allowed, but nothing holds {request.cost}",
-                advice=f"allow all, {', '.join(HELD)}, or one of these with an amount: flops=2x",
-            )
-        if request.cost in named:
-            raise UsageError(
-                f"'{request.text}' is allowed, but a budget limits {request.cost}",
-                advice=f"say it once: --budget {request.cost}=2x",
-            )
-        bare = "=" not in request.text and request.aim == 1.0
-        found[request.cost] = None if bare else request
-    return found
-
-
-def held_requests(
-    budget: BudgetLike, allow: Allowed = (), held: Sequence[str] | None = None
-) -> tuple[BudgetRequest, ...]:
-    """Limits of the costs that no budget names: the original's, or what is allowed.
-
-    Args:
-        budget: see `read_requests`.
-        allow: see `read_allowances`.
-        held: the costs; None for `HELD`.
-
-    Example:
-        >>> [request.text for request in held_requests("params", ["flops=2x", "step"])]
-        ['flops=2x', 'memory']
-    """
-    named = [request.cost for request in read_requests(budget)]
-    allowed = read_allowances(allow, named)
-    costs = HELD if held is None else held
-    requests = (BudgetRequest.parse(cost) for cost in costs if cost not in named)
-    limits = (allowed.get(request.cost, request) for request in requests)
-    return tuple(request for request in limits if request is not None)
-
-
-def resolve_budgets(
-    budget: BudgetLike,
-    analysis: Analysis,
-    allow: Allowed = "all",
-    held: Sequence[str] | None = None,
-) -> tuple[Budget, ...]:
-    """The limits of a request for one model, those of held costs last.
-
-    Args:
-        budget: see `read_requests`.
-        analysis: the model that relative budgets refer to.
-        allow: held costs that may rise, see `read_allowances`. A cost that the analysis has not
-            counted or timed is held only where it is allowed with an amount.
-        held: costs that are held unless named; None for `HELD`.
-
-    Raises:
-        UsageError: see `read_requests`; or if the analysis lacks what a cost is counted from.
-    """
-    limits = [
-        request.resolve(BUDGETS[request.cost].baseline(analysis))
-        for request in read_requests(budget)
-    ]
-    for request in held_requests(budget, allow, held):
-        cost = BUDGETS[request.cost]
-        if "=" in request.text or cost.known(analysis):
-            limits.append(replace(request.resolve(cost.baseline(analysis)), held=True))
-    return tuple(limits)
-
-
-def batches_for(
-    budget: BudgetLike,
-    latency: int | None = None,
-    memory: int | None = None,
-    step: int | None = None,
-    allow: Allowed = (),
-) -> dict[str, int | None]:
-    """The batches that an analysis needs for a request, as options of `cerewrite.analyze`.
-
-    Args:
-        budget: see `read_requests`.
-        latency: examples per call that the user wants; else 1 if a budget needs times.
-        memory: training batch that the user wants; else 32.
-        step: training batch of timed steps that the user wants; else that of ``memory`` if the
-            step is limited or held.
-        allow: see `read_allowances`.
-
-    Example:
-        >>> batches_for("params,latency=1.0x", allow="step")
-        {'latency_batch': 1, 'memory_batch': 32, 'step_batch': None}
-        >>> batches_for("params", memory=8)
-        {'latency_batch': None, 'memory_batch': 8, 'step_batch': 8}
-    """
-    requests = (*read_requests(budget), *held_requests(budget, allow))
-    costs = [BUDGETS[request.cost] for request in requests]
-    memory = TRAINING_BATCH if memory is None else memory
-    if latency is None and any(cost.timed for cost in costs):
-        latency = LATENCY_BATCH
-    if step is None and any(cost.trains for cost in costs):
-        step = memory
-    return {"latency_batch": latency, "memory_batch": memory, "step_batch": step}
+    return parts
 
 
 def _finite(limit: float, text: str) -> float:

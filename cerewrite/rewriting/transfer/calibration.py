@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite.errors import UsageError, own_line
+from cerewrite.errors import CerewriteError, UsageError, first_line, own_line
 from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import BATCH_NORMS, called, undisturbed
@@ -109,12 +109,13 @@ def _call(model: nn.Module, inputs: Inputs) -> Any:
     try:
         with alone():
             return called(model, own)
+    except CerewriteError:  # no memory, or the program was to end: no fault of the inputs
+        raise
     except Exception as error:
         shapes = [[*leaf.shape] for leaf in pytree.tree_leaves(own) if isinstance(leaf, Tensor)]
-        lines = str(error).strip().splitlines()
         raise UsageError(
             f"the model does not take the calibration inputs {', '.join(map(str, shapes))}: "
-            f"{type(error).__name__}: {lines[0] if lines else 'no message'}{own_line(error)}",
+            f"{first_line(error)}{own_line(error)}",
             advice="give one batch of examples as the model takes them",
         ) from error
 
