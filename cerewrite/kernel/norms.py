@@ -67,7 +67,7 @@ def divided(
         scale=math.sqrt(gain) / root,
         energy=total / energy - 1,
         shift=shift,
-        read=tuple((p.unit, p.weight, slot) for p, slot in zip(x.parts, slots, strict=True)),
+        read=tuple((p.unit, slot) for p, slot in zip(x.parts, slots, strict=True)),
         centred=centred,
         deviation=root,
     )

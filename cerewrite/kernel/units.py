@@ -9,7 +9,6 @@ kept as a graph of sums, products, pointwise functions and norms over `GaussianT
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +20,6 @@ from torch import Tensor
 Array = npt.NDArray[np.float64]
 Tangent = Array | float
 Function = Callable[..., Any] | None
-
-_INDEX = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +62,7 @@ class Norm:
         scale: what it multiplies with, nominal.
         energy: the relative change e of the energy that it divides out (eq. 56), differentiable.
         shift: the change of the mean in standard deviations (tau in eq. 56), differentiable.
-        read: what it reads, as (unit, weight, slot): slots of the noise of the energies, followed
+        read: what it reads, as (unit, slot): slots of the noise of the energies, followed
             by those of the means; empty where an example does not see its own.
         centred: whether it subtracts the mean.
         deviation: standard deviation of what it reads.
@@ -75,7 +72,7 @@ class Norm:
     scale: float
     energy: Tensor
     shift: Tensor
-    read: tuple[tuple[Unit, float, int], ...]
+    read: tuple[tuple[Unit, int], ...]
     centred: bool
     deviation: float
 
@@ -90,7 +87,6 @@ class Unit:
         terms, norms: the terms behind it and the norms that see the example's own energy, in
             order of first use.
         effective_batch_size: N of docs/theory.md, eq. 63, per term behind a batch norm.
-        index: nodes are numbered as they are created.
     """
 
     kind: str
@@ -102,7 +98,6 @@ class Unit:
     terms: tuple[GaussianTerm, ...] = ()
     norms: tuple[Norm, ...] = ()
     effective_batch_size: dict[GaussianTerm, float] = field(default_factory=dict)
-    index: int = field(default_factory=lambda: next(_INDEX))
 
 
 def make_unit(kind: str, *inputs: Unit, **rest: Any) -> Unit:

@@ -36,6 +36,25 @@ def bound(op: Op, value: Value, widths: WidthBuilder, what: str) -> None:
         )
 
 
+def on_axis(
+    op: Op, value: Value, widths: WidthBuilder, axis: int, *, flattened: bool = False
+) -> Value:
+    """A layer's input; without channels, which are pinned, if they lie on another axis.
+
+    Args:
+        op: the layer.
+        value: what it reads.
+        widths: the width graph.
+        axis: where its channels must be.
+        flattened: whether a channel may have several elements there.
+    """
+    found = value.channels
+    if found is None or (found.axis == axis and (flattened or found.inner == 1)):
+        return value
+    bound(op, value, widths, "is applied to an axis other than the channels")
+    return Value(value.op, None)
+
+
 _DROPOUTS = frozenset(
     {
         "dropout", "dropout1d", "dropout2d", "dropout3d", "native_dropout", "alpha_dropout",

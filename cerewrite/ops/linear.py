@@ -16,7 +16,7 @@ from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ConcatLinear
 from cerewrite.ops.base import Channels, LayerRule, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import Case, module_case
-from cerewrite.ops.layout import bound
+from cerewrite.ops.layout import on_axis
 from cerewrite.ops.modules import ConcatenationLayer, Geometry, SampledLayer
 from cerewrite.ops.own_forwards import expect
 from cerewrite.ops.resizing import empty_like, ensemble_sizes, take_parameters
@@ -44,11 +44,8 @@ class Linear(LayerRule, ConcatenationLayer):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        x = inputs[0]
-        last = len(x.op.shape) - 1
-        if x.channels is not None and x.channels.axis != last:
-            bound(op, x, widths, "is applied to an axis other than the channels")
-            x = Value(x.op, None)
+        last = len(inputs[0].op.shape) - 1
+        x = on_axis(op, inputs[0], widths, last, flattened=True)
         width = widths.layer(op, self, x)
         return None if width is None else Channels(len(op.shape) - 1, width)
 
