@@ -34,7 +34,7 @@ from cerewrite.kernel.integrals import Sampler
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.reading import Read
 from cerewrite.kernel.signals import backward, unit_mean
-from cerewrite.kernel.units import Array, GaussianTerm, Norm, Unit, without_shared_part
+from cerewrite.kernel.units import Array, GaussianTerm, Norm, Unit
 
 Ids = NDArray[np.int64]
 
@@ -239,7 +239,7 @@ def _features(members: _Class, sampler: Sampler, space: Space, shares: Array) ->
         tangents.append(slopes)
         square = value**2
         if read.common >= 0:
-            varying, _ = sampler.values(without_shared_part(read.unit), space)
+            varying, _ = sampler.values(sampler.varying(read.unit), space)
             own = (varying - space.weights @ varying) ** 2
             slots.append(read.common)
             rows.append(unit_mean(square - own, space))

@@ -123,12 +123,17 @@ def make_unit(kind: str, *inputs: Unit, **rest: Any) -> Unit:
     )
 
 
-def without_shared_part(unit: Unit) -> Unit:
-    """A sum of terms less what all examples of a batch have in common; other units unchanged."""
+def without_shared_part(unit: Unit, known: dict[Unit, Unit]) -> Unit:
+    """A sum of terms less what all examples of a batch have in common; other units unchanged.
+
+    Args:
+        unit: the sum.
+        known: what was answered before; entered here, so that equal questions get one unit.
+    """
     if not any(term.common for term in unit.terms) or unit.kind != "add":
         return unit
-    varying = [u for u in unit.inputs if u.term is None or not u.term.common]
-    varying = [without_shared_part(u) for u in varying]
-    if len(varying) == 2:
-        return make_unit("add", *varying)
-    return varying[0]
+    if unit not in known:
+        varying = [u for u in unit.inputs if u.term is None or not u.term.common]
+        varying = [without_shared_part(u, known) for u in varying]
+        known[unit] = make_unit("add", *varying) if len(varying) == 2 else varying[0]
+    return known[unit]
