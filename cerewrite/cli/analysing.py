@@ -62,4 +62,5 @@ ANALYSIS = together(
         "Batch norms on the batch's or on the running statistics.",
         default="train",
     ),
+    stage="Analysis",
 )

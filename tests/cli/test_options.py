@@ -53,6 +53,7 @@ def test_memory_budget(model: Path) -> None:
         "memory=0.8x",
         "--memory-batch",
         64,
+        "-v",
         "--estimator",
         "analytic",
     )
@@ -74,11 +75,11 @@ def test_latency_budget(model: Path, counted_clock: None, monkeypatch: pytest.Mo
     monkeypatch.setattr(speed, "bench", lambda *a, **k: (built,))
     budget = ("--budget", "params", "--budget", "latency=2.0x", "--latency-batch", 4)
     budget += ("--widths", "free", "--gain", "he", "--estimator", "analytic")
-    result = run("plan", "model.py", *budget)
+    result = run("plan", "model.py", *budget, "-v")
     assert result.exit_code == 0
     shown = " ".join(result.output.split())
     assert "latency at most" in shown and "reachable latency from" in shown
-    result = run("convert", "model.py", *budget)
+    result = run("convert", "model.py", *budget, "-v")
     assert result.exit_code == 0
     assert "asked     at most 2.000x of the original's time (eager, batch 4" in result.output
     assert (
