@@ -46,8 +46,8 @@ class Command(click.Command):
     def _defaults(self, ctx: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults by parameter name: a preset's, under the file's, without what is displaced."""
         root = ctx.find_root().command
-        commands = root.commands if isinstance(root, click.Group) else {str(self.name): self}
-        file = values_for(self, commands, ctx, Path(FILE))
+        assert isinstance(root, click.Group), "a verb of the command line"
+        file = values_for(self, verbs(root), ctx, Path(FILE))
         names = {flag: option.name for flag, option in flags(self).items()}
         wanted = given.get("preset", file.get("preset"))
         preset = PRESETS[wanted].options if wanted in PRESETS else ()
@@ -78,6 +78,11 @@ class Command(click.Command):
             if members:
                 with formatter.section(title):
                     formatter.write_dl(list(records))
+
+
+def verbs(group: click.Group) -> dict[str, click.Command]:
+    """The commands that take options from the file."""
+    return {name: item for name, item in group.commands.items() if isinstance(item, Command)}
 
 
 def without(defaults: Mapping[str, Any], given: Iterable[str]) -> dict[str, Any]:

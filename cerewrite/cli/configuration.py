@@ -113,10 +113,10 @@ def _one_meaning(path: Path, key: str, commands: Commands) -> None:
 
 
 def shared_by(key: str, commands: Commands) -> bool:
-    """Whether an option means the same to every verb that has it, and names no file."""
+    """Whether an option means the same to every verb that has it, and names no file or verb."""
     having = [flags(item)[key] for item in commands.values() if key in flags(item)]
     kinds = {(item.name, item.multiple, item.is_flag, str(item.metavar)) for item in having}
-    return len(kinds) == 1 and key not in OWN
+    return len(kinds) == 1 and key not in OWN and key not in commands
 
 
 OWN = ("out", "json", "html", "force")

@@ -9,7 +9,7 @@ import click
 
 from cerewrite import ir
 from cerewrite.cli import files
-from cerewrite.cli.command import Command
+from cerewrite.cli.command import verbs
 from cerewrite.cli.configuration import FILE, as_text, template
 from cerewrite.cli.presets import PRESETS
 from cerewrite.cli.session import check_file, write_text
@@ -87,7 +87,7 @@ def init(preset: str | None, out: str, json: str | None, force: bool) -> None:
         check_file(path, force=force)
     root = click.get_current_context().find_root().command
     assert isinstance(root, click.Group)
-    text = template({k: v for k, v in root.commands.items() if isinstance(v, Command)}, preset)
+    text = template(verbs(root), preset)
     write_text(out, text, force=force)
     if json:
         write_text(json, ir.dumps(ir.Written(out, len(text.encode()))), force=force)

@@ -94,6 +94,8 @@ def _describe(
 def _field(name: str, kind: dict[str, Any]) -> dict[str, Any]:
     if "enum" in kind:
         return {"enum": kind["enum"]}
+    if "$ref" in kind:
+        return kind
     if name in extended_fields() and "type" in kind:
         return {"anyOf": [kind, {"enum": list(NOT_FINITE)}]}
     if name in extended_fields():
