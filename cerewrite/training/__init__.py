@@ -2,7 +2,7 @@
 
 from cerewrite.training.assess import assess
 from cerewrite.training.distill import Distilled, distill
-from cerewrite.training.kernel import gram
+from cerewrite.diagnostics.gram import gram
 from cerewrite.training.member_loss import MemberLoss
 from cerewrite.training.monitor import KernelMonitor, Reading
 from cerewrite.training.uncertainty import Uncertain, Uncertainty

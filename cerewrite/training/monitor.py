@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from cerewrite import ir, output
 from cerewrite.errors import UsageError
 from cerewrite.reporter.curves import Curve, curves_chart
-from cerewrite.training.kernel import gram
+from cerewrite.diagnostics.gram import gram
 
 PathLike = str | os.PathLike[str]
 
