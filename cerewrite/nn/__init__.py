@@ -4,6 +4,7 @@ from cerewrite.nn.block_diagonal import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ChannelReorder
 from cerewrite.nn.member_exit import MemberConv, MemberConvTranspose, MemberExit, MemberLinear
 from cerewrite.nn.member_norm import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
+from cerewrite.nn.multiverse_head import MultiverseHead
 from cerewrite.nn.parameter_module import ParameterModule, get_parameter, put_parameter
 from cerewrite.nn.scaled import (
     SCALED,
@@ -27,6 +28,7 @@ __all__ = [
     "MemberLayerNorm",
     "MemberLinear",
     "MemberRMSNorm",
+    "MultiverseHead",
     "ParameterModule",
     "ScaledConv1d",
     "ScaledConv2d",
