@@ -26,7 +26,7 @@ class Curvature(Diagnostic):
 
     def cost(self, material: Material) -> Passes:
         """One gradient that is differentiated again, one product with J, one with J'."""
-        return Passes(1, 6)
+        return Passes(1, 7)
 
     def read(self, material: Material) -> Reading:
         """See `Diagnostic.read`."""

@@ -24,8 +24,8 @@ class GradientConfusion(Diagnostic):
     least = 2
 
     def cost(self, material: Material) -> Passes:
-        """One backward pass of the batch's graph per example."""
-        return Passes(1, material.batch)
+        """One backward pass of the batch's graph per example, and the inner products."""
+        return Passes(1, material.batch * (1 + inner_products(material, material.batch)))
 
     def read(self, material: Material) -> Reading:
         """See `Diagnostic.read`."""
@@ -44,6 +44,12 @@ class GradientConfusion(Diagnostic):
         )
 
 
+def inner_products(material: Material, rows: int) -> float:
+    """What all inner products of ``rows`` gradients cost, in backward passes of each."""
+    # 2 rows^2 params operations, against rows times 2 batch flops of the backward passes.
+    return rows * material.traced.params / (material.batch * max(material.traced.flops, 1))
+
+
 def example_products(material: Material) -> dict[str, Tensor]:
     """Inner products of the examples' gradients, per parameter, ``[batch, batch]``, float64."""
     losses = list(material.losses(material.run()))
@@ -52,7 +58,7 @@ def example_products(material: Material) -> dict[str, Tensor]:
         material.gradient(value, retain_graph=index < last) for index, value in enumerate(losses)
     ]
     found = {}
-    for name in rows[0]:
+    for name in list(rows[0]):
         flat = torch.stack([row.pop(name).flatten() for row in rows])
         found[name] = (flat @ flat.T).double()
     return found

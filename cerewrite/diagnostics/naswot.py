@@ -8,7 +8,7 @@ import torch
 
 from cerewrite.diagnostics.base import Diagnostic, NotApplicableError, Passes, Reading, register
 from cerewrite.diagnostics.material import Material
-from cerewrite.diagnostics.tap import watch
+from cerewrite.diagnostics.tap import RECTIFIERS, watch
 
 
 @register
@@ -27,8 +27,10 @@ class Naswot(Diagnostic):
     least = 2
 
     def cost(self, material: Material) -> Passes:
-        """See `Diagnostic.cost`."""
-        return Passes(1, 0)
+        """One forward pass, and the agreements of all pairs of codes."""
+        ops = [op for op in material.traced.ops if op.target.rstrip("_") in RECTIFIERS]
+        units = sum(op.numel for op in ops)  # of the whole batch
+        return Passes(1 + 4 * units / max(material.traced.flops, 1), 0)
 
     def read(self, material: Material) -> Reading:
         """See `Diagnostic.read`."""

@@ -54,7 +54,8 @@ def diagnose(
     asked = list(dict.fromkeys(only)) or list(DIAGNOSTICS)
     chosen = [DIAGNOSTICS[name] for name in asked]
     with alone(), torch.enable_grad():
-        subject = make_subject(traced, model, inputs, seed=seed)
+        stays = None if draws else _as_it_stands
+        subject = make_subject(traced, model, inputs, seed=seed, redraw=stays)
         material = _material(subject, traced, inputs, targets, loss, data, seed)
         findings, gaps = _read(subject, material, chosen, data, draws)
     return Diagnosis(
@@ -68,6 +69,10 @@ def diagnose(
         findings=findings,
         gaps=gaps,
     )
+
+
+def _as_it_stands(model: nn.Module, generator: torch.Generator) -> None:
+    """In the place of a draw, where the weights are looked at as they are."""
 
 
 def _material(

@@ -15,7 +15,8 @@ from cerewrite.diagnostics.material import Material
 from cerewrite.frontend.tracing.calls import acts_unit_by_unit
 
 _LAYERS = frozenset({"linear", "conv1d", "conv2d", "conv3d"})
-_RECTIFIERS = frozenset({"relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "hardtanh"})
+RECTIFIERS = frozenset({"relu", "relu6", "leaky_relu", "hardtanh"})
+"""Activations that cut at zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class _Tap(TorchFunctionMode):
             return tensors[0].detach().clone() if name.endswith("_") or self._inplace(kwargs) else (
                 tensors[0].detach()
             )
-        if tensors and name in _RECTIFIERS:
+        if tensors and name.rstrip("_") in RECTIFIERS:
             return tensors[0].detach().clone()
         return None
 
@@ -132,7 +133,7 @@ class _Tap(TorchFunctionMode):
         if isinstance(before, tuple):
             self._joint(name.strip("_"), before, result)
             return
-        if name in _RECTIFIERS and isinstance(before, Tensor):
+        if name.rstrip("_") in RECTIFIERS and isinstance(before, Tensor):
             self.seen.codes.append((before > 0).flatten(1) if before.dim() > 1 else before > 0)
         source = next((a for a in args if isinstance(a, Tensor)), None)
         if source is None or not isinstance(before, Tensor):

@@ -39,8 +39,9 @@ class VarianceConstancyTerm(Diagnostic):
         layers = {}
         with torch.no_grad():
             outputs = outputs_of(material.model, list(material.layer_weights()), material.run)
-        for layer, values in list(outputs.items())[:-1]:
-            if values.dim() > 1 and len(values) == material.batch:
+        last = material.traced.layers[-1].name
+        for layer, values in outputs.items():
+            if layer != last and values.dim() > 1 and len(values) == material.batch:
                 linear = isinstance(material.model.get_submodule(layer), torch.nn.Linear)
                 moved = values.movedim(-1, 1) if linear else values
                 layers[layer] = float(variance_constancy(moved.double(), BETA, sample).mean())

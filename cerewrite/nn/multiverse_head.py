@@ -44,9 +44,16 @@ class MultiverseHead(nn.Module):
                 advice="give between 1 head and as many as features",
             )
         self.features, self.classes, self.heads = features, classes, heads
-        bound = features**-0.5
-        self.weight = nn.Parameter(torch.empty(heads, classes, features).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(heads, classes)) if bias else None
+        self.weight = nn.Parameter(torch.empty(heads, classes, features))
+        self.bias = nn.Parameter(torch.empty(heads, classes)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights as `torch.nn.Linear` does; biases are 0."""
+        bound = self.features**-0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def weights(self) -> Tensor:
         """The orthogonal weights, ``[heads, classes, features]``."""
