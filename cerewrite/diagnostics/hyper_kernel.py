@@ -78,7 +78,7 @@ def _gate(material: Material, joined: Joined) -> tuple[float, float] | None:
     """Shares of the cross term and of the lesser kernel at one product."""
     generator = torch.Generator().manual_seed(material.seed)
     shape = torch.broadcast_shapes(joined.left.shape, joined.right.shape)
-    v = torch.randn(shape, generator=generator).to(joined.left)
+    v = torch.randn(shape, generator=generator, dtype=torch.float64).to(joined.left)
     own = list(material.parameters().values())
     sides: list[list[Tensor | None]] = []
     for edge, value, other in (
