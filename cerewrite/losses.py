@@ -99,9 +99,7 @@ class VarianceConstancy(nn.Module):
             )
         self.sample = sample
         self.betas = nn.ParameterList(
-            nn.Parameter(torch.full_like(m.weight[:, 0].flatten(1)[:, 0], beta), learnt)
-            if not isinstance(m, nn.modules.conv._ConvTransposeNd)
-            else nn.Parameter(m.weight.new_full((m.out_channels,), beta), learnt)
+            nn.Parameter(m.weight.new_full((_units(m),), beta), learnt)
             for m in layers
         )
         self._seen: list[Tensor | None] = [None] * len(layers)
@@ -138,3 +136,8 @@ class VarianceConstancy(nn.Module):
         for hook in self._hooks:
             hook.remove()
         return self
+
+
+def _units(layer: nn.Module) -> int:
+    """Output channels of a linear or convolution module."""
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
