@@ -109,7 +109,9 @@ class VarianceConstancy(nn.Module):
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
             # Channels of a linear layer on sequences are last.
             moved = output.movedim(-1, 1) if isinstance(module, nn.Linear) else output
-            self._seen[index] = moved
+            # A copy of what is used: an activation in place would overwrite it.
+            ends = (moved[: self.sample], moved[self.sample :][-self.sample :])
+            self._seen[index] = torch.cat(ends)
 
         return hook
 

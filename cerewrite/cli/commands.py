@@ -13,6 +13,7 @@ from cerewrite.cli import files
 from cerewrite.cli import options as opt
 from cerewrite.cli.analysing import ANALYSIS
 from cerewrite.cli.assessing import assess
+from cerewrite.cli.diagnosing import diagnose
 from cerewrite.cli.exporting import (
     ONNX,
     TRITON,
@@ -219,6 +220,7 @@ def apply(
 
 
 main.add_command(assess)
+main.add_command(diagnose)
 main.add_command(export)
 main.add_command(landscape)
 main.add_command(profile)

@@ -40,6 +40,7 @@ STAGES: Mapping[str, str] = {
     "profile": "timing layers at several widths",
     "plan": "searching for the best members and widths",
     "assess": "asking the members",
+    "diagnose": "computing diagnostics",
     "rewrite": "rewriting",
     "measure": "measuring both models",
     "verify": "verifying",

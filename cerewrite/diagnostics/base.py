@@ -59,6 +59,8 @@ class Diagnostic(ABC):
             ``targets`` (a loss as well).
         least: fewest examples.
         drawn: whether the weights enter, so that draws of them differ.
+        higher_is_better: figures of which the source claims that more is better; of the others
+            less is taken to be.
     """
 
     name: ClassVar[str]
@@ -69,6 +71,7 @@ class Diagnostic(ABC):
     needs: ClassVar[str] = "targets"
     least: ClassVar[int] = 1
     drawn: ClassVar[bool] = True
+    higher_is_better: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def cost(self, material: Material) -> Passes:

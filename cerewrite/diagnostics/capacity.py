@@ -21,6 +21,7 @@ class Capacity(Diagnostic):
     )
     needs = "structure"
     drawn = False
+    higher_is_better = frozenset({"bits", "bits per parameter"})
 
     def cost(self, material: Material) -> Passes:
         """Pure numbers: no pass."""

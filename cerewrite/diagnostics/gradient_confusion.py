@@ -22,6 +22,7 @@ class GradientConfusion(Diagnostic):
         "Batch norms on the batch's statistics couple the examples.",
     )
     least = 2
+    higher_is_better = frozenset({"least cosine", "least inner product", "mean cosine"})
 
     def cost(self, material: Material) -> Passes:
         """One backward pass of the batch's graph per example, and the inner products."""

@@ -25,6 +25,7 @@ class Naswot(Diagnostic):
     )
     needs = "inputs"
     least = 2
+    higher_is_better = frozenset({"score"})
 
     def cost(self, material: Material) -> Passes:
         """One forward pass, and the agreements of all pairs of codes."""

@@ -32,6 +32,7 @@ class SynFlow(Diagnostic):
         "It needs no data; integer inputs stay as they are.",
     )
     needs = "structure"
+    higher_is_better = frozenset({"log10 score"})
 
     def cost(self, material: Material) -> Passes:
         """One example, forward and backward, in float64."""

@@ -26,6 +26,7 @@ class ZiCo(Diagnostic):
         "Weights whose gradient does not change between the halves are left out.",
     )
     least = 2
+    higher_is_better = frozenset({"score"})
 
     def cost(self, material: Material) -> Passes:
         """Every half is run once."""

@@ -51,8 +51,9 @@ class Worth:
 
     Attributes:
         figure: name of the figure.
-        outcome: ``steps``, ``final`` or ``test``.
-        alone: Spearman's correlation with the outcome; above 0: the lower the better.
+        outcome: ``steps``, ``loss`` or ``error``.
+        alone: Spearman's correlation; above 0: designs of which the figure's source expects more
+            did better.
         alone_low, alone_high: its 95 % interval.
         given: the same given total width and parameters.
         given_low, given_high: its 95 % interval.
@@ -141,3 +142,11 @@ class Diagnosis:
             if item.name == figure
         )
         return next(found, float("nan"))
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two diagnoses side by side."""
+
+    first: Diagnosis
+    second: Diagnosis

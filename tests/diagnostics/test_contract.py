@@ -151,4 +151,4 @@ def test_worth_is_of_figures_that_exist() -> None:
     for name in NAMES:
         for row in worth_of(name):
             assert row.figure in seen[name]
-            assert row.outcome in ("steps", "final", "test")
+            assert row.outcome in ("steps", "loss", "error")
