@@ -26,6 +26,9 @@ SCALES = (1.0, 4.0)
 PROBES = 4
 """Examples whose kernel is looked at, at most."""
 
+FARTHEST = 20.0
+"""Logarithm of the scale beyond which nothing is extrapolated."""
+
 MOVED = 0.1
 """Drift at which the kernel counts as moving."""
 
@@ -74,7 +77,9 @@ class KernelDrift(Diagnostic):
         power = math.nan
         if min(drifts) > 0:
             power = math.log(drifts[1] / drifts[0]) / math.log(SCALES[1] / SCALES[0])
-        lazy = SCALES[0] * (MOVED / drifts[0]) ** (1 / power) if power < 0 else math.nan
+        # a^power drift = MOVED; a flat power law reaches no scale worth a number.
+        reach = math.log(MOVED / drifts[0]) / power if power < 0 else math.nan
+        lazy = math.exp(reach) if abs(reach) < FARTHEST else math.nan
         return Reading(
             {
                 "drift": drifts[0],
