@@ -137,9 +137,10 @@ def _checked(what: str, option: click.Option, value: Any, ctx: click.Context) ->
         raise UsageError(f"{what} is {value!r}", advice="give text, numbers, or an array of them")
     if not option.is_flag and any(isinstance(item, bool) for item in items):
         raise UsageError(f"{what} is {value!r}", advice="this option takes a value")
-    if isinstance(value, list) and not option.multiple:
+    several = option.multiple or option.nargs != 1
+    if isinstance(value, list) and not several:
         raise UsageError(f"{what} is an array", advice="give one value")
-    made = as_text(items if option.multiple else value)
+    made = as_text(items if several else value)
     try:
         option.process_value(ctx, made)
     except click.BadParameter as error:
@@ -186,7 +187,7 @@ def _example(option: click.Option) -> str:
     default = option.default
     if option.is_flag:
         return "false"
-    if option.multiple:
+    if option.multiple or option.nargs != 1:
         items = default if isinstance(default, tuple) else ()
         return f"[{', '.join(_quoted(item) for item in items)}]"
     if isinstance(default, (str, int, float)) and default != "":

@@ -10,7 +10,9 @@ import click
 
 import cerewrite
 from cerewrite import ir
+from cerewrite.cli import files
 from cerewrite.cli import options as opt
+from cerewrite.cli.command import Command
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import LoadError, UsageError
 from cerewrite.frontend import loading
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", required=False)
 @click.option(
     "--compare",
@@ -34,15 +36,17 @@ if TYPE_CHECKING:
     help="Gives batches (inputs, targets), of which the first is taken: data.py:train.",
 )
 @opt.switch("--gaussian", description="Standard normal inputs and random classes, without data.")
-@opt.number("--draws", "Draws of the weights; 0 for the weights as they stand.  [default: 4]", least=0)
+@opt.number(
+    "--draws", "Draws of the weights; 0 for the weights as they stand.  [default: 4]", least=0
+)
 @opt.repeatable("--only", "only", "NAME", "A diagnostic; see `cerewrite list`. All without.")
 @opt.INPUT
-@opt.file_option("--json", "Write the diagnosis as JSON; - for standard output.")
-@opt.file_option("--html", "Write the diagnosis as one HTML page.")
+@files.json_option("the diagnosis, or both", lambda: Diagnosis | Compared)
+@files.file_option("--html", "Write the diagnosis as one HTML page.")
 @click.option("--original", metavar="MODEL", help="A folder's original, where it is not run.")
 @opt.switch("--trust", description="Run a folder's model_ce.py to build its original.")
 @opt.MAX_PARAMS
-@opt.FORCE
+@files.FORCE
 @opt.RUN
 def diagnose(
     model: str | None,

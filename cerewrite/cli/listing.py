@@ -16,11 +16,21 @@ from cerewrite.cli.session import check_file, write_text
 from cerewrite.errors import UsageError
 from cerewrite.registry import suggest
 
-KINDS = ("operators", "estimators", "budgets", "measures", "passes", "initialisers", "presets")
+KINDS = (
+    "operators",
+    "estimators",
+    "budgets",
+    "measures",
+    "passes",
+    "initialisers",
+    "diagnostics",
+    "presets",
+)
 
 
 def registered(kind: str | None) -> Iterator[ir.Registered]:
     """Every registered thing with its first docstring line; one kind's, or all."""
+    from cerewrite.diagnostics import DIAGNOSTICS
     from cerewrite.estimators import ESTIMATORS
     from cerewrite.initialisers import INITIALISERS
     from cerewrite.ops import OPRULES
@@ -29,7 +39,7 @@ def registered(kind: str | None) -> Iterator[ir.Registered]:
     from cerewrite.rewriting import PASSES
 
     kinds: tuple[Mapping[str, object], ...] = (
-        OPRULES, ESTIMATORS, BUDGETS, MEASURES, PASSES, INITIALISERS,
+        OPRULES, ESTIMATORS, BUDGETS, MEASURES, PASSES, INITIALISERS, DIAGNOSTICS,
     )  # fmt: skip
     for title, registry in zip(KINDS, kinds, strict=False):
         for name, item in registry.items() if kind in (None, title) else ():

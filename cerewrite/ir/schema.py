@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,18 @@ def json_schema(record: Any) -> Schema:
     own, with their double backquotes.
 
     Args:
-        record: a dataclass, or ``tuple[it, ...]``, which is written as an array.
+        record: a dataclass, ``tuple[it, ...]``, which is written as an array, or ``A | B``.
 
     Example:
         >>> from cerewrite.ir import Budget
         >>> json_schema(Budget)["$defs"]["Budget"]["required"]
         ['cost', 'limit', 'text']
     """
+    if isinstance(record, types.UnionType):
+        ways = [json_schema(one) for one in typing.get_args(record)]
+        parts = {name: rule for way in ways for name, rule in way["$defs"].items()}
+        either = [{"$ref": way["$ref"]} for way in ways]
+        return {"$schema": DIALECT, "title": ways[0]["title"], "anyOf": either, "$defs": parts}
     made = msgspec.json.schema(record)
     rules = made.pop("$defs")
     one = next(iter(typing.get_args(record)), record)
