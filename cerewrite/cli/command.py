@@ -48,13 +48,17 @@ class Command(click.Command):
         root = ctx.find_root().command
         assert isinstance(root, click.Group), "a verb of the command line"
         file = values_for(self, verbs(root), ctx, Path(FILE))
-        names = {flag: option.name for flag, option in flags(self).items()}
+        names = {flag: str(option.name) for flag, option in flags(self).items()}
         wanted = given.get("preset", file.get("preset"))
         preset = PRESETS[wanted].options if wanted in PRESETS else ()
         chosen = {names[flag]: as_text(value) for flag, value, _ in preset if flag in names}
         file = without(file, given)
         chosen = without(without(chosen, given), file)
-        used = {FILE: file.keys() - given, f"--for {wanted}": chosen.keys() - given - file.keys()}
+        called = {name: flag for flag, name in names.items()}
+        used = {
+            FILE: {called[name] for name in file.keys() - given},
+            f"--for {wanted}": {called[name] for name in chosen.keys() - given - file.keys()},
+        }
         ctx.meta[ORIGINS] = tuple(
             f"{origin} ({', '.join(sorted(names))})" for origin, names in used.items() if names
         )

@@ -163,7 +163,7 @@ def convert(
         progress=session.progress,
         **options,
     )
-    show(session, result.report, model, *next_steps(model, out))
+    show(session, result.report, model, *next_steps(model, out, timed=bench))
     if repository is not None:
         repository.write(session, result.model, inputs, **request)
     if out or repository is None:
@@ -215,7 +215,7 @@ def apply(
         calibration=options["calibration"],
         max_params=options["max_params"],
     )
-    show(session, result.report, model, *next_steps(model, out))
+    show(session, result.report, model, *next_steps(model, out, timed=False))
     session.say(f"written to {out}")
 
 

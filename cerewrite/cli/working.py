@@ -62,14 +62,12 @@ def carry_out(
     return result
 
 
-def next_steps(model: str, out: str | None) -> tuple[str, ...]:
-    """What to do after a conversion, as commands."""
+def next_steps(model: str, out: str | None, *, timed: bool) -> tuple[str, ...]:
+    """What to do after a conversion, as commands; ``timed`` is whether both models were."""
     if out is None:
         return (f"cerewrite convert {model} --out DIR  # write it",)
-    return (
-        "train it: build_model() of " + str(Path(out) / output.MODULE),
-        f"cerewrite bench {out}  # time both models",
-    )
+    train = "train it: build_model() of " + str(Path(out) / output.MODULE)
+    return (train,) if timed else (train, f"cerewrite bench {out}  # time both models")
 
 
 def require_held(forecast: ir.Forecast | None) -> None:

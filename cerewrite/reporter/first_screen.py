@@ -21,6 +21,9 @@ ROWS = 21
 
 COLUMNS = 79
 LABEL = 10
+GAINS = 0.99
+"""A row of the menu is shown if its measure is below this part of the chosen row's."""
+
 SHOWN = 3
 """Regions that are named."""
 
@@ -60,7 +63,7 @@ def first_screen(
     assert plan is not None, "a report of a conversion has its plan"
     head = ["", _cut(_headline(plan)), *_labelled("bought", _bought(plan, report))]
     head += _labelled("cost", _costs(plan, report))
-    foot = [*_labelled("more", _dearer(plan)), *_labelled("left", _left(plan, model))]
+    foot = [*_labelled("more", _dearer(plan)), *_labelled("left", _left(plan, model))[:2]]
     foot += _labelled("next", [*then, _rest(report)])
     notes = _notes(plan, report)
     room = ROWS - len(head) - len(foot)
@@ -108,9 +111,18 @@ def _costs(plan: ir.Plan, report: ir.Report | None) -> list[str]:
     lines = [
         f"{name:<{widths[0]}}  {a:>{widths[1]}} -> {b:>{widths[2]}}  {r}" for name, a, b, r in rows
     ]
-    forecast = report.forecast if report is not None else None
-    if forecast is not None and forecast.cost == "step":
+    if report is None:
+        return lines
+    forecast = report.forecast
+    if forecast is not None and forecast.cost == "step" and "step" in dict(plan.originals):
         lines[-1] += f"; measured {forecast.measured.ratio:.3f}x"
+    elif forecast is not None:
+        called = f"{forecast.measured.engine} at batch {forecast.measured.batch}"
+        lines.append(f"{forecast.cost} of {called}  {forecast.measured.ratio:.3f}x measured")
+    timed = [item for item in report.timings if not item.refused]
+    if timed:
+        each = (f"{item.engine} at batch {item.batch} {item.ratio:.2f}x" for item in timed)
+        lines.append(f"timed: {', '.join(each)}")
     return lines
 
 
@@ -136,14 +148,19 @@ def _left(plan: ir.Plan, model: str) -> list[str]:
         return []
     where = next((item.where for item in refused if item.where), "LAYER")
     why = f"cerewrite explain {model} {where}"
-    return [_cut(f"{plural(len(refused), 'width')} for a reason: {why}", LABEL)]
+    return [f"{plural(len(refused), 'width')} for a reason: {why}"]
 
 
 def _dearer(plan: ir.Plan) -> list[str]:
     """The menu's next rows: what more gain would cost."""
     names = [row.name for row in plan.menu]
     start = next((i for i, row in enumerate(plan.menu) if row.chosen), len(names))
-    rows = [row for row in plan.menu[start + 1 :] if not row.refused and row.splits]
+    least = plan.menu[start].measure if start < len(names) else 1.0
+    rows = [
+        row
+        for row in plan.menu[start + 1 :]
+        if not row.refused and row.splits and row.measure < GAINS * least
+    ]
     return [
         f"{row.option}: {row.measure:.3f}x"
         + (f" at {row.step:.2f}x the training step" if row.step else "")

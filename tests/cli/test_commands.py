@@ -124,6 +124,9 @@ def test_convert_without_a_folder_writes_nothing(model: Path) -> None:
     result = run("convert", "model.py", "--estimator", "analytic")
     assert result.exit_code == 0
     assert "nothing was written" in result.output
+    assert "  next    cerewrite convert model.py --out DIR" in result.output
+    lines = result.stdout.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
     assert listing(model.parent) == {"model.py"}
 
 
