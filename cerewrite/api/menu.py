@@ -84,6 +84,8 @@ def nothing_gained(plan: ir.Plan) -> NothingGainedError:
         f"{better.option} gains: {better.measure:.3g} of the {plan.measure}"
         + (f" at {better.step:.2f} times the training step" if better.step else "")
         if better
+        else "another --budget may gain"
+        if plan.scopes  # every scope was tried
         else "another --budget or --scope may gain"
     )
     return NothingGainedError(

@@ -117,7 +117,11 @@ def _aligned(
         return None
     built = apply(plan, original, max_params=plan.planned.params)
     timings = bench(original, built, inputs, **asked)
-    return ir.Alternative(f"widths in multiples of {ALIGNED}, FLOPs held", plan.planned, timings)
+    budgets = " ".join(f"--budget {item.text}" for item in read_requests(wanted["budget"]))
+    multiple = wanted.get("channel_multiple", 1)
+    how = f"{budgets} --min-width {wanted['min_width']} --channel-multiple {multiple}"
+    what = f"widths in multiples of {ALIGNED}, FLOPs held ({how})"
+    return ir.Alternative(what, plan.planned, timings)
 
 
 TOLERANCE = 1.05

@@ -13,6 +13,8 @@ from torch import nn
 import cerewrite
 from cerewrite import ir, reporter
 from cerewrite.api import speed
+from cerewrite.api.menu import nothing_gained
+from tests.reporter import builders
 
 
 def page(report: ir.Report) -> str:
@@ -60,6 +62,7 @@ def test_a_slower_model_is_timed_against_an_aligned_plan(monkeypatch: pytest.Mon
     )
     other = result.report.alternative
     assert other is not None
+    assert "--budget params --budget flops --min-width 16 --channel-multiple 16" in other.what
     assert other.planned.flops <= result.plan.baseline.flops
     assert built[1][2].weight.shape[-1] % speed.ALIGNED == 0
     text = page(result.report)
@@ -211,3 +214,10 @@ def test_a_latency_budget_on_a_real_clock() -> None:
     assert forecast.measured.batch == 8 and forecast.measured.original > 0
     assert forecast.forecast <= 3.0
     assert result.plan.planned.nu < result.plan.baseline.nu
+
+
+def test_scopes_that_were_all_tried_are_not_advised() -> None:
+    plan = builders.plan(split=False)
+    tried = (ir.ScopeOutcome("block", 0, 1, 1, 1.0, 1.0, 1.0, chosen=True),)
+    assert "--scope" in nothing_gained(plan).advice
+    assert "--scope" not in nothing_gained(dataclasses.replace(plan, scopes=tried)).advice
