@@ -76,7 +76,12 @@ TASKS = (
         ("explain model.py 8",),
         "the first screen of a conversion now names the command",
     ),
-    Task("fix one region", *[("convert model.py --fix 0=8x96 --out out",)] * 2),
+    Task(
+        "fix one region",
+        ("convert model.py --fix 0=8x96 --out out",),
+        ("convert model.py --fix 0=8x96 --allow step --out out",),
+        "the time of a step is held now: a design whose step is not shorter has to be allowed it",
+    ),
     Task(
         "carry weights over",
         *[("convert model.py --weights transfer --calibration x.npy --out out",)] * 2,
@@ -136,7 +141,8 @@ def cost(commands: tuple[str, ...], checkout: Path) -> Cost:
                 [sys.executable, *own], cwd=folder, env=environment, capture_output=True, text=True
             )
             if done.returncode and not failed:
-                failed = (done.stderr.strip().splitlines() or ["no message"])[0]
+                said = done.stderr.strip().splitlines() or ["no message"]
+                failed = next((line for line in said if line.startswith("Error")), said[-1])
         return Cost(len(commands), words, time.perf_counter() - start, _processor() - used, failed)
 
 
@@ -178,7 +184,10 @@ def page(costs: dict[str, tuple[Cost, Cost]]) -> str:
 
 
 def _shown(command: str) -> str:
-    return command if command.startswith("python") else f"cerewrite {command}"
+    """A command as it is read: a script without its shell quotes."""
+    if command.startswith("python"):
+        return f"python: {shlex.split(command)[1]}"
+    return f"cerewrite {command}"
 
 
 def main() -> None:

@@ -183,14 +183,16 @@ class Session:
             )
 
     def _watch(self, stage: str) -> AbstractContextManager[object]:
-        return contextlib.nullcontext() if self.quiet else self._spin(STAGES.get(stage, stage))
+        named = stage != "load"  # torch is imported there, which takes long on a busy machine
+        text = STAGES.get(stage, stage)
+        return contextlib.nullcontext() if self.quiet else self._spin(text, named=named)
 
     @contextlib.contextmanager
-    def _spin(self, text: str) -> Iterator[None]:
+    def _spin(self, text: str, *, named: bool) -> Iterator[None]:
         """A spinner on standard error while a stage runs; silent when that is no terminal.
 
-        What lasts longer than `PATIENCE` gets a line there in any case, so that a log shows where
-        a long run is.
+        A ``named`` stage that lasts longer than `PATIENCE` gets a line there in any case, so that
+        a log shows where a long run is.
         """
         from rich.console import Console
 
@@ -198,7 +200,8 @@ class Session:
         if not console.is_terminal:
             line = threading.Timer(PATIENCE, click.echo, (f"{text} ...",), {"err": True})
             line.daemon = True
-            line.start()
+            if named:
+                line.start()
             try:
                 yield
             finally:
