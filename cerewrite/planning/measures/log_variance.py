@@ -179,11 +179,3 @@ class LogVariance(Measure):
         least = np.maximum(np.log1p(member[..., 0]) + np.log(alive), 0.0)
         most = np.maximum(member[..., 1], least)
         return log_mean_variance(between(least, most, count), np.maximum(count, 1.0))
-
-    def layer(self, kappa: float) -> float:
-        """``log(1 + kappa)``."""
-        return math.log1p(kappa)
-
-    def figure(self, score: float) -> float:
-        """The score itself."""
-        return score

@@ -117,7 +117,10 @@ def kernel_ratio(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatA
 
 @register
 class SignVariance(Measure):
-    """The variance of the sign kernel's logarithm: Adam's first steps move f by that kernel."""
+    """The variance of the sign kernel's logarithm: Adam's first steps move f by that kernel.
+
+    What a remaining layer's share of L1 norms adds is not known: it counts as in K.
+    """
 
     name = "sign-variance"
     field = "sign_variance"
@@ -142,11 +145,3 @@ class SignVariance(Measure):
         """
         spread = between(member[..., 1], member[..., 2], multiplicity)
         return np.asarray(4.0 * log_mean_variance(spread / 4.0, multiplicity))
-
-    def layer(self, kappa: float) -> float:
-        """``log(1 + kappa)``: what the layer's share of L1 norms adds is not known of it."""
-        return math.log1p(kappa)
-
-    def figure(self, score: float) -> float:
-        """The score itself."""
-        return score
