@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +18,7 @@ from cerewrite.ops import sampled_of
 from cerewrite.ops.modules import SampledLayer
 from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Session
-
-
-def layer_generator(seed: int, name: str) -> torch.Generator:
-    """A generator for one layer: the same for the same seed and name, whatever the order."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+from cerewrite.runtime.seeds import generator_for
 
 
 @register
@@ -57,7 +51,7 @@ class Reinitialise(Pass):
             new = session.get(name)
             rule = sampled_of(new)
             if rule is not None and not new.get_parameter("weight").is_meta:
-                generator = layer_generator(session.plan.seed, name)
+                generator = generator_for(session.plan.seed, name)
                 original = _measure(rule, name, module)
                 with torch.no_grad():
                     writers, readers = members[name]

@@ -31,7 +31,7 @@ from cerewrite.rewriting.transfer import (
 )
 from cerewrite.rewriting.transfer.calibration import Visit, examples, visit
 from cerewrite.rewriting.transfer.patches import positions
-from passes.reinitialise import layer_generator
+from cerewrite.runtime.seeds import generator_for
 
 NOISE = 0.01
 """Relative deviation of what tells copies of a channel apart, so that they can grow apart."""
@@ -137,7 +137,7 @@ def _look(session: Session, inputs: Any) -> _Seen:
 
     def note(name: str) -> Visit:
         def look(module: nn.Module, input: Tensor, output: Tensor) -> None:
-            generator = layer_generator(session.plan.seed, f"rows of {name}")
+            generator = generator_for(session.plan.seed, f"rows of {name}")
             seen.rows[name] = Rows.choose(positions(module, output), generator)
             seen.targets[name] = written_rows(module, output, seen.rows[name]).double()
             axis = sampled_layer(layers[name].op).axis
@@ -251,7 +251,7 @@ def _priors(session: Session, part: _Part, count: int) -> Iterator[_Prior]:
         writes = _own(part.writes, part.layer.out_channels, index, count).to(dense.device)
         copies = torch.bincount(reads, minlength=part.layer.in_channels)[reads].to(dense)
         weight = dense[writes][:, reads] / copies[:, None]
-        generator = layer_generator(session.plan.seed, f"{part.name} {index}")
+        generator = generator_for(session.plan.seed, f"{part.name} {index}")
         weight = _tell_apart(weight, writes, generator)
         yield _Prior(weight, None if bias is None else bias.detach()[writes], writes)
 

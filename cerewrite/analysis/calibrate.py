@@ -15,16 +15,15 @@ STEPS = 60
 """Bisections: the factor is found to rounding."""
 
 
-def composed(name: str, regions: Sequence[Region], rest: Sequence[float], factor: float) -> float:
-    """A measure composed of regions and remaining layers, all corrections times a factor.
+def composed(regions: Sequence[Region], rest: Sequence[float], factor: float) -> float:
+    """Var[log K] composed of regions and remaining layers, all corrections times a factor.
 
     Args:
-        name: registered measure.
         regions: with their sites.
         rest: kappas of the layers in no region, each at least 0.
         factor: on every rho and kappa, above 0.
     """
-    measure = MEASURES[name]
+    measure = MEASURES["log-variance"]
     scaled = [rescaled(region, factor) for region in regions]
     scores = [measure.region_score(r.sites, r.design) for r in scaled]
     return measure.compose(scores, [factor * kappa for kappa in rest])
@@ -52,7 +51,7 @@ def level_factor(measured: float, regions: Sequence[Region], rest: Sequence[floa
     """
 
     def at(log_factor: float) -> float:
-        return composed("log-variance", regions, rest, math.exp(log_factor)) - measured
+        return composed(regions, rest, math.exp(log_factor)) - measured
 
     low, high = -math.log(WIDEST), math.log(WIDEST)
     if not (measured > 0 and at(low) < 0 < at(high)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import cerewrite
 from cerewrite import ir, output
 from cerewrite.api.options import ExportOptions
+from cerewrite.api.stages import export_onnx
 from cerewrite.errors import OutputError
 from cerewrite.frontend.loading import describe_inputs, remember
 from cerewrite.runtime.alone import alone
@@ -92,7 +93,8 @@ def save(
                     **given,
                     "metadata": origin_of(plan, source),
                 }
-                export = _export(draft, model, example_inputs, options)
+                export = export_onnx(model, draft / output.ONNX, example_inputs, **options)
+                export = dataclasses.replace(export, path=output.ONNX)
         with clock("save"):
             mapped = dataclasses.replace(
                 plan,
@@ -117,17 +119,6 @@ def save(
 def origin_of(plan: ir.Plan, source: str | None) -> dict[str, str]:
     """What an ONNX file says about where it came from."""
     return {"source": source or plan.model, "plan.fingerprint": plan.fingerprint}
-
-
-def _export(
-    draft: Path, model: nn.Module, inputs: ir.Inputs | None, options: ExportOptions
-) -> ir.Export:
-    from cerewrite import exporter, rewriting
-
-    if inputs is None:
-        inputs = rewriting.draw_inputs(model)
-    export = exporter.export_onnx(model, draft / output.ONNX, inputs, **options)
-    return dataclasses.replace(export, path=output.ONNX)
 
 
 def _shapes(plan: ir.Plan, inputs: ir.Inputs | None) -> tuple[str, ...]:

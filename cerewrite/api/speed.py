@@ -11,6 +11,7 @@ from cerewrite.api.options import BenchOptions, PlanOptions, check_options
 from cerewrite.api.stages import apply, as_inputs
 from cerewrite.api.stages import plan as make_plan
 from cerewrite.errors import PlanError
+from cerewrite.ir.timing import TOLERANCE
 from cerewrite.planning.budgets import (
     BUDGETS,
     BudgetRequest,
@@ -123,9 +124,6 @@ def _aligned(
     what = f"widths in multiples of {ALIGNED}, FLOPs held ({how})"
     return ir.Alternative(what, plan.planned, timings)
 
-
-TOLERANCE = 1.05
-"""What was built may take this many times a limit that nobody named."""
 
 CHECKED = 0.5
 """Seconds of one training step of the original when a plan is checked, about."""

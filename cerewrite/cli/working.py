@@ -71,15 +71,15 @@ def next_steps(model: str, out: str | None, *, timed: bool) -> tuple[str, ...]:
 
 
 def require_held(forecast: ir.Forecast | None) -> None:
-    """A latency budget that the built model does not keep ends the run as a budget does.
+    """A limit on time that the built model does not keep ends the run as a budget does.
 
     Raises:
         InfeasibleBudgetError: if it was measured not to hold; what was built stays written.
     """
     if forecast is not None and not forecast.held:
         raise InfeasibleBudgetError(
-            f"the latency budget is not held: {forecast.measured.ratio:.3f}x of the original's "
-            f"time was measured, at most {forecast.asked:.3f}x was asked for",
+            f"the {forecast.cost} budget is not held: {forecast.measured.ratio:.3f}x of the "
+            f"original's time was measured, at most {forecast.asked:.3f}x was asked for",
             advice="ask for more time, or run again when the machine is idle; what was written "
             "is verified, and its report says this",
         )

@@ -87,7 +87,7 @@ class Auto(Estimator):
             return _alone(closed, refusal, error)
         if count.draws < FEWEST:
             return _alone(closed, refusal, too_slow(count, assumption))
-        split, refused = _split(traced, model, example_inputs, assumption, count)
+        split, refused = _split(traced, subject, closed, count)
         kernels = more_draws(subject, assumption, count, kernels)
         if sum(kernel > 0 for kernel in kernels) < 3:
             return _alone(closed, refusal, dead(subject, kernels))
@@ -107,12 +107,12 @@ def _closed_form(
 
 
 def _split(
-    traced: TracedModel, model: nn.Module, inputs: Any, assumption: Assumption, count: Count
+    traced: TracedModel, subject: Subject, closed: Corrections | None, count: Count
 ) -> tuple[Corrections | None, tuple[str, ...]]:
     """The jackknife's layers, or why there are none."""
-    asked = replace(assumption, draws=count.splitting, progress=None)
+    layers = None if closed is None else closed.layers
     try:
-        return Jackknife().estimate(traced, model, inputs, asked), ()
+        return Jackknife().measured(traced, subject, layers, count.splitting), ()
     except AnalysisError as error:
         return None, (f"no factors by layer: {error.message}",)
 

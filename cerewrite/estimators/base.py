@@ -148,10 +148,7 @@ ESTIMATORS: Registry[Estimator] = Registry(
 )
 
 
-def register(estimator: type[Estimator]) -> type[Estimator]:
-    """Class decorator: make one instance of an estimator known under its name."""
-    ESTIMATORS.register(estimator.name, estimator())
-    return estimator
+register = ESTIMATORS.instance
 
 
 def require_first_output(readout: str, traced: TracedModel) -> None:

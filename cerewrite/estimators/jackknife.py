@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -60,22 +60,44 @@ class Jackknife(Estimator):
                 f"{wanted} draw is too few for a standard error", advice="ask for 2 or more"
             )
         subject = subject_of(traced, model, example_inputs, assumption)
+        closed = closed_form(traced, model, assumption)
+        return self.measured(traced, subject, closed, wanted, assumption.progress)
+
+    def measured(
+        self,
+        traced: TracedModel,
+        subject: Subject,
+        closed: tuple[LayerCorrection, ...] | None,
+        wanted: int,
+        progress: Callable[[int, int, float], None] | None = None,
+    ) -> Corrections:
+        """The corrections of a model that is ready to be drawn.
+
+        Args:
+            traced: its trace.
+            subject: the private copy that is drawn.
+            closed: the closed form's layers, None without one.
+            wanted: draws, at least 2.
+            progress: see `Assumption`.
+
+        Raises:
+            AnalysisError: as `estimate`.
+        """
         _refuse_ungated(subject)
         units = find_units(traced, subject.model)
         gates = Gates(units, subject.variances(), next(iter(subject.model.parameters())))
-        found = list(self._draws(subject, gates, wanted, assumption))
+        found = list(self._draws(subject, gates, wanted, progress))
         if len(found) < FEWEST:
             raise AnalysisError(
                 f"the tangent kernel is zero in {wanted - len(found)} of {wanted} draws",
                 advice="no gradient arrives: zero-initialised heads need --gain he",
             )
-        closed = marked(closed_form(traced, model, assumption), subject, traced)
-        layers = tuple(_measured(closed, traced, units, found))
+        layers = tuple(_measured(marked(closed, subject, traced), traced, units, found))
         return Corrections(
             layers=layers,
             nu=None,
             assumptions=(
-                f"{len(found)} initialisations with seed {assumption.seed}, on the given inputs",
+                f"{len(found)} initialisations with seed {subject.seed}, on the given inputs",
                 "influences of single units, to first order: biased for layers of few units",
                 "layers that write one width class share its kappa as the closed form does",
                 *_beyond(sum(layer.kappa for layer in layers)),
@@ -85,7 +107,10 @@ class Jackknife(Estimator):
 
     @staticmethod
     def _draws(
-        subject: Subject, gates: Gates, wanted: int, assumption: Assumption
+        subject: Subject,
+        gates: Gates,
+        wanted: int,
+        progress: Callable[[int, int, float], None] | None,
     ) -> Iterator[dict[str, Influence]]:
         """The draws whose kernel is not zero."""
         total, alive = 0.0, 0
@@ -95,8 +120,8 @@ class Jackknife(Estimator):
                 alive += 1
                 total += sum(at.fitted for at in draw.values())
                 yield draw
-            if assumption.progress is not None:
-                assumption.progress(index + 1, wanted, math.expm1(total / max(alive, 1)))
+            if progress is not None:
+                progress(index + 1, wanted, math.expm1(total / max(alive, 1)))
 
 
 def _refuse_ungated(subject: Subject) -> None:

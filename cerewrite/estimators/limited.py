@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cerewrite.errors import UsageError
 from cerewrite.estimators.base import Assumption
 from cerewrite.estimators.draws import Subject, relative_variance
-from cerewrite.estimators.monte_carlo import FEWEST, drawn, parts
+from cerewrite.estimators.monte_carlo import FEWEST, drawn, parts, too_few
 
 SECONDS = 20.0
 """Default time limit."""
@@ -52,10 +52,7 @@ def first_draws(subject: Subject, assumption: Assumption) -> tuple[list[float], 
     each = (time.perf_counter() - warm) / (FIRST - 1)
     if assumption.draws is not None:
         if assumption.draws < FEWEST:
-            raise UsageError(
-                f"{assumption.draws} draws are too few for a variance with an error",
-                advice=f"ask for {FEWEST} or more; a few hundred give nu to about 10 %",
-            )
+            raise too_few(assumption.draws, UsageError)
         wanted = assumption.draws
         return kernels, Count(wanted, splitting_draws(wanted), math.inf, each)
     limit = SECONDS if assumption.seconds is None else assumption.seconds

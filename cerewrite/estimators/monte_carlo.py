@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import AnalysisError, CerewriteError
 from cerewrite.estimators.analytic import Analytic
 from cerewrite.estimators.base import (
     Assumption,
@@ -31,6 +31,8 @@ from cerewrite.estimators.draws import (
 from cerewrite.ir import Estimate, TracedModel
 from cerewrite.runtime.alone import alone, waiting
 from cerewrite.runtime.copies import deep_copy
+
+E = TypeVar("E", bound=CerewriteError)
 
 DEFAULT_DRAWS = 256
 FEWEST = 8
@@ -61,10 +63,7 @@ class MonteCarlo(Estimator):
         """
         wanted = DEFAULT_DRAWS if assumption.draws is None else assumption.draws
         if wanted < FEWEST:
-            raise AnalysisError(
-                f"{wanted} draws are too few for a variance with an error",
-                advice=f"ask for {FEWEST} or more; a few hundred give nu to about 10 %",
-            )
+            raise too_few(wanted, AnalysisError)
         subject = subject_of(traced, model, example_inputs, assumption)
         kernels: list[float] = []
         alive: list[float] = []
@@ -112,6 +111,14 @@ def subject_of(
         readout=assumption.readout,
         running_norms=assumption.norms == "eval",
         redraw=assumption.redraw,
+    )
+
+
+def too_few(draws: int, kind: type[E]) -> E:
+    """Why draws that were asked for are not made."""
+    return kind(
+        f"{draws} draws are too few for a variance with an error",
+        advice=f"ask for {FEWEST} or more; a few hundred give nu to about 10 %",
     )
 
 

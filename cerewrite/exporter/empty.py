@@ -95,16 +95,12 @@ def answer_empty(graph: onnx_ir.Graph) -> None:
     keep_apart(graph)
 
 
-def name_sizes(graph: onnx_ir.Graph) -> int:
+def name_sizes(graph: onnx_ir.Graph) -> None:
     """Write down sizes that reshapes leave open beside a copied one: 0 rows do not tell them.
 
     Args:
         graph: a graph with the shapes of its values.
-
-    Returns:
-        How many reshapes are changed.
     """
-    done = 0
     for node in list(graph):
         if node.op_type != "Reshape" or attribute(node, "allowzero", 0):
             continue
@@ -120,8 +116,6 @@ def name_sizes(graph: onnx_ir.Graph) -> int:
             sizes[sizes.index(-1)] = known
             named = constant(graph, f"{target.name}_of_{node.outputs[0].name}", np.array(sizes))
             node.replace_input_with(1, named)
-            done += 1
-    return done
 
 
 def keep_apart(graph: onnx_ir.Graph) -> int:
@@ -175,7 +169,8 @@ def _fails(turn: Node, other: Value | None) -> bool:
 
 def _between(graph: onnx_ir.Graph, node: Node, value: Value) -> Value:
     """A value that is the same and that no fusion looks through."""
-    rank = len(axes(value) or axes(_turned(value)) or ())
+    turn = _transpose(value)
+    rank = len(axes(value) or axes(turn.inputs[0] if turn else None) or ())
     copied = constant(graph, f"{value.name}_sizes_of_{node.name}", np.zeros(rank, dtype=np.int64))
     reshape = onnx_ir.node("Reshape", [value, copied])
     reshape.name = f"{node.name}_apart_{value.name}"
@@ -184,8 +179,3 @@ def _between(graph: onnx_ir.Graph, node: Node, value: Value) -> Value:
     found.name, found.shape, found.type = f"{reshape.name}_out", value.shape, value.type
     graph.insert_before(node, reshape)
     return found
-
-
-def _turned(value: Value) -> Any:
-    turn = _transpose(value)
-    return None if turn is None else turn.inputs[0]

@@ -130,8 +130,8 @@ def compare(
         weights = "the same weights" if exact is None else "its float32 weights"
         note = "; ".join(filter(None, (note, f"PyTorch in float32 on {weights}")))
     pairs = []
-    if 0 in batches:
-        pairs += compare_empty(reference, path, example, ir.Parity(0, 0.0, limit, note))
+    if 0 in batches and (arguments := compare_empty(reference, path, runner, example)) is not None:
+        pairs.append((ir.Parity(0, 0.0, limit, note), arguments))
     cases: list[tuple[int, dict[str, int], str]] = [(batch, {}, note) for batch in batches if batch]
     if other := _other_sizes(model, example):
         text = ", ".join(f"{symbol} {size}" for symbol, size in other.items())
@@ -153,9 +153,9 @@ Named = Sequence[tuple[str, Tensor]]
 
 
 def compare_empty(
-    reference: nn.Module, path: Path, example: ExampleInputs, record: ir.Parity
-) -> list[tuple[ir.Parity, Inputs]]:
-    """The record at a batch of 0, which has shapes alone; none if the model does not take it.
+    reference: nn.Module, path: Path, runner: Runner, example: ExampleInputs
+) -> Inputs | None:
+    """The arguments of a batch of 0, which has shapes alone; None if the model does not take it.
 
     Raises:
         NoAnswer: if ONNX Runtime does not take it, or gives other shapes.
@@ -169,13 +169,13 @@ def compare_empty(
     except (ShortOfMemoryError, EndedError):
         raise
     except Exception:  # the model's own: what it refuses need not be answered
-        return []
-    found = answer(path, Runner(path).feed(example, arguments, f"{path.name} at batch 0"))
+        return None
+    found = answer(path, runner.feed(example, arguments, f"{path.name} at batch 0"))
     for name, tensor in wanted:
         shape = found[name].shape if name in found else None
         if shape != tuple(tensor.shape):
             raise no_answer(path, f"'{name}' is {shape}, in PyTorch {tuple(tensor.shape)}")
-    return [(record, arguments)]
+    return arguments
 
 
 def _worst(model: nn.Module, wanted: Named, found: Mapping[str, Array], batch: int) -> float:

@@ -26,7 +26,7 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
-class SavedActivations:
+class Coverage:
     """What is left when the least certain examples are set aside.
 
     Attributes:
@@ -74,5 +74,5 @@ class Assessment:
     dissent: tuple[float, ...]
     dissent_accuracy: tuple[float, ...]
     reliability: tuple[Bin, ...]
-    coverage: tuple[SavedActivations, ...]
+    coverage: tuple[Coverage, ...]
     schema: int = SCHEMA

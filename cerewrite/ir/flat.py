@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from typing import Any
 
@@ -12,6 +13,7 @@ def is_flat(kind: object) -> bool:
     return bool(getattr(typing.get_origin(kind) or kind, "FLAT", False))
 
 
+@functools.cache
 def field_types(kind: Any) -> dict[str, Any]:
     """The type of every field of a record, with type variables replaced."""
     record = typing.get_origin(kind) or kind
@@ -20,6 +22,7 @@ def field_types(kind: Any) -> dict[str, Any]:
     return {f.name: known.get(hints[f.name], hints[f.name]) for f in dataclasses.fields(record)}
 
 
+@functools.cache
 def json_fields(kind: Any) -> dict[str, Any]:
     """The type of every field of a record's JSON object, those of flat records in their place.
 

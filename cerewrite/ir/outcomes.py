@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cerewrite.ir.ranges import Extended, Text
+from cerewrite.ir.ranges import Amount, Extended, Index, Note, Size, Text, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class Promise:
         refused: why nothing was measured; "" if it was.
     """
 
-    measure: str
-    promised: float
-    measured: float = 0.0
-    stderr: float = 0.0
-    draws: int = 0
-    plans: int = 1
-    refused: str = ""
+    measure: Word
+    promised: Amount
+    measured: Amount = 0.0
+    stderr: Amount = 0.0
+    draws: Index = 0
+    plans: Size = 1
+    refused: Note = ""
 
     @property
     def broken(self) -> bool:

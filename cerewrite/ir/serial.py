@@ -212,7 +212,7 @@ def flat_names() -> frozenset[str]:
     """Names of the fields that hold flat records, which JSON does not show."""
     from cerewrite import ir
 
-    kinds = [kind for kind in vars(ir).values() if dataclasses.is_dataclass(kind)]
+    kinds: list[Any] = [kind for kind in vars(ir).values() if dataclasses.is_dataclass(kind)]
     pairs = [pair for kind in kinds for pair in field_types(kind).items()]
     return frozenset(name for name, hint in pairs if is_flat(hint))
 

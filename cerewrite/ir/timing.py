@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from cerewrite.ir.ranges import Amount, Index, Size, Text, Word
 
+TOLERANCE = 1.05
+"""What was built may take this many times a limit: clocks scatter."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -78,4 +81,4 @@ class Forecast:
     @property
     def held(self) -> bool:
         """Whether the measured time is within the budget, to 5 %."""
-        return self.measured.ratio <= 1.05 * self.asked
+        return self.measured.ratio <= TOLERANCE * self.asked

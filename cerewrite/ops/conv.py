@@ -24,6 +24,7 @@ from cerewrite.ops.modules import ConcatenationLayer, Geometry, ResizableModule,
 from cerewrite.ops.own_forwards import expect, has_own_forward, resized_copy
 from cerewrite.ops.resizing import (
     check_size,
+    convolution_options,
     empty_like,
     part,
     slice_channels,
@@ -79,16 +80,8 @@ def _conv_like(
         shapes = {"weight": (n_out, n_in // groups, *module.kernel_size), "bias": (n_out,)}
         return resized_copy(module, shapes, in_channels=n_in, out_channels=n_out, groups=groups)
     stock: type[Any] = next(stock for stock in _MODULES if isinstance(module, stock))
-    options: dict[str, Any] = {
-        "kernel_size": module.kernel_size,
-        "stride": module.stride,
-        "padding": module.padding,
-        "dilation": module.dilation,
-        "padding_mode": module.padding_mode,
-        "device": "meta",
-        "dtype": module.weight.dtype,
-    }
-    conv: AnyConv = (kind or stock)(*channels, groups=groups, bias=bias, **options, **further)
+    further |= convolution_options(module, "padding_mode")
+    conv: AnyConv = (kind or stock)(*channels, groups=groups, bias=bias, **further)
     return conv
 
 

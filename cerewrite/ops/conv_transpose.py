@@ -23,7 +23,7 @@ from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound, on_axis
 from cerewrite.ops.modules import Geometry, weight_of
 from cerewrite.ops.own_forwards import expect
-from cerewrite.ops.resizing import split_convolution
+from cerewrite.ops.resizing import convolution_options, split_convolution
 
 AnyTransposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _MODULES: tuple[type[AnyTransposed], ...] = (
@@ -43,15 +43,7 @@ def _like(
 ) -> AnyTransposed:
     """A transposed convolution with the geometry of another, on meta."""
     kind: type[Any] = next(kind for kind in _MODULES if isinstance(module, kind))
-    options: dict[str, Any] = {
-        "kernel_size": module.kernel_size,
-        "stride": module.stride,
-        "padding": module.padding,
-        "output_padding": module.output_padding,
-        "dilation": module.dilation,
-        "device": "meta",
-        "dtype": module.weight.dtype,
-    }
+    options = convolution_options(module, "output_padding")
     conv: AnyTransposed = kind(*channels, groups=groups, bias=bias, **options)
     return conv
 

@@ -136,6 +136,13 @@ def ensemble_sizes(
     return n_in, n_out
 
 
+def convolution_options(conv: Any, *more: str) -> dict[str, Any]:
+    """Arguments of another convolution of the same geometry and type, on meta."""
+    named = ("kernel_size", "stride", "padding", "dilation", *more)
+    found = {name: getattr(conv, name) for name in named}
+    return {**found, "device": "meta", "dtype": conv.weight.dtype}
+
+
 def split_convolution(
     conv: Any,
     layer: RegionLayer,

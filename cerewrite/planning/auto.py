@@ -55,7 +55,7 @@ def _outcome(plan: Plan) -> ScopeOutcome:
     if plan.objective == "dual":
         first = plan.budgets[0]
         own = first.before or getattr(old, first.cost)
-        gain = own / max(planned_cost(plan, first) if first.before else getattr(new, first.cost), 1)
+        gain = own / max(planned_cost(plan, first), 1)
     else:
         gain = before / after if after > 0 else 1.0
     splits = len(plan.splits)

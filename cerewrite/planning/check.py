@@ -266,9 +266,8 @@ def asked_params(plan: Plan) -> int | None:
 
 def _check_budgets(plan: Plan) -> None:
     for budget in plan.budgets:
-        stated = getattr(plan.planned, budget.cost, None)
-        reached = planned_cost(plan, budget) if budget.before else stated
-        if reached is not None and reached > budget.limit:
+        reached = planned_cost(plan, budget)
+        if reached > budget.limit:
             raise PlanError(
                 f"the plan has {reached:,} {budget.cost}, more than its budget '{budget.text}' "
                 f"({budget.limit:,.0f}) allows",

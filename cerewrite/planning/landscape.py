@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,8 +106,7 @@ def landscape(
     widths = _proportional(region, rows)
     pricing = BUDGETS[cost].region(region)
     if limit is None:
-        original = np.asarray([region.multiplicity], dtype=np.int64)
-        limit = float(pricing.table(original, widths[-1:])[0, 0])
+        limit = float(pricing.exact(region.design))
     most = [_most(pricing, line, limit) for line in widths]
     if multiplicities is None:
         multiplicities = np.unique(np.round(np.geomspace(1, max(2, *most), COLUMNS))).tolist()
@@ -119,11 +119,9 @@ def landscape(
     row, column = np.unravel_index(int(np.argmin(masked)), masked.shape)
 
     def spot(multiplicity: int, line: IntArray) -> Spot:
-        price = int(pricing.table(np.asarray([multiplicity]), line[None])[0, 0])
-        alone = looked_at.member(region.sites, line[None])
-        score = looked_at.score(alone, np.asarray([float(multiplicity)]))
-        one = tuple(int(width) for width in line)
-        return Spot(Design(multiplicity, one), figure_of(looked_at, region, float(score[0])), price)
+        design = Design(multiplicity, tuple(line.tolist()))
+        score = looked_at.region_score(region.sites, design)
+        return Spot(design, figure_of(looked_at, region, score), pricing.exact(design))
 
     curve = tuple(spot(count, line) for count, line in zip(most, widths, strict=True) if count)
     return Landscape(
@@ -158,12 +156,6 @@ def _proportional(region: Region, rows: int) -> IntArray:
 
 def _most(pricing: RegionCost, widths: IntArray, limit: float) -> int:
     """The most members of these widths that cost no more than the limit; 0 if not one fits."""
-
-    def fits(multiplicity: int) -> bool:
-        return bool(pricing.table(np.asarray([multiplicity]), widths[None])[0, 0] <= limit)
-
-    low, high = 0, MOST
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
+    one = tuple(widths.tolist())
+    members = range(1, MOST + 1)
+    return bisect_right(members, limit, key=lambda m: pricing.exact(Design(m, one)))

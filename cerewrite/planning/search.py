@@ -115,7 +115,7 @@ def _allowed_pairs(
         Row and index of the multiplicity, ``[designs]``; costs, ``[designs, costs]``; score.
     """
     measured = problem.member(rows)
-    for block, several in useful_stretches(problem, rows, members, cap):
+    for block, several in useful_stretches(problem, rows, measured, members, cap):
         table = problem.table(several, rows[block])
         scores = problem.scores(measured[block], several)
         good = (table <= cap).all(axis=-1) & np.isfinite(scores)

@@ -27,13 +27,14 @@ STRETCH = 1.2
 
 
 def useful_stretches(
-    problem: Problem, rows: IntArray, members: IntArray, cap: FloatArray
+    problem: Problem, rows: IntArray, measured: FloatArray, members: IntArray, cap: FloatArray
 ) -> Iterator[tuple[IntArray, IntArray]]:
     """Stretches of multiplicities with the rows for which they can be of use.
 
     Args:
         problem: the region's search space.
         rows: member widths per class, ``[rows, classes]``.
+        measured: what `Problem.member` says of them.
         members: multiplicities, ascending, ``[m]``.
         cap: the most that a design may cost, ``[costs]``.
 
@@ -48,7 +49,7 @@ def useful_stretches(
     marks, ends = members[starts], members[np.append(starts[1:], len(members)) - 1]
     table = problem.table(marks, rows)
     counts = np.unique(np.concatenate([marks, ends]))
-    scores = problem.scores(problem.member(rows), counts)
+    scores = problem.scores(measured, counts)
     score, best = (scores[:, np.searchsorted(counts, ask)] for ask in (marks, ends))
     fits = (table <= cap).all(axis=-1) & np.isfinite(score)
     if not fits.any():

@@ -235,15 +235,15 @@ def _warning(plan: ir.Plan) -> tuple[str, ...]:
     lines = []
     limited = {budget.cost for budget in plan.budgets}
     growth = {
-        "params": plan.planned.params / max(plan.baseline.params, 1),
-        "FLOPs": plan.planned.flops / max(plan.baseline.flops, 1),
+        "params": ("params", plan.planned.params / max(plan.baseline.params, 1)),
+        "flops": ("FLOPs", plan.planned.flops / max(plan.baseline.flops, 1)),
     }
     for cost, before in plan.originals:
-        growth[COUNTED[cost][0]] = changed_cost(plan, cost, before) / before
+        growth[cost] = COUNTED[cost][0], changed_cost(plan, cost, before) / before
     dearer = [
         f"{name} {value:.1f} times"
-        for name, value in growth.items()
-        if value > DEARER and not {name, name.lower(), name.rpartition(" ")[2]} & limited
+        for cost, (name, value) in growth.items()
+        if value > DEARER and cost not in limited
     ]
     if dearer:
         lines.append(f"What was allowed to grow does: {', '.join(dearer)} the original's.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from cerewrite import ir
 from cerewrite.reporter.figures import count, number, plural
 from cerewrite.reporter.section import Section
@@ -24,10 +22,9 @@ def seconds(value: float) -> str:
 
 def timings(report: ir.Report) -> list[Section]:
     """Medians of both models and of the alternative; nothing where nothing was timed."""
-    if report.forecast is not None:
-        return [_forecast(report.forecast), *timings(replace(report, forecast=None))]
+    sections = [] if report.forecast is None else [_forecast(report.forecast)]
     if not report.timings:
-        return []
+        return sections
     rows = tuple(_row(timing) for timing in report.timings)
     refused = tuple(
         f"{timing.engine} at batch {timing.batch}: {timing.refused}"
@@ -36,7 +33,8 @@ def timings(report: ir.Report) -> list[Section]:
     )
     runs = plural(report.timings[0].runs, "interleaved run")
     columns = ("engine", ">batch", ">threads", ">before", ">+-", ">after", ">+-", ">ratio")
-    sections = [Section(f"Speed: medians of {runs}", columns=columns, rows=rows, lines=refused)]
+    medians = Section(f"Speed: medians of {runs}", columns=columns, rows=rows, lines=refused)
+    sections.append(medians)
     other = report.alternative
     if other is not None:
         facts = (

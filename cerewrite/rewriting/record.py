@@ -26,13 +26,11 @@ class Record:
     """The original's swapped modules and the values of everything else.
 
     Attributes:
-        fingerprint: of the model before the rewriting.
         plan: what was done; its inputs are the shapes that the model was analysed on.
         modules: the modules that were swapped out, by qualified name; None if not kept.
         state: values of the other parameters and buffers at that time, by qualified name.
     """
 
-    fingerprint: str
     plan: Plan
     modules: dict[str, nn.Module] | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -66,14 +64,13 @@ def draw_inputs(model: nn.Module) -> Inputs:
 
 def attach(
     model: nn.Module,
-    fingerprint: str,
     originals: dict[str, nn.Module],
     *,
     keep: bool,
     plan: Plan,
 ) -> None:
     """Mark a model as rewritten; keep what `revert` needs if asked to."""
-    record = Record(fingerprint, plan)
+    record = Record(plan)
     if keep:
         record.modules = dict(originals)
         inside = tuple(f"{name}." for name in originals)

@@ -62,7 +62,7 @@ def rewrite(
     if inplace:
         refuse_wrapped(model)
     model = unwrap(model)
-    found = _check(plan, model)
+    _check(plan, model)
     target = model if inplace else _copy(model)
     session = Session(target, plan)
     try:
@@ -71,7 +71,7 @@ def rewrite(
     except BaseException:
         session.undo()
         raise
-    attach(target, found, session.originals, keep=keep_original, plan=plan)
+    attach(target, session.originals, keep=keep_original, plan=plan)
     return Rewritten(target, renamed, results)
 
 
@@ -108,8 +108,8 @@ def renamed(model: nn.Module) -> tuple[tuple[str, str], ...]:
     return () if record is None or record.modules is None else renames(model, record.modules)
 
 
-def _check(plan: Plan, model: nn.Module) -> str:
-    """The model's fingerprint; refuses a plan that does not belong to it."""
+def _check(plan: Plan, model: nn.Module) -> None:
+    """Refuse a plan that does not belong to a model."""
     if is_rewritten(model):
         raise StalePlanError(
             f"a plan has been applied to this {type(model).__name__} already",
@@ -123,7 +123,6 @@ def _check(plan: Plan, model: nn.Module) -> str:
             advice="make the plan again for this model",
         )
     _require_named(plan, model)
-    return found
 
 
 def _require_named(plan: Plan, model: nn.Module) -> None:

@@ -218,7 +218,7 @@ class _Timer:
                 ends = (layer.target,) if layer.role == "entry" else layer.sources
                 channels = sum(region.sizes[index] for index in ends)
                 for index in ends:
-                    linear[index] += self._dense(region, layer) / channels
+                    linear[index] += self._time(layer, region.design) / channels
         between = channel_times(
             region, self._traced, self._model, kind=self._kind, store=self._store
         )
@@ -232,9 +232,6 @@ class _Timer:
                 for pair, times in blocks.items()
             ),
         )
-
-    def _dense(self, region: Region, layer: RegionLayer) -> float:
-        return self._time(layer, region.design)
 
     def _interior(self, region: Region, layer: RegionLayer) -> dict[int, float]:
         """Nanoseconds per member, by member width, at about the region's own total width."""

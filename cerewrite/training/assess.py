@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cerewrite.errors import TrainingError
-from cerewrite.ir.assessed import Assessment, Bin, SavedActivations
+from cerewrite.ir.assessed import Assessment, Bin, Coverage
 from cerewrite.training.uncertainty import Uncertainty
 
 BINS = 15
@@ -137,12 +137,12 @@ def _rows(outputs: Tensor, targets: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return logits, labels.long()
 
 
-def _coverage(entropy: Tensor, right: Tensor) -> tuple[SavedActivations, ...]:
+def _coverage(entropy: Tensor, right: Tensor) -> tuple[Coverage, ...]:
     order = entropy.argsort(stable=True)
     found = []
     for share in COVERAGES:
         kept = right[order[: max(1, round(share * len(order)))]]
-        found.append(SavedActivations(len(kept) / len(order), _mean(kept)))
+        found.append(Coverage(len(kept) / len(order), _mean(kept)))
     return tuple(found)
 
 

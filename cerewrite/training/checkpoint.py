@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cerewrite.errors import CerewriteError, TrainingError
+from cerewrite.output.drafts import draft_folder
 from cerewrite.runtime.fingerprint import fingerprint
 from cerewrite.runtime.reading import open_regular
 
@@ -105,23 +105,19 @@ def save_checkpoint(
 
 
 def _replace(path: Path, tensors: State, text: str) -> None:
-    draft = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
-        os.close(handle)
-        save_file(tensors, draft, metadata={"cerewrite": text})
-        with open(draft, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        with draft_folder(path) as folder:
+            draft = folder / path.name
+            save_file(tensors, draft, metadata={"cerewrite": text})
+            with open(draft, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(draft, path)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{path}: the checkpoint cannot be written: {error}",
             advice="check the path, its permissions and the space left on the disk",
         ) from error
-    finally:
-        if draft is not None:
-            Path(draft).unlink(missing_ok=True)
 
 
 def load_checkpoint(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ from cerewrite.registry import suggest
 from cerewrite.rewriting import members as ask_members
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import evaluating, modes_kept
+from cerewrite.runtime.seeds import seed_for
 from cerewrite.training.checkpoint import (
     Progress,
     State,
@@ -194,9 +194,8 @@ class _Loop:
     def epoch(self) -> None:
         """One pass over the loader, then the score; keeps the best weights."""
         number = self.progress.epoch
-        digest = hashlib.sha256(f"{self.seed}:{number}".encode()).digest()
         with alone():
-            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            torch.manual_seed(seed_for(self.seed, number))
             train = self._pass(self.loader, "loader", number, learn=True)
             score = train
             if self.validation is not None:

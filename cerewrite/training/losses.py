@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cerewrite.errors import TrainingError
 from cerewrite.rewriting.members import Members
+from cerewrite.runtime.trees import map_tensors, tensors
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of the student's and the teacher's output: a scalar, 0 where they agree."""
@@ -51,8 +51,8 @@ def batch_inputs(batch: Any, device: torch.device) -> tuple[tuple[Any, ...], dic
         TrainingError: if there is no tensor in it.
     """
     taken = batch[0] if isinstance(batch, tuple | list) and batch else batch
-    moved = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), taken)
-    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(moved)):
+    moved = map_tensors(lambda tensor: tensor.to(device), taken)
+    if not tensors(moved):
         raise TrainingError(
             f"a batch of the loader is a {type(batch).__name__} without a tensor in front",
             advice="yield inputs, (inputs, ...) or a dict of keyword inputs",
@@ -76,9 +76,9 @@ def distance(student: nn.Module, teacher: nn.Module, batch: Any, loss: Loss) -> 
     """
     args, kwargs = batch_inputs(batch, device_of(teacher))
     with torch.no_grad():
-        wanted = list(_outputs(teacher(*args, **kwargs)))
+        wanted = _outputs(teacher(*args, **kwargs))
     args, kwargs = batch_inputs(batch, device_of(student))
-    found = list(_outputs(student(*args, **kwargs)))
+    found = _outputs(student(*args, **kwargs))
     members = student.count if isinstance(student, Members) else 1
     if isinstance(student, Members):
         wanted = [tensor.expand(members, *tensor.shape) for tensor in wanted]
@@ -95,7 +95,5 @@ def distance(student: nn.Module, teacher: nn.Module, batch: Any, loss: Loss) -> 
     return total / members, found[0].shape[0] if found[0].dim() else 1
 
 
-def _outputs(tree: Any) -> Iterator[Tensor]:
-    for leaf in pytree.tree_leaves(tree):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            yield leaf
+def _outputs(tree: Any) -> list[Tensor]:
+    return [tensor for tensor in tensors(tree) if tensor.is_floating_point()]

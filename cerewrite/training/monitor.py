@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from cerewrite import output
+from cerewrite.diagnostics.gram import gram
 from cerewrite.errors import UsageError
 from cerewrite.reporter.curves import Curve, curves_chart
+from cerewrite.runtime.trees import map_tensors, tensors
 from cerewrite.training.callback import Callback, PathLike
-from cerewrite.diagnostics.gram import gram
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class KernelMonitor(Callback[Reading]):
         super().__init__(model, every)
         self._seed = seed
         given = probes if isinstance(probes, tuple | Mapping) else (probes,)
-        self._probes: Any = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), given)
-        sizes = [leaf.shape[0] for leaf in pytree.tree_leaves(given) if _has_batch(leaf)]
+        self._probes: Any = map_tensors(lambda t: t.detach().clone(), given)
+        sizes = [tensor.shape[0] for tensor in tensors(given) if tensor.dim()]
         if not sizes or sizes[0] < 2:
             raise UsageError(
                 f"the probes hold {sizes[0] if sizes else 0} examples",
@@ -123,10 +123,6 @@ class KernelMonitor(Callback[Reading]):
             )
         ]
         output.write_file(path, curves_chart(curves, "steps"), overwrite=True)
-
-
-def _has_batch(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.dim() > 0
 
 
 def _given(reading: Reading, key: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -17,10 +16,8 @@ from cerewrite.runtime.doubling import double_precision
 from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.members import member_network
 from cerewrite.verifier.perturb import perturb
-from cerewrite.verifier.running import call, doubled, fresh_copy, on_meta
+from cerewrite.verifier.running import LIMIT, call, doubled, fresh_copy, on_meta, relative_error
 from cerewrite.verifier.shapes import smaller
-
-LIMIT = 1e-10
 
 
 def check_members(
@@ -49,11 +46,11 @@ def check_members(
     with torch.no_grad(), double_precision():
         outputs = _apart(call(asked, given), asked.behind.apart)
         whole = _apart(call(wide, given), asked.behind.apart)
-        worst = max(_error(z.mean(0), y) for z, y in zip(outputs, whole, strict=True))
+        worst = max(relative_error(z.mean(0), y) for z, y in zip(outputs, whole, strict=True))
         for index in range(asked.count):
             alone = call(member_network(wide, changes[0], index), given)
             pairs = zip(outputs, _apart(alone, asked.behind.apart), strict=True)
-            worst = max(worst, *(_error(z[index], own) for z, own in pairs))
+            worst = max(worst, *(relative_error(z[index], own) for z, own in pairs))
     detail = f"{asked.count} members, their mean and each alone"
     return [Check("members", worst <= LIMIT, detail, worst, LIMIT)]
 
@@ -61,10 +58,3 @@ def check_members(
 def _apart(output: object, apart: Sequence[bool]) -> list[Tensor]:
     """The outputs that come from members."""
     return [tensor for tensor, own in zip(tensors(output), apart, strict=True) if own]
-
-
-def _error(found: Tensor, wanted: Tensor) -> float:
-    """Largest error over the largest output; infinite where they are not finite."""
-    error, scale = float((found - wanted).abs().max()), float(wanted.abs().max())
-    relative = 0.0 if error == 0 else error / scale if scale else math.inf
-    return math.inf if math.isnan(relative) else relative

@@ -17,7 +17,6 @@ contributes are compared again with other signs of the weights
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,14 +34,15 @@ from cerewrite.runtime.threads import threads
 from cerewrite.verifier.members import RegionModule, pieces
 from cerewrite.verifier.perturb import ATTEMPTS, perturb, resample_signs
 from cerewrite.verifier.running import (
+    LIMIT,
     call,
     doubled,
     fresh_copy,
     on_meta,
+    relative_error,
 )
 from cerewrite.verifier.shapes import smaller
 
-LIMIT = 1e-10
 LEAST_ROOM = 2**28
 """Bytes of outputs that are handed on, or as many as the model's parameters have if those are
 more; layers behind them are computed again in every run."""
@@ -261,9 +261,7 @@ class _Trial:
         """Largest error of the sums at an exit, over the largest output."""
         worst = 0.0
         for total, wide in zip(self.totals[name], self.recorded[name], strict=True):
-            error, scale = float((total - wide).abs().max()), float(wide.abs().max())
-            relative = 0.0 if error == 0 else error / scale if scale else math.inf
-            worst = max(worst, math.inf if math.isnan(relative) else relative)
+            worst = max(worst, relative_error(total, wide))
         return worst
 
     def _unheard(self, piece: RegionModule) -> bool:

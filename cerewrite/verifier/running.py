@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.runtime.alone import alone, printing_dropped
 from cerewrite.runtime.modes import called
+
+LIMIT = 1e-10
+"""Relative error, in float64, of what is the same but for rounding."""
 
 _SEED = 20_200_617
 
@@ -52,3 +56,15 @@ def doubled(inputs: Inputs) -> Inputs:
 def as_sentence(error: BaseException) -> str:
     """An exception in one line."""
     return f"{first_line(error)}{own_line(error)}"
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """Largest error over the largest output; infinite where they are not finite.
+
+    Example:
+        >>> relative_error(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 4.0]))
+        0.25
+    """
+    error, scale = float((found - wanted).abs().max()), float(wanted.abs().max())
+    relative = 0.0 if error == 0 else error / scale if scale else math.inf
+    return math.inf if math.isnan(relative) else relative

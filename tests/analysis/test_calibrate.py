@@ -18,7 +18,7 @@ REGION = chain_region("r", [16, 12, 16], 8, 4)
 def test_the_factor_reaches_the_level(measured: float) -> None:
     rest = [0.02, 0.0]
     factor = level_factor(measured, [REGION], rest)
-    assert composed("log-variance", [REGION], rest, factor) == pytest.approx(measured, rel=1e-9)
+    assert composed([REGION], rest, factor) == pytest.approx(measured, rel=1e-9)
     same = region_measures(rescaled(REGION, factor), REGION.design).log_variance
     assert same < measured
 

@@ -9,6 +9,8 @@ import pytest
 
 from cerewrite import ir, output
 from cerewrite.api import saving, speed
+from cerewrite.cli.working import require_held
+from cerewrite.errors import InfeasibleBudgetError
 from tests.cli.running import run
 
 
@@ -86,6 +88,13 @@ def test_latency_budget(model: Path, counted_clock: None, monkeypatch: pytest.Mo
         run("plan", "model.py", "--budget", "latency=3parsecs", "--estimator", "analytic").exit_code
         == 2
     )
+
+
+@pytest.mark.parametrize("cost", ["latency", "step"])
+def test_a_limit_on_time_that_is_not_held_is_named(cost: str) -> None:
+    slow = ir.Timing("eager", 4, 1, 1.0, 0.01, 1.9, 0.01, 15)
+    with pytest.raises(InfeasibleBudgetError, match=f"the {cost} budget is not held: 1.900x of"):
+        require_held(ir.Forecast(1.0, 0.9, slow, 1, cost=cost))
 
 
 @pytest.mark.thorough

@@ -13,7 +13,8 @@ import cerewrite
 from cerewrite import ir
 from cerewrite.analysis import analyze
 from cerewrite.errors import AnalysisError, NotFiniteError, UsageError
-from cerewrite.estimators import limited
+from cerewrite.estimators import limited, monte_carlo
+from cerewrite.estimators.analytic import Analytic
 from cerewrite.estimators.auto import closed_form_digits
 from cerewrite.estimators.limited import affordable, splitting_draws
 from cerewrite.frontend.tracing import trace
@@ -214,6 +215,20 @@ def test_time_limits_that_are_none(seconds: float) -> None:
 def test_too_few_draws_were_asked_for() -> None:
     with pytest.raises(UsageError, match="too few"):
         cerewrite.analyze(chain(8, 8), noise(2, 6), draws=3)
+
+
+def test_one_closed_form_and_one_copy_serve_levels_and_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    for place, name in ((Analytic, "estimate"), (monte_carlo, "make_subject")):
+        real = getattr(place, name)
+        monkeypatch.setattr(
+            place, name, lambda *a, real=real, **k: asked.append(real) or real(*a, **k)
+        )
+    found = cerewrite.analyze(chain(8, 8), noise(2, 6), draws=8)
+    assert len(asked) == len(set(asked)) == 2
+    assert any("jackknife draws" in line for line in found.assumptions)
 
 
 def test_draws_are_counted_out() -> None:

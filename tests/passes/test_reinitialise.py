@@ -8,7 +8,7 @@ from torch import nn
 
 from cerewrite.ops import sampled_of
 from cerewrite.rewriting import rewrite
-from passes.reinitialise import layer_generator
+from cerewrite.runtime.seeds import generator_for
 from tests.rewriting.builders import Case, layer, region
 from tests.rewriting.cases import CASES, Bottleneck, _cnn_regions
 
@@ -96,12 +96,12 @@ def test_a_layers_draw_does_not_depend_on_the_other_regions() -> None:
 
 def test_generators_differ_by_seed_and_name() -> None:
     draws = {
-        torch.rand(1, generator=layer_generator(seed, name)).item()
+        torch.rand(1, generator=generator_for(seed, name)).item()
         for seed in (0, 1)
         for name in ("a", "b")
     }
     assert len(draws) == 4
-    first, second = (torch.rand(3, generator=layer_generator(7, "x")) for _ in range(2))
+    first, second = (torch.rand(3, generator=generator_for(7, "x")) for _ in range(2))
     assert torch.equal(first, second)
 
 

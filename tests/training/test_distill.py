@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -348,3 +349,26 @@ def test_a_checkpoint_of_members_is_not_one_of_their_sum(tmp_path: Path) -> None
         distill(student, teacher, batches, epochs=3, checkpoint=file)
     with pytest.raises(RewriteError, match="not a rewritten model"):
         distill(copy.deepcopy(teacher), teacher, batches, epochs=1, members=True)
+
+
+@dataclasses.dataclass
+class Answer:
+    """What a model may return."""
+
+    scores: Tensor
+
+
+class Answering(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Answer:
+        return Answer(self.layer(x))
+
+
+def test_outputs_in_a_data_class_are_compared() -> None:
+    teacher, student = Answering(), Answering()
+    batches = [torch.randn(4, 3, generator=torch.Generator().manual_seed(0))]
+    run = distill(student, teacher, batches, epochs=2, progress=False)
+    assert run.losses[-1] < run.losses[0]

@@ -1,7 +1,7 @@
 """Measuring the tangent kernel on the real module: draws, read-outs, gates, statistics."""
 
 from cerewrite.estimators.draws.gates import Gates, Influences
-from cerewrite.estimators.draws.gaussian import draw_generator, gaussian_draws
+from cerewrite.estimators.draws.gaussian import gaussian_draws
 from cerewrite.estimators.draws.paired import (
     FEWEST_PAIRS,
     log_variance_ratio,
@@ -30,7 +30,6 @@ __all__ = [
     "Units",
     "combine",
     "differ",
-    "draw_generator",
     "find_units",
     "gaussian_draws",
     "log_variance",

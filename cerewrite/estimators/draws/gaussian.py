@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,17 +40,6 @@ class Draw:
             tensor.copy_(fresh.normal_(0.0, self.deviation, generator=generator))
         if self.blank is not None:
             tensor[self.blank].zero_()
-
-
-def draw_generator(seed: int, index: int) -> torch.Generator:
-    """A CPU generator for one draw: the same whichever worker runs it.
-
-    Example:
-        >>> draw_generator(0, 3).initial_seed() == draw_generator(0, 3).initial_seed()
-        True
-    """
-    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def gaussian_draws(traced: TracedModel, model: nn.Module, gain: float | None) -> tuple[Draw, ...]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from cerewrite.estimators.draws.statistics import Array, Ratio
+from cerewrite.estimators.draws.statistics import Ratio, left_out, with_error
 from cerewrite.estimators.draws.subject import Subject
 
 FEWEST_PAIRS = 8
@@ -55,7 +54,7 @@ def log_variance_ratio(first: Sequence[float], second: Sequence[float]) -> Ratio
     """
     one, other = (np.log(np.asarray(x, dtype=np.float64)) for x in (first, second))
     value = other.var(ddof=1) / one.var(ddof=1)
-    return _with_error(float(value), _left_out(other)[1] / _left_out(one)[1])
+    return with_error(float(value), left_out(other)[1] / left_out(one)[1])
 
 
 def nu_ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
@@ -73,19 +72,6 @@ def nu_ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
     for sample in (first, second):
         k = np.asarray(sample, dtype=np.float64) / float(np.mean(sample))
         nus.append(float(k.var(ddof=1)))
-        mean, variance = _left_out(k)
+        mean, variance = left_out(k)
         left.append(variance / mean**2)
-    return _with_error(nus[1] / nus[0], left[1] / left[0])
-
-
-def _left_out(x: Array) -> tuple[Array, Array]:
-    """Means and variances of a sample without each of its values."""
-    count = len(x)
-    mean = (x.sum() - x) / (count - 1)
-    variance = ((x**2).sum() - x**2 - (count - 1) * mean**2) / (count - 2)
-    return mean, variance
-
-
-def _with_error(value: float, left: Array) -> Ratio:
-    spread = (len(left) - 1) / len(left) * float(((left - left.mean()) ** 2).sum())
-    return Ratio(value, math.sqrt(spread))
+    return with_error(nus[1] / nus[0], left[1] / left[0])

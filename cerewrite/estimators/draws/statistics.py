@@ -55,14 +55,22 @@ def log_variance(sample: Sequence[float] | Array) -> Ratio:
 
 def _jackknife(k: Array, statistic: Callable[[Array, Array], Array]) -> Ratio:
     """A function of mean and variance on the whole sample, and its error from n subsamples."""
-    count = len(k)
-    total, square = k.sum(), (k**2).sum()
     value = statistic(np.array(k.mean()), np.array(k.var(ddof=1)))
-    mean = (total - k) / (count - 1)
-    variance = (square - k**2 - (count - 1) * mean**2) / (count - 2)
-    left = statistic(mean, variance)
-    spread = (count - 1) / count * ((left - left.mean()) ** 2).sum()
-    return Ratio(float(value), math.sqrt(float(spread)))
+    return with_error(float(value), statistic(*left_out(k)))
+
+
+def left_out(k: Array) -> tuple[Array, Array]:
+    """Means and variances of a sample without each of its values."""
+    count = len(k)
+    mean = (k.sum() - k) / (count - 1)
+    variance = ((k**2).sum() - k**2 - (count - 1) * mean**2) / (count - 2)
+    return mean, variance
+
+
+def with_error(value: float, left: Array) -> Ratio:
+    """A statistic with the error that its values without each of the sample's give."""
+    spread = (len(left) - 1) / len(left) * float(((left - left.mean()) ** 2).sum())
+    return Ratio(value, math.sqrt(spread))
 
 
 def needed_draws(spread: float, precision: float) -> float:

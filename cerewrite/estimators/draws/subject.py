@@ -15,7 +15,6 @@ from torch.utils import _pytree as pytree
 from cerewrite.errors import AnalysisError, CerewriteError, NotFiniteError, own_line
 from cerewrite.estimators.draws.gaussian import (
     Draw,
-    draw_generator,
     gaussian_draws,
     mean_square,
     module_name,
@@ -25,6 +24,7 @@ from cerewrite.estimators.draws.undrawn import Fresh, fresh_modules, weights_apa
 from cerewrite.ir import TracedModel
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.copies import deep_copy
+from cerewrite.runtime.seeds import generator_for
 
 _Redraw = Callable[[nn.Module, torch.Generator], None]
 
@@ -56,7 +56,7 @@ class Subject:
 
     def redraw(self, index: int) -> None:
         """Draw the weights of initialisation ``index`` in place."""
-        generator = draw_generator(self.seed, index)
+        generator = generator_for(self.seed, index)
         with torch.no_grad():
             if self.custom is not None:
                 self.custom(self.model, generator)

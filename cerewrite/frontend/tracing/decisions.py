@@ -22,7 +22,7 @@ def undecided(
     """Width classes whose operators another input might not run.
 
     Args:
-        ops: operators in execution order; ``look`` marks where values went to Python.
+        ops: operators in execution order; ``host_read`` marks where values went to Python.
         values: their values, by name.
         resolve: the classes behind a number.
 

@@ -33,7 +33,7 @@ class Builder:
         self.rejections: list[Rejection] = []
         self._table = ModuleTable(model, ops)
         self._ops = {op.name: op for op in ops}
-        self._rung = frontend
+        self._frontend = frontend
         self._batch = batch
         self.values: dict[str, Value] = {}
 
@@ -128,7 +128,7 @@ class Builder:
             bias=bias is not None,
             gain=gain_of(weight, geometry),
             bias_variance=bias_variance_of(bias, geometry),
-            frontend=self._rung,
+            frontend=self._frontend,
         )
         self.found.append(UnresolvedLayer(layer, source, target))
         return target

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cerewrite.errors import UsageError
 from cerewrite.ir import Analysis, Design, Region
 from cerewrite.registry import Registry
 
@@ -55,6 +56,8 @@ class Cost(ABC):
         timed: whether it needs times measured on this machine (`Region.profile`).
         keeps: whether it needs what training keeps (`Region.kept`).
         trains: whether it needs times of training steps (`Region.step`).
+        missing: what is said where the analysis lacks that; "" where it cannot.
+        advice: what to do then.
     """
 
     name: ClassVar[str]
@@ -63,14 +66,22 @@ class Cost(ABC):
     timed: ClassVar[bool] = False
     keeps: ClassVar[bool] = False
     trains: ClassVar[bool] = False
+    missing: ClassVar[str] = ""
+    advice: ClassVar[str] = ""
 
     def known(self, analysis: Analysis) -> bool:
         """Whether the analysis has what the cost is counted from."""
-        return True
+        return not self.missing or getattr(analysis, self.name) > 0
 
-    @abstractmethod
     def baseline(self, analysis: Analysis) -> int:
-        """The whole original model's cost."""
+        """The whole original model's cost, the field of the analysis of that name.
+
+        Raises:
+            UsageError: if the analysis was made without what it is counted from.
+        """
+        if not self.known(analysis):
+            raise UsageError(self.missing, advice=self.advice)
+        return int(getattr(analysis, self.name))
 
     @abstractmethod
     def region(self, region: Region) -> RegionCost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cerewrite.ir import Analysis, Region
+from cerewrite.ir import Region
 from cerewrite.planning.budgets.base import Cost, RegionCost, register, weight_polynomial
 
 
@@ -16,10 +16,6 @@ class Flops(Cost):
 
     name = "flops"
     unit = "FLOPs per example"
-
-    def baseline(self, analysis: Analysis) -> int:
-        """FLOPs of the original model per example."""
-        return analysis.flops
 
     def region(self, region: Region) -> RegionCost:
         """FLOPs of one region's layers and modules per example."""

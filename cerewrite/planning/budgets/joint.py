@@ -89,11 +89,13 @@ def planned_cost(plan: Plan, budget: Budget) -> int:
 
     Args:
         plan: the plan; splits of unknown regions are not counted.
-        budget: one of its budgets, with ``before``.
+        budget: one of its budgets; without ``before``, on what its figures state.
 
     Returns:
         The cost in the budget's unit, at least 0.
     """
+    if not budget.before:
+        return int(getattr(plan.planned, budget.cost, 0))
     return changed_cost(plan, budget.cost, budget.before)
 
 

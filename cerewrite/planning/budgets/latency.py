@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Analysis, BlockTimes, Design, Profile, Region
+from cerewrite.ir import BlockTimes, Design, Profile, Region
 from cerewrite.planning.budgets.base import (
     LARGEST,
     Cost,
@@ -34,24 +34,11 @@ class Latency(Cost):
     unit = "ns per call"
     units: ClassVar[Mapping[str, float]] = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
     timed = True
-
-    def known(self, analysis: Analysis) -> bool:
-        """Whether the model was timed."""
-        return analysis.latency > 0
-
-    def baseline(self, analysis: Analysis) -> int:
-        """The measured latency of the original model.
-
-        Raises:
-            UsageError: if the analysis was made without a profile.
-        """
-        if not analysis.latency:
-            raise UsageError(
-                "a latency budget needs times that were measured on this machine",
-                advice="analyse with latency_batch=1 (or another batch); `cerewrite plan` and "
-                "`convert` do it by themselves",
-            )
-        return analysis.latency
+    missing = "a latency budget needs times that were measured on this machine"
+    advice = (
+        "analyse with latency_batch=1 (or another batch); `cerewrite plan` and `convert` do it by "
+        "themselves"
+    )
 
     def region(self, region: Region) -> RegionCost:
         """The forecast latency of one region's layers and modules.

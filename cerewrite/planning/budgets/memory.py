@@ -9,13 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Analysis, Design, Region
+from cerewrite.ir import Design, Region
 from cerewrite.planning.budgets.base import Cost, IntArray, RegionCost, register, weight_polynomial
 
 COPIES = 3
 """Of every parameter: itself, its gradient, and the momentum of SGD."""
-
-_ADVICE = "analyse with memory_batch=32 (or another batch); `cerewrite plan` and `convert` do it"
 
 
 @register
@@ -39,20 +37,8 @@ class Memory(Cost):
         "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12
     }  # fmt: skip
     keeps = True
-
-    def known(self, analysis: Analysis) -> bool:
-        """Whether a training batch was given."""
-        return analysis.memory > 0
-
-    def baseline(self, analysis: Analysis) -> int:
-        """Bytes of training the original model.
-
-        Raises:
-            UsageError: if the analysis was made without a training batch.
-        """
-        if not analysis.memory:
-            raise UsageError("a memory budget needs a training batch", advice=_ADVICE)
-        return analysis.memory
+    missing = "a memory budget needs a training batch"
+    advice = "analyse with memory_batch=32 (or another batch); `cerewrite plan` and `convert` do it"
 
     def region(self, region: Region) -> RegionCost:
         """Bytes of one region's parameters and of the values on its classes.
@@ -61,7 +47,7 @@ class Memory(Cost):
             UsageError: if nothing is known of what the region keeps.
         """
         if region.kept is None:
-            raise UsageError(f"region '{region.name}' has no training batch", advice=_ADVICE)
+            raise UsageError(f"region '{region.name}' has no training batch", advice=self.advice)
         weights = weight_polynomial(region, per_weight=True)
         kept = region.kept
         each = COPIES * kept.item

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cerewrite.ir import Analysis, Region
+from cerewrite.ir import Region
 from cerewrite.planning.budgets.base import Cost, RegionCost, register, weight_polynomial
 
 
@@ -17,10 +17,6 @@ class Params(Cost):
 
     name = "params"
     unit = "parameters"
-
-    def baseline(self, analysis: Analysis) -> int:
-        """Parameters of the original model."""
-        return analysis.params
 
     def region(self, region: Region) -> RegionCost:
         """Parameters of one region's layers and modules."""

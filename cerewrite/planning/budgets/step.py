@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from cerewrite.errors import UsageError
-from cerewrite.ir import Analysis, Region
+from cerewrite.ir import Region
 from cerewrite.planning.budgets.base import Cost, RegionCost, register
 from cerewrite.planning.budgets.latency import RegionLatency
-
-_ADVICE = (
-    "analyse with step_batch=32 (or another batch), or give a stored profile; `cerewrite plan` and "
-    "`convert` time it by themselves"
-)
 
 
 @register
@@ -31,20 +26,11 @@ class Step(Cost):
     unit = "ns per training step"
     units: ClassVar[Mapping[str, float]] = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
     trains = True
-
-    def known(self, analysis: Analysis) -> bool:
-        """Whether a training step was timed."""
-        return analysis.step > 0
-
-    def baseline(self, analysis: Analysis) -> int:
-        """The measured training step of the original model.
-
-        Raises:
-            UsageError: if no step was timed.
-        """
-        if not analysis.step:
-            raise UsageError("a step budget needs times of training steps", advice=_ADVICE)
-        return analysis.step
+    missing = "a step budget needs times of training steps"
+    advice = (
+        "analyse with step_batch=32 (or another batch), or give a stored profile; `cerewrite plan` "
+        "and `convert` time it by themselves"
+    )
 
     def region(self, region: Region) -> RegionCost:
         """The forecast step time of one region's layers and modules.
@@ -53,5 +39,5 @@ class Step(Cost):
             UsageError: if the region has no times.
         """
         if region.step is None:
-            raise UsageError(f"region '{region.name}' has no times of a step", advice=_ADVICE)
+            raise UsageError(f"region '{region.name}' has no times of a step", advice=self.advice)
         return RegionLatency(region.step, stairs=True)

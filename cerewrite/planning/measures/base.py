@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -88,13 +89,13 @@ class Measure(ABC):
             says of its remaining layers.
         """
 
-    @abstractmethod
     def layer(self, kappa: float) -> float:
         """The additive score of a layer in no region, from its correction, at least 0."""
+        return math.log1p(kappa)
 
-    @abstractmethod
     def figure(self, score: float) -> float:
         """The measure itself from an additive score, of a region or a whole model."""
+        return score
 
     def additive(self, figure: float) -> float:
         """The score that `figure` has made a measure of."""

@@ -44,7 +44,3 @@ class LeadingOrder(Measure):
     def layer(self, kappa: float) -> float:
         """The correction itself."""
         return kappa
-
-    def figure(self, score: float) -> float:
-        """The score itself."""
-        return score

@@ -29,7 +29,7 @@ width 6, two members).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -116,6 +116,19 @@ def dead_share(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArr
     return np.asarray(-np.expm1(alive))
 
 
+def between(least: FloatArray, most: FloatArray, members: FloatArray | IntArray) -> FloatArray:
+    """The log-variance that goes into a mean of members: from ``most`` of one to ``least`` of many.
+
+    Args:
+        least: what the second moment sees, at least 0.
+        most: what one member has.
+        members: how many, at least 1.
+    """
+    narrow = CROSSOVER * least
+    share = narrow / np.maximum(narrow + (members - 1.0), 1e-300)
+    return np.asarray(least + (most - least) * share)
+
+
 def _passes_all(site: Site) -> bool:
     """Whether all of K passes a site: it is no branch."""
     return abs(site.forward_share + site.backward_share - 1.0) < UNEVEN
@@ -130,19 +143,27 @@ class LogVariance(Measure):
     title = "Var[log K]"
 
     def member(self, sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
-        """Nu, ``S_1`` and the share of the dead of one member, ``[designs, 3]``.
-
-        Existing groups inside a member add what they exceed one group of the same units by.
-        """
+        """Nu, ``S_1`` and the share of the dead of one member, ``[designs, 3]``."""
         least = np.log1p(member_nu(sites, widths))
         most = least * tail_factor(sites, widths)
-        for groups, own in inner_members(sites):
-            narrow = np.asarray(widths, dtype=np.float64) / groups
-            excess = self.score(self.member(own, narrow), np.asarray([float(groups)]))
-            excess = excess - self.score(self.member(own, widths), np.asarray([1.0]))
+        for excess in self.inner_excess(sites, widths):
             least, most = np.maximum(least + excess, 0.0), np.maximum(most + excess, 0.0)
         nu = np.expm1(np.minimum(least, math.log(HUGE)))
         return np.stack([nu, most, dead_share(sites, widths)], axis=-1)
+
+    def inner_excess(
+        self, sites: Sequence[Site], widths: FloatArray | IntArray
+    ) -> Iterator[FloatArray]:
+        """What existing groups inside a member add to one group of the same units, ``[designs]``.
+
+        Args:
+            sites: the region's sites in execution order.
+            widths: widths of one member, ``[designs, classes]``.
+        """
+        for groups, own in inner_members(sites):
+            narrow = np.asarray(widths, dtype=np.float64) / groups
+            apart = self.score(self.member(own, narrow), np.asarray([float(groups)]))
+            yield apart - self.score(self.member(own, widths), np.asarray([1.0]))
 
     def score(self, member: FloatArray, multiplicity: FloatArray | IntArray) -> FloatArray:
         """Var[log K] of ``m`` members.
@@ -157,14 +178,4 @@ class LogVariance(Measure):
         count = multiplicity * alive / -np.expm1(multiplicity * np.log(dead))
         least = np.maximum(np.log1p(member[..., 0]) + np.log(alive), 0.0)
         most = np.maximum(member[..., 1], least)
-        narrow = CROSSOVER * least
-        share = narrow / np.maximum(narrow + (count - 1.0), 1e-300)
-        return log_mean_variance(least + (most - least) * share, np.maximum(count, 1.0))
-
-    def layer(self, kappa: float) -> float:
-        """``log(1 + kappa)``."""
-        return math.log1p(kappa)
-
-    def figure(self, score: float) -> float:
-        """The score itself."""
-        return score
+        return log_mean_variance(between(least, most, count), np.maximum(count, 1.0))

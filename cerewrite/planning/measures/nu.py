@@ -158,10 +158,6 @@ class Nu(Measure):
         """``log(1 + nu_member / m)``."""
         return np.asarray(np.log1p(member[..., 0] / multiplicity), dtype=np.float64)
 
-    def layer(self, kappa: float) -> float:
-        """``log(1 + kappa)``."""
-        return math.log1p(kappa)
-
     def figure(self, score: float) -> float:
         """``exp(score) - 1``, saturating at 1e300."""
         return math.expm1(score) if score < math.log(HUGE) else HUGE

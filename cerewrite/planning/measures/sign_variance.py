@@ -33,7 +33,7 @@ import numpy as np
 from cerewrite.ir import Site
 from cerewrite.planning.measures.base import FloatArray, IntArray, Measure, register
 from cerewrite.planning.measures.log_normal import log_mean_variance
-from cerewrite.planning.measures.log_variance import CROSSOVER, tail_factor
+from cerewrite.planning.measures.log_variance import LogVariance, between, tail_factor
 from cerewrite.planning.measures.nu import is_chain, member_nu
 
 
@@ -117,7 +117,10 @@ def kernel_ratio(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatA
 
 @register
 class SignVariance(Measure):
-    """The variance of the sign kernel's logarithm: Adam's first steps move f by that kernel."""
+    """The variance of the sign kernel's logarithm: Adam's first steps move f by that kernel.
+
+    What a remaining layer's share of L1 norms adds is not known: it counts as in K.
+    """
 
     name = "sign-variance"
     field = "sign_variance"
@@ -125,10 +128,12 @@ class SignVariance(Measure):
 
     def member(self, sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
         """Nu, and of one member the log-variance that many see and its own, ``[designs, 3]``."""
-        nu = member_nu(sites, widths)
-        spread = np.log1p(nu) * kernel_ratio(sites, widths)
-        tail = tail_factor(sites, widths)
-        return np.stack([nu, spread * (1.0 + tail) / 2.0, spread * tail], axis=-1)
+        nu, ratio = member_nu(sites, widths), kernel_ratio(sites, widths)
+        spread, tail = np.log1p(nu) * ratio, tail_factor(sites, widths)
+        least, most = spread * (1.0 + tail) / 2.0, spread * tail
+        for excess in LogVariance().inner_excess(sites, widths):
+            least, most = (np.maximum(x + ratio * excess, 0.0) for x in (least, most))
+        return np.stack([nu, least, most], axis=-1)
 
     def score(self, member: FloatArray, multiplicity: FloatArray | IntArray) -> FloatArray:
         """Var[log K1] of ``m`` members.
@@ -138,16 +143,5 @@ class SignVariance(Measure):
             >>> SignVariance().score(member, np.array([1, 2])).round(3).tolist()
             [4.0, 2.269]
         """
-        least, most = member[..., 1], member[..., 2]
-        narrow = CROSSOVER * least
-        share = narrow / np.maximum(narrow + (multiplicity - 1.0), 1e-300)
-        spread = least + (most - least) * share
+        spread = between(member[..., 1], member[..., 2], multiplicity)
         return np.asarray(4.0 * log_mean_variance(spread / 4.0, multiplicity))
-
-    def layer(self, kappa: float) -> float:
-        """``log(1 + kappa)``: what the layer's share of L1 norms adds is not known of it."""
-        return math.log1p(kappa)
-
-    def figure(self, score: float) -> float:
-        """The score itself."""
-        return score

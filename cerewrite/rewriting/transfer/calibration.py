@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cerewrite.errors import CerewriteError, UsageError, first_line, own_line
 from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import BATCH_NORMS, called, undisturbed
+from cerewrite.runtime.trees import map_tensors, tensors
 
 Visit = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 """Called with a module, what it read and what it wrote; what it returns is written instead."""
@@ -24,7 +25,7 @@ def examples(inputs: Inputs) -> int:
     Raises:
         UsageError: if there are none, they disagree, or a value is not finite.
     """
-    found = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    found = tensors(inputs)
     sizes = {tensor.shape[0] if tensor.dim() else 0 for tensor in found}
     if len(sizes) != 1 or min(sizes) < 2:
         listed = ", ".join(str([*tensor.shape]) for tensor in found) or "no tensor"
@@ -42,11 +43,9 @@ def examples(inputs: Inputs) -> int:
 
 def divide(inputs: Inputs, at: int) -> tuple[Inputs, Inputs]:
     """The first ``at`` examples, and the others."""
-    parts = [
-        pytree.tree_map_only(Tensor, lambda tensor, own=own: tensor[own], inputs)
-        for own in (slice(None, at), slice(at, None))
-    ]
-    return parts[0], parts[1]
+    ends = (slice(None, at), slice(at, None))
+    first, rest = (map_tensors(itemgetter(end), inputs) for end in ends)
+    return first, rest
 
 
 def outputs(model: nn.Module, inputs: Inputs) -> Tensor:
@@ -56,8 +55,7 @@ def outputs(model: nn.Module, inputs: Inputs) -> Tensor:
         UsageError: if the model does not take the inputs.
     """
     with undisturbed(model):
-        leaves = pytree.tree_leaves(_call(model, inputs))
-    found = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        found = [out for out in tensors(_call(model, inputs)) if out.is_floating_point()]
     count = examples(inputs)
     return torch.cat([tensor.double().reshape(count, -1) for tensor in found], 1)
 
@@ -105,14 +103,14 @@ def visit(
 
 
 def _call(model: nn.Module, inputs: Inputs) -> Any:
-    own = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), inputs)
+    own = map_tensors(lambda tensor: tensor.detach().clone(), inputs)
     try:
         with alone():
             return called(model, own)
     except CerewriteError:  # no memory, or the program was to end: no fault of the inputs
         raise
     except Exception as error:
-        shapes = [[*leaf.shape] for leaf in pytree.tree_leaves(own) if isinstance(leaf, Tensor)]
+        shapes = [[*leaf.shape] for leaf in tensors(own)]
         raise UsageError(
             f"the model does not take the calibration inputs {', '.join(map(str, shapes))}: "
             f"{first_line(error)}{own_line(error)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.sign import relu_sites, spread, sqrt_sign_kernels
 from cerewrite.ir import Design, Site
 from cerewrite.planning.measures import MEASURES
+from cerewrite.planning.measures.log_variance import LogVariance
 from cerewrite.planning.measures.sign_variance import (
     kernel_ratio,
     layer_shares,
@@ -45,6 +47,16 @@ def test_the_correction_is_the_variance_of_a_unit_s_part(
     site = Site("l", 0, up, down, energy, energy, mixed)
     assert sign_coefficient(site, own, reader) == pytest.approx(drawn, rel=0.02)
     assert site.coefficient != pytest.approx(drawn, rel=0.025)
+
+
+def test_existing_groups_add_what_they_add_to_the_kernel() -> None:
+    """``S = r S_K``: the excess of groups over one of the same units is that of K times r."""
+    sites, widths = relu_chain(3), np.full((1, 3), 32.0)
+    grouped = [replace(site, groups=4, bundle="b") for site in sites]
+    (excess,) = LogVariance().inner_excess(grouped, widths)
+    added = MEASURE.member(grouped, widths) - MEASURE.member(sites, widths)
+    assert added[0, 1:] == pytest.approx(2 * [float((kernel_ratio(sites, widths) * excess)[0])])
+    assert added[0, 2] > 0.01
 
 
 @pytest.mark.parametrize(
