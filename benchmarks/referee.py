@@ -105,8 +105,9 @@ def measure(globs: Sequence[str], seeds: int) -> None:
                     for figure in finding.figures
                 }
             )
-        means = {name: float(np.mean([row[name] for row in each if name in row]))
-                 for name in each[0]}
+        means = {
+            name: float(np.mean([row[name] for row in each if name in row])) for name in each[0]
+        }
         line = {"task": key[0], "design": key[1], "figures": means}
         with FIGURES.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -234,20 +235,29 @@ def _document(table: dict[str, list[Any]], entries: Pairs) -> str:
         "",
     ]
     head = [f"{TITLES[o]}, {kind}" for o in OUTCOMES for kind in ("alone", "given")]
-    lines += ["| figure | better | " + " | ".join(head) + " | designs |",
-              "| --- " * (len(head) + 3) + "|"]
+    lines += [
+        "| figure | better | " + " | ".join(head) + " | designs |",
+        "| --- " * (len(head) + 3) + "|",
+    ]
     for diagnostic, rows in _by_size(table):
         for figure in dict.fromkeys(row.figure for row in rows):
             mine = {row.outcome: row for row in rows if row.figure == figure}
             cells = [
-                _cell(getattr(mine[o], kind), getattr(mine[o], f"{kind}_low"),
-                      getattr(mine[o], f"{kind}_high"))
-                for o in OUTCOMES for kind in ("alone", "given")
+                _cell(
+                    getattr(mine[o], kind),
+                    getattr(mine[o], f"{kind}_low"),
+                    getattr(mine[o], f"{kind}_high"),
+                )
+                for o in OUTCOMES
+                for kind in ("alone", "given")
             ]
             more = figure in DIAGNOSTICS[diagnostic].higher_is_better
             count = max(row.designs for row in mine.values())
-            lines.append(f"| {diagnostic}: {figure} | {'more' if more else 'less'} | "
-                         + " | ".join(cells) + f" | {count} |")
+            lines.append(
+                f"| {diagnostic}: {figure} | {'more' if more else 'less'} | "
+                + " | ".join(cells)
+                + f" | {count} |"
+            )
     silent = sorted(set(DIAGNOSTICS) - set(table))
     lines += [
         "",

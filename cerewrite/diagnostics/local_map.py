@@ -41,8 +41,7 @@ class LocalMap(Diagnostic):
     needs = "inputs"
 
     def cost(self, material: Material) -> Passes:
-        """One backward pass through the blocks, without weights, per channel of
-        the skips' maps; and the Gram matrices of the layers' maps."""
+        """Gram matrices of the layers' maps; per channel of a block, half a backward pass."""
         added = any(op.target.rstrip("_") in ("add", "iadd") for op in material.traced.ops)
         work = 0
         for layer in material.traced.layers:
@@ -94,7 +93,8 @@ def singular_values(matrix: Tensor) -> Tensor:
     if not len(matrix):
         return matrix.new_zeros(0)
     gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    squares: Tensor = torch.linalg.eigvalsh(gram)
+    return squares.clamp_min(0).sqrt()
 
 
 def skip_conditions(material: Material, seen: Seen) -> dict[str, tuple[float, float]]:
