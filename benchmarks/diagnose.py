@@ -2,7 +2,7 @@
 
     python -m benchmarks.diagnose [--batch 10] [--draws 2]
 
-Held to 3 minutes, 6 GB, and a factor of 1.3 between operations taken and stated; the command
+Held to 3 minutes (of one CPU where others use the machine), 6 GB, and a factor of 1.3 between operations taken and stated; the command
 fails where one is broken. Operations are those of linear layers, convolutions and products of
 matrices; seconds include the trace.
 """
@@ -36,9 +36,9 @@ def main() -> None:
     torch.manual_seed(0)
     x = torch.randn(options.batch, 3, 64, 64)
     y = torch.randint(1000, (options.batch,))
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     found = cerewrite.diagnose(model, x, y, draws=options.draws)
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     factors = passes(model, x, y)
     for finding in found.findings:
@@ -51,10 +51,11 @@ def main() -> None:
             print(f"    {figure.name:24} {figure.value:.5g} +- {figure.error or 0:.2g}")
     for gap in found.gaps:
         print(f"{gap.where:20} not diagnosed: {gap.reason}")
-    print(f"{options.draws} draws, batch {options.batch}: {seconds:.0f} s, {memory / 1e9:.2f} GB")
+    print(f"{options.draws} draws, batch {options.batch}: {seconds:.0f} s, {busy:.0f} s of CPU, "
+        f"{memory / 1e9:.2f} GB")
     worst = max((max(f, 1 / f) for f in factors.values()), default=1.0)
     print(f"largest factor between passes taken and stated: {worst:.3f}")
-    if seconds > SECONDS or memory > BYTES or worst > FACTOR:
+    if min(seconds, busy) > SECONDS or memory > BYTES or worst > FACTOR:
         sys.exit("a limit is broken")
 
 
