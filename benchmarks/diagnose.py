@@ -2,8 +2,8 @@
 
     python -m benchmarks.diagnose [--batch 10] [--draws 2]
 
-Held to 3 minutes (of one CPU where others use the machine), 6 GB, and a factor of 1.3 between operations taken and stated; the command
-fails where one is broken. Operations are those of linear layers, convolutions and products of
+Held to 3 minutes (of CPU, where others use the machine), 6 GB, and a factor of 1.3 between
+operations taken and stated; the command fails where one is broken. Operations are those of linear layers, convolutions and products of
 matrices; seconds include the trace.
 """
 
@@ -51,8 +51,10 @@ def main() -> None:
             print(f"    {figure.name:24} {figure.value:.5g} +- {figure.error or 0:.2g}")
     for gap in found.gaps:
         print(f"{gap.where:20} not diagnosed: {gap.reason}")
-    print(f"{options.draws} draws, batch {options.batch}: {seconds:.0f} s, {busy:.0f} s of CPU, "
-        f"{memory / 1e9:.2f} GB")
+    print(
+        f"{options.draws} draws, batch {options.batch}: {seconds:.0f} s, {busy:.0f} s of CPU, "
+        f"{memory / 1e9:.2f} GB"
+    )
     worst = max((max(f, 1 / f) for f in factors.values()), default=1.0)
     print(f"largest factor between passes taken and stated: {worst:.3f}")
     if min(seconds, busy) > SECONDS or memory > BYTES or worst > FACTOR:

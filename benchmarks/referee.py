@@ -108,10 +108,19 @@ def measure(globs: Sequence[str], seeds: int) -> None:
         means = {
             name: float(np.mean([row[name] for row in each if name in row])) for name in each[0]
         }
-        line = {"task": key[0], "design": key[1], "figures": means}
+        line = {
+            "task": key[0],
+            "design": key[1],
+            "figures": {k: _short(v) for k, v in means.items()},
+        }
         with FIGURES.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print(*key, flush=True)
+
+
+def _short(value: float) -> float | None:
+    """Five digits; None for what is no number."""
+    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def _measured() -> list[dict[str, Any]]:
@@ -169,7 +178,7 @@ def _worth(entries: Pairs, name: str, outcome: str) -> tuple[Interval, Interval,
 
     diagnostic, figure = name.split(": ", 1)
     sign = -1.0 if figure in DIAGNOSTICS[diagnostic].higher_is_better else 1.0
-    chosen = [(e, f[name]) for e, f in entries if math.isfinite(f.get(name, math.nan))]
+    chosen = [(e, f[name]) for e, f in entries if f.get(name) is not None]
     counts: dict[tuple[str, str], int] = {}
     for entry, _ in chosen:
         key = (entry.task.name, entry.optimiser)
