@@ -3,8 +3,8 @@
     python -m benchmarks.diagnose [--batch 10] [--draws 2]
 
 Held to 3 minutes (of CPU, where others use the machine), 6 GB, and a factor of 1.3 between
-operations taken and stated; the command fails where one is broken. Operations are those of linear layers, convolutions and products of
-matrices; seconds include the trace.
+operations taken and stated; the command fails where one is broken. Operations are those of linear
+layers, convolutions and products of matrices; seconds include the trace.
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-import cerewrite
-from cerewrite import ir
 from cerewrite.ir.diagnosed import Diagnosis
+from cerewrite.ir.serial import decode
+from cerewrite.reporter.figures import with_error
 from tests.cli.running import run
 
 MODEL = """
@@ -38,6 +39,10 @@ def none():
 """
 
 
+def read(text: str) -> list[Diagnosis]:
+    return [decode(Diagnosis, item, source="the file") for item in json.loads(text)]
+
+
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
@@ -61,7 +66,7 @@ def test_data_json_and_html_hold_the_same_figures(model: str) -> None:
         "--html", "d.html", "-v",
     )  # fmt: skip
     assert made.exit_code == 0
-    (found,) = ir.loads(tuple[Diagnosis, ...], Path("d.json").read_text(), source="d.json")
+    (found,) = read(Path("d.json").read_text())
     assert found.data == "given" and found.examples == 12 and found.draws == 2
     page = Path("d.html").read_text()
     text = []
@@ -73,7 +78,7 @@ def test_data_json_and_html_hold_the_same_figures(model: str) -> None:
         assert finding.diagnostic in shown
         assert finding.formula in shown
         for figure in finding.figures:
-            value = cerewrite.reporter.figures.with_error(figure.value, figure.error)
+            value = with_error(figure.value, figure.error)
             assert value in shown and "".join(value.split()) in printed
     for gap in found.gaps:
         assert gap.reason in shown
@@ -91,7 +96,7 @@ def test_original_and_rewritten_side_by_side(model: str) -> None:
         "--only", "capacity", "--only", "naswot", "--json", "-",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    first, second = ir.loads(tuple[Diagnosis, ...], result.output, source="stdout")
+    first, second = read(result.output)
     assert first.value("capacity", "bits") != second.value("capacity", "bits")
     shown = run("diagnose", "--compare", model, "out", "--gaussian", "--draws", 0, "--only", "zico")
     assert shown.exit_code == 0 and "model.py against out" in shown.output
