@@ -61,6 +61,24 @@ confusion -0.26; SynFlow -0.63) and from the formulas:
 * Test error orders as final loss does, at about two thirds of the size.
 """
 
+RANGES = {
+    "kernel-measures: leading-order": (0.5, 0.75),
+    "naswot: score": (0.5, 0.75),
+    "kernel-measures: sign-variance": (0.3, 0.6),
+    "kernel-measures: log-variance": (0.1, 0.4),
+    "kernel-measures: nu": (-0.2, 0.2),
+    "zico: score": (-0.4, 0.0),
+    "synflow: log10 score": (-0.7, -0.4),
+    "gradient-confusion: least cosine": (-0.4, 0.0),
+    "gradient-norm: norm": (-0.3, 0.3),
+    "capacity: bits": (-0.7, -0.3),
+    "capacity: bits per parameter": (-0.7, -0.3),
+    "local-map: log10 condition": (-0.6, -0.3),
+    "kernel-drift: drift": (0.2, 0.6),
+    "curvature: share of H": (-0.3, 0.3),
+}
+"""The ranges that `PREDICTED` names, for steps and final loss."""
+
 
 def main() -> None:
     """Measure the designs, or write the document and the table."""
@@ -240,6 +258,7 @@ def _document(table: dict[str, list[Any]], entries: Pairs) -> str:
         "## Expected",
         "",
         PREDICTED,
+        *_held_against(table),
         "## Found",
         "",
     ]
@@ -273,6 +292,33 @@ def _document(table: dict[str, list[Any]], entries: Pairs) -> str:
         f"Without a value on at least {FEWEST} designs of a baseline: {', '.join(silent) or '-'}.",
     ]
     return "\n".join([*lines, ""])
+
+
+def _held_against(table: dict[str, list[Any]]) -> list[str]:
+    """Which of the expectations came true."""
+    lines = ["| expected | range | steps | final loss | came true |", "| --- " * 5 + "|"]
+    for name, (low, high) in RANGES.items():
+        diagnostic, figure = name.split(": ", 1)
+        found = [
+            next(r.alone for r in table[diagnostic] if (r.figure, r.outcome) == (figure, outcome))
+            for outcome in ("steps", "loss")
+        ]
+        true = [low <= round(value, 2) <= high for value in found]
+        verdict = "yes" if all(true) else "in one" if any(true) else "no"
+        cells = " | ".join(f"{value:+.2f}" for value in found)
+        lines.append(f"| {name} | {low:+.2f} to {high:+.2f} | {cells} | {verdict} |")
+    given = [
+        f"{diagnostic}: {figure}"
+        for diagnostic, rows in table.items()
+        for figure in dict.fromkeys(row.figure for row in rows)
+        if all(r.given_low * r.given_high > 0 for r in rows if r.figure == figure)
+    ]
+    kept = ", ".join(given) or "none, as expected"
+    text = (
+        "Given total width and parameters, figures whose interval excludes 0 in all three "
+        f"outcomes: {kept}."
+    )
+    return [*lines, "", *textwrap.wrap(text, 98), ""]
 
 
 def _by_size(table: dict[str, list[Any]]) -> list[tuple[str, list[Any]]]:
