@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.referee_expected import PREDICTED, RANGES
 from benchmarks.training.evidence import OUTCOMES, TITLES, Entry, gather
 from benchmarks.training.statistics import (
     Array,
@@ -42,24 +43,6 @@ BATCH = 16
 DRAWS = 1000
 FEWEST = 4
 """Baselines with fewer designs are left out."""
-
-PREDICTED = """\
-Written down before anything was measured, from the first look of 65 designs at equal parameters
-(1 / width, leading order, NASWOT about +0.65; log-variance +0.18; nu 0.0; ZiCo -0.23; gradient
-confusion -0.26; SynFlow -0.63) and from the formulas:
-
-* With steps and final loss: leading order and NASWOT +0.5 to +0.75, sign-variance +0.3 to +0.6,
-  log-variance +0.1 to +0.4, nu within 0.2 of 0.
-* ZiCo 0 to -0.4; SynFlow -0.4 to -0.7 (more members, smaller products of norms); gradient
-  confusion 0 to -0.4; gradient norm within 0.3 of 0.
-* Capacity and capacity per parameter: -0.3 to -0.7 (members are narrow: fewer bits at equal
-  parameters, and they train better).
-* Local maps' condition number: -0.3 to -0.6 (grouped layers are square blocks, worse conditioned).
-* Drift of the kernel: above 0, +0.2 to +0.6 (less drift, wider in total, better).
-* Share of H along the gradient: within 0.3 of 0. Virtual depth: undecided, one baseline.
-* Given total width and parameters nothing keeps an interval that excludes 0 in all three outcomes.
-* Test error orders as final loss does, at about two thirds of the size.
-"""
 
 
 def main() -> None:
@@ -105,12 +88,22 @@ def measure(globs: Sequence[str], seeds: int) -> None:
                     for figure in finding.figures
                 }
             )
-        means = {name: float(np.mean([row[name] for row in each if name in row]))
-                 for name in each[0]}
-        line = {"task": key[0], "design": key[1], "figures": means}
+        means = {
+            name: float(np.mean([row[name] for row in each if name in row])) for name in each[0]
+        }
+        line = {
+            "task": key[0],
+            "design": key[1],
+            "figures": {k: _short(v) for k, v in means.items()},
+        }
         with FIGURES.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print(*key, flush=True)
+
+
+def _short(value: float) -> float | None:
+    """Five digits; None for what is no number."""
+    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def _measured() -> list[dict[str, Any]]:
@@ -136,7 +129,7 @@ def report() -> None:
         diagnostic, figure = name.split(": ", 1)
         for outcome in OUTCOMES:
             found = _worth(entries, name, outcome)
-            if found is not None:
+            if found is not None and math.isfinite(found[0].value):
                 alone, given, designs = found
                 bounds = (alone.value, alone.low, alone.high, given.value, given.low, given.high)
                 rounded = (round(value, 3) if math.isfinite(value) else value for value in bounds)
@@ -168,7 +161,7 @@ def _worth(entries: Pairs, name: str, outcome: str) -> tuple[Interval, Interval,
 
     diagnostic, figure = name.split(": ", 1)
     sign = -1.0 if figure in DIAGNOSTICS[diagnostic].higher_is_better else 1.0
-    chosen = [(e, f[name]) for e, f in entries if math.isfinite(f.get(name, math.nan))]
+    chosen = [(e, f[name]) for e, f in entries if f.get(name) is not None]
     counts: dict[tuple[str, str], int] = {}
     for entry, _ in chosen:
         key = (entry.task.name, entry.optimiser)
@@ -230,30 +223,67 @@ def _document(table: dict[str, list[Any]], entries: Pairs) -> str:
         "## Expected",
         "",
         PREDICTED,
+        *_held_against(table),
         "## Found",
         "",
     ]
     head = [f"{TITLES[o]}, {kind}" for o in OUTCOMES for kind in ("alone", "given")]
-    lines += ["| figure | better | " + " | ".join(head) + " | designs |",
-              "| --- " * (len(head) + 3) + "|"]
+    lines += [
+        "| figure | better | " + " | ".join(head) + " | designs |",
+        "| --- " * (len(head) + 3) + "|",
+    ]
     for diagnostic, rows in _by_size(table):
         for figure in dict.fromkeys(row.figure for row in rows):
             mine = {row.outcome: row for row in rows if row.figure == figure}
             cells = [
-                _cell(getattr(mine[o], kind), getattr(mine[o], f"{kind}_low"),
-                      getattr(mine[o], f"{kind}_high"))
-                for o in OUTCOMES for kind in ("alone", "given")
+                _cell(
+                    getattr(mine[o], kind),
+                    getattr(mine[o], f"{kind}_low"),
+                    getattr(mine[o], f"{kind}_high"),
+                )
+                for o in OUTCOMES
+                for kind in ("alone", "given")
             ]
             more = figure in DIAGNOSTICS[diagnostic].higher_is_better
             count = max(row.designs for row in mine.values())
-            lines.append(f"| {diagnostic}: {figure} | {'more' if more else 'less'} | "
-                         + " | ".join(cells) + f" | {count} |")
+            lines.append(
+                f"| {diagnostic}: {figure} | {'more' if more else 'less'} | "
+                + " | ".join(cells)
+                + f" | {count} |"
+            )
     silent = sorted(set(DIAGNOSTICS) - set(table))
     lines += [
         "",
         f"Without a value on at least {FEWEST} designs of a baseline: {', '.join(silent) or '-'}.",
     ]
     return "\n".join([*lines, ""])
+
+
+def _held_against(table: dict[str, list[Any]]) -> list[str]:
+    """Which of the expectations came true."""
+    lines = ["| expected | range | steps | final loss | came true |", "| --- " * 5 + "|"]
+    for name, (low, high) in RANGES.items():
+        diagnostic, figure = name.split(": ", 1)
+        found = [
+            next(r.alone for r in table[diagnostic] if (r.figure, r.outcome) == (figure, outcome))
+            for outcome in ("steps", "loss")
+        ]
+        true = [low <= round(value, 2) <= high for value in found]
+        verdict = "yes" if all(true) else "in one" if any(true) else "no"
+        cells = " | ".join(f"{value:+.2f}" for value in found)
+        lines.append(f"| {name} | {low:+.2f} to {high:+.2f} | {cells} | {verdict} |")
+    given = [
+        f"{diagnostic}: {figure}"
+        for diagnostic, rows in table.items()
+        for figure in dict.fromkeys(row.figure for row in rows)
+        if all(r.given_low * r.given_high > 0 for r in rows if r.figure == figure)
+    ]
+    kept = ", ".join(given) or "none, as expected"
+    text = (
+        "Given total width and parameters, figures whose interval excludes 0 in all three "
+        f"outcomes: {kept}."
+    )
+    return [*lines, "", *textwrap.wrap(text, 98), ""]
 
 
 def _by_size(table: dict[str, list[Any]]) -> list[tuple[str, list[Any]]]:

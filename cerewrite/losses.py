@@ -19,9 +19,7 @@ BETA = 1.0
 LEAST_BETA = 1e-3
 
 
-def variance_constancy(
-    values: Tensor, beta: Tensor | float = BETA, sample: int = SAMPLE
-) -> Tensor:
+def variance_constancy(values: Tensor, beta: Tensor | float = BETA, sample: int = SAMPLE) -> Tensor:
     """``(1 - s_1^2 / (s_2^2 + beta))^2`` of every unit, at least 0.
 
     s_1^2 and s_2^2 are the unbiased variances over the first and the last ``sample`` examples,
@@ -99,8 +97,7 @@ class VarianceConstancy(nn.Module):
             )
         self.sample = sample
         self.betas = nn.ParameterList(
-            nn.Parameter(m.weight.new_full((_units(m),), beta), learnt)
-            for m in layers
+            nn.Parameter(m.weight.new_full((_units(m),), beta), learnt) for m in layers
         )
         self._seen: list[Tensor | None] = [None] * len(layers)
         self._hooks = [m.register_forward_hook(self._note(i)) for i, m in enumerate(layers)]
@@ -142,4 +139,7 @@ class VarianceConstancy(nn.Module):
 
 def _units(layer: nn.Module) -> int:
     """Output channels of a linear or convolution module."""
-    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
+    if isinstance(layer, nn.Linear):
+        return layer.out_features
+    assert isinstance(layer, nn.modules.conv._ConvNd)
+    return layer.out_channels

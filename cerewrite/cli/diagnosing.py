@@ -16,7 +16,7 @@ from cerewrite.cli.command import Command
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import LoadError, UsageError
 from cerewrite.frontend import loading
-from cerewrite.ir.diagnosed import Compared, Diagnosis
+from cerewrite.ir.diagnosed import Diagnosis
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 )
 @opt.repeatable("--only", "only", "NAME", "A diagnostic; see `cerewrite list`. All without.")
 @opt.INPUT
-@files.json_option("the diagnosis, or both", lambda: Diagnosis | Compared)
+@files.json_option("the diagnosis, or both,", lambda: tuple[Diagnosis, ...])
 @files.file_option("--html", "Write the diagnosis as one HTML page.")
 @click.option("--original", metavar="MODEL", help="A folder's original, where it is not run.")
 @opt.switch("--trust", description="Run a folder's model_ce.py to build its original.")
@@ -81,8 +81,7 @@ def diagnose(
     )
     names = _names(compare) if compare else ()
     if json:
-        record = found[0] if len(found) == 1 else Compared(found[0], found[1])
-        write_text(json, ir.dumps(record), force=force)
+        write_text(json, ir.dumps(found), force=force)
     _show(session, found, names, html, force=force)
 
 

@@ -17,15 +17,9 @@ from cerewrite.errors import UsageError
 from cerewrite.registry import suggest
 
 KINDS = (
-    "operators",
-    "estimators",
-    "budgets",
-    "measures",
-    "passes",
-    "initialisers",
-    "diagnostics",
+    "operators", "estimators", "budgets", "measures", "passes", "initialisers", "diagnostics",
     "presets",
-)
+)  # fmt: skip
 
 
 def registered(kind: str | None) -> Iterator[ir.Registered]:

@@ -76,7 +76,9 @@ def _gauss_newton(
     own = material.parameters()
     # J v by differentiating J' u twice: it is linear in u.
     dummies = [torch.zeros_like(one, requires_grad=True) for one in z]
-    pulled = torch.autograd.grad(z, list(own.values()), dummies, create_graph=True, allow_unused=True)
+    pulled = torch.autograd.grad(
+        z, list(own.values()), dummies, create_graph=True, allow_unused=True
+    )
     live = [(w, v[name]) for name, w in zip(own, pulled, strict=True) if w is not None]
     moved = torch.autograd.grad(
         [w for w, _ in live], dummies, [u for _, u in live], retain_graph=True, allow_unused=True

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cerewrite.diagnostics.base import Diagnostic, NotApplicableError, Passes, Reading, register
-from cerewrite.diagnostics.material import Material, float_outputs
+from cerewrite.diagnostics.material import Material, float_outputs_or_first
 from cerewrite.diagnostics.tap import Joined, watch
 
 ORDERS = 4
@@ -77,7 +77,7 @@ def _products(material: Material) -> int:
 def _gate(material: Material, joined: Joined) -> tuple[float, float] | None:
     """Shares of the cross term and of the lesser kernel at one product."""
     generator = torch.Generator().manual_seed(material.seed)
-    shape = torch.broadcast_shapes(joined.left.shape, joined.right.shape)
+    shape = (joined.left * joined.right).shape
     v = torch.randn(shape, generator=generator, dtype=torch.float64).to(joined.left)
     own = list(material.parameters().values())
     sides: list[list[Tensor | None]] = []
@@ -142,15 +142,8 @@ def _central(y: list[float]) -> list[float]:
 
 def _read_out(material: Material) -> Tensor:
     """One number per example: the first output's elements with fixed random signs, float64."""
-    output = float_outputs_loose(material)
+    output = float_outputs_or_first(material.run())
+    output = output if output.dim() > 1 else output[:, None]
     generator = torch.Generator().manual_seed(material.seed)
     signs = torch.randint(2, output.shape[1:], generator=generator, dtype=torch.float64) * 2 - 1
     return (output.double() * signs.to(output.device)).flatten(1).sum(1)
-
-
-def float_outputs_loose(material: Material) -> Tensor:
-    """The first floating-point output, whether or not gradients are on."""
-    from cerewrite.diagnostics.material import float_outputs_or_first
-
-    output = float_outputs_or_first(material.run())
-    return output if output.dim() > 1 else output[:, None]

@@ -71,8 +71,7 @@ class KernelDrift(Diagnostic):
                 f"the kernel has norm {norm:g}", advice="check for zero-initialised heads"
             )
         drifts = [
-            float((_after_steps(material, probes, scale) - start).norm()) / norm
-            for scale in SCALES
+            float((_after_steps(material, probes, scale) - start).norm()) / norm for scale in SCALES
         ]
         power = math.nan
         if min(drifts) > 0:
@@ -116,9 +115,7 @@ def _after_steps(material: Material, probes: Material, scale: float) -> Tensor:
 def _scaled(outputs: Any, scale: float, first: list[Tensor]) -> Any:
     """Outputs whose change since the first call is multiplied."""
     leaves, form = pytree.tree_flatten(outputs)
-    places = [
-        i for i, z in enumerate(leaves) if isinstance(z, Tensor) and z.is_floating_point()
-    ]
+    places = [i for i, z in enumerate(leaves) if isinstance(z, Tensor) and z.is_floating_point()]
     if not first:
         first += [leaves[i].detach() for i in places]
     for i, start in zip(places, first, strict=True):

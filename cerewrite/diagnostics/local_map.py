@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from statistics import fmean
 
+import networkx as nx
 import torch
 from torch import Tensor
 
 from cerewrite.diagnostics.base import Diagnostic, NotApplicableError, Passes, Reading, register
 from cerewrite.diagnostics.material import Material
 from cerewrite.diagnostics.tap import Joined, Seen, skips, watch
+from cerewrite.ir import TracedModel
 
 CHANNELS = 16
 """Channels of a residual block whose map is taken: the first, at the middle position."""
@@ -41,15 +44,14 @@ class LocalMap(Diagnostic):
     needs = "inputs"
 
     def cost(self, material: Material) -> Passes:
-        """One backward pass through the blocks, without weights, per channel of
-        the skips' maps; and the Gram matrices of the layers' maps."""
-        added = any(op.target.rstrip("_") in ("add", "iadd") for op in material.traced.ops)
-        work = 0
-        for layer in material.traced.layers:
-            rows = layer.out_channels // layer.groups
-            work += 2 * min(rows, layer.fan_in) * layer.out_channels * layer.fan_in
-        per_batch = material.batch * max(material.traced.flops, 1)
-        return Passes(1 + work / per_batch, CHANNELS / 2 if added else 0)
+        """Gram matrices of the layers' maps; per channel of a block, a pass back through it."""
+        work = sum(
+            2 * min(y.out_channels // y.groups, y.fan_in) * y.out_channels * y.fan_in
+            for y in material.traced.layers
+        )
+        flops = max(material.traced.flops, 1)
+        back = CHANNELS * sum(block_flops(material.traced)) / flops
+        return Passes(1 + work / (material.batch * flops) + back, 0)
 
     def read(self, material: Material) -> Reading:
         """See `Diagnostic.read`."""
@@ -77,6 +79,20 @@ class LocalMap(Diagnostic):
         return Reading(figures, layers, notes)
 
 
+def block_flops(traced: TracedModel) -> Iterator[int]:
+    """FLOPs of what lies between the operands of every sum of a value and a function of it."""
+    graph = nx.DiGraph([(source, op.name) for op in traced.ops for source in op.inputs])
+    flops = {layer.node: layer.flops for layer in traced.layers}
+    for op in traced.ops:
+        if op.target.strip("_") not in ("add", "iadd") or len(op.inputs) < 2:
+            continue
+        for own, end in (op.inputs[:2], op.inputs[1::-1]):
+            if own != end and nx.has_path(graph, own, end):
+                between = nx.descendants(graph, own) & ({end} | nx.ancestors(graph, end))
+                yield sum(flops.get(name, 0) for name in between)
+                break
+
+
 def layer_spectrum(seen: Seen, name: str) -> Tensor:
     """Singular values of ``D W`` above zero, descending, float64."""
     weight, groups = seen.weights[name]
@@ -94,7 +110,8 @@ def singular_values(matrix: Tensor) -> Tensor:
     if not len(matrix):
         return matrix.new_zeros(0)
     gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    squares: Tensor = torch.linalg.eigvalsh(gram)
+    return squares.clamp_min(0).sqrt()
 
 
 def skip_conditions(material: Material, seen: Seen) -> dict[str, tuple[float, float]]:

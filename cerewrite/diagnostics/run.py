@@ -93,9 +93,7 @@ def _material(
         generator = torch.Generator().manual_seed(seed)
         inputs = _gaussian(inputs, generator)
     labelled = data != "shapes" and (targets is not None or loss is not None)
-    material = Material(
-        subject.model, traced, inputs, targets, loss or default_loss, batch, seed
-    )
+    material = Material(subject.model, traced, inputs, targets, loss or default_loss, batch, seed)
     if data == "gaussian" and targets is None and loss is None:
         targets, labelled = _labels(material, generator), True
     if labelled:
@@ -202,7 +200,9 @@ def _finding(
         value, error = _mean([r.figures.get(name, math.nan) for r in readings])
         layers = dict.fromkeys(key for r in readings for key in r.layers.get(name, {}))
         each = tuple(
-            LayerFigure(layer, *_mean([r.layers.get(name, {}).get(layer, math.nan) for r in readings]))
+            LayerFigure(
+                layer, *_mean([r.layers.get(name, {}).get(layer, math.nan) for r in readings])
+            )
             for layer in layers
         )
         figures.append(Figure(name, value, error, each))

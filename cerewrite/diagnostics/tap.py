@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from cerewrite.diagnostics.material import Material
 from cerewrite.frontend.tracing.calls import acts_unit_by_unit
 
 _LAYERS = frozenset({"linear", "conv1d", "conv2d", "conv3d"})
+_JOINTS = frozenset({"add", "iadd", "radd", "mul", "imul", "rmul"})
 RECTIFIERS = frozenset({"relu", "relu6", "leaky_relu", "hardtanh"})
 """Activations that cut at zero."""
 
@@ -89,9 +90,7 @@ class _Tap(TorchFunctionMode):
         self._kept: list[Tensor] = []
         self._last = "input"
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         before = self._before(name, func, args, kwargs)
@@ -102,26 +101,17 @@ class _Tap(TorchFunctionMode):
 
     def _before(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """What must be read before an operator in place overwrites it."""
-        plain = name.strip("_")
         tensors = [a for a in args if isinstance(a, Tensor)]
-        if plain in ("add", "iadd", "radd", "mul", "imul", "rmul") and self._joints:
-            if len(tensors) >= 2 and all(t.requires_grad and t.dim() for t in tensors[:2]):
-                left, right = tensors[:2]
-                edges = (get_gradient_edge(left), get_gradient_edge(right))
-                return left.detach().clone(), right.detach().clone(), edges
-        if tensors and id(tensors[0]) in self._behind and self._behind[id(tensors[0])][0] is (
-            tensors[0]
-        ):
-            return tensors[0].detach().clone() if name.endswith("_") or self._inplace(kwargs) else (
-                tensors[0].detach()
-            )
-        if tensors and name.rstrip("_") in RECTIFIERS:
-            return tensors[0].detach().clone()
+        if not tensors:
+            return None
+        if self._joints and name.strip("_") in _JOINTS and _trained(tensors[:2]):
+            left, right = tensors[:2]
+            edges = (get_gradient_edge(left), get_gradient_edge(right))
+            return left.detach().clone(), right.detach().clone(), edges
+        first = tensors[0]
+        if name.rstrip("_") in RECTIFIERS or first is self._behind.get(id(first), (None,))[0]:
+            return first.detach().clone()
         return None
-
-    @staticmethod
-    def _inplace(kwargs: Any) -> bool:
-        return bool(kwargs.get("inplace"))
 
     def _after(
         self, name: str, func: Any, args: Any, kwargs: Any, result: Tensor, before: Any
@@ -170,9 +160,10 @@ class _Tap(TorchFunctionMode):
             return
         if layer in self.seen.activated or out.shape != before.shape:
             return
-        if not acts_unit_by_unit(name.rstrip("_")) or len(
-            [a for a in args if isinstance(a, Tensor)]
-        ) > 1:
+        if (
+            not acts_unit_by_unit(name.rstrip("_"))
+            or len([a for a in args if isinstance(a, Tensor)]) > 1
+        ):
             return
         with torch.enable_grad():
             z = before.clone().requires_grad_()
@@ -189,6 +180,11 @@ class _Tap(TorchFunctionMode):
         found.append(Joined(left, right, (*edges, get_gradient_edge(result)), where))
 
 
+def _trained(pair: Sequence[Tensor]) -> bool:
+    """Whether these are two values that depend on parameters."""
+    return len(pair) == 2 and all(t.requires_grad and t.dim() for t in pair)
+
+
 def _norm_slope(args: Any, kwargs: Any, z: Tensor) -> Tensor:
     """Scale of a batch norm with its statistics held, shaped to multiply ``z``."""
     names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum")
@@ -201,7 +197,8 @@ def _norm_slope(args: Any, kwargs: Any, z: Tensor) -> Tensor:
         scale = scale * given["weight"].detach()
     shape = [1] * z.dim()
     shape[1] = -1
-    return scale.view(shape)
+    shaped: Tensor = scale.view(shape)
+    return shaped
 
 
 def skips(seen: Seen) -> Iterator[tuple[Joined, int]]:
@@ -219,7 +216,8 @@ def _reaches(start: GradientEdge, goal: GradientEdge) -> bool:
     """Whether the graph behind ``start`` holds ``goal``."""
     if goal.node is None or start.node is goal.node:
         return False
-    todo, known = [start.node], set()
+    todo: list[Node | None] = [start.node]
+    known: set[Node] = set()
     while todo:
         node = todo.pop()
         if node is None or node in known:

@@ -22,7 +22,7 @@ class VirtualDepth(Diagnostic):
     source = "Littwin & Wolf, The Loss Surface of Residual Networks (1611.02525), section 4"
     caveats = (
         "Branches are taken to be uncorrelated with what they are added to.",
-        "Sums whose skip is itself projected are counted with the projection as the skip.",
+        "Blocks whose skip is projected have no operand that is the other's input: left out.",
     )
     needs = "inputs"
 

@@ -142,11 +142,3 @@ class Diagnosis:
             if item.name == figure
         )
         return next(found, float("nan"))
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """Two diagnoses side by side."""
-
-    first: Diagnosis
-    second: Diagnosis

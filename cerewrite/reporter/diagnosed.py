@@ -28,7 +28,9 @@ def diagnosis_sections(found: Diagnosis, *, full: bool) -> list[Section]:
     ]
 
 
-def comparison_sections(found: tuple[Diagnosis, Diagnosis], names: tuple[str, str]) -> list[Section]:
+def comparison_sections(
+    found: tuple[Diagnosis, Diagnosis], names: tuple[str, str]
+) -> list[Section]:
     """Two models side by side, figure by figure, and the gaps of each."""
     rows = []
     for diagnostic, figure in _every(found):
@@ -147,8 +149,7 @@ def _layers(found: Diagnosis, *, full: bool) -> Iterator[Section]:
             for item in figure.layers
         }
         rows = tuple(
-            (layer, *(values.get((figure.name, layer), "") for figure in tables))
-            for layer in names
+            (layer, *(values.get((figure.name, layer), "") for figure in tables)) for layer in names
         )
         yield Section(
             title=f"{finding.title}, by layer",
@@ -190,7 +191,6 @@ def _gaps(found: Diagnosis) -> Iterator[Section]:
         yield Section(
             title=f"{found.model}: not diagnosed",
             groups=tuple(
-                (gap.where, (("because", gap.reason), ("remedy", gap.advice)))
-                for gap in found.gaps
+                (gap.where, (("because", gap.reason), ("remedy", gap.advice))) for gap in found.gaps
             ),
         )

@@ -8,9 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def outputs_of(
-    model: nn.Module, names: Sequence[str], run: Callable[[], Any]
-) -> dict[str, Tensor]:
+def outputs_of(model: nn.Module, names: Sequence[str], run: Callable[[], Any]) -> dict[str, Tensor]:
     """First output of each of these modules in one run, in the order in which they ran.
 
     Args:

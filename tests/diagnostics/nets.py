@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from cerewrite.diagnostics import Material
 from cerewrite.diagnostics.material import default_loss
 from cerewrite.frontend import tracing
+from cerewrite.ir import TracedModel
 from cerewrite.nn import MultiverseHead
 
 
@@ -96,12 +98,14 @@ def batch(shape: tuple[int, ...], count: int = 8, seed: int = 1) -> tuple[Tensor
     return x, torch.randint(3, (count,), generator=generator)
 
 
-def material(model: nn.Module, x: Tensor, y: Tensor | None) -> Material:
+def material(
+    model: nn.Module, x: Tensor, y: Tensor | None, traced: TracedModel | None = None
+) -> Material:
     """The model itself as material: what is computed is of its own weights."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.0
-    traced = tracing.trace(model, (x,))
+    traced = tracing.trace(model, (x,)) if traced is None else traced
     return Material(model, traced, (x,), y, None if y is None else default_loss, len(x))
 
 
@@ -112,4 +116,11 @@ def case(
     torch.manual_seed(seed)
     model = factory(wide).double()
     x, y = batch(shape, count)
-    return model, x, y, material(model, x, y)
+    return model, x, y, material(model, x, y, trace_of(name, seed, count, wide))
+
+
+@functools.cache
+def trace_of(name: str, seed: int, count: int, wide: int) -> TracedModel:
+    factory, shape = NETS[name]
+    torch.manual_seed(seed)
+    return tracing.trace(factory(wide).double(), batch(shape, count)[:1])

@@ -200,9 +200,7 @@ def hyper_kernel(model: nn.Module, x: Tensor, y: Tensor) -> Figures:
             lambda p: (v * left * sides(p)[1]).sum(),
         )
     ]
-    signs = torch.randint(
-        2, (3,), generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    signs = torch.randint(2, (3,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def read(p: dict[str, Tensor]) -> Tensor:
         return functional_call(model, p, (x,)) @ (2 * signs - 1)
@@ -237,7 +235,9 @@ def local_maps(model: nn.Module, x: Tensor, y: Tensor) -> Figures:
     for index, module in enumerate(modules):
         if hasattr(module, "branch"):
             inner = value
-            jacobian = jacrev(lambda v, m=module: m.branch(v.clone())[0])(inner)[:, 0].detach().numpy()
+            jacobian = (
+                jacrev(lambda v, m=module: m.branch(v.clone())[0])(inner)[:, 0].detach().numpy()
+            )
             unit = np.eye(len(jacobian))
             blocks.append([np.linalg.cond(jacobian), np.linalg.cond(unit + jacobian)])
             for pair in (module.branch[:2], module.branch[2:]):
@@ -249,8 +249,10 @@ def local_maps(model: nn.Module, x: Tensor, y: Tensor) -> Figures:
             spectra.append(spectrum(nn.Sequential(module, *act), value))
         value = module(value)
     logs = np.array(
-        [[np.log10(f(s)) for f in (lambda s: s[0] / s[-1], np.min, lower_median, np.max)]
-         for s in spectra]
+        [
+            [np.log10(f(s)) for f in (lambda s: s[0] / s[-1], np.min, lower_median, np.max)]
+            for s in spectra
+        ]
     ).mean(0)
     names = ("log10 condition", "log10 smallest", "log10 median", "log10 largest")
     found = dict(zip(names, map(float, logs), strict=True))
@@ -299,9 +301,10 @@ def multiverse(model: nn.Module, x: Tensor, y: Tensor) -> Figures:
 def capacity(model: nn.Module, x: Tensor, y: Tensor) -> Figures:
     sizes = [5, 7, 6, 3]
     bits = sum(min(sizes[: k + 1]) * sizes[k] * sizes[k + 1] for k in range(3))
-    return {"bits": float(bits), "bits per parameter": bits / sum(
-        (a + 1) * b for a, b in itertools.pairwise(sizes)
-    )}
+    return {
+        "bits": float(bits),
+        "bits per parameter": bits / sum((a + 1) * b for a, b in itertools.pairwise(sizes)),
+    }
 
 
 assert kernel_drift.STEPS == 4 and kernel_drift.SHARE == 0.1

@@ -81,14 +81,12 @@ def test_layers_without_a_local_map() -> None:
     silent = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
     with torch.no_grad():
         silent[0].bias.fill_(-100.0)
-    (finding,) = cerewrite.diagnose(
-        silent, torch.randn(4, 5), only=["local-map"], draws=0
-    ).findings
+    (finding,) = cerewrite.diagnose(silent, torch.randn(4, 5), only=["local-map"], draws=0).findings
     assert finding.notes == ("no local map: 0 (no unit is active)",)
 
 
 def test_without_data_that_is_said_and_gaussian_only_by_request() -> None:
-    model, x, y, _ = case("mlp")
+    model, x, _, _ = case("mlp")
     shapes = cerewrite.diagnose(model, x, draws=0, data="shapes")
     assert {f.diagnostic for f in shapes.findings} == {
         "capacity", "kernel-measures", "residual-kernel", "synflow"

@@ -83,23 +83,12 @@ def differences(name: str, net: str, factory: Any, oracle: oracles.Oracle) -> di
         found = DIAGNOSTICS[name].read(given).figures
     expected = oracle(model, x, y)
     assert set(expected) <= set(found)
-    return {
-        key: abs(found[key] - value) / max(abs(value), 1e-2) for key, value in expected.items()
-    }
+    return {key: abs(found[key] - value) / max(abs(value), 1e-2) for key, value in expected.items()}
 
 
 @pytest.mark.parametrize("row", CASES, ids=lambda row: f"{row[0]}-{row[1]}")
 def test_it_is_what_it_says(row: tuple[str, str, Any, oracles.Oracle]) -> None:
     assert max(differences(*row).values()) < TOLERANCE
-
-
-def _scaled(module: Any, name: str, factor: float) -> tuple[Any, str, Any]:
-    true = getattr(module, name)
-    return module, name, lambda *args, **options: factor * true(*args, **options)
-
-
-def _without_bias(material: Material) -> Any:
-    return {name: w for name, w in list(Material.layer_weights(material).items())[1:]}
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -171,8 +160,7 @@ def _all_on(material: Material, **options: Any) -> Any:
 
 def _half_as_wide(material: Material) -> Any:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(),
-                        nn.Linear(16, 3))
+    net = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
     return cerewrite.analyze(net, torch.ones(1, 5), estimator="analytic")
 
 
@@ -192,7 +180,10 @@ def test_a_planted_fault_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -
 def test_measures_of_a_relu_chain() -> None:
     def chain() -> nn.Module:
         return nn.Sequential(
-            nn.Linear(5, 32, bias=False), nn.ReLU(), nn.Linear(32, 32, bias=False), nn.ReLU(),
+            nn.Linear(5, 32, bias=False),
+            nn.ReLU(),
+            nn.Linear(32, 32, bias=False),
+            nn.ReLU(),
             nn.Linear(32, 3, bias=False),
         )
 
@@ -205,7 +196,7 @@ def test_measures_of_a_relu_chain() -> None:
     assert twin.figures["twin's nu"] == pytest.approx(0.2136502, rel=TOLERANCE)
     assert twin.figures["nu"] == ours["nu"]
     assert twin.figures["nu over twin's"] == pytest.approx(ours["nu"] / 0.2136502, rel=TOLERANCE)
-    assert list(twin.layers["twin's nu"].values())[0] == pytest.approx(3 / 32, rel=TOLERANCE)
+    assert next(iter(twin.layers["twin's nu"].values())) == pytest.approx(3 / 32, rel=TOLERANCE)
 
 
 def test_synflow_is_conserved_over_the_layers_of_a_chain() -> None:
@@ -221,7 +212,7 @@ def test_synflow_is_conserved_over_the_layers_of_a_chain() -> None:
 
 
 def test_a_convolution_s_map_is_that_of_a_patch() -> None:
-    model, x, y, given = case("residual_cnn")
+    model, x, _, given = case("residual_cnn")
     seen = local_map.watch(given)
     values = local_map.layer_spectrum(seen, "2.branch.0")
     conv, norm = model[2].branch[0], model[2].branch[1]  # type: ignore[index, union-attr]

@@ -36,9 +36,10 @@ def test_a_watched_training_is_the_same_training(tmp_path: Path) -> None:
     plain, _ = train(watched=False)
     model, monitor = train(watched=True)
     assert monitor is not None
-    assert all(torch.equal(a, b) for a, b in zip(
-        plain.state_dict().values(), model.state_dict().values(), strict=True
-    ))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(plain.state_dict().values(), model.state_dict().values(), strict=True)
+    )
     assert [reading.step for reading in monitor.readings] == [0, 2, 4]
     last = monitor.readings[-1]
     _, x, y, _ = case("residual_cnn")

@@ -52,8 +52,10 @@ def model_bits(layers: Sequence[Layer]) -> dict[str, int]:
     found: dict[str, int] = {}
     for layer in layers:
         known = [left[name] for name in layer.sources if name in left]
-        whole = sum(w for w, _ in known) if len(known) == len(layer.sources) and known else (
-            layer.in_channels
+        whole = (
+            sum(w for w, _ in known)
+            if len(known) == len(layer.sources) and known
+            else (layer.in_channels)
         )
         # Behind grouped layers a group has its own part, elsewhere a share of the whole.
         part = min((p for _, p in known), default=whole) if len(known) == 1 else whole
@@ -139,9 +141,7 @@ class RegionBits:
                 whole = least(whole, read)
                 groups = members * layer.groups if layer.role == "interior" else 1
                 part = part if layer.role == "interior" else whole
-            written = (
-                layer.out_channels if layer.role == "exit" else members * widths[layer.target]
-            )
+            written = layer.out_channels if layer.role == "exit" else members * widths[layer.target]
             bits, whole, part = layer_bits(
                 whole, part, (read, written), layer.kernel, groups, least=least
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_a_capacity_beyond_int64_saturates() -> None:
 def net() -> nn.Sequential:
     torch.manual_seed(0)
     sizes = (16, 64, 64, 64, 10)
-    layers = [m for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+    layers = [m for a, b in itertools.pairwise(sizes)
               for m in (nn.Linear(a, b), nn.ReLU())]  # fmt: skip
     return nn.Sequential(*layers[:-1])
 
