@@ -71,9 +71,7 @@ def measure(name: str, allow: str, seed: int, draws: int, truth: int) -> Row:
     options = {"draws": truth, "seed": TRUTH_SEED + seed}
     promise = measure_promise(plan, model, rewritten, (x,), options)
     assert not promise.refused, promise.refused
-    return Row(
-        name, allow, seed, _told(plan), promise.promised, promise.measured, promise.stderr
-    )
+    return Row(name, allow, seed, _told(plan), promise.promised, promise.measured, promise.stderr)
 
 
 def _told(plan: ir.Plan) -> str:

@@ -1,4 +1,4 @@
-"""One head of softmax attention: what it passes, and how that scatters (docs/theory.md, section 13).
+"""One head of softmax attention: what it passes, how that scatters (docs/theory.md, section 33).
 
 Heads are alike and independent given what they read, so that they play the part of units. Of one
 head with queries, keys, values and a signal sent back, all Gaussian and those of different
@@ -24,10 +24,8 @@ _ELEMENTS = 1 << 22
 """Numbers of one kind (heads x positions x channels) that are drawn at most."""
 _POSITIONS = 32
 """Positions at most, where all are read out: above that many their number hardly matters."""
-_STEP = 0.1
-"""Step of finite differences in the logarithm of the logits' variance."""
 _GRID = 100
-"""Grid of that logarithm: heads that differ by less are drawn once."""
+"""Steps of the logarithm of the logits' variance: heads that differ by less are drawn once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +56,10 @@ class HeadMoments:
     Attributes:
         passed: backward energies at queries and keys over that at the values, at kernels in
             proportion to mean squares, ``[2]``.
-        rates: derivatives of the logarithms of the energies at values, queries and keys by that
-            of the logits' variance, ``[3]``.
         covariance: relative covariance of one head's energies: forward, values, queries, keys.
     """
 
     passed: Array
-    rates: Array
     covariance: Array
 
 
@@ -75,13 +70,13 @@ class Heads:
     Attributes:
         slots: of the noise of the four energies.
         covariance: of that noise, ``[4, 4]``.
-        size: channels of a value.
+        linear: of it, what units of the values scatter that pass a linear layer.
         terms: what layers write into values, queries and keys.
     """
 
     slots: tuple[int, int, int, int]
     covariance: Array
-    size: int
+    linear: float
     terms: tuple[tuple[GaussianTerm, ...], tuple[GaussianTerm, ...], tuple[GaussianTerm, ...]]
 
 
@@ -110,21 +105,15 @@ def _drawn(head: Head) -> Head:
 
 @lru_cache(maxsize=256)
 def _moments(head: Head, log_variance: int) -> HeadMoments:
-    log = log_variance / _GRID
-    sampled, passed, scatter = _energies(head, math.exp(log), _HEADS)
+    sampled, passed, scatter = _energies(head, math.exp(log_variance / _GRID))
     means = sampled.mean(1)
-    # the same samples at two variances: their noise is in both
-    low, high = (
-        np.maximum(_energies(head, math.exp(log + step), _HEADS // 4)[0].mean(1), 1e-300)
-        for step in (-_STEP / 2, _STEP / 2)
-    )
     covariance = np.cov(sampled / np.where(means > 0, means, 1.0)[:, None])
     # of the first two the part by values and signals is known: what is drawn adds its noise only
     covariance[:2, :2] = (passed.var() + scatter * np.eye(2)) / passed.mean() ** 2
-    return HeadMoments(means[2:] / passed.mean(), np.log(high / low)[1:] / _STEP, covariance)
+    return HeadMoments(means[2:] / passed.mean(), covariance)
 
 
-def _energies(head: Head, variance: float, heads: int) -> tuple[Array, Array, float]:
+def _energies(head: Head, variance: float) -> tuple[Array, Array, float]:
     """Four energies of sampled heads, per value.
 
     Returns:
@@ -133,7 +122,7 @@ def _energies(head: Head, variance: float, heads: int) -> tuple[Array, Array, fl
     """
     generator = torch.Generator().manual_seed(0)
     most = max(head.keys, head.queries) * max(head.size, head.values) * head.sharing
-    count = max(min(heads, _ELEMENTS * heads // (_HEADS * most)), 256)
+    count = max(min(_HEADS, _ELEMENTS // most), 256)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(count, *shape, generator=generator)
