@@ -14,7 +14,7 @@ from cerewrite.kernel.growth import nominal_value
 from cerewrite.kernel.heads import Head, Heads, head_moments
 from cerewrite.kernel.influence import Influence, Noise
 from cerewrite.kernel.reading import Readings
-from cerewrite.kernel.units import Unit
+from cerewrite.kernel.units import GaussianTerm, Unit
 from cerewrite.kernel.values import Moments, gaussian_value
 
 
@@ -46,14 +46,16 @@ def attend(
         + at_queries / q_size * v * by_query * backward[1]
         + at_keys / k_size * v * by_key * backward[2]
     )
-    terms = tuple(
-        tuple(t for p in x.parts for t in p.unit.terms if t.layer)
-        for x in (signals[2], *signals[:2])
-    )
+    terms = (_drawn(signals[2]), _drawn(signals[0]), _drawn(signals[1]))
     slots = (first, first + 1, first + 2, first + 3)
     linear = 2.0 / (head.values * count)
     context.heads.append(Heads(slots, heads.covariance / count, linear, terms))
     return gaussian_value(v * forward, kernel)
+
+
+def _drawn(x: Moments) -> tuple[GaussianTerm, ...]:
+    """What layers write into a value."""
+    return tuple(term for part in x.parts for term in part.unit.terms if term.layer)
 
 
 def _energies(context: Readings, x: Moments) -> tuple[Tensor, Tensor]:
@@ -62,7 +64,7 @@ def _energies(context: Readings, x: Moments) -> tuple[Tensor, Tensor]:
     Such a value is a sum of pieces of one layer's units times a cosine and a sine: a rotation,
     which moves neither.
     """
-    terms = {term.layer: term for part in x.parts for term in part.unit.terms if term.layer}
+    terms = {term.layer: term for term in _drawn(x)}
     if len(terms) == 1 and all(_is_turned(part.unit) for part in x.parts):
         (term,) = terms.values()
         return term.q, term.kernel

@@ -56,13 +56,14 @@ def weighing(op: Op, weights: str, find: Callable[[str], Op]) -> Weighing | None
         shapes = [find(name).shape for name in op.inputs[:3]]
         if any(len(shape) < 3 for shape in shapes):
             return None
-        (*heads, asked, size), (*_, answered, _), (*_, values) = shapes
-        return Weighing(*op.inputs[:2], asked, answered, size, values, math.prod(heads))
+        (*first_axes, asked, size), (*_, answered, _), (*_, values) = shapes
+        queries, keys = op.inputs[:2]
+        return Weighing(queries, keys, asked, answered, size, values, math.prod(first_axes))
     between = _towards_product(find(weights), find, 24)
     if between is None or not any(one.target in SOFTMAX for one in between):
         return None
-    product, made = between[-1], math.prod(op.shape)
-    queries, keys = (find(name) for name in product.inputs)
+    product = between[-1]
+    first, second = product.inputs
     if product.target == "einsum":
         sizes = _letters(product, find)
         if sizes is None:
@@ -74,10 +75,10 @@ def weighing(op: Op, weights: str, find: Callable[[str], Op]) -> Weighing | None
             return None
         asked, answered, size = (size_of[next(iter(x))] for x in (ask, answer, inner))
     else:
-        asked, answered, size = *product.shape[-2:], queries.shape[-1]
-    heads = math.prod(product.shape) // (asked * answered)
-    values = made // (heads * asked)
-    if values * heads * asked != made:
+        (asked, answered), size = product.shape[-2:], find(first).shape[-1]
+    heads = product.numel // (asked * answered)
+    values = op.numel // (heads * asked)
+    if values * heads * asked != op.numel:
         return None
     return Weighing(queries.name, keys.name, asked, answered, size, values, heads, between[:-1])
 
