@@ -80,7 +80,7 @@ def weighing(op: Op, weights: str, find: Callable[[str], Op]) -> Weighing | None
     values = op.numel // (heads * asked)
     if values * heads * asked != op.numel:
         return None
-    return Weighing(queries.name, keys.name, asked, answered, size, values, heads, between[:-1])
+    return Weighing(first, second, asked, answered, size, values, heads, between[:-1])
 
 
 def _towards_product(op: Op, find: Callable[[str], Op], left: int) -> tuple[Op, ...] | None:
