@@ -71,7 +71,7 @@ def member_nu(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
         kappa += site.coefficient * inverse[site.width]
     with np.errstate(over="ignore", invalid="ignore"):
         nu = kappa * inflation(sites, widths)
-        nu = (1.0 + nu) * (1.0 + norm_excess(sites, widths)) - 1.0
+        nu = nu + (1.0 + nu) * norm_excess(sites, widths)
     return np.nan_to_num(np.clip(nu, 0.0, HUGE), nan=HUGE)
 
 
