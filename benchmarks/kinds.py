@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +30,23 @@ class Kind:
     smooth: bool = False
 
 
-def make(name: str, seed: int) -> tuple[nn.Module, Tensor]:
+class Wider(random.Random):
+    """Chooses widths as the source of a seed does, times a factor."""
+
+    factor = 1
+
+    def choice(self, seq: Sequence[int]) -> int:  # type: ignore[override]
+        """One of several widths."""
+        return self.factor * super().choice(seq)
+
+
+def make(name: str, seed: int, wider: int = 1) -> tuple[nn.Module, Tensor]:
     """A network of a kind with its inputs, by a seed.
+
+    Args:
+        name: the kind.
+        seed: of sizes, weights and inputs.
+        wider: factor on all widths.
 
     Example:
         >>> net, x = make("plain CNN, smooth", 0)
@@ -40,7 +55,9 @@ def make(name: str, seed: int) -> tuple[nn.Module, Tensor]:
     """
     kind = KINDS[name]
     torch.manual_seed(seed)
-    model = kind.build(random.Random(seed))
+    source = Wider(seed)
+    source.factor = wider
+    model = kind.build(source)
     x = torch.randn(BATCH, *kind.inputs, generator=torch.Generator().manual_seed(seed))
     if kind.smooth:
         x = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="circular"), 5, stride=1)

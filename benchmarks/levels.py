@@ -121,20 +121,20 @@ def section(rows: Sequence[Row], settings: str) -> str:
     return "\n".join([*lines, "", END])
 
 
-def placed(document: str, part: str) -> str:
+def placed(document: str, part: str, begin: str = BEGIN, end: str = END) -> str:
     """The document with its part replaced, or added before the first other section."""
-    if BEGIN in document:
-        head, _, rest = document.partition(BEGIN)
-        return head + part + rest.partition(END)[2]
+    if begin in document:
+        head, _, rest = document.partition(begin)
+        return head + part + rest.partition(end)[2]
     head, mark, rest = document.partition("\n## ")
     return f"{head}\n{part}\n{mark}{rest}"
 
 
-def part_of(document: str) -> str:
-    """The part that this module wrote, "" if there is none."""
-    if BEGIN not in document:
+def part_of(document: str, begin: str = BEGIN, end: str = END) -> str:
+    """The part between two marks, "" if there is none."""
+    if begin not in document:
         return ""
-    return BEGIN + document.partition(BEGIN)[2].partition(END)[0] + END
+    return begin + document.partition(begin)[2].partition(end)[0] + end
 
 
 def main() -> None:

@@ -9,9 +9,10 @@ from typing import Unpack, cast, get_args
 from torch import nn
 
 from cerewrite.analysis.calibrate import level_factor, nu_level, rescaled
-from cerewrite.analysis.existing import existing_members, inflated, inner_bundles
+from cerewrite.analysis.existing import existing_members, inflated
 from cerewrite.analysis.regions import find_regions
 from cerewrite.analysis.scopes import AUTO, SCOPES
+from cerewrite.analysis.sites import with_sites
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.estimators import ESTIMATORS, Assumption, Corrections, LayerCorrection
 from cerewrite.estimators.auto import closed_form_digits
@@ -28,7 +29,6 @@ from cerewrite.ir import (
     Region,
     RegionEstimate,
     ScopeFindings,
-    Site,
     TracedModel,
 )
 from cerewrite.planning.measures import region_measures, reported
@@ -126,9 +126,9 @@ def _at_scope(
     """
     by_name = {correction.layer: correction for correction in corrections.layers}
     bare, rejections = find_regions(traced, scope)
-    regions = tuple(_with_sites(region, traced, by_name) for region in bare)
+    regions = tuple(with_sites(region, traced, by_name) for region in bare)
     alone = existing_members(traced, regions, scope)
-    members = tuple(_with_sites(region, traced, by_name) for region in alone)
+    members = tuple(with_sites(region, traced, by_name) for region in alone)
     owner = {site.layer: region.name for region in (*regions, *members) for site in region.sites}
     rest = [max(c.kappa, 0.0) for c in corrections.layers if c.layer not in owner]
     measured, factor = corrections.log_variance, 1.0
@@ -214,35 +214,6 @@ def parse_gain(gain: str | float) -> float | None:
     if not 0 < value < float("inf"):
         raise UsageError(f"gain '{gain}'", advice="give 'as-built', 'he' or a positive number")
     return value
-
-
-def _with_sites(
-    region: Region, traced: TracedModel, corrections: dict[str, LayerCorrection]
-) -> Region:
-    """A region with the places where finite width enters it."""
-    index = {name: i for i, name in enumerate(region.classes)}
-    inner = inner_bundles(traced, region)
-    sites = []
-    for layer in traced.layers:
-        if layer.target in index:
-            at = corrections[layer.name]
-            groups, bundle = inner.get(layer.target, (1, ""))
-            sites.append(
-                Site(
-                    layer=layer.name,
-                    width=index[layer.target],
-                    forward_share=at.forward_share,
-                    backward_share=at.backward_share,
-                    v_aa=at.v_aa,
-                    v_bb=at.v_bb,
-                    v_ab=at.v_ab,
-                    rho=max(at.rho, 0.0),
-                    c_norm=at.c_norm,
-                    groups=groups,
-                    bundle=bundle,
-                )
-            )
-    return replace(region, sites=tuple(sites))
 
 
 def _estimate(region: Region) -> RegionEstimate:

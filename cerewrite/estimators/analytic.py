@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from cerewrite.estimators.base import (
 )
 from cerewrite.estimators.route import route
 from cerewrite.ir import Estimate, Layer, Op, TracedModel
+from cerewrite.kernel.attended import add_heads
 from cerewrite.kernel.batch import ASSUMED, LEAST
 from cerewrite.kernel.growth import nominal_value
 from cerewrite.kernel.influence import Influence, Noise, influences
@@ -43,7 +45,8 @@ ROUGH = {
     "networks with squeeze-excite",
     "vector_norm": "lengths over positions are those of positions that are alike; the channels' "
     "mean that a response norm divides by scatters as their root mean square does",
-    "attention": "attention passes its values: the same vector at every position",
+    "attention": "attention takes positions as independent of each other where its heads scatter, "
+    "and passes its values as if its weights were uniform",
 }
 """Rules whose closed form is known to be rough, and what a report says of them."""
 
@@ -69,6 +72,7 @@ class Analytic(Estimator):
         first = MomentContext(model, traced, standard=standard, gain=assumption.gain)
         with torch.enable_grad():
             noise = influences(propagate(traced, first), first)
+            add_heads(noise, first.heads)
         layers = tuple(
             _correction(layer, noise.layers.get(layer.name, [])) for layer in traced.layers
         )
@@ -120,14 +124,12 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
         raise AnalysisError("the model returns no tensor", advice="analyse a part that does")
     if not context.route:
         context.route = route(traced, output.inputs[0], context)
-    values: dict[str, Moments] = {}
+    values: dict[str, Moments | None] = {}
     for op, signals in context.route:
-        known = context.known(op)
-        if known is not None:
-            values[op.name] = known
-        else:
-            values[op.name] = _step(op, [values[name] for name in signals], context)
-    kernel = context.output(values[output.inputs[0]])
+        values[op.name] = context.known(op) or _routed(op, signals, values, context)
+    last = values[output.inputs[0]]
+    assert last is not None, "what the output is made of is not optional"
+    kernel = context.output(last)
     nominal = nominal_value(kernel)
     if not kernel.requires_grad and not nominal > 0:
         raise AnalysisError(
@@ -140,6 +142,20 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
             advice="the signal dies or explodes at this initialisation: try --gain he",
         )
     return kernel
+
+
+def _routed(
+    op: Op, signals: Sequence[str], values: Mapping[str, Moments | None], context: MomentContext
+) -> Moments | None:
+    """One operator; None for one that only attention's logits need and that has no closed form."""
+    read = [values[name] for name in signals]
+    if op.name not in context.optional:
+        return _step(op, [x for x in read if x is not None], context)
+    inputs = [x for x in read if x is not None]
+    try:
+        return _step(op, inputs, context) if len(inputs) == len(read) else None
+    except AnalysisError:
+        return None
 
 
 _INDEXED = frozenset(

@@ -10,6 +10,7 @@ from cerewrite.ops.attention import MatMul, ScaledDotProductAttention, Softmax
 from cerewrite.ops.divide import Divide, sums_to_one
 from cerewrite.ops.layout import Passing
 from cerewrite.ops.quotients import quotient
+from cerewrite.ops.weighing import weighing
 
 _TRANSPARENT = frozenset({"add", "concatenate", "identity", "pool", "flatten", "permute", "pick"})
 """Rules that pass what all examples have in common as it is."""
@@ -21,9 +22,15 @@ def route(
     """What a value is made of, in execution order: operators, and what each of them reads."""
     ops = {op.name: op for op in traced.ops}
     weights = _attention_weights(traced)
-    needed = _ancestors(ops, end, weights, context)
+    least = _ancestors(ops, end, weights, context, logits=False)
+    needed = _ancestors(ops, end, weights, context, logits=True)
+    context.optional = frozenset(needed - least)
     context.batched.update(_towards_batch_norms(traced))
-    return tuple((op, tuple(_signals(ops, op, weights))) for op in traced.ops if op.name in needed)
+    return tuple(
+        (op, tuple(_signals(ops, op, weights, logits=True)))
+        for op in traced.ops
+        if op.name in needed
+    )
 
 
 def _attention_weights(traced: TracedModel) -> frozenset[str]:
@@ -46,7 +53,7 @@ def _attention_weights(traced: TracedModel) -> frozenset[str]:
 
 
 def _ancestors(
-    ops: dict[str, Op], name: str, weights: frozenset[str], context: MomentContext
+    ops: dict[str, Op], name: str, weights: frozenset[str], context: MomentContext, *, logits: bool
 ) -> set[str]:
     found: set[str] = set()
     stack = [name]
@@ -56,19 +63,25 @@ def _ancestors(
             found.add(current)
             if context.known(ops[current]) is not None:
                 continue
-            stack += _signals(ops, ops[current], weights)
+            stack += _signals(ops, ops[current], weights, logits=logits)
     return found
 
 
-def _signals(ops: dict[str, Op], op: Op, weights: frozenset[str]) -> list[str]:
-    """What an operator reads, less the weights of a layer or norm, and attention's weights."""
+def _signals(ops: dict[str, Op], op: Op, weights: frozenset[str], *, logits: bool) -> list[str]:
+    """What an operator reads, less the weights of a layer or norm, and attention's weights.
+
+    With ``logits``, attention reads queries and keys behind its values.
+    """
     rule = rule_for(op)
     if isinstance(rule, MatMul):
-        return [name for name in op.inputs if name not in weights] or list(op.inputs)
+        mixed = [name for name in op.inputs if name in weights]
+        found = weighing(op, mixed[0], ops.__getitem__) if logits and len(mixed) == 1 else None
+        values = [name for name in op.inputs if name not in weights] or list(op.inputs)
+        return values if found is None else [*values, found.queries, found.keys]
     if isinstance(rule, Divide) and (form := quotient(op, ops.__getitem__)) is not None:
         return [form.source]
     if isinstance(rule, ScaledDotProductAttention):
-        return [op.inputs[2]]
+        return [op.inputs[2], *(op.inputs[:2] if logits else ())]
     if not isinstance(rule, LayerRule | ModuleRule):
         return list(op.inputs)
     return list(op.inputs[:1])

@@ -73,6 +73,8 @@ class Site:
         excess: channels: members of width n scatter ``1 + excess (1 / n - 1 / own)`` times what
             the rest says, as draws of a rewritten model showed (docs/theory.md, section 31).
         own: width of one member in the original model; 0 where there is no excess.
+        normed: share of log K that a norm over the units of its class divides by their energy, as
+            a whole at one site of the class; 0 without such a norm.
     """
 
     layer: Text
@@ -88,6 +90,7 @@ class Site:
     bundle: Text = ""
     excess: Factor = 0.0
     own: Index = 0
+    normed: Factor = 0.0
 
     @property
     def coefficient(self) -> float:

@@ -47,6 +47,8 @@ class MomentContext(Weights, Readings):
     Attributes:
         layers: sampled layers by the name of their operator.
         route: the operators that are asked, and what each of them reads; empty before it is known.
+        optional: those that only attention's logits need.
+        batch: examples that the model was traced with.
     """
 
     def __init__(
@@ -59,9 +61,11 @@ class MomentContext(Weights, Readings):
     ) -> None:
         super().__init__(model, traced, standard=standard, gain=gain)
         self.layers = Layers({layer.node: layer for layer in traced.layers})
+        self.batch = traced.batch
         self._ops = {op.name: op for op in traced.ops}
         self.batched = {}
         self.route: tuple[tuple[Op, tuple[str, ...]], ...] = ()
+        self.optional: frozenset[str] = frozenset()
         self.start(Sampler(points_for(len(traced.layers))), _zero)
 
     def replay(self, noise: Noise) -> MomentContext:
@@ -100,6 +104,10 @@ class MomentContext(Weights, Readings):
         """An operator by name."""
         return self._ops[name]
 
+    def signals(self, op: Op) -> tuple[str, ...]:
+        """What an operator of the route reads."""
+        return next(signals for one, signals in self.route if one.name == op.name)
+
     def operand(self, op: Op) -> Op:
         """The operator that makes the first operand."""
         return self._ops[op.inputs[0]]
@@ -107,6 +115,18 @@ class MomentContext(Weights, Readings):
     def operands(self, op: Op) -> list[Op]:
         """The operators that make all operands."""
         return [self._ops[name] for name in op.inputs]
+
+    def token(self, name: str, positions: int) -> int:
+        """The position that is picked out of a sequence somewhere behind a value; -1 if none is."""
+        behind = {name}
+        for op in self._ops.values():
+            if behind.isdisjoint(op.inputs):
+                continue
+            behind.add(op.name)
+            shape = self._ops[op.inputs[0]].shape
+            if len(shape) > 2 and shape[-2] == positions and (at := _picked(op, len(shape))):
+                return at[0] % positions
+        return -1
 
     def weigh(self, layer: Layer, x: Signal) -> Moments:
         """A linear or convolution layer: ``q = s q + b`` and ``T = L q + l + s T``.
@@ -149,6 +169,18 @@ class MomentContext(Weights, Readings):
             unit = make_unit("apply", part.unit, function=function, key=key)
             parts.append(Part(unit, part.weight))
         return Moments(tuple(parts), constant=x.constant)
+
+
+def _picked(op: Op, rank: int) -> tuple[int, ...]:
+    """The one entry of the last axis but one that an operator picks, if that is what it does."""
+    if op.target == "getitem" and len(op.args) > 1 and isinstance(op.args[1], tuple | list):
+        given = op.args[1][rank - 2] if len(op.args[1]) > rank - 2 else None
+        return (given,) if type(given) is int else ()
+    if len(op.args) < 3 or op.args[1] not in (rank - 2, -2) or type(op.args[2]) is not int:
+        return ()
+    ends = op.args[3] if len(op.args) > 3 else None
+    one = op.target == "select" or (op.target == "slice" and ends == op.args[2] + 1)
+    return (op.args[2],) if one else ()
 
 
 def _term(layer: Layer, q: Tensor, kernel: Tensor, *, common: bool = False) -> GaussianTerm:

@@ -20,6 +20,7 @@ from cerewrite.kernel.growth import (
     overlap_of,
     stacked,
 )
+from cerewrite.kernel.heads import Heads
 from cerewrite.kernel.integrals import Sampler
 from cerewrite.kernel.units import GaussianTerm, Norm, Unit
 from cerewrite.kernel.values import Moments, Part, Signal, scalar, signal_range_error
@@ -63,6 +64,7 @@ class Readings:
         slots: the noise of every average over units, in execution order.
         shifts: which of them are shifts of a mean instead of factors of an energy.
         reads, norms: what layers read, and the norms that divide by an example's own energy.
+        heads: those of softmax attention.
         batched: layers (by operator) whose output a batch norm reads: its batch, or None where
             others read it as well.
     """
@@ -82,6 +84,7 @@ class Readings:
         self.shifts: list[bool] = []
         self.reads: list[Read] = []
         self.norms: list[Norm] = []
+        self.heads: list[Heads] = []
         self._crossed: dict[GaussianTerm, Tensor] = {}
         self._grown: tuple[Unit, Tensor] | None = None
         self._changes: tuple[Unit, Tensor] | None = None
@@ -117,6 +120,11 @@ class Readings:
             fresh = sum(news[1:], news[0]) / size
         overlap = sum(p.weight * overlap_of(p.unit, self.sampler.sense(p.unit)) for p in x.parts)
         return Signal(q, sum(kernels[1:], kernels[0]), common_q, fresh, overlap / size)
+
+    def plain(self, x: Moments) -> tuple[Tensor, Tensor]:
+        """Mean square and kernel of a value as they stand, with no noise of their own."""
+        squares = [p.weight * self.square(p.unit) for p in x.parts]
+        return sum(squares[1:], squares[0]), self.output(x)
 
     def _cross(self, unit: Unit, noise: Tensor) -> None:
         """Signals that are sent back meet those of later readers."""

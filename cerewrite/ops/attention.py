@@ -1,8 +1,8 @@
-"""Softmax attention and embeddings, under the closed form's constant-map assumption.
+"""Softmax attention and embeddings in the closed form (docs/theory.md, section 33).
 
-With the same vector at every position the attention weights are uniform, so attention returns
-its values and the logits get no gradient: ``q`` and ``T`` of the output are those of the
-values (docs/theory.md, section 13). Measured estimators do not use it.
+What attention writes has the mean square of its values, as if its weights were uniform; what its
+heads scatter is that of positions that are independent of each other, where queries and keys have
+a closed form. Elsewhere its values pass. Measured estimators do not use it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,24 @@ from typing_extensions import override
 
 from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
+from cerewrite.kernel.attended import attend
+from cerewrite.kernel.growth import nominal_value
+from cerewrite.kernel.heads import Head
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments, gaussian_value
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.branches import branch_count, branch_softmax
 from cerewrite.ops.cases import Case, function_case
 from cerewrite.ops.layout import bound
+from cerewrite.ops.weighing import (
+    FUSED,
+    PRODUCTS,
+    SOFTMAX,
+    Weighing,
+    is_causal,
+    scale_of,
+    weighing,
+)
 
 
 class _Mixing(OpRule):
@@ -35,15 +47,65 @@ class _Mixing(OpRule):
 
 @register
 class ScaledDotProductAttention(_Mixing):
-    """Fused attention passes the values, the only operand that its moments are computed from."""
+    """Fused attention: heads over independent positions; values alone where that is not known.
+
+    Masks other than causal ones are not looked at.
+    """
 
     name = "attention"
-    targets = frozenset({"scaled_dot_product_attention"})
+    targets = FUSED
     cases = (function_case(nn.functional.scaled_dot_product_attention, *[(2, 2, 3, 4)] * 3),)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        return inputs[0]
+        return _attended(op, weighing(op, "", context.find), inputs, context)
+
+
+def _attended(
+    op: Op, found: Weighing | None, inputs: Sequence[Moments], context: MomentContext
+) -> Moments:
+    """What heads write; the values where heads have no closed form.
+
+    Args:
+        op: the operator.
+        found: what it weighs by.
+        inputs: values, and queries and keys where those have a closed form.
+        context: the model.
+    """
+    values, *logits = inputs
+    units = _written_units(values)
+    if found is None or len(logits) < 2 or context.batched or not units:
+        return values
+    scale = scale_of(found, op)
+    if not scale or not all(nominal_value(context.plain(x)[0]) > 0 for x in logits):
+        return values
+    heads = found.heads / context.batch
+    if _overlap(values, logits) and units < 2 * heads * found.values:
+        return values
+    # heads that share a layer's units, as grouped queries do, are one
+    count = min(units / found.values, heads)
+    head = Head(
+        found.asked,
+        found.answered,
+        found.size,
+        found.values,
+        sharing=max(round(heads / count), 1),
+        causal=is_causal(found, op, context.constants.value),
+        token=context.token(op.name, found.asked),
+    )
+    return attend(context, head, count, (logits[0], logits[1], values), scale)
+
+
+def _overlap(values: Moments, logits: Sequence[Moments]) -> bool:
+    """Whether queries, keys and values are written by one layer, in slices or as one."""
+    found = [{t.layer for p in x.parts for t in p.unit.terms if t.layer} for x in (values, *logits)]
+    return len(set().union(*found)) < sum(map(len, found))
+
+
+def _written_units(values: Moments) -> float:
+    """How many units a layer writes that are nothing but what it writes; 0 where they are more."""
+    term = values.parts[0].unit.term if len(values.parts) == 1 else None
+    return term.units if term is not None and term.layer else 0.0
 
 
 @register
@@ -51,7 +113,7 @@ class Softmax(_Mixing):
     """A softmax over positions, which as weights of attention is not looked at; over branches."""
 
     name = "softmax"
-    targets = frozenset({"softmax", "_softmax", "safe_softmax"})
+    targets = SOFTMAX
     leaves = ((nn.Softmax, "softmax"),)
     cases = (function_case(lambda x: x.softmax(-1), (2, 3, 4)),)
 
@@ -65,18 +127,22 @@ class Softmax(_Mixing):
 
 @register
 class MatMul(_Mixing):
-    """Attention weights times values: passes the values, the only operand that is handed on then.
+    """Attention weights times values, as fused attention; the weights are not handed on.
 
     A product of two signals is a sum of products of units.
     """
 
     name = "matmul"
-    targets = frozenset({"matmul", "bmm", "einsum"})
+    targets = PRODUCTS
     keeps = Saved(reads=True)
     cases = (function_case(torch.matmul, (2, 3, 4), (2, 4, 5)),)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        read = context.signals(op)
+        weights = [name for name in op.inputs if name not in read]
+        if weights:
+            return _attended(op, weighing(op, weights[0], context.find), inputs, context)
         if len(inputs) == 1:
             return inputs[0]
         if len(inputs) == 2 and op.target != "einsum":

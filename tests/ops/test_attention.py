@@ -28,10 +28,14 @@ class Attention(nn.Module):
             logits = torch.einsum("b i c, b j c -> b i j", q, k)
             mask = x.new_zeros((1, x.shape[1], x.shape[1]))
             mask[:, 0, 1] = -100.0
-            weights = (logits / logits.norm(dim=-1, keepdim=True) + mask).softmax(-1)
+            weights = (logits * 8**-0.5 + mask).softmax(-1)
             y = torch.einsum("b i j, b j c -> b i c", weights, v)
+        elif self.how == "normed":
+            logits = q @ k.transpose(1, 2)
+            y = (logits / logits.norm(dim=-1, keepdim=True)).softmax(-1) @ v
         else:
-            y = nn.functional.dropout((q @ k.transpose(1, 2)).softmax(-1), 0.1, False) @ v
+            logits = q @ k.transpose(1, 2) / 8**0.5
+            y = nn.functional.dropout(logits.softmax(-1), 0.1, False) @ v
         return self.down(y)
 
 
@@ -44,7 +48,13 @@ def test_ways_of_writing_attention_agree(how: str) -> None:
         found.append({layer.name: layer.kappa for layer in analysis.layers})
     fused, written = found
     assert written == pytest.approx(fused, rel=1e-12)
-    assert written["v"] > 0 == written["q"] == written["k"]
+    assert written["v"] > written["q"] == written["k"] > 0
+
+
+def test_logits_without_a_closed_form_are_not_looked_at() -> None:
+    analysis = cerewrite.analyze(Attention("normed"), torch.ones(2, 5, 6), estimator="analytic")
+    found = {layer.name: layer.kappa for layer in analysis.layers}
+    assert found["v"] > 0 == found["q"] == found["k"]
 
 
 def test_rolled_windows_keep_their_channels() -> None:

@@ -37,6 +37,9 @@ from cerewrite.planning.measures.base import (
     register,
 )
 
+LARGEST = 8.0
+"""Relative variance of what a norm divides by beyond which it is not followed."""
+
 TINY = 1e-14
 """Leading orders at or below it leave the inflation at 1 (dimensionless)."""
 
@@ -68,6 +71,7 @@ def member_nu(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
         kappa += site.coefficient * inverse[site.width]
     with np.errstate(over="ignore", invalid="ignore"):
         nu = kappa * inflation(sites, widths)
+        nu = nu + (1.0 + nu) * norm_excess(sites, widths)
     return np.nan_to_num(np.clip(nu, 0.0, HUGE), nan=HUGE)
 
 
@@ -106,6 +110,29 @@ def inflation(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArra
         second[np.isnan(second)] = np.inf
         usable = (leading > TINY * max(share * share, TINY)) & (second > 0.0)
         return np.divide(second, leading, out=np.ones_like(x), where=usable)
+
+
+def norm_excess(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArray:
+    """What norms over few units scatter beyond the leading order, ``[designs]`` (eq. 117).
+
+    Args:
+        sites: the region's sites in execution order.
+        widths: widths of one member, ``[designs, classes]``.
+
+    Example:
+        >>> site = Site("fc", 0, 0.0, 1.0, v_aa=2.0, v_bb=2.0, v_ab=0.0, normed=1.0)
+        >>> norm_excess([site], np.array([[4.0], [10.0], [1000.0]])).round(4).tolist()
+        [7.5, 0.2, 0.0]
+    """
+    widths = np.asarray(widths, dtype=np.float64)
+    total = np.zeros(len(widths))
+    for site in sites:
+        if site.normed > 0.0:
+            n = widths[:, site.width]
+            # 1 / s^2 over n - 1 degrees of freedom; its second moment needs more than 5 units
+            spread = np.where(n > 5.0, 2.0 / np.maximum(n - 5.0, 2.0 / LARGEST), LARGEST)
+            total += site.rho * site.normed**2 * (spread - 2.0 / n)
+    return total
 
 
 def is_chain(sites: Sequence[Site], share: float) -> bool:

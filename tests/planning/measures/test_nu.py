@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cerewrite.ir import Site
+from cerewrite.ir import Design, Site
 from cerewrite.planning.measures import MEASURES, member_nu, model_measures, remaining_kappas
-from cerewrite.planning.measures.nu import HUGE, inflation
+from cerewrite.planning.measures.nu import HUGE, inflation, norm_excess
 from tests.planning.builders import analysis_of, chain_region, chain_sites, resnet
 from tests.planning.measures.composing import compose, region_nu
 
@@ -152,3 +153,27 @@ def test_branches_that_see_a_part_of_the_kernel_compose_like_layers() -> None:
     kappas = [stream.coefficient / 24, branch.coefficient / 12]
     expected = (1 + kappas[0]) * (1 + kappas[1]) - 1
     assert region_nu((stream, branch), 3, widths) == pytest.approx(expected / 3, rel=1e-12)
+
+
+def test_norms_over_few_units_scatter_as_draws_of_their_inverse_energy() -> None:
+    """K in proportion to 1 / s^2 of Gaussian units, whose leading order is 2 / n."""
+    n, draws = 24, 200_000
+    units = np.random.default_rng(0).standard_normal((draws, n))
+    inverse = 1.0 / units.var(1)
+    nu = inverse.var() / inverse.mean() ** 2
+    stderr = nu * math.sqrt(2.0 / draws) * 3  # the tail is heavier than a Gaussian's
+    site = Site("fc", 0, 0.0, 1.0, v_aa=0.0, v_bb=2.0, v_ab=0.0, normed=1.0)
+    expected = 2.0 / n + float(norm_excess([site], np.array([[float(n)]]))[0])
+    assert expected - 2.0 / n > 10 * stderr
+    assert nu == pytest.approx(expected, abs=4 * stderr)
+
+
+def test_narrow_members_behind_norms_are_no_bargain() -> None:
+    """Four members of 6 units score worse than one of 12 once a norm divides by their energy."""
+    site = Site("fc", 0, 0.2, 0.8, v_aa=2.0, v_bb=2.0, v_ab=0.0)
+    for normed, better in ((0.0, True), (0.8, False)):
+        sites = chain_sites(["a", "b"])
+        sites = (*sites, replace(site, normed=normed))
+        narrow = MEASURES["log-variance"].region(sites, Design(4, (6, 6)))
+        wide = MEASURES["log-variance"].region(sites, Design(1, (12, 12)))
+        assert (narrow < wide) is better
