@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cerewrite.errors import TrainingError
 from cerewrite.training.racing.lanes import Trainer
 from cerewrite.training.racing.records import Records
-from cerewrite.training.racing.schedule import Job, Schedule
+from cerewrite.training.racing.schedule import FIRST_SEED, Job, Schedule
 
 Told = Callable[[str, float], None]
 """What is done now, and the share of the time that is spent."""
@@ -64,7 +64,9 @@ def _enough(seconds: float) -> str:
 
 def _require_baseline(schedule: Schedule, records: Records) -> None:
     first = schedule.designs[0]
-    if first not in schedule.alive(records.points):
+    seeds = {lane.seed for (lane, _), point in records.points.items()
+             if point.failed and lane.design == first and lane.seed >= FIRST_SEED}  # fmt: skip
+    if first not in schedule.alive(records.points) or len(seeds) == schedule.seeds:
         rates = ", ".join(f"{rate:g}" for rate in schedule.rates)
         raise TrainingError(
             f"the {first} diverges at every rate: {rates}; {len(records.points)} results are kept "

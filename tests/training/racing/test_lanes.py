@@ -94,7 +94,7 @@ def test_a_loss_that_does_not_fit_is_refused(loss: Callable[..., Any], words: st
 
 
 def test_data_that_do_not_fit_the_model_are_refused() -> None:
-    with pytest.raises(TrainingError, match="the model raises on a batch .*shapes cannot be"):
+    with pytest.raises(TrainingError, match=r"the model raises on a batch .*shapes cannot be"):
         check_task(nn.Linear(5, 3), task())
 
 
