@@ -21,9 +21,22 @@ def main() -> None:
     report = verbs.add_parser("report", help="write the document from the results file")
     report.add_argument("--document", type=Path, default=DOCUMENT)
     renew = verbs.add_parser("figures", help="measure the stored designs anew, training nothing")
+    race = verbs.add_parser("race", help="race the tasks on real data, as far as not done yet")
+    race.add_argument("--tasks", nargs="+", default=["*"], help="globs over the races' names")
+    race.add_argument("--fashion", type=Path, help="folder of Fashion-MNIST's files")
+    page = verbs.add_parser("race-report", help="write docs/RACE.md from the races' records")
+    page.add_argument("--document", type=Path, default=DOCUMENT.with_name("RACE.md"))
     for verb in (run, report, renew):
         verb.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.verb == "race":
+        _race(options)
+        return
+    if options.verb == "race-report":
+        from benchmarks.training.race_report import document as race_document
+
+        options.document.write_text(race_document(), encoding="utf-8")
+        return
     from benchmarks.training.store import Store
 
     store = Store(options.results)
@@ -47,6 +60,16 @@ def main() -> None:
         task for name, task in TASKS.items() if any(fnmatchcase(name, g) for g in options.tasks)
     ]
     start(wanted, options.seeds, store)
+
+
+def _race(options: argparse.Namespace) -> None:
+    import torch
+
+    from benchmarks.training.races import FASHION, run, tasks
+
+    torch.set_num_threads(1)
+    found = tasks(options.fashion or FASHION).items()
+    run([task for name, task in found if any(fnmatchcase(name, g) for g in options.tasks)])
 
 
 if __name__ == "__main__":
