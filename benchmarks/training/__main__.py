@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.jsonl")
 DOCUMENT = ROOT / "docs" / "TRAINING.md"
+GAINS = ROOT / "cerewrite" / "planning" / "gains.json"
 
 
 def main() -> None:
@@ -26,7 +27,8 @@ def main() -> None:
     race.add_argument("--fashion", type=Path, help="folder of Fashion-MNIST's files")
     page = verbs.add_parser("race-report", help="write docs/RACE.md from the races' records")
     page.add_argument("--document", type=Path, default=DOCUMENT.with_name("RACE.md"))
-    for verb in (run, report, renew):
+    gains = verbs.add_parser("gains", help="write the table of expected gains of the package")
+    for verb in (run, report, renew, gains):
         verb.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.verb == "race":
@@ -44,6 +46,11 @@ def main() -> None:
         from benchmarks.training.report import document
 
         options.document.write_text(document(store), encoding="utf-8")
+        return
+    if options.verb == "gains":
+        from benchmarks.training.gains import text
+
+        GAINS.write_text(text(store), encoding="utf-8")
         return
     if options.verb == "figures":
         from benchmarks.training.study import refresh
