@@ -158,6 +158,7 @@ def tasks(folder: Path = FASHION) -> dict[str, RaceTask]:
         _mlp("diabetes", diabetes, (10, 6, 64, 1), "adamw", 150, loss=nn.functional.mse_loss),
         _mlp("digits", digits, (64, 6, 96, 10), "sgd", 200),
         _mlp("fashion", images, (784, 16, 96, 10), "sgd", 400, batch=64),
+        _mlp("digits", digits, (64, 4, 256, 10), "adamw", 200),
     )
     return {task.name: task for task in listed}
 

@@ -46,6 +46,7 @@ _FIRST = together(
         default="block",
     ),
     number("--draws", "Initialisations that a measuring estimator draws.  [default: its own]"),
+    stage="Analysis",
 )
 
 _LAST = together(
@@ -69,7 +70,7 @@ _LAST = together(
     stage="Analysis",
 )
 
-ANALYSIS = together(_FIRST, SECONDS, _LAST)
+ANALYSIS = together(_FIRST, SECONDS, _LAST, stage="Analysis")
 
-UNTIMED = together(_FIRST, _LAST)
+UNTIMED = together(_FIRST, _LAST, stage="Analysis")
 """An analysis's options without its time limit."""

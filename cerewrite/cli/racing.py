@@ -9,12 +9,16 @@ import click
 
 import cerewrite
 from cerewrite import ir, output
+from cerewrite.cli import files
 from cerewrite.cli import options as opt
 from cerewrite.cli.analysing import UNTIMED
+from cerewrite.cli.command import Command
 from cerewrite.cli.numbers import Positive
 from cerewrite.cli.reading import take_scope
 from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.errors import UsageError
 from cerewrite.frontend import loading
+from cerewrite.ir.raced import Race
 
 BATCHED = ("latency_batch", "memory_batch", "step_batch", "profile")
 """Options of a plan that a race has no use for: its own batch is what is timed."""
@@ -30,12 +34,13 @@ def read_rates(
         raise click.BadParameter(f"'{value}' is not RATE,RATE,...") from None
 
 
+DATA = click.option(
+    "--data",
+    metavar="MODULE:FUNCTION",
+    help="Gives (inputs, targets) or batches of them.  [default: MODEL's training_data()]",
+)
+
 RACE = opt.together(
-    click.option(
-        "--data",
-        metavar="MODULE:FUNCTION",
-        help="Gives (inputs, targets) or batches of them.  [default: MODEL's training_data()]",
-    ),
     click.option(
         "--test",
         metavar="MODULE:FUNCTION",
@@ -76,20 +81,22 @@ RACE = opt.together(
         metavar="FOLDER",
         help="Where results are kept and gone on from.  [default: NAME.race]",
     ),
+    stage="Race",
 )  # fmt: skip
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
+@DATA
 @RACE
 @opt.INPUT
 @UNTIMED
 @opt.PLAN
 @opt.DRAWING
-@opt.folder_option(required=False)
-@opt.file_option("--json", "Write the race as JSON; - for standard output.")
-@opt.file_option("--html", "Write the race as one HTML page with its curves.")
-@opt.FORCE
+@files.folder_option(required=False)
+@files.json_option("the race", lambda: Race)
+@files.file_option("--html", "Write the race as one HTML page with its curves.")
+@files.FORCE
 @opt.RUN
 def race(
     model: str,
@@ -117,7 +124,9 @@ def race(
     if out is not None:
         output.check_target(out, folder=True, overwrite=force)
     for name in BATCHED:
-        del options[name]
+        if options.pop(name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} has no use in a race", advice="its --batch is what is timed")
     with session.clock("load"):
         loaded = loading.load(model, seed=session.seed)
         given = _given(loaded.spec, data, test, loss)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cerewrite.diagnostics.base import Diagnostic, NotApplicableError, Passes, Reading, register
-from cerewrite.diagnostics.material import Material
+from cerewrite.diagnostics.material import Material, float_outputs
 from cerewrite.diagnostics.tap import Joined, watch
 
 ORDERS = 4

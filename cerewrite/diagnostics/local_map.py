@@ -42,8 +42,7 @@ class LocalMap(Diagnostic):
 
     def cost(self, material: Material) -> Passes:
         """One backward pass through the blocks, without weights, per channel of
-        the skips' maps; and the Gram matrices of the layers' maps.
-        """
+        the skips' maps; and the Gram matrices of the layers' maps."""
         added = any(op.target.rstrip("_") in ("add", "iadd") for op in material.traced.ops)
         work = 0
         for layer in material.traced.layers:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cerewrite import output
-from cerewrite.diagnostics.gram import gram
 from cerewrite.errors import UsageError
 from cerewrite.reporter.curves import Curve, curves_chart
 from cerewrite.training.callback import Callback, PathLike
+from cerewrite.diagnostics.gram import gram
 
 
 @dataclass(frozen=True, slots=True)

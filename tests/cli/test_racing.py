@@ -71,6 +71,11 @@ def test_rates_are_numbers(model: Path) -> None:
     assert result.exit_code == 2 and "is not RATE,RATE" in result.stderr
 
 
+def test_options_without_a_use_are_refused(model: Path) -> None:
+    result = run("race", "model.py", "--step-batch", 8)
+    assert result.exit_code == 2 and "--step-batch has no use in a race" in result.stderr
+
+
 def test_data_and_loss_may_be_named(model: Path, write_model: WriteModel) -> None:
     model.write_text(model.read_text().replace("def loss", "def no_loss"))
     write_model("from torch.nn.functional import binary_cross_entropy as fit\n", "other.py")

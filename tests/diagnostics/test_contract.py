@@ -16,7 +16,11 @@ from cerewrite.diagnostics.worth import TABLE, worth_of
 from cerewrite.ir.diagnosed import Diagnosis
 from tests.diagnostics.nets import NETS, case
 
-NAMES = ["capacity", "curvature", "gradient-confusion", "gradient-norm", "hyper-kernel", "kernel-drift", "kernel-measures", "local-map", "multiverse", "naswot", "residual-kernel", "synflow", "variance-constancy", "virtual-depth", "zico"]
+NAMES = (
+    "capacity curvature gradient-confusion gradient-norm hyper-kernel kernel-drift "
+    "kernel-measures local-map multiverse naswot residual-kernel synflow variance-constancy "
+    "virtual-depth zico"
+).split()
 SLACK = 1.3
 
 
