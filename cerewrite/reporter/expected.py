@@ -22,7 +22,7 @@ def expectation(plan: ir.Plan) -> tuple[str, ...]:
             f"No gain in training is to be expected: the original's Var[log K] of "
             f"{number(plan.baseline.measures.log_variance)} is below {WIDE:g}, its kernel hardly "
             "depends on the draw, and no network so wide was trained. --objective dual saves "
-            "parameters instead, --members M gives members that can be asked.",
+            "parameters, --members M gives members that can be asked; cerewrite race decides.",
         )
     if not plan.splits:
         return ()
@@ -32,7 +32,7 @@ def expectation(plan: ir.Plan) -> tuple[str, ...]:
     ends = f"[{found.ends[0]:.2f}, {found.ends[1]:.2f}]"
     behind = (
         f"{plural(found.trainings, 'training')} of {plural(found.designs, 'design')} of "
-        f"{found.baselines} small networks"
+        f"{found.baselines} small networks on small data"
     )
     step = dict(plan.originals).get("step")
     seconds = ""
