@@ -94,10 +94,10 @@ def _raced(result: Result, name: str) -> Pair | None:
         _steps(_curve(result, name, seed), _curve(result, BASELINE, seed)[end])
         for seed in range(result.schedule.seeds)
     ]
-    task = result.header["task"].rpartition("-")[0]
+    task = result.header["task"].rpartition("-")[0].removeprefix("digits-")  # as the study's
     splits = str([(s["multiplicity"], s["widths"]) for s in design["plan"]["splits"]])
     other = np.full(len(steps), math.log(end))
-    return Pair(f"race {task}", splits, figures[1]["log-variance"], np.array(steps), other)
+    return Pair(task, splits, figures[1]["log-variance"], np.array(steps), other)
 
 
 def _curve(result: Result, name: str, seed: int) -> dict[int, float]:
