@@ -92,6 +92,8 @@ def print_compared_diagnoses(
         console: where to.
     """
     _print(comparison_sections(found, names), console)
+
+
 def print_race(race: Race, console: Console) -> None:
     """Print a race, the verdict last.
 
