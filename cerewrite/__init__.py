@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from cerewrite.api.conversion import Conversion, convert
     from cerewrite.api.diagnosing import diagnose
     from cerewrite.api.menu import menu
+    from cerewrite.api.racing import race
     from cerewrite.api.saving import load, save
     from cerewrite.api.serving import export_triton
     from cerewrite.api.speed import bench
@@ -100,6 +101,7 @@ __all__ = [
     "members",
     "menu",
     "plan",
+    "race",
     "revert",
     "save",
     "verify",
@@ -124,6 +126,7 @@ _HOMES = {
     "load": "api.saving",
     "members": "rewriting",
     "menu": "api.menu",
+    "race": "api.racing",
     "save": "api.saving",
 }
 

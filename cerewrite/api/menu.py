@@ -39,6 +39,35 @@ def menu(analysis: ir.Analysis, **options: Unpack[PlanOptions]) -> tuple[ir.Menu
     return _rows(_plans(analysis, options))
 
 
+def menu_plans(
+    analysis: ir.Analysis, options: PlanOptions, pick: str | None = None
+) -> dict[str, ir.Plan]:
+    """The plans of the menu that change something, by row; each design once, by its first row.
+
+    Args:
+        analysis: as for `menu`.
+        options: those of `plan`; with the dual objective there is one row, ``dual``.
+        pick: the only row that is wanted.
+    """
+    check_pick(pick, options)
+    plans: dict[str, ir.Plan | PlanError] = {}
+    if options.get("objective") == "dual":
+        plans["dual"] = make_plan(analysis, **options)
+    else:
+        plans = _plans(analysis, options)
+    found: dict[object, tuple[str, ir.Plan]] = {}
+    for name, plan in plans.items():
+        if isinstance(plan, ir.Plan) and plan.splits and pick in (None, name):
+            found.setdefault(tuple((s.region, s.design) for s in plan.splits), (name, plan))
+    return dict(found.values())
+
+
+def row_option(name: str) -> str:
+    """The option of `cerewrite convert` that gives a row's plan."""
+    others = {"asked": "as asked", "dual": "--objective dual"}
+    return others.get(name, f"--pick {name}")
+
+
 def picked(analysis: ir.Analysis, pick: str, options: PlanOptions) -> PlanOptions:
     """The options of the plan that a row of the menu stands for.
 
@@ -148,7 +177,7 @@ def _rows(plans: dict[str, ir.Plan | PlanError]) -> tuple[ir.MenuRow, ...]:
 
 
 def _row(pick: str, plan: ir.Plan | PlanError) -> ir.MenuRow:
-    option = f"--pick {pick}" if pick != "asked" else "as asked"
+    option = row_option(pick)
     if isinstance(plan, PlanError):
         return ir.MenuRow(pick, option, 0, 1.0, None, None, 1.0, 1.0, refused=plan.message)
     old, new = plan.baseline, plan.planned

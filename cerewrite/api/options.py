@@ -67,6 +67,19 @@ class ConvertOptions(AnalysisOptions, PlanOptions, total=False):
     """Options of `cerewrite.convert`: those of `analyze` and of `plan`."""
 
 
+class RaceOptions(PlanOptions, total=False):
+    """Options of `cerewrite.race`: those of `plan`, and those of `analyze` but its time limit."""
+
+    estimator: str
+    parametrization: str
+    gain: str | float
+    scope: str
+    draws: int | None
+    precision: float | None
+    readout: str
+    norms: Literal["train", "eval"]
+
+
 class BenchOptions(TypedDict, total=False):
     """Options of `cerewrite.bench`, with the defaults of `cerewrite.timing.bench`."""
 

@@ -13,7 +13,14 @@ ANALYSIS_NAMES = (
 )  # fmt: skip
 
 
-ANALYSIS = together(
+SECONDS = click.option(
+    "--seconds",
+    type=float,
+    metavar="S",
+    help="Time limit of the auto estimator's draws; --draws overrides it.  [default: 20]",
+)
+
+_FIRST = together(
     text(
         "--estimator",
         "NAME",
@@ -39,12 +46,10 @@ ANALYSIS = together(
         default="block",
     ),
     number("--draws", "Initialisations that a measuring estimator draws.  [default: its own]"),
-    click.option(
-        "--seconds",
-        type=float,
-        metavar="S",
-        help="Time limit of the auto estimator's draws; --draws overrides it.  [default: 20]",
-    ),
+    stage="Analysis",
+)
+
+_LAST = together(
     click.option(
         "--precision",
         type=Positive(),
@@ -64,3 +69,8 @@ ANALYSIS = together(
     ),
     stage="Analysis",
 )
+
+ANALYSIS = together(_FIRST, SECONDS, _LAST, stage="Analysis")
+
+UNTIMED = together(_FIRST, _LAST, stage="Analysis")
+"""An analysis's options without its time limit."""

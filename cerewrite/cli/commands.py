@@ -27,6 +27,7 @@ from cerewrite.cli.folders import bench, profile, verify
 from cerewrite.cli.group import Group
 from cerewrite.cli.listing import init, list_, schema
 from cerewrite.cli.mapping import landscape
+from cerewrite.cli.racing import race
 from cerewrite.cli.reading import take_scope
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.cli.working import carry_out, make_plan, next_steps, require_held, show
@@ -224,6 +225,7 @@ main.add_command(diagnose)
 main.add_command(export)
 main.add_command(landscape)
 main.add_command(profile)
+main.add_command(race)
 main.add_command(verify)
 main.add_command(bench)
 

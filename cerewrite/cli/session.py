@@ -41,6 +41,7 @@ STAGES: Mapping[str, str] = {
     "plan": "searching for the best members and widths",
     "assess": "asking the members",
     "diagnose": "computing diagnostics",
+    "race": "training in turns",
     "rewrite": "rewriting",
     "measure": "measuring both models",
     "verify": "verifying",
@@ -181,6 +182,11 @@ class Session:
                 f"{STAGES['analyse']}: {done:,} of {wanted:,} draws, nu about {nu:.4g}, "
                 f"about {left(time.monotonic() - self._began, done, wanted)} left"
             )
+
+    def tell(self, text: str, share: float) -> None:
+        """Show what a race trains now, and the share of its time that is spent, 0 to 1."""
+        if self._status is not None:
+            self._status.update(f"{STAGES['race']}: {text} ({100 * share:.0f} % of the time)")
 
     def _watch(self, stage: str) -> AbstractContextManager[object]:
         named = stage != "load"  # torch is imported there, which takes long on a busy machine

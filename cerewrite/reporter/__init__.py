@@ -6,6 +6,7 @@ from cerewrite.reporter.html import (
     render_diagnosis,
     render_html,
     render_landscape,
+    render_race,
 )
 from cerewrite.reporter.landscape_chart import landscape_lines
 from cerewrite.reporter.terminal import (
@@ -14,6 +15,7 @@ from cerewrite.reporter.terminal import (
     print_compared_diagnoses,
     print_diagnosis,
     print_plan,
+    print_race,
     print_report,
 )
 
@@ -26,9 +28,11 @@ __all__ = [
     "print_diagnosis",
     "print_first_screen",
     "print_plan",
+    "print_race",
     "print_report",
     "render_assessment",
     "render_diagnosis",
     "render_html",
     "render_landscape",
+    "render_race",
 ]

@@ -8,6 +8,7 @@ from cerewrite import ir
 from cerewrite.errors import printable
 from cerewrite.ir.assessed import Assessment
 from cerewrite.ir.diagnosed import Diagnosis
+from cerewrite.ir.raced import Race
 from cerewrite.planning import Landscape
 from cerewrite.reporter.assessed import assessment_sections
 from cerewrite.reporter.charts import costs_chart, layers_chart
@@ -15,6 +16,8 @@ from cerewrite.reporter.content import report_sections
 from cerewrite.reporter.diagnosed import comparison_sections, diagnosis_sections
 from cerewrite.reporter.figures import percent
 from cerewrite.reporter.landscape_chart import landscape_chart, planned_landscape
+from cerewrite.reporter.race_chart import race_chart
+from cerewrite.reporter.raced import race_sections
 from cerewrite.reporter.section import Cell, Section, Share, Verdict
 
 STYLE = """
@@ -116,6 +119,20 @@ def render_landscape(mapped: Landscape) -> str:
     """
     heading = f"Landscape of {mapped.region}"
     return _page(escape(mapped.region), _figure(heading, landscape_chart(mapped)), "cerewrite")
+
+
+def render_race(race: Race) -> str:
+    """A race as the text of one self-contained HTML file: its picture, its tables.
+
+    Args:
+        race: what to render.
+
+    Returns:
+        A whole HTML document.
+    """
+    charts = [_figure(title, svg) for title, svg in race_chart(race)]
+    body = "\n".join([*charts, *map(_section, race_sections(race))])
+    return _page(escape(race.model), body, escape(f"cerewrite, race schema {race.schema}"))
 
 
 def _page(name: str, body: str, footer: str) -> str:

@@ -6,6 +6,7 @@ import math
 
 from cerewrite import ir
 from cerewrite.planning.budgets import BUDGETS, changed_cost, planned_cost
+from cerewrite.reporter.expected import expectation
 from cerewrite.reporter.figures import count, members, number, percent, plural, ratio, scaled
 from cerewrite.reporter.measured import (
     TITLES,
@@ -172,10 +173,13 @@ def before_and_after(plan: ir.Plan) -> Section:
         title="Before and after",
         columns=("", ">before", ">after", ">ratio"),
         rows=rows,
-        lines=(claim(plan), *beyond_range(plan), *rare_draws(plan), *_warning(plan), NOT_EQUIVALENT)
-        if plan.splits
-        else (claim(plan),),
+        lines=(claim(plan), *expectation(plan), *(_cautions(plan) if plan.splits else ())),
     )
+
+
+def _cautions(plan: ir.Plan) -> tuple[str, ...]:
+    """What is to be known of a plan that changes something."""
+    return (*beyond_range(plan), *rare_draws(plan), *_warning(plan), NOT_EQUIVALENT)
 
 
 COUNTED = {

@@ -12,10 +12,12 @@ from cerewrite import ir
 from cerewrite.errors import printable
 from cerewrite.ir.assessed import Assessment
 from cerewrite.ir.diagnosed import Diagnosis
+from cerewrite.ir.raced import Race
 from cerewrite.reporter.assessed import assessment_sections
 from cerewrite.reporter.content import analysis_sections, plan_sections, report_sections
 from cerewrite.reporter.diagnosed import comparison_sections, diagnosis_sections
 from cerewrite.reporter.figures import percent
+from cerewrite.reporter.raced import race_sections
 from cerewrite.reporter.section import Cell, Section, Share, Verdict
 
 BAR = 10
@@ -90,6 +92,16 @@ def print_compared_diagnoses(
         console: where to.
     """
     _print(comparison_sections(found, names), console)
+
+
+def print_race(race: Race, console: Console) -> None:
+    """Print a race, the verdict last.
+
+    Args:
+        race: what to print.
+        console: where to.
+    """
+    _print(race_sections(race), console)
 
 
 def _print(sections: list[Section], console: Console) -> None:

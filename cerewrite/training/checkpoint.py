@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from cerewrite.runtime.fingerprint import fingerprint
 from cerewrite.runtime.reading import open_regular
 
 SCHEMA = 1
+PARTS = ("student", "best")
+"""States that a checkpoint holds which does not say."""
+
 State = dict[str, Tensor]
 
 
@@ -92,6 +95,7 @@ def save_checkpoint(
         "progress": asdict(progress),
         "numbers": numbers,
         "groups": held["param_groups"],
+        "parts": list(states),
     }
     try:
         text = json.dumps(note)
@@ -135,7 +139,7 @@ def load_checkpoint(
             _require_same(path, run, note)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         progress = msgspec.convert(note["progress"], Progress)
-        states, slots = _divided(tensors, note["numbers"])
+        states, slots = _divided(tensors, note["numbers"], note.get("parts", PARTS))
         _require_fit(states, student)
         optimiser.load_state_dict({"state": slots, "param_groups": note["groups"]})
     except TrainingError:
@@ -143,7 +147,7 @@ def load_checkpoint(
     except Exception as error:  # whatever JSON, safetensors and torch make of a broken file
         text = error.message if isinstance(error, CerewriteError) else str(error)
         raise TrainingError(
-            f"{path}: not a whole checkpoint of a distillation: {text[:300]}",
+            f"{path}: not a whole checkpoint: {text[:300]}",
             advice="name another file, or delete this one to start afresh",
         ) from None
     return progress, states
@@ -160,10 +164,10 @@ def _require_same(path: Path, run: Mapping[str, Any], note: Mapping[str, Any]) -
 
 
 def _divided(
-    tensors: State, numbers: Mapping[str, Any]
+    tensors: State, numbers: Mapping[str, Any], parts: Sequence[str]
 ) -> tuple[dict[str, State], dict[int, dict[str, Any]]]:
     """The models' states, and the optimiser's by parameter."""
-    states: dict[str, State] = {"student": {}, "best": {}}
+    states: dict[str, State] = {part: {} for part in parts}
     slots: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 
-from benchmarks.training.__main__ import DOCUMENT, RESULTS
+from benchmarks.training import gains
+from benchmarks.training.__main__ import DOCUMENT, GAINS, RESULTS
 from benchmarks.training.compare import over_tasks, pairs, tally
 from benchmarks.training.correlate import MEASURES, partial_within, within_baselines
 from benchmarks.training.designs import Design, analyse, figures
@@ -147,3 +149,12 @@ def test_the_results_are_as_many_as_the_study_promises() -> None:
     assert not {e.final["seeds"][0] for e in entries} & {
         seed for e in entries for seed in e.sweep["seeds"]
     }
+
+
+@pytest.mark.thorough
+def test_the_packages_table_of_gains_is_made_of_the_stored_results() -> None:
+    """Ratios are as stored, ends to a tenth: fewer resamples are drawn here."""
+    made = gains.table(Store(RESULTS), draws=200)
+    for row, kept in zip(made, json.loads(GAINS.read_text(encoding="utf-8")), strict=True):
+        ends, wanted = row.pop("ends"), kept.pop("ends")
+        assert row == kept and ends == pytest.approx(wanted, abs=0.1)

@@ -39,7 +39,7 @@ def named(home: ModuleType, name: str, shown: str) -> Candidate:
     except AttributeError:
         public = {key: None for key in vars(home) if not key.startswith("_")}
         raise LoadError(f"{shown}: defines no '{name}'", advice=_hint(name, public)) from None
-    return Candidate(name, _kind(item), item)
+    return Candidate(name, kind_of(item), item)
 
 
 def _hint(name: str, public: dict[str, None]) -> str:
@@ -54,10 +54,10 @@ def only_model(home: ModuleType, shown: str) -> Candidate:
         LoadError: if there are several or none; the message lists what was found.
     """
     preferred = vars(home).get(PREFERRED)
-    if callable(preferred) and not _needed(preferred):
+    if callable(preferred) and not needed(preferred):
         return Candidate(PREFERRED, "factory", preferred)
     found = list(_candidates(home))
-    ready = [item for item in found if item.kind == "instance" or not _needed(item.item)]
+    ready = [item for item in found if item.kind == "instance" or not needed(item.item)]
     instances = {type(item.item) for item in ready if item.kind == "instance"}
     ready = [item for item in ready if item.item not in instances]
     if len(ready) == 1:
@@ -68,7 +68,7 @@ def only_model(home: ModuleType, shown: str) -> Candidate:
             f"{shown}: {len(ready)} things in it yield a model: {listed}",
             advice=f"name one, as in {shown}:{ready[0].name}, or call it {PREFERRED}",
         )
-    needy = [f"{item.kind} {item.name} (needs {', '.join(_needed(item.item))})" for item in found]
+    needy = [f"{item.kind} {item.name} (needs {', '.join(needed(item.item))})" for item in found]
     listed = "found only " + ", ".join(needy) if needy else "found no function and no nn.Module"
     raise LoadError(
         f"{shown}: nothing in it yields a model without arguments: {listed}",
@@ -93,10 +93,11 @@ def _candidates(home: ModuleType) -> Iterator[Candidate]:
             wanted = isinstance(item, nn.Module | partial)
         if wanted:
             seen.add(id(item))
-            yield Candidate(name, _kind(item), item)
+            yield Candidate(name, kind_of(item), item)
 
 
-def _kind(item: Any) -> str:
+def kind_of(item: Any) -> str:
+    """In one word: an ``instance`` of a module, a ``class``, or a ``factory``."""
     from torch import nn
 
     if isinstance(item, nn.Module):
@@ -116,7 +117,7 @@ def _may_return_module(function: FunctionType) -> bool:
     return returns is not None and returns not in ("None", "int", "float", "str", "bool")
 
 
-def _needed(item: Any) -> list[str]:
+def needed(item: Any) -> list[str]:
     """Names of the arguments that a callable cannot do without."""
     try:
         parameters = inspect.signature(item).parameters.values()
@@ -142,10 +143,10 @@ def build(found: Candidate, shown: str, path: Path | None = None) -> Any:
             f"{where}: is of type {type(found.item).__name__}, neither a factory nor an nn.Module",
             advice="name a zero-argument function or class, or an nn.Module instance",
         )
-    needed = _needed(found.item)
-    if needed:
+    missing = needed(found.item)
+    if missing:
         raise LoadError(
-            f"{where}: needs arguments: {', '.join(needed)}",
+            f"{where}: needs arguments: {', '.join(missing)}",
             advice="wrap it in a function without arguments, and name that one",
         )
     try:
