@@ -8,7 +8,14 @@ from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthCla
 from cerewrite.ir.groups import Bundle, bundles, class_groups
 from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.ir.lengths import Length
-from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
+from cerewrite.ir.measured import (
+    Estimate,
+    LayerEstimate,
+    Measured,
+    Measures,
+    ModuleSummary,
+    RegionEstimate,
+)
 from cerewrite.ir.menu import MenuRow, RegionTimes, StepProfile
 from cerewrite.ir.outcomes import Check, Promise, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
@@ -59,6 +66,7 @@ __all__ = [
     "Measured",
     "Measures",
     "MenuRow",
+    "ModuleSummary",
     "Op",
     "Output",
     "Parity",

@@ -10,7 +10,14 @@ from msgspec import Meta
 from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exits import EXIT_SCALES
 from cerewrite.ir.exported import Export
-from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
+from cerewrite.ir.measured import (
+    Estimate,
+    LayerEstimate,
+    Measured,
+    Measures,
+    ModuleSummary,
+    RegionEstimate,
+)
 from cerewrite.ir.menu import MenuRow
 from cerewrite.ir.outcomes import Promise, Rejection, Verification
 from cerewrite.ir.ranges import (
@@ -88,6 +95,7 @@ class Analysis(Measured[Estimate]):
         members: existing groups outside of all regions: members that no plan changes.
         step: nanoseconds per training step as measured; 0 where nobody asked.
         digits: significant digits that the figures have where nothing was measured.
+        modules: every module that holds parameters or ran operators, as the model lists them.
     """
 
     model: ClassName
@@ -112,6 +120,7 @@ class Analysis(Measured[Estimate]):
     members: tuple[Region, ...] = ()
     step: Cost = 0
     digits: Size = 4
+    modules: tuple[ModuleSummary, ...] = ()
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
