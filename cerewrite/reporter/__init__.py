@@ -7,7 +7,7 @@ from cerewrite.reporter.html import (
     render_html,
     render_landscape,
 )
-from cerewrite.reporter.landscape_chart import landscape_lines
+from cerewrite.reporter.landscapes import landscape_lines
 from cerewrite.reporter.terminal import (
     print_analysis,
     print_assessment,
