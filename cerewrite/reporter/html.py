@@ -119,7 +119,7 @@ def _figure(kind: str, caption: str, more: str = "") -> str:
 def _map_figure(region: str) -> str:
     caption = (
         "Landscape: darker is smaller. The line is the most members that the limit allows, and "
-        "the lower panel the measure along it."
+        "the lower panel the measure along it; the best on it regards no other limit."
     )
     return _figure("map", caption, f' data-map="{region}"')
 

@@ -18,7 +18,7 @@ MOST = 200
 ROWS = (8, 32)
 """Fewest and most widths on a page's landscapes."""
 
-CELLS = 2_000
+CELLS = 1_600
 """Widths on all landscapes of a page, where that leaves each the fewest."""
 
 BEST = "best on the line"
@@ -83,7 +83,7 @@ def landscape_data(mapped: Landscape, chosen: Spot | None = None) -> dict[str, A
     return {
         "widths": [line[widest] for line in mapped.widths],
         "members": mapped.multiplicities,
-        "values": mapped.values,
+        "values": [[float(f"{value:.5g}") for value in line] for line in mapped.values],
         "costs": mapped.costs,
         "cost": BUDGETS[mapped.cost].unit,
         "measure": MEASURES[mapped.measure].title,

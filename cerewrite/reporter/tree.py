@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -26,8 +26,8 @@ class Row:
             exit, after, how many members it sums.
         params: parameters, those of the modules inside among them, before and after.
         flops: FLOPs per example, likewise.
-        nanoseconds: of the regions that lie in it and in no smaller module, before and after as
-            forecast from times of its layers; None where nothing was timed.
+        nanoseconds: of the regions that lie in it, before and after, as forecast from times of
+            their layers; None where nothing was timed.
         share: its part of the sum of all kappas; None where no layer is in it.
         layer: what was found out about it, for a sampled layer.
         region: name of the region that it belongs to; "" for none.
@@ -136,12 +136,14 @@ def _walk(
     parts = [list(_walk(part, level + 1, own, inside, analysis)) for part in inside.get(name, ())]
     heads = [part[0] for part in parts]
     shares = [one.share for one in (row, *heads) if one.share is not None]
+    timed = [one.nanoseconds for one in (row, *heads) if one.nanoseconds is not None]
     total = replace(
         row,
         level=level,
         kind=row.kind or (analysis.model if not name else ""),
         params=_sums(one.params for one in (row, *heads)),
         flops=_sums(one.flops for one in (row, *heads)),
+        nanoseconds=_sums(timed) if timed else None,
         share=math.fsum(shares) if shares else None,
     )
     yield total
@@ -151,7 +153,7 @@ def _walk(
         yield from part
 
 
-def _sums(pairs: Iterator[tuple[int, int]]) -> tuple[int, int]:
+def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
     before, after = zip(*pairs, strict=True)
     return sum(before), sum(after)
 
@@ -159,9 +161,7 @@ def _sums(pairs: Iterator[tuple[int, int]]) -> tuple[int, int]:
 def _own(analysis: ir.Analysis, plan: ir.Plan | None) -> Iterator[Row]:
     """Modules with their own figures, in the model's order."""
     layers = {item.name: item for item in analysis.layers}
-    listed = analysis.modules or tuple(
-        ir.ModuleSummary(item.name, "", (), item.params) for item in analysis.layers
-    )
+    listed = _with_weights(analysis)
     regions = [item.region for item in analysis.regions]
     before, after = _changed(regions, {}), _changed(regions, designs_of(analysis, plan))
     roles = {item.name: region.name for region in regions for item in region.layers}
@@ -188,6 +188,20 @@ def _own(analysis: ir.Analysis, plan: ir.Plan | None) -> Iterator[Row]:
             region=(layer.region if layer else None) or roles.get(item.name, ""),
             nodes=item.nodes,
         )
+
+
+def _with_weights(analysis: ir.Analysis) -> tuple[ir.ModuleSummary, ...]:
+    """The modules, and the layers that are none: weights which a module reads by itself."""
+    found = {item.name: item for item in analysis.modules}
+    for layer in analysis.layers:
+        if layer.name in found:
+            continue
+        place, params = layer.name.rpartition(".")[0], layer.params
+        if place in found:  # they count there no more
+            params = min(params, found[place].params)
+            found[place] = replace(found[place], params=found[place].params - params)
+        found[layer.name] = ir.ModuleSummary(layer.name, "weight", (), params)
+    return tuple(found.values())
 
 
 def _changed(regions: Sequence[ir.Region], designs: Mapping[str, ir.Design]) -> dict[str, _Changed]:

@@ -31,10 +31,10 @@ def tree_html(rows: Sequence[Row], pages: Mapping[str, str], timed: str) -> str:
         timed: what times are of, ``step`` or ``call``.
     """
     times = any(row.nanoseconds for row in rows)
-    heads = [("Module", ""), ("Class", ""), ("Weight", ""), ("Members x width", "")]
+    heads = [("Module", ""), ("Weight", ""), ("Members x width", "")]
     heads += [("Parameters", "down"), ("FLOPs", "down")]
     heads += [(f"ms per {timed}", "down")] if times else []
-    heads += [("Share of variance", "down"), ("Left as it is", "")]
+    heads += [("Share of variance", "down"), ("Left as it is", ""), ("Class", "")]
     numbers = ("Parameters", "FLOPs", f"ms per {timed}")
     head = "".join(
         f'<th scope="col" aria-sort="none"{" data-down" if down else ""}'
@@ -90,7 +90,6 @@ def _row(
     # the model's own totals stand under "Before and after"
     counted = row.level > 1
     cells = [
-        f"<td>{escape(row.kind) if own else ''}</td>",
         f"<td>{_pair(*row.shape, _shape)}</td>",
         f"<td>{_pair(*row.members, escape)}</td>",
         _numbers(row.params if counted else (0, 0), count),
@@ -110,7 +109,8 @@ def _row(
         f'<tr aria-level="{row.level}"{expanded} tabindex="-1"'
         f' data-name="{escape(row.name)}"{page}>'
         f'<th scope="row" style="--deep:{row.level - 1}">{fold}{name}</th>'
-        f"{''.join(cells)}<td>{refused}</td></tr>"
+        f"{''.join(cells)}<td>{refused}</td>"
+        f"<td>{escape(row.kind) if own else ''}</td></tr>"
     )
 
 

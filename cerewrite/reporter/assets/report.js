@@ -142,27 +142,25 @@
 
   // ---- the charts
   const log = (label) => ({ type: "log", label, tickFormat: "~g" });
-  const WHAT = ["as it is", "chosen", "best on the line", "another"];
-  const kinds = (used) => ({
-    symbol: { legend: true, domain: used, range: used.map((one) => ({
-      "as it is": "square", chosen: "star", "best on the line": "diamond", another: "circle" })[one]) },
-    // one colour scale a chart: marks carry their colour themselves
-  });
-  const INK = { "as it is": "var(--ink)", chosen: "var(--good)", "best on the line": "var(--after)",
-    another: "var(--bar)" };
+  const MARKS = { "as it is": ["square", "var(--ink)"], chosen: ["star", "var(--good)"],
+    "best on the line": ["diamond", "var(--after)"], another: ["circle", "var(--bar)"] };
+  function legend(points) {
+    const domain = Object.keys(MARKS).filter((what) => points.some((one) => one.what === what));
+    const scale = (part) => ({ domain, range: domain.map((what) => MARKS[what][part]) });
+    return Plot.legend({ symbol: scale(0), color: { type: "categorical", ...scale(1) }, fill: "color" });
+  }
   const marked = (points, x, y, tip) => [
-    ...WHAT.map((what) => Plot.dot(points.filter((one) => one.what === what), {
-      x, y, symbol: "what", stroke: "var(--paper)", fill: INK[what], r: 7 })),
+    ...points.map((one) => Plot.dot([one], {
+      x, y, symbol: MARKS[one.what][0], fill: MARKS[one.what][1], stroke: "var(--paper)", r: 7 })),
     Plot.tip(points, Plot.pointer({ x, y, title: tip, maxRadius: 24 })),
   ];
-  const used = (points) => WHAT.filter((what) => points.some((one) => one.what === what));
   const four = (value) => Number(value).toLocaleString("en", { maximumSignificantDigits: 4 });
 
   function front(figure, width) {
     const { points, across, up } = data.front;
-    return [Plot.plot({
-      width, height: 340, marginLeft: 60, marginTop: 30, grid: true, x: log(across), y: log(up),
-      ...kinds(used(points)), ariaLabel: `${up} against ${across}, one point a plan`,
+    return [legend(points), Plot.plot({
+      width, height: 340, marginLeft: 60, marginTop: 30, marginRight: 60, grid: true,
+      x: log(across), y: log(up), ariaLabel: `${up} against ${across}, one point a plan`,
       marks: [
         Plot.line(points, { x: "x", y: "y", sort: "x", stroke: "var(--dim)", strokeDasharray: "2,4" }),
         Plot.text(points, { x: "x", y: "y", text: "name", dy: -14, fill: "currentColor" }),
@@ -191,8 +189,9 @@
     return [
       Plot.legend({ color: { type: "log", scheme: "YlGnBu", reverse: true, label: measure,
         domain: d3.extent(cells, (cell) => cell.value) }, width: Math.min(width, 320), ticks: 4, tickFormat: "~g" }),
+      legend(points),
       Plot.plot({
-        ...shared, height: 320, y: log("members"), ...kinds(used(points)),
+        ...shared, height: 320, y: log("members"),
         color: { type: "log", scheme: "YlGnBu", reverse: true },
         ariaLabel: `${measure} over members and width; the line is the most members that the limit allows`,
         marks: [
@@ -241,6 +240,10 @@
       const made = charts[target.dataset.chart](target, width);
       target.querySelector(".plot").replaceChildren(...made);
       for (const svg of target.querySelectorAll("svg[aria-label]")) svg.setAttribute("role", "img");
+      for (const part of target.querySelectorAll("g[aria-label]")) { // an image has no parts to name
+        part.dataset.mark = part.getAttribute("aria-label");
+        part.removeAttribute("aria-label");
+      }
     }
   });
   for (const figure of document.querySelectorAll("figure[data-chart]")) watch.observe(figure);
