@@ -138,13 +138,13 @@ def _front(plan: ir.Plan) -> dict[str, Any] | None:
     timed = all(row.step is not None for row in rows)
     points = [{"name": "", "x": 1.0, "y": 1.0, "what": "as it is", "tip": "the original"}]
     for row in rows:
-        across = row.step if timed and row.step is not None else row.params
+        here = row.step if timed and row.step is not None else row.params
         listed = [f"{name}: {members(ir.Design(m, n))}" for name, m, n in row.designs]
         more = [f"and {len(listed) - 12} more"] if len(listed) > 12 else []
-        head = f"{row.option}: {row.measure:.3f}x at {across:.2f}x"
+        head = f"{row.option}: {row.measure:.3f}x at {here:.2f}x"
         what = "chosen" if row.chosen else "another"
         tip = "\n".join([head, *listed[:12], *more])
-        points.append({"name": row.name, "x": across, "y": row.measure, "what": what, "tip": tip})
+        points.append({"name": row.name, "x": here, "y": row.measure, "what": what, "tip": tip})
     cost = "training step" if timed else "parameters"
     across, up = f"{cost}, after over before", f"{title(plan)}, after over before"
     return {"points": points, "across": across, "up": up} if rows else None
