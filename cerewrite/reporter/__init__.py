@@ -8,6 +8,7 @@ from cerewrite.reporter.html import (
     render_landscape,
 )
 from cerewrite.reporter.landscapes import landscape_lines
+from cerewrite.reporter.node_data import node_data
 from cerewrite.reporter.terminal import (
     print_analysis,
     print_assessment,
@@ -20,6 +21,7 @@ from cerewrite.reporter.terminal import (
 __all__ = [
     "first_screen",
     "landscape_lines",
+    "node_data",
     "print_analysis",
     "print_assessment",
     "print_compared_diagnoses",
