@@ -21,20 +21,20 @@ from cerewrite.ir.outcomes import Check, Promise, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
 from cerewrite.ir.ranges import LARGEST_COST, LARGEST_SEED, LARGEST_SIZE, MOST_MEMBERS
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
+from cerewrite.ir.report import Alternative, Report
 from cerewrite.ir.results import (
     SCHEMA,
     WEIGHT_SOURCES,
-    Alternative,
     Analysis,
     Budget,
     Figures,
     Plan,
-    Report,
     ScopeFindings,
     Split,
 )
 from cerewrite.ir.scopes import ScopeOutcome
 from cerewrite.ir.serial import JSON, dumps, encode, loads, parse, validate
+from cerewrite.ir.shown import VIEWS, Shown, View
 from cerewrite.ir.timing import Forecast, Timing
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "LARGEST_SIZE",
     "MOST_MEMBERS",
     "SCHEMA",
+    "VIEWS",
     "WEIGHT_SOURCES",
     "Alternative",
     "Analysis",
@@ -87,12 +88,14 @@ __all__ = [
     "ScopeFindings",
     "ScopeOutcome",
     "Setting",
+    "Shown",
     "Site",
     "Split",
     "StepProfile",
     "Timing",
     "TracedModel",
     "Verification",
+    "View",
     "WidthClass",
     "Written",
     "bundles",

@@ -26,10 +26,11 @@ def sections_html(sections: Sequence[Section], charts: Mapping[str, str] | None 
     )
 
 
-def section_html(section: Section, own: str, chart: str = "") -> str:
-    """A section with its heading, whose identifier is ``own``."""
+def section_html(section: Section, own: str = "", chart: str = "") -> str:
+    """A section with its heading, whose identifier is ``own``; "" for none."""
     mark = ' class="fail"' if section.failed else ""
-    parts = [f'<h2 id="{own}"{mark}>{escape(section.title)}</h2>{chart}']
+    name, label = (f' id="{own}"', f' aria-labelledby="{own}"') if own else ("", "")
+    parts = [f"<h2{name}{mark}>{escape(section.title)}</h2>{chart}"]
     if section.facts:
         parts.append(pairs_html(section.facts))
     if section.columns and section.rows:
@@ -46,7 +47,7 @@ def section_html(section: Section, own: str, chart: str = "") -> str:
     if section.lines:
         items = "".join(f"<li>{escape(line)}</li>" for line in section.lines)
         parts.append(f"<ul>{items}</ul>")
-    return f'<section aria-labelledby="{own}">\n' + "\n".join(parts) + "\n</section>"
+    return f"<section{label}>\n" + "\n".join(parts) + "\n</section>"
 
 
 def anchors(titles: Sequence[str]) -> list[str]:
