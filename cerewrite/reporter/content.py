@@ -91,8 +91,9 @@ def page_sections(report: ir.Report) -> list[Section]:
         sections = [first, regions(analysis, full=True)]
     else:
         facts = tuple(fact for fact in first.facts if fact[0] not in ("size", *TITLES))
+        summary = before_and_after(plan, analysis)
         sections = [
-            before_and_after(plan, analysis),
+            replace(summary, lines=summary.lines[1:]),  # the claim heads the page
             *menu(plan),
             request(plan),
             *compared_scopes(plan),

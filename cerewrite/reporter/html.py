@@ -19,6 +19,7 @@ from cerewrite.reporter.figures import members, number, with_error
 from cerewrite.reporter.landscapes import considered, landscape_data, mapped_regions
 from cerewrite.reporter.measured import title
 from cerewrite.reporter.page import page_html
+from cerewrite.reporter.planned import claim
 from cerewrite.reporter.tree import Row, module_rows
 from cerewrite.reporter.treegrid import tree_html
 
@@ -61,6 +62,7 @@ def render_html(report: ir.Report) -> str:
     charts = {MENU: _front_figure(data["front"])}
     body = [
         *(f'<p class="call">{escape(line)}</p>' for line in alarmed(report)),
+        f'<p class="claim">{escape(claim(plan))}</p>' if plan is not None else "",
         f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>',
         tree_html(rows, pages, "step" if analysis.step else "call"),
         sections_html(sections, charts),

@@ -137,8 +137,10 @@ def _walk(
     heads = [part[0] for part in parts]
     shares = [one.share for one in (row, *heads) if one.share is not None]
     timed = [one.nanoseconds for one in (row, *heads) if one.nanoseconds is not None]
+    owns = bool(heads) and row.layer is None and row.params != (0, 0)
     total = replace(
         row,
+        shape=((), ()) if owns else row.shape,
         level=level,
         kind=row.kind or (analysis.model if not name else ""),
         params=_sums(one.params for one in (row, *heads)),
@@ -147,7 +149,7 @@ def _walk(
         share=math.fsum(shares) if shares else None,
     )
     yield total
-    if heads and row.layer is None and row.params != (0, 0):  # so that the rows add up
+    if owns:  # a row of its own, so that the rows add up
         yield Row("", "own parameters", level + 1, row.shape, params=row.params)
     for part in parts:
         yield from part

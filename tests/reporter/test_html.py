@@ -18,7 +18,7 @@ from cerewrite.reporter.content import page_sections
 from cerewrite.reporter.figures import count, number, with_error
 from cerewrite.reporter.html import MENU
 from cerewrite.reporter.landscapes import mapped_regions
-from cerewrite.reporter.planned import menu
+from cerewrite.reporter.planned import claim, menu
 from tests.reporter import builders
 from tests.reporter.reports import LARGE, stored
 
@@ -95,6 +95,7 @@ def test_the_page_says_what_its_sections_say() -> None:
         cells = [cell for row in section.rows for cell in row if isinstance(cell, str)]
         for part in (section.title, *section.lines, *cells):
             assert part in text
+    assert report.plan is not None and text.count(claim(report.plan)) == 1
     for rejection in (*report.analysis.rejections, *report.plan.rejections):  # type: ignore[union-attr]
         assert rejection.reason in text and rejection.advice in text
 

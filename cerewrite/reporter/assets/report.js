@@ -224,7 +224,7 @@
       ariaLabel: "How much of the kernel follows each layer's forward and backward second moment",
       marks: [
         Plot.ruleX([here], { stroke: "currentColor", strokeDasharray: "2,2" }),
-        Plot.lineY(rows, { x: "i", y: "value", stroke: "which", marker: rows.length < 60 ? "dot" : null }),
+        Plot.lineY(rows, { x: "i", y: "value", z: "which", stroke: "which", marker: rows.length < 60 ? "dot" : null }),
         Plot.tip(rows, Plot.pointer({ x: "i", y: "value", title: "tip" })),
       ],
     })];
