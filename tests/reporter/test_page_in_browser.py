@@ -199,9 +199,7 @@ def test_nothing_overflows(
             "one.ownerSVGElement.getAttribute('width'))))"
         )
         assert clean.run(small) >= 9  # pixels, at every width
-        narrow = (
-            "Math.min(...[...document.querySelectorAll('dialog dd')].map((d) => d.clientWidth))"
-        )
+        each = "[...document.querySelectorAll('dialog dd')].map((one) => one.clientWidth)"
         assert clean.run(f"Math.min(...{each})") >= 200  # texts are read in lines, not in letters
         if KEPT is not None:
             clean.screenshot(KEPT / f"layer-{size}-{scheme}.webp")

@@ -60,6 +60,7 @@ class Mixed(nn.Module):
         return self.head(self.deep(self.up(x * self.scale[:, None, None]).relu()))
 
 
+@pytest.mark.thorough
 def test_shapes_after_are_those_of_the_built_model() -> None:
     net, images = Mixed(), torch.randn(2, 3, 4, 4)
     analysis = cerewrite.analyze(net, images, estimator="analytic", gain="he")
