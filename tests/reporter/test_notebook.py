@@ -16,10 +16,11 @@ import torch
 import cerewrite
 from cerewrite import ir
 from cerewrite.errors import UsageError
+from cerewrite.ir.diagnosed import Diagnosis, Figure, Finding, LayerFigure
 from cerewrite.reporter.tree import module_rows
 from tests.reporter import builders
 
-KINDS = ("analysis", "plan", "verification", "report", "conversion")
+KINDS = ("analysis", "plan", "verification", "report", "conversion", "diagnosis")
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,18 @@ def conversion() -> cerewrite.Conversion:
     return cerewrite.convert(net, torch.randn(2, 64), draws=8)
 
 
+def diagnosis() -> Diagnosis:
+    layers = (LayerFigure("0", 1.5, 0.1), LayerFigure("2", -0.5))
+    figures = (Figure("depth", 3.25, 0.5, layers), Figure("lost", float("nan")))
+    one = Finding("signal", "Signal", "a/b", "a paper", (), figures, 1.0, 2.0, 0.1, 4)
+    gap = ir.Rejection("curvature", "no-loss", "there is no loss", "give targets")
+    return Diagnosis("Net", 12, "given", 8, False, 4, 0, (one,), (gap,))
+
+
 @pytest.fixture(params=KINDS)
 def record(request: pytest.FixtureRequest, conversion: cerewrite.Conversion) -> Any:
-    return conversion if request.param == "conversion" else getattr(conversion, request.param)
+    others = {"conversion": conversion, "diagnosis": diagnosis()}
+    return others.get(request.param) or getattr(conversion, request.param)
 
 
 def test_a_printed_record_is_one_short_line(record: Any) -> None:
@@ -50,6 +60,7 @@ def test_it_says_what_the_record_holds(conversion: cerewrite.Conversion) -> None
     checks = conversion.verification.checks
     assert f"{len(checks)} of {len(checks)} checks passed" in repr(conversion.verification)
     assert repr(plan) in repr(conversion) and "promise" in repr(conversion.report)
+    assert repr(diagnosis()).startswith("Diagnosis(Net: 2 figures of 1 diagnostics, 1 not")
     assert "FAILED: membership" in repr(builders.verification(passed=False))
     assert len(repr(plan.regions)) < 200
 
@@ -107,6 +118,9 @@ def test_frames_hold_the_records_own_numbers(conversion: cerewrite.Conversion) -
     assert list(splits["widths"]) == [split.widths for split in plan.splits]
     checks = conversion.verification.to_frame()
     assert list(checks["passed"]) == [True] * len(conversion.verification.checks)
+    figures = diagnosis().to_frame()
+    assert list(figures["value"][:3]) == [3.25, 1.5, -0.5] and len(figures) == 4
+    assert list(figures["layer"]) == ["", "0", "2", ""]
     rows = module_rows(analysis, plan)
     for shown in (conversion, conversion.report):
         modules = shown.to_frame()
@@ -132,6 +146,7 @@ def test_pictures_hold_every_figure(conversion: cerewrite.Conversion) -> None:
     both = [c for c in conversion.verification.checks if c.value and c.limit]
     assert len(axes.patches) == len(both)
     assert conversion.plot().get_title() == conversion.report.plot().get_title() == plan.model
+    assert [bar.get_width() for bar in diagnosis().plot().patches] == [3.25]
     matplotlib.pyplot.close("all")
     with pytest.raises(UsageError, match="no check has"):
         ir.Verification(()).plot()
