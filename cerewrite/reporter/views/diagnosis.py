@@ -25,10 +25,13 @@ class DiagnosisView(RecordView[Diagnosis]):
     def columns(self, record: Diagnosis) -> Mapping[str, Sequence[object]]:
         """Diagnostic, figure, layer ("" for the model), value and standard error."""
         rows = [
-            (finding.diagnostic, figure.name, layer, one.value, one.error)
+            (finding.diagnostic, figure.name, *one)
             for finding in record.findings
             for figure in finding.figures
-            for layer, one in (("", figure), *((item.layer, item) for item in figure.layers))
+            for one in [
+                ("", figure.value, figure.error),
+                *((item.layer, item.value, item.error) for item in figure.layers),
+            ]
         ]
         names = ("diagnostic", "figure", "layer", "value", "error")
         return {name: [row[index] for row in rows] for index, name in enumerate(names)}
