@@ -285,6 +285,6 @@ class Plan(Shown):
         """What it changes, on one line; `dumps` writes it whole."""
         old, new = self.baseline, self.planned
         return (
-            f"Plan({self.model}: {len(self.splits)} of {len(self.regions)} regions split, params "
+            f"Plan({self.model}: {len(self.splits)} regions split at scope {self.scope}, params "
             f"{old.params:,} -> {new.params:,}, nu {old.nu:.4g} -> {new.nu:.4g})"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -158,12 +159,6 @@ def _proportional(region: Region, rows: int) -> IntArray:
 
 def _most(pricing: RegionCost, widths: IntArray, limit: float) -> int:
     """The most members of these widths that cost no more than the limit; 0 if not one fits."""
-
-    def fits(multiplicity: int) -> bool:
-        return bool(pricing.table(np.asarray([multiplicity]), widths[None])[0, 0] <= limit)
-
-    low, high = 0, MOST
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
+    line = tuple(int(width) for width in widths)
+    counts = range(1, MOST + 1)
+    return bisect_right(counts, limit, key=lambda count: pricing.exact(Design(count, line)))

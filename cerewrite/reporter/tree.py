@@ -98,8 +98,11 @@ def module_rows(analysis: ir.Analysis, plan: ir.Plan | None = None) -> tuple[Row
     """
     own = {item.name: item for item in _own(analysis, plan)}
     refusals = dict.fromkeys((*analysis.rejections, *(plan.rejections if plan else ())))
+    known = {"", *own, *(item.name for item in analysis.modules)}
     for item in refusals:
-        place = _nearest(item.where, own, analysis)
+        place = item.where
+        while place not in known:  # the module around it; in the end the model itself
+            place = place.rpartition(".")[0]
         row = own.get(place, Row(place))
         own[place] = replace(row, refused=(*row.refused, item))
     for place, spent in _times(analysis, plan):
@@ -234,14 +237,6 @@ def _changed(regions: Sequence[ir.Region], designs: Mapping[str, ir.Design]) -> 
             counts = (module.params * width, module.flops * width)
             found[module.name] = _Changed(*counts, "", (width, width, 1))
     return found
-
-
-def _nearest(where: str, own: Mapping[str, Row], analysis: ir.Analysis) -> str:
-    """The module that a refusal is about, or the one around it; "" for the model itself."""
-    known = {*own, *(item.name for item in analysis.modules)}
-    while where and where not in known:
-        where = where.rpartition(".")[0]
-    return where
 
 
 def _times(analysis: ir.Analysis, plan: ir.Plan | None) -> Iterator[tuple[str, tuple[int, int]]]:
