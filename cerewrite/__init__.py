@@ -1,12 +1,21 @@
-"""cerewrite: rewrite runs of wide layers into collegial ensembles.
+"""cerewrite: rewrite runs of wide layers into collegial ensembles, at the costs you have.
 
-One verb per stage: `analyze`, `plan`, `apply`, `verify`, `export_onnx`; `convert` runs them all.
-Importing this package does not import torch; the first verb does.
+    analyze    nu, Var[log K] and every layer's correction      -> Analysis
+    plan       members and widths within budgets; see also menu -> Plan
+    apply      carry a plan out; revert takes it back           -> a module
+    verify     check a rewritten module                         -> Verification
+    convert    all of these in a row                            -> Conversion
+    save, load, export_onnx, bench    keep the result, hand it on, time it
+
+Results print as one line, show tables in a notebook, and have to_frame() and plot(); options are
+in help(cerewrite.convert) and its neighbours. Importing this package does not import torch.
 
 Example:
-    >>> import cerewrite
-    >>> cerewrite.UsageError.exit_code
-    2
+    >>> import cerewrite, torch
+    >>> net = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(4)))
+    >>> result = cerewrite.convert(net, torch.ones(2, 64), budget="params", allow="all", draws=8)
+    >>> result.verification.passed, result.plan.planned.nu < result.plan.baseline.nu
+    (True, True)
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ HOMES = {
     "onnx_ir": ("exporter", "verifier"),
     "onnxruntime": ("exporter", "verifier"),
     "onnxscript": ("exporter",),
+    "matplotlib": ("reporter",),
+    "pandas": ("reporter",),
     "click": ("cli",),
     "rich": ("cli", "reporter", "training"),
     "safetensors": ("output", "training"),

@@ -10,6 +10,7 @@ from torch import nn
 
 from cerewrite.analysis.calibrate import level_factor, nu_level, rescaled
 from cerewrite.analysis.existing import existing_members, inflated
+from cerewrite.analysis.modules import summarised
 from cerewrite.analysis.regions import find_regions
 from cerewrite.analysis.scopes import AUTO, SCOPES
 from cerewrite.analysis.sites import with_sites
@@ -112,6 +113,7 @@ def analyze(
         scopes=findings if scope == AUTO else (),
         members=first.members,
         digits=4 if corrections.log_variance or corrections.draws else closed_form_digits(traced),
+        modules=summarised(traced, model),
     )
 
 

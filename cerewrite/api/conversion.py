@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(ir.Shown):
     """What `cerewrite.convert` returns.
 
     Attributes:
@@ -61,6 +61,11 @@ class Conversion:
     export: ir.Export | None
     report: ir.Report
     renamed: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        """What was made, on one line."""
+        file = f", {self.export.path}" if self.export else ""
+        return f"Conversion({self.plan!r}, {self.verification!r}{file})"
 
 
 def convert(

@@ -193,4 +193,5 @@ def _row(pick: str, plan: ir.Plan | PlanError) -> ir.MenuRow:
         memory=ratios.get("memory"),
         params=new.params / max(old.params, 1),
         flops=new.flops / max(old.flops, 1),
+        designs=tuple((one.region, one.multiplicity, one.widths) for one in plan.splits),
     )

@@ -53,16 +53,28 @@ def main() -> None:
 @opt.PRESET
 @files.json_option("the analysis", lambda: ir.Analysis)
 @files.file_option("--html", "Write the analysis as one HTML page.")
+@files.file_option("--node-data", "Write layers' shares as node data of Google's Model Explorer.")
 @files.FORCE
 @opt.RUN
-def analyze(model: str, json: str | None, html: str | None, force: bool, **options: Any) -> None:
+def analyze(
+    model: str,
+    json: str | None,
+    html: str | None,
+    node_data: str | None,
+    force: bool,
+    **options: Any,
+) -> None:
     """Compute nu, layer by layer."""
-    session = Session.start(options, silent=json == "-")
-    for path in (json, html):
+    session = Session.start(options, silent="-" in (json, node_data))
+    for path in (json, html, node_data):
         check_file(path, force=force)
     analysis = session.analyze(model, options)
     if json:
         write_text(json, ir.dumps(analysis), force=force)
+    if node_data:
+        from cerewrite import reporter
+
+        write_text(node_data, reporter.node_data(analysis), force=force)
     if html:
         from cerewrite import reporter
         from cerewrite.api import saving

@@ -8,26 +8,33 @@ from cerewrite.ir.graph import Layer, Op, PerChannel, Ref, TracedModel, WidthCla
 from cerewrite.ir.groups import Bundle, bundles, class_groups
 from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.ir.lengths import Length
-from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
+from cerewrite.ir.measured import (
+    Estimate,
+    LayerEstimate,
+    Measured,
+    Measures,
+    ModuleSummary,
+    RegionEstimate,
+)
 from cerewrite.ir.menu import MenuRow, RegionTimes, StepProfile
 from cerewrite.ir.outcomes import Check, Promise, Rejection, Verification
 from cerewrite.ir.profile import BlockTimes, Profile, SavedActivations
 from cerewrite.ir.ranges import LARGEST_COST, LARGEST_SEED, LARGEST_SIZE, MOST_MEMBERS
 from cerewrite.ir.regions import Region, RegionLayer, Role, Site
+from cerewrite.ir.report import Alternative, Report
 from cerewrite.ir.results import (
     SCHEMA,
     WEIGHT_SOURCES,
-    Alternative,
     Analysis,
     Budget,
     Figures,
     Plan,
-    Report,
     ScopeFindings,
     Split,
 )
 from cerewrite.ir.scopes import ScopeOutcome
 from cerewrite.ir.serial import JSON, dumps, encode, loads, parse, validate
+from cerewrite.ir.shown import VIEWS, Shown, View
 from cerewrite.ir.timing import Forecast, Timing
 
 __all__ = [
@@ -38,6 +45,7 @@ __all__ = [
     "LARGEST_SIZE",
     "MOST_MEMBERS",
     "SCHEMA",
+    "VIEWS",
     "WEIGHT_SOURCES",
     "Alternative",
     "Analysis",
@@ -59,6 +67,7 @@ __all__ = [
     "Measured",
     "Measures",
     "MenuRow",
+    "ModuleSummary",
     "Op",
     "Output",
     "Parity",
@@ -79,12 +88,14 @@ __all__ = [
     "ScopeFindings",
     "ScopeOutcome",
     "Setting",
+    "Shown",
     "Site",
     "Split",
     "StepProfile",
     "Timing",
     "TracedModel",
     "Verification",
+    "View",
     "WidthClass",
     "Written",
     "bundles",

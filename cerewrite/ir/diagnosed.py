@@ -8,6 +8,7 @@ from typing import Annotated
 from cerewrite.ir.outcomes import Rejection
 from cerewrite.ir.ranges import Amount, ClassName, Cost, Extended, Index, Seed, Text, Word, one_of
 from cerewrite.ir.results import SCHEMA
+from cerewrite.ir.shown import Shown
 
 DATA = ("given", "gaussian", "shapes")
 """Inputs with values that mean something; Gaussian ones by request; shapes alone."""
@@ -105,7 +106,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Shown):
     """What `cerewrite.diagnose` returns.
 
     Attributes:
@@ -131,6 +132,14 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     gaps: tuple[Rejection, ...]
     schema: int = SCHEMA
+
+    def __repr__(self) -> str:
+        """What was looked at and how much was found, on one line."""
+        figures = sum(len(finding.figures) for finding in self.findings)
+        return (
+            f"Diagnosis({self.model}: {figures} figures of {len(self.findings)} diagnostics, "
+            f"{len(self.gaps)} not diagnosed, {self.draws} draws)"
+        )
 
     def value(self, diagnostic: str, figure: str) -> float:
         """One figure; NaN where it was not found."""

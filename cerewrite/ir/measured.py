@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
-from cerewrite.ir.ranges import Cost, Extended, Size, Text, Word
+from cerewrite.ir.ranges import Cost, Extended, Index, Size, Text, Word
 from cerewrite.ir.regions import Region
 
 T = TypeVar("T")
@@ -130,3 +130,23 @@ class RegionEstimate(Measured[float]):
     name: Text
     measures: Measures[Extended]
     region: Region
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSummary:
+    """One module of the model as it was traced.
+
+    Attributes:
+        name: qualified name; "" for the model itself.
+        kind: name of its class.
+        shape: of its weight, or else of its first parameter; () where it owns none.
+        params: parameters of its own, without those of modules inside; one that is shared counts
+            at its first module.
+        nodes: names of its own operators in the traced graph.
+    """
+
+    name: Text
+    kind: Text
+    shape: tuple[Index, ...]
+    params: Cost
+    nodes: tuple[Text, ...] = ()

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cerewrite.ir.profile import Profile
-from cerewrite.ir.ranges import Amount, ClassName, Cost, Hexadecimal, Index, Scope, Size, Text
+from cerewrite.ir.ranges import (
+    Amount,
+    ClassName,
+    Cost,
+    Hexadecimal,
+    Index,
+    Members,
+    Scope,
+    Size,
+    Text,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +33,7 @@ class MenuRow:
         flops: FLOPs over the original's.
         chosen: whether it is the plan that is made.
         refused: why there is no such plan; "" where there is one.
+        designs: region, members and widths of every split.
     """
 
     name: Text
@@ -35,6 +46,7 @@ class MenuRow:
     flops: Amount
     chosen: bool = False
     refused: Text = ""
+    designs: tuple[tuple[Text, Members, tuple[Size, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

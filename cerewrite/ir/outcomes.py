@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cerewrite.ir.ranges import Amount, Extended, Index, Note, Size, Text, Word
+from cerewrite.ir.shown import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,16 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(Shown):
     """Every check that was run on a rewritten model; all results are kept."""
 
     checks: tuple[Check, ...]
+
+    def __repr__(self) -> str:
+        """How many checks passed, and the names of those that failed."""
+        failed = ", ".join(check.name for check in self.failures)
+        passed = f"{len(self.checks) - len(self.failures)} of {len(self.checks)} checks passed"
+        return f"Verification({passed}{f'; FAILED: {failed}' if failed else ''})"
 
     @property
     def passed(self) -> bool:

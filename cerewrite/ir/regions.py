@@ -133,6 +133,13 @@ class Region:
     step: Profile | None = None
     nu_level: Spread = 1.0
 
+    def __repr__(self) -> str:
+        """Its name and design, on one line."""
+        return (
+            f"Region({self.name}: {len(self.layers)} layers at scope {self.scope}, "
+            f"{self.multiplicity} x {self.widths})"
+        )
+
     @property
     def widths(self) -> tuple[int, ...]:
         """Width of one member per class in the original model."""

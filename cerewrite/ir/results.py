@@ -1,4 +1,4 @@
-"""Estimates, analyses, plans and reports: one frozen value per arrow of the pipeline."""
+"""Analyses and plans: one frozen value per arrow of the pipeline."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from msgspec import Meta
 
 from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exits import EXIT_SCALES
-from cerewrite.ir.exported import Export
-from cerewrite.ir.measured import Estimate, LayerEstimate, Measured, Measures, RegionEstimate
+from cerewrite.ir.measured import (
+    Estimate,
+    LayerEstimate,
+    Measured,
+    Measures,
+    ModuleSummary,
+    RegionEstimate,
+)
 from cerewrite.ir.menu import MenuRow
-from cerewrite.ir.outcomes import Promise, Rejection, Verification
+from cerewrite.ir.outcomes import Rejection
 from cerewrite.ir.ranges import (
     Amount,
     AnyScope,
@@ -33,7 +39,7 @@ from cerewrite.ir.ranges import (
 )
 from cerewrite.ir.regions import Region
 from cerewrite.ir.scopes import ScopeOutcome
-from cerewrite.ir.timing import Forecast, Timing
+from cerewrite.ir.shown import Shown
 
 SCHEMA = 1
 Schema = Annotated[int, Meta(ge=1, le=SCHEMA)]
@@ -61,7 +67,7 @@ class ScopeFindings(Measured[Estimate]):
 
 
 @dataclass(frozen=True, slots=True)
-class Analysis(Measured[Estimate]):
+class Analysis(Measured[Estimate], Shown):
     """What `cerewrite.analyze` returns.
 
     Attributes:
@@ -88,6 +94,7 @@ class Analysis(Measured[Estimate]):
         members: existing groups outside of all regions: members that no plan changes.
         step: nanoseconds per training step as measured; 0 where nobody asked.
         digits: significant digits that the figures have where nothing was measured.
+        modules: every module that holds parameters or ran operators, as the model lists them.
     """
 
     model: ClassName
@@ -112,6 +119,16 @@ class Analysis(Measured[Estimate]):
     members: tuple[Region, ...] = ()
     step: Cost = 0
     digits: Size = 4
+    modules: tuple[ModuleSummary, ...] = ()
+
+    def __repr__(self) -> str:
+        """What it is of and what it found, on one line; `dumps` writes it whole."""
+        nu = self.nu
+        error = "" if nu.stderr is None else f" +- {nu.stderr:.2g}"
+        return (
+            f"Analysis({self.model}: {len(self.layers)} layers, {len(self.regions)} regions at "
+            f"scope {self.scope}, nu {nu.value:.4g}{error} by {self.estimator})"
+        )
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -187,7 +204,7 @@ class Split(Designed, Measured[float]):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Shown):
     """What `cerewrite.plan` returns: pure numbers, no tensors.
 
     Attributes:
@@ -264,35 +281,10 @@ class Plan:
     gain: Text = "as-built"
     menu: tuple[MenuRow, ...] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """Another plan for the same model, built and timed beside the first.
-
-    Attributes:
-        what: what is different about it.
-        planned: its figures.
-        timings: its speed against the original's.
-    """
-
-    what: Text
-    planned: Figures
-    timings: tuple[Timing, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Everything that one run found out."""
-
-    analysis: Analysis
-    plan: Plan | None = None
-    verification: Verification | None = None
-    export: Export | None = None
-    renamed: tuple[tuple[Text, Text], ...] = ()
-    seconds: tuple[tuple[Text, Amount], ...] = ()
-    versions: tuple[tuple[Text, Text], ...] = ()
-    schema: Schema = SCHEMA
-    timings: tuple[Timing, ...] = ()
-    alternative: Alternative | None = None
-    forecast: Forecast | None = None
-    promise: Promise | None = None
+    def __repr__(self) -> str:
+        """What it changes, on one line; `dumps` writes it whole."""
+        old, new = self.baseline, self.planned
+        return (
+            f"Plan({self.model}: {len(self.splits)} regions split at scope {self.scope}, params "
+            f"{old.params:,} -> {new.params:,}, nu {old.nu:.4g} -> {new.nu:.4g})"
+        )

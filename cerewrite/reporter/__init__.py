@@ -8,7 +8,8 @@ from cerewrite.reporter.html import (
     render_landscape,
     render_race,
 )
-from cerewrite.reporter.landscape_chart import landscape_lines
+from cerewrite.reporter.landscapes import landscape_lines
+from cerewrite.reporter.node_data import node_data
 from cerewrite.reporter.terminal import (
     print_analysis,
     print_assessment,
@@ -22,6 +23,7 @@ from cerewrite.reporter.terminal import (
 __all__ = [
     "first_screen",
     "landscape_lines",
+    "node_data",
     "print_analysis",
     "print_assessment",
     "print_compared_diagnoses",

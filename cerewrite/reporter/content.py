@@ -6,9 +6,16 @@ from dataclasses import replace
 
 from cerewrite import ir
 from cerewrite.reporter.analysed import assumptions, headline, layers, regions, rejections
-from cerewrite.reporter.measured import by_region
+from cerewrite.reporter.measured import TITLES, by_region
 from cerewrite.reporter.planned import before_and_after, compared_scopes, menu, request, splits
-from cerewrite.reporter.proved import alarms, checks, exported, kept_promise, run_facts
+from cerewrite.reporter.proved import (
+    alarms,
+    checks,
+    exported,
+    kept_promise,
+    promised,
+    run_facts,
+)
 from cerewrite.reporter.section import Section
 from cerewrite.reporter.timed import slower, timings
 
@@ -65,4 +72,41 @@ def report_sections(report: ir.Report, *, full: bool) -> list[Section]:
         last, failures = before_and_after(plan), alarms(report)
         lines = failures + slower(report) + kept_promise(report) + last.lines
         sections.append(replace(last, lines=lines, failed=bool(failures)))
+    return sections
+
+
+def alarmed(report: ir.Report) -> tuple[str, ...]:
+    """What must be read before anything else: failures, and engines that run the model slower."""
+    return alarms(report) + slower(report)
+
+
+def page_sections(report: ir.Report) -> list[Section]:
+    """What a page says beside its tree, which holds layers, splits and refusals row by row.
+
+    With a plan, the figures of the whole model stand under before and after alone.
+    """
+    analysis, plan = report.analysis, report.plan
+    first = headline(analysis)
+    if plan is None:
+        sections = [first, regions(analysis, full=True)]
+    else:
+        facts = tuple(fact for fact in first.facts if fact[0] not in ("size", *TITLES))
+        summary = before_and_after(plan, analysis)
+        sections = [
+            replace(summary, lines=summary.lines[1:]),  # the claim heads the page
+            *menu(plan),
+            request(plan),
+            *compared_scopes(plan),
+            *promised(report),
+            *by_region(plan, analysis, full=True),
+            replace(first, facts=facts),
+        ]
+    refused = dict.fromkeys((*analysis.rejections, *(plan.rejections if plan else ())))
+    if report.verification is not None:
+        sections.append(checks(report.verification))
+    if report.export is not None:
+        sections.append(exported(report.export))
+    sections += timings(report)
+    sections += [*rejections(tuple(refused), full=True), *assumptions(analysis)]
+    sections += run_facts(report, full=True)
     return sections

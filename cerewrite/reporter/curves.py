@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from cerewrite.reporter.charts import HEIGHT, MARGIN, WIDTH
 from cerewrite.reporter.figures import number
+
+WIDTH, HEIGHT, MARGIN = 960, 180, 24
+"""Size of a panel in SVG units, and the room for its labels."""
 
 LEFT = 90
 """Room for the labels of the vertical axis, in SVG units."""

@@ -1,64 +1,41 @@
-"""A report as one HTML file: no scripts, no fonts, no pictures from anywhere else."""
+"""A report as one HTML file: a tree of the model's modules, what was chosen, what was proved."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Sequence
 from html import escape
+from typing import Any
 
 from cerewrite import ir
-from cerewrite.errors import printable
 from cerewrite.ir.assessed import Assessment
 from cerewrite.ir.diagnosed import Diagnosis
 from cerewrite.ir.raced import Race
 from cerewrite.planning import Landscape
 from cerewrite.reporter.assessed import assessment_sections
-from cerewrite.reporter.charts import costs_chart, layers_chart
-from cerewrite.reporter.content import report_sections
+from cerewrite.reporter.content import alarmed, page_sections
 from cerewrite.reporter.diagnosed import comparison_sections, diagnosis_sections
-from cerewrite.reporter.figures import percent
-from cerewrite.reporter.landscape_chart import landscape_chart, planned_landscape
+from cerewrite.reporter.elements import anchors, pairs_html, section_html, sections_html
+from cerewrite.reporter.figures import members, number, with_error
+from cerewrite.reporter.landscapes import considered, landscape_data, mapped_regions
+from cerewrite.reporter.measured import title
+from cerewrite.reporter.page import page_html
+from cerewrite.reporter.planned import claim
 from cerewrite.reporter.race_chart import race_chart
 from cerewrite.reporter.raced import race_sections
-from cerewrite.reporter.section import Cell, Section, Share, Verdict
+from cerewrite.reporter.tree import Row, module_rows
+from cerewrite.reporter.treegrid import tree_html
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --dim: #61676f; --paper: #ffffff;
-  --line: #dfe2e6; --bar: #2f6fb0; --after: #c46a1b; --good: #1f7a3f; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e7e9; --dim: #9aa1aa; --paper: #16181b;
-  --line: #33373d; --bar: #6ba6e0; --after: #e39a55; --good: #6cc489; --bad: #f2877f; } }
-body { margin: 2rem auto; max-width: 66rem; padding: 0 1rem; background: var(--paper);
-  color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 1rem 0 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th { text-align: left; color: var(--dim); font-weight: 500; border-bottom: 1px solid var(--line); }
-th, td { padding: .15rem .8rem .15rem 0; vertical-align: top; }
-.right { text-align: right; white-space: nowrap; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; margin: 0; }
-dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
-.pass { color: var(--good); } .fail { color: var(--bad); font-weight: 700; }
-.share { display: inline-block; height: .7em; background: var(--bar); margin-left: .5rem; }
-.figure { display: inline-block; min-width: 3.5rem; text-align: right; }
-figure { margin: 0; } svg { width: 100%; height: auto; }
-svg text { fill: var(--dim); font: 12px system-ui, sans-serif; }
-.bar { fill: var(--bar); } .after { fill: var(--after); }
-.axis { stroke: var(--line); } .cell { fill: var(--bar); }
-.budget { fill: none; stroke: var(--after); stroke-width: 2; } .dot { fill: var(--after); }
-.ring, .chosen { fill: none; stroke: var(--ink); stroke-width: 2; } .chosen { fill: var(--good); }
-summary { cursor: pointer; color: var(--dim); }
-footer { margin-top: 3rem; color: var(--dim); font-size: .85rem; }
-"""
-
-LONG = 40
-"""Rows above which a table is folded away."""
+MENU = "Menu: what a gain costs, as forecast"
+"""The section that the chart of plans belongs to."""
 
 
 def render_html(report: ir.Report) -> str:
     """The report as the text of one self-contained HTML file.
 
-    It holds the same sections as the terminal, with every row, and charts: each layer's share
-    of nu, costs and measures before and after, and the landscape of the region in which the plan
-    gains most. Whatever came from the user is escaped.
+    A tree of the model's modules, before and after on the same rows, whose layers open pages of
+    their own; what changed; the front of plans; what was promised against what was measured;
+    checks, export and timings. Whatever came from the user is escaped.
 
     Args:
         report: what to render.
@@ -66,21 +43,37 @@ def render_html(report: ir.Report) -> str:
     Returns:
         A whole HTML document.
     """
-    name = escape(report.analysis.model)
-    charts = [_figure("Share of nu per layer", layers_chart(report.analysis))]
-    if report.plan is not None:
-        charts.insert(0, _figure("Before and after", costs_chart(report.plan)))
-        gained = planned_landscape(report.plan)
-        if gained is not None:
-            mapped, chosen = gained
-            heading = f"Landscape of {mapped.region}"
-            charts.append(_figure(heading, landscape_chart(mapped, [chosen])))
-    sections = report_sections(report, full=True)
-    if report.plan is not None:
-        sections.insert(0, sections.pop())
-    body = "\n".join([*charts, *map(_section, sections)])
-    footer = f"cerewrite, report schema {report.schema}; model {report.analysis.fingerprint}"
-    return _page(name, body, escape(footer))
+    analysis, plan = report.analysis, report.plan
+    if plan is not None and plan.scope in {item.scope for item in analysis.scopes}:
+        analysis = analysis.at_scope(plan.scope)
+        report = dataclasses.replace(report, analysis=analysis)
+    rows = module_rows(analysis, plan)
+    maps = mapped_regions(analysis, plan)
+    regions = {name: f"region{index}" for index, name in enumerate(maps)}
+    pages = {layer.name: f"layer{index}" for index, layer in enumerate(analysis.layers)}
+    data: dict[str, Any] = {
+        "signal": _signal(analysis),
+        "front": _front(plan) if plan is not None else None,
+        "maps": {regions[name]: landscape_data(*found) for name, found in maps.items()},
+    }
+    sections = page_sections(report)
+    titles = ["Modules", *(section.title for section in sections)]
+    links = "".join(
+        f'<li><a href="#{anchor}">{escape(name)}</a></li>'
+        for anchor, name in zip(anchors(titles), titles, strict=True)
+    )
+    charts = {MENU: _front_figure(data["front"])}
+    body = [
+        *(f'<p class="call">{escape(line)}</p>' for line in alarmed(report)),
+        f'<p class="claim">{escape(claim(plan))}</p>' if plan is not None else "",
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>',
+        tree_html(rows, pages, "step" if analysis.step else "call"),
+        sections_html(sections, charts),
+        f'<div id="layers">{"".join(_pages(rows, pages, maps, regions))}</div></main>',
+        '<dialog id="page"><button id="close" type="button">Close</button></dialog>',
+    ]
+    footer = f"cerewrite, report schema {report.schema}; model {analysis.fingerprint}"
+    return page_html(analysis.model, "\n".join(body), footer, data)
 
 
 def render_assessment(found: Assessment) -> str:
@@ -89,9 +82,8 @@ def render_assessment(found: Assessment) -> str:
     Args:
         found: what to render.
     """
-    body = "\n".join(map(_section, assessment_sections(found)))
-    footer = f"cerewrite, assessment schema {found.schema}"
-    return _page(escape(found.model), body, escape(footer))
+    body = f"<main>{sections_html(assessment_sections(found))}</main>"
+    return page_html(found.model, body, f"cerewrite, assessment schema {found.schema}")
 
 
 def render_diagnosis(found: tuple[Diagnosis, ...], names: tuple[str, ...] = ()) -> str:
@@ -105,7 +97,7 @@ def render_diagnosis(found: tuple[Diagnosis, ...], names: tuple[str, ...] = ()) 
     if len(found) == 2:
         sections = comparison_sections((found[0], found[1]), (names[0], names[1])) + sections
     footer = f"cerewrite, diagnosis schema {found[0].schema}"
-    return _page(escape(found[0].model), "\n".join(map(_section, sections)), escape(footer))
+    return page_html(found[0].model, f"<main>{sections_html(sections)}</main>", footer)
 
 
 def render_landscape(mapped: Landscape) -> str:
@@ -117,8 +109,9 @@ def render_landscape(mapped: Landscape) -> str:
     Returns:
         A whole HTML document.
     """
-    heading = f"Landscape of {mapped.region}"
-    return _page(escape(mapped.region), _figure(heading, landscape_chart(mapped)), "cerewrite")
+    body = _map_figure("region0") + sections_html([considered(mapped)])
+    data = {"maps": {"region0": landscape_data(mapped)}}
+    return page_html(f"Landscape of {mapped.region}", f"<main>{body}</main>", "cerewrite", data)
 
 
 def render_race(race: Race) -> str:
@@ -130,71 +123,96 @@ def render_race(race: Race) -> str:
     Returns:
         A whole HTML document.
     """
-    charts = [_figure(title, svg) for title, svg in race_chart(race)]
-    body = "\n".join([*charts, *map(_section, race_sections(race))])
-    return _page(escape(race.model), body, escape(f"cerewrite, race schema {race.schema}"))
-
-
-def _page(name: str, body: str, footer: str) -> str:
-    text = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>cerewrite: {name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{name}</h1>\n{body}\n"
-        f"<footer>{footer}</footer>\n</body>\n</html>\n"
+    charts = "".join(
+        f"<h2>{escape(name)}</h2>\n<figure>{svg}</figure>\n" for name, svg in race_chart(race)
     )
-    return printable(text, keep="\n")
+    body = f"<main>{charts}{sections_html(list(race_sections(race)))}</main>"
+    return page_html(race.model, body, f"cerewrite, race schema {race.schema}")
 
 
-def _figure(title: str, svg: str) -> str:
-    return f"<h2>{escape(title)}</h2>\n<figure>{svg}</figure>"
-
-
-def _section(section: Section) -> str:
-    mark = ' class="fail"' if section.failed else ""
-    parts = [f"<h2{mark}>{escape(section.title)}</h2>"]
-    if section.facts:
-        parts.append(_pairs(section.facts))
-    if section.columns and section.rows:
-        table = _table(section)
-        if len(section.rows) > LONG:
-            table = f"<details><summary>{len(section.rows)} rows</summary>{table}</details>"
-        parts.append(table)
-    for title, text in section.groups:
-        parts.append(f"<h3>{escape(title)}</h3>{_pairs(text)}")
-    if section.lines:
-        items = "".join(f"<li>{escape(line)}</li>" for line in section.lines)
-        parts.append(f"<ul>{items}</ul>")
-    return "<section>\n" + "\n".join(parts) + "\n</section>"
-
-
-def _pairs(pairs: tuple[tuple[str, str], ...]) -> str:
-    items = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in pairs)
-    return f"<dl>{items}</dl>"
-
-
-def _table(section: Section) -> str:
-    marks = [' class="right"' if title.startswith(">") else "" for title in section.columns]
-    head = "".join(
-        f"<th{mark}>{escape(title.lstrip('>'))}</th>"
-        for mark, title in zip(marks, section.columns, strict=True)
-    )
-    rows = "\n".join(f"<tr>{_row(marks, row)}</tr>" for row in section.rows)
+def _figure(kind: str, caption: str, more: str = "") -> str:
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
+        f'<figure data-chart="{kind}"{more}><figcaption>{escape(caption)}</figcaption>'
+        '<div class="plot"></div></figure>'
     )
 
 
-def _row(marks: list[str], row: tuple[Cell, ...]) -> str:
-    return "".join(f"<td{mark}>{_cell(cell)}</td>" for mark, cell in zip(marks, row, strict=True))
+def _map_figure(region: str) -> str:
+    caption = (
+        "Landscape: darker is smaller. The line is the most members that the limit allows, and "
+        "the lower panel the measure along it; the best on it regards no other limit."
+    )
+    return _figure("map", caption, f' data-map="{region}"')
 
 
-def _cell(cell: Cell) -> str:
-    if isinstance(cell, Verdict):
-        return f'<span class="{"pass" if cell.passed else "fail"}">{cell.word}</span>'
-    if isinstance(cell, Share):
-        width = 6 * cell.value / cell.largest if cell.largest > 0 else 0
-        figure = f'<span class="figure">{percent(cell.value)}</span>'
-        return f'{figure}<span class="share" style="width:{width:.2f}rem"></span>'
-    return escape(cell)
+def _front_figure(front: dict[str, Any] | None) -> str:
+    return (
+        ""
+        if not front
+        else _figure("front", "One point a plan, as ratios to the original; lower left is better.")
+    )
+
+
+def _front(plan: ir.Plan) -> dict[str, Any] | None:
+    """The menu as points: the measure against the step, or the parameters where none was timed."""
+    rows = [row for row in plan.menu if not row.refused]
+    timed = all(row.step is not None for row in rows)
+    points = [{"name": "", "x": 1.0, "y": 1.0, "what": "as it is", "tip": "the original"}]
+    for row in rows:
+        here = row.step if timed and row.step is not None else row.params
+        listed = [f"{name}: {members(ir.Design(m, n))}" for name, m, n in row.designs]
+        more = [f"and {len(listed) - 12} more"] if len(listed) > 12 else []
+        head = f"{row.option}: {row.measure:.3f}x at {here:.2f}x"
+        what = "chosen" if row.chosen else "another"
+        tip = "\n".join([head, *listed[:12], *more])
+        points.append({"name": row.name, "x": here, "y": row.measure, "what": what, "tip": tip})
+    cost = "training step" if timed else "parameters"
+    across, up = f"{cost}, after over before", f"{title(plan)}, after over before"
+    return {"points": points, "across": across, "up": up} if rows else None
+
+
+def _signal(analysis: ir.Analysis) -> dict[str, Any]:
+    layers = analysis.layers
+    return {
+        "names": [layer.name for layer in layers],
+        "up": [layer.forward_share for layer in layers],
+        "down": [layer.backward_share for layer in layers],
+    }
+
+
+def _pages(
+    rows: Sequence[Row],
+    pages: dict[str, str],
+    maps: dict[str, tuple[Landscape, Any]],
+    regions: dict[str, str],
+) -> Iterator[str]:
+    """A page for every layer, and one for every region, which its layers share."""
+    for row in rows:
+        if row.layer is not None:
+            yield _layer_page(row, row.layer, pages[row.name], regions.get(row.region, ""))
+    for name, (mapped, chosen) in maps.items():
+        yield (
+            f'<article id="{regions[name]}" class="region">{_map_figure(regions[name])}'
+            f"{section_html(considered(mapped, chosen), f'{regions[name]}-table')}</article>"
+        )
+
+
+def _layer_page(row: Row, layer: ir.LayerEstimate, page: str, region: str) -> str:
+    facts = [
+        ("kappa", with_error(layer.kappa, layer.kappa_stderr)),
+        ("d log K / d log forward moment", number(layer.forward_share)),
+        ("d log K / d log backward moment", number(layer.backward_share)),
+        ("scatter of one unit", f"{number(layer.v_aa)} forward, {number(layer.v_bb)} backward, "
+         f"{number(layer.v_ab)} of both"),
+        ("spatial factor", number(layer.rho)),
+        ("region", row.region or "none: its width is not to be split"),
+        ("graph", f"{', '.join(row.nodes) or '-'}, seen by {layer.frontend}"),
+    ]  # fmt: skip
+    facts += [("note", layer.note)] if layer.note else []
+    for item in row.refused:
+        facts += [(item.code, item.reason), ("do", item.advice)]
+    chart = _figure("signal", "Signal: this layer among all of them.", f' data-at="{page[5:]}"')
+    return (
+        f'<article id="{page}" class="layer" data-region="{region}">'
+        f'<h2 id="{page}-name">{escape(row.name)}</h2>{pairs_html(facts)}{chart}</article>'
+    )

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 
 from cerewrite import ir
 from cerewrite.planning.budgets import BUDGETS, changed_cost, planned_cost
 from cerewrite.reporter.expected import expectation
-from cerewrite.reporter.figures import count, members, number, percent, plural, ratio, scaled
+from cerewrite.reporter.figures import (
+    count,
+    members,
+    number,
+    percent,
+    plural,
+    ratio,
+    scaled,
+    with_error,
+)
 from cerewrite.reporter.measured import (
     TITLES,
     before_of,
@@ -154,18 +164,24 @@ def compared_scopes(plan: ir.Plan) -> tuple[Section, ...]:
     )  # fmt: skip
 
 
-def before_and_after(plan: ir.Plan) -> Section:
-    """Params, FLOPs and measures of the whole model, with ratios; what may be claimed."""
+def before_and_after(plan: ir.Plan, analysis: ir.Analysis | None = None) -> Section:
+    """Params, FLOPs and measures of the whole model, with ratios; what may be claimed.
+
+    Args:
+        plan: what changes.
+        analysis: for the errors of the measures before, which the plan does not hold.
+    """
     old, new = plan.baseline, plan.planned
+    errors = [estimate.stderr for estimate in values(analysis.measures)] if analysis else []
     rows = (
         ("params", count(old.params), count(new.params), ratio(new.params, old.params)),
         ("FLOPs", scaled(old.flops), scaled(new.flops), ratio(new.flops, old.flops)),
         *_counted(plan),
         *_limited(plan),
         *(
-            (name, number(before), number(after), ratio(after, before))
-            for name, before, after in zip(
-                TITLES, values(old.measures), values(new.measures), strict=True
+            (name, with_error(before, error), number(after), ratio(after, before))
+            for name, before, after, error in zip_longest(
+                TITLES, values(old.measures), values(new.measures), errors
             )
         ),
     )

@@ -85,6 +85,14 @@ def kept_promise(report: ir.Report) -> tuple[str, ...]:
     return (line,)
 
 
+def promised(report: ir.Report) -> tuple[Section, ...]:
+    """Promise and measurement as a section of their own, where anything was measured."""
+    lines = kept_promise(report)
+    failed = report.promise is not None and (report.promise.worse or report.promise.broken)
+    title = "Promises against measurements"
+    return (Section(title, lines=lines, failed=failed),) if lines else ()
+
+
 def run_facts(report: ir.Report, *, full: bool) -> list[Section]:
     """Seconds per stage; with ``full`` also versions and renamed parameters."""
     facts: list[tuple[str, str]] = []

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from html import escape
 
 from cerewrite.ir.raced import Race, Reading
-from cerewrite.reporter.charts import HEIGHT, MARGIN, WIDTH
 from cerewrite.reporter.figures import number
+
+WIDTH, HEIGHT, MARGIN = 960, 180, 24
+"""Size of a picture in SVG units, and the room for its labels."""
 
 LEFT, RIGHT = 90, 180
 """Room for the vertical axis, and for the designs' names."""

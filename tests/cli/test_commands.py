@@ -242,3 +242,12 @@ def test_module_runs_as_a_program(model: Path) -> None:
     assert result.returncode == 0
     assert json.loads(result.stdout)["objective"] == "primal"
     assert result.stderr == ""
+
+
+def test_node_data_are_written_once(model: Path) -> None:
+    given = ("--gain", "he", "--estimator", "analytic", "--node-data", "nodes.json")
+    result = run("analyze", "model.py", *given)
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(Path("nodes.json").read_text())["results"]) == 5
+    again = run("analyze", "model.py", *given)
+    assert again.exit_code == 10 and "--force" in again.stderr

@@ -1,0 +1,1 @@
+"""How notebooks show records: one file a record, each ending in its registration."""
