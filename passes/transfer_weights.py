@@ -31,7 +31,7 @@ from cerewrite.rewriting.transfer import (
 )
 from cerewrite.rewriting.transfer.calibration import Visit, examples, visit
 from cerewrite.rewriting.transfer.patches import positions
-from passes.reinitialise import layer_generator
+from cerewrite.rewriting.drawing import layer_generator
 
 NOISE = 0.01
 """Relative deviation of what tells copies of a channel apart, so that they can grow apart."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from cerewrite.ops import sampled_of
 from cerewrite.rewriting import rewrite
-from passes.reinitialise import layer_generator
+from cerewrite.rewriting.drawing import layer_generator
 from tests.rewriting.builders import Case, layer, region
 from tests.rewriting.cases import CASES, Bottleneck, _cnn_regions
 
