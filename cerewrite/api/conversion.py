@@ -24,6 +24,7 @@ from cerewrite.api.requests import calibration_of, recorded_analysis, request_of
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import timed, timed_budgets
 from cerewrite.api.stages import PathLike, analyze, as_arguments, passes_for
+from cerewrite.api.widths import refuse_widths
 from cerewrite.errors import UsageError, VerificationError
 from cerewrite.planning.budgets import (
     Allowed,
@@ -284,10 +285,11 @@ def _rewrite(
             check = verifier.check_transfer(model, rewritten.model, redrawn.model, unseen)
             verification = ir.Verification((*verification.checks, check))
     if verification.failures:
+        refuse_widths(rewritten.model, made, inputs)
         failed = "; ".join(f"{check.name}: {check.detail}" for check in verification.failures)
         raise VerificationError(
             f"the rewritten {made.model} fails its checks: {failed}",
-            advice="exclude the layers that are named; if none is, report this as a bug",
+            advice="exclude the layers that are named (--exclude), or take another scope",
         )
     report = ir.Report(
         analysis=analysis,

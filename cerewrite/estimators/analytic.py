@@ -17,6 +17,7 @@ from cerewrite.estimators.base import (
     register,
     require_first_output,
 )
+from cerewrite.estimators.outputs import counted_names
 from cerewrite.estimators.route import route
 from cerewrite.ir import Estimate, Layer, Op, TracedModel
 from cerewrite.kernel.batch import ASSUMED, LEAST
@@ -110,7 +111,7 @@ def _rough(traced: TracedModel) -> tuple[str, ...]:
 
 
 def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
-    """The tangent kernel's diagonal at the model's first output, a float64 scalar.
+    """The tangent kernel's diagonal at the model's outputs together, a float64 scalar.
 
     Raises:
         AnalysisError: if an operator on the way has no rule, or the kernel is zero or infinite.
@@ -118,8 +119,9 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     output = next(op for op in traced.ops if op.target == "output")
     if not output.inputs:
         raise AnalysisError("the model returns no tensor", advice="analyse a part that does")
+    ends = counted_names(traced)
     if not context.route:
-        context.route = route(traced, output.inputs[0], context)
+        context.route = route(traced, ends, context)
     values: dict[str, Moments] = {}
     for op, signals in context.route:
         known = context.known(op)
@@ -127,7 +129,7 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
             values[op.name] = known
         else:
             values[op.name] = _step(op, [values[name] for name in signals], context)
-    kernel = context.output(values[output.inputs[0]])
+    kernel = torch.stack([context.output(values[name]) for name in ends]).sum(0)
     nominal = nominal_value(kernel)
     if not kernel.requires_grad and not nominal > 0:
         raise AnalysisError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cerewrite.ir import Op, TracedModel
 from cerewrite.kernel.batch import Batch, batch_of
 from cerewrite.kernel.moments import MomentContext
@@ -16,12 +18,12 @@ _TRANSPARENT = frozenset({"add", "concatenate", "identity", "pool", "flatten", "
 
 
 def route(
-    traced: TracedModel, end: str, context: MomentContext
+    traced: TracedModel, ends: Sequence[str], context: MomentContext
 ) -> tuple[tuple[Op, tuple[str, ...]], ...]:
-    """What a value is made of, in execution order: operators, and what each of them reads."""
+    """What some values are made of, in execution order: operators, and what each of them reads."""
     ops = {op.name: op for op in traced.ops}
     weights = _attention_weights(traced)
-    needed = _ancestors(ops, end, weights, context)
+    needed = _ancestors(ops, ends, weights, context)
     context.batched.update(_towards_batch_norms(traced))
     return tuple((op, tuple(_signals(ops, op, weights))) for op in traced.ops if op.name in needed)
 
@@ -46,10 +48,10 @@ def _attention_weights(traced: TracedModel) -> frozenset[str]:
 
 
 def _ancestors(
-    ops: dict[str, Op], name: str, weights: frozenset[str], context: MomentContext
+    ops: dict[str, Op], names: Sequence[str], weights: frozenset[str], context: MomentContext
 ) -> set[str]:
     found: set[str] = set()
-    stack = [name]
+    stack = list(names)
     while stack:
         current = stack.pop()
         if current not in found:

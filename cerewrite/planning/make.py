@@ -274,7 +274,8 @@ def no_regions(model: str, scope: str, rejections: Sequence[Rejection]) -> PlanE
     return PlanError(
         f"{model} has no region that can be split at scope '{scope}': "
         + (reasons or "no runs of wide layers were found"),
-        advice="try another scope, or `cerewrite explain LAYER` for one layer's reason",
+        advice="`cerewrite explain LAYER` gives one layer's reason"
+        + ("" if scope == "network" else "; or try a wider scope: --scope auto"),
     )
 
 
