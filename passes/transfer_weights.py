@@ -15,6 +15,7 @@ from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import member_order
 from cerewrite.ops import sampled_layer
+from cerewrite.rewriting.drawing import layer_generator
 from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Change, Session, set_submodule
 from cerewrite.rewriting.transfer import (
@@ -31,7 +32,6 @@ from cerewrite.rewriting.transfer import (
 )
 from cerewrite.rewriting.transfer.calibration import Visit, examples, visit
 from cerewrite.rewriting.transfer.patches import positions
-from cerewrite.rewriting.drawing import layer_generator
 
 NOISE = 0.01
 """Relative deviation of what tells copies of a channel apart, so that they can grow apart."""

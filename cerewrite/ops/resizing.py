@@ -78,7 +78,7 @@ def resampled(setting: Tensor, channels: Tensor, members: int = 1) -> Tensor:
     wide = setting.detach().double()
     if bool((wide == wide[0]).all()):
         return wide[channels]
-    taken = wide[channels].unflatten(0, (members, -1))
+    taken = wide[channels].reshape(members, -1)
     kept = wide.square().mean().sqrt()
     found = taken.square().mean(1, keepdim=True).sqrt()
     return torch.where(found > 0, taken * (kept / found), kept).flatten()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import UsageError
-from cerewrite.initialisers import find_initialiser
+from cerewrite.initialisers import Initialiser, find_initialiser
 from cerewrite.ir import Check, Plan
 from cerewrite.ir.inputs import Inputs
 from cerewrite.ops import sampled_of
@@ -67,6 +67,10 @@ def check_signal(
         return [Check("signal", True, "no region was split")]
     if on_meta(rewritten) or on_meta(original):
         return [Check("signal", True, "not run: parameters are on the meta device")]
+    try:
+        initialiser = find_initialiser(plan.init)
+    except UsageError:
+        return [Check("signal", True, "not run: weights are drawn by a function of the user's own")]
     names = list(dict.fromkeys(_modules(changes)))
     inputs = smaller(inputs, original, rewritten, training=True)
     before, training = _as_it_is(original, names, inputs)
@@ -78,7 +82,7 @@ def check_signal(
     faults = _faults(names, runs, after, room)
     if faults:
         runs += [
-            run(original, prepare=partial(_redraw, changes=changes, plan=plan, seed=seed))
+            run(original, prepare=partial(_redraw, changes, initialiser, seed))
             for seed in range(REDRAWS)
         ]
         faults = _faults(names, runs, after, room)
@@ -97,8 +101,8 @@ def check_signal(
 
 def _modules(changes: Sequence[Change]) -> Iterator[str]:
     for change in changes:
-        for part in (*change.region.layers, *change.region.modules):
-            yield part.name
+        yield from (layer.name for layer in change.region.layers)
+        yield from (module.name for module in change.region.modules)
 
 
 def _scatter(plan: Plan) -> float:
@@ -187,12 +191,10 @@ def _faults(
     return found
 
 
-def _redraw(model: nn.Module, changes: Sequence[Change], plan: Plan, seed: int) -> None:
+def _redraw(
+    changes: Sequence[Change], initialiser: Initialiser, seed: int, model: nn.Module
+) -> None:
     """Draw the split layers of the original by the plan's initialiser, in place."""
-    try:
-        initialiser = find_initialiser(plan.init)
-    except UsageError:
-        return  # a function of the user's own, which no plan holds
     modules = dict(model.named_modules())
     for change in changes:
         for layer in change.region.layers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -79,9 +80,11 @@ def test_trained_weights_are_compared_as_drawn_ones_would_be() -> None:
     """A low-rank weight carries a thousand times the signal of a drawn one of its norm."""
     widths = [12, 48, 48, 48, 48, 48]
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        layers[-2].weight.data.copy_(2.0 * torch.rand(outputs, 1) * torch.rand(inputs) / inputs**0.5)
+        layers[-2].weight.data.copy_(
+            2.0 * torch.rand(outputs, 1) * torch.rand(inputs) / inputs**0.5
+        )
     model, x = nn.Sequential(*layers, nn.Linear(48, 5)), torch.rand(3, 12)
     result = cerewrite.convert(model, (x,), estimator="analytic", allow="all")
     assert result.plan.splits and result.verification.passed
