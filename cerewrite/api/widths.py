@@ -28,7 +28,8 @@ def refuse_widths(rewritten: nn.Module, made: ir.Plan, inputs: ir.Inputs) -> Non
             raise
         names = ", ".join(f"'{split.region}'" for split in made.splits)
         raise RewriteError(
-            f"{made.model} refuses other widths in a forward of its own: {first_line(error)}{where}",
+            f"{made.model} refuses other widths in a forward of its own: {first_line(error)}"
+            f"{where}",
             advice="compare with the tensor's own shape there instead of a number, or exclude what "
             f"writes that width (--exclude; split were the regions {names})",
         ) from error

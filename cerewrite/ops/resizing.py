@@ -46,7 +46,7 @@ def empty_like(new: M, old: nn.Module) -> M:
 
 
 GOLDEN = (5**0.5 - 1) / 2
-"""Its multiples, modulo 1, are evenly spread over every run of them: over every member's channels."""
+"""Its multiples, modulo 1, are evenly spread over any run of them: a member's channels."""
 
 
 def sampled_channels(setting: Tensor, size: int) -> Tensor:
