@@ -150,3 +150,38 @@ def test_no_other_scope_is_advised_after_all(scope: str) -> None:
     with pytest.raises(CerewriteError) as met:
         cerewrite.convert(model, (X,), estimator="analytic", scope=scope)
     assert "scope" not in met.value.advice
+
+
+class Graph(nn.Module):
+    """Graph convolutions: an adjacency from the left mixes nodes, not channels."""
+
+    def __init__(self, batched: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(n, 48) for n in (12, 48, 48))
+        self.head = nn.Linear(48, 4)
+        self.product = torch.bmm if batched else torch.mm
+
+    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(self.product(adjacency, layer(x)))
+        return self.head(x).log_softmax(-1)
+
+
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_an_adjacency_mixes_positions_alone(lead: tuple[int, ...]) -> None:
+    model = Graph(batched=bool(lead))
+    inputs = (torch.randn(*lead, 7, 12), torch.rand(*lead, 7, 7))
+    result = cerewrite.convert(model, inputs, estimator="analytic", allow="all")
+    (split,) = result.plan.splits
+    assert split.multiplicity > 1 and len(split.widths) == 3 and result.verification.passed
+
+
+@pytest.mark.parametrize(("factor", "measured"), [(1.0, True), (1e6, False)])
+def test_a_gain_beyond_belief_is_measured(
+    monkeypatch: pytest.MonkeyPatch, factor: float, measured: bool
+) -> None:
+    monkeypatch.setattr("cerewrite.api.promise.BELIEVED", factor)
+    model = chain([32, 32, 32], bias=True, inputs=12, outputs=5)
+    result = cerewrite.convert(model, (X,), estimator="analytic", allow="all", draws=4)
+    assert result.plan.splits
+    assert (result.report.promise is not None) == measured

@@ -19,7 +19,7 @@ from cerewrite.api.options import (
     PlanOptions,
     check_options,
 )
-from cerewrite.api.promise import keep_promise
+from cerewrite.api.promise import hardly_believed, keep_promise
 from cerewrite.api.requests import calibration_of, recorded_analysis, request_of
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import timed, timed_budgets
@@ -227,7 +227,7 @@ def _converted(
         return _rewrite(model, made, of, inputs, clock, passes, unseen, max_params)
 
     result = build(plan)
-    drawn = analysis.nu.samples + analysis.leading_order.samples > 0
+    drawn = analysis.nu.samples + analysis.leading_order.samples > 0 or hardly_believed(plan)
     subject = (model, inputs, analysis_options)
     if drawn and result.plan.splits:
         result = keep_promise(result, build, subject, replan or None, clock)
