@@ -135,12 +135,18 @@ def test_auto_gives_the_advice_that_works() -> None:
     """The block scope's error hid it: there is no region there."""
     model = zero_branches()
     with pytest.raises(PlanError) as met:
-        cerewrite.convert(model, (X,), estimator="analytic", scope="auto", allow="all")
+        cerewrite.plan(
+            cerewrite.analyze(model, (X,), estimator="analytic", scope="auto"), allow="all"
+        )
     assert "--gain he" in met.value.advice
-    result = cerewrite.convert(
-        model, (X,), estimator="analytic", scope="auto", allow="all", gain="he"
-    )
+
+
+@pytest.mark.parametrize("scope", ["auto", "network"])
+def test_branches_that_start_at_zero_are_planned_at_gain_he(scope: str) -> None:
+    model = zero_branches()
+    result = cerewrite.convert(model, (X,), estimator="analytic", scope=scope, allow="all")
     assert result.plan.splits and result.verification.passed
+    assert result.plan.gain == "he" and "at gain he" in result.plan.note
 
 
 @pytest.mark.parametrize("scope", ["auto", "network"])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from cerewrite.errors import InfeasibleBudgetError, PlanError, UsageError
+from cerewrite.errors import InfeasibleBudgetError, PlanError, UncorrectedError, UsageError
 from cerewrite.initialisers import INITIALISERS, Custom, custom_name
 from cerewrite.ir import (
     EXIT_SCALES,
@@ -283,7 +283,8 @@ def _require_problems(problems: Sequence[Problem], refused: Sequence[Rejection])
     if problems:
         return
     first = refused[0]
-    raise PlanError(
+    kind = UncorrectedError if first.code == "no-correction" else PlanError
+    raise kind(
         f"no region is left to split: {first.where}: {first.reason}"
         + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""),
         advice=first.advice,
