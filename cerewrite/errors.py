@@ -120,6 +120,10 @@ class InfeasibleBudgetError(PlanError):
     """The budget lies outside what any plan can reach; the message gives the range."""
 
 
+class UncorrectedError(PlanError):
+    """The estimate gives a width no correction, as behind a branch that starts at zero."""
+
+
 class NothingGainedError(PlanError):
     """No design is better within the limits: what would be written is a copy of the original."""
 

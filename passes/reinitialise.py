@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
-from cerewrite.initialisers import Custom, Initialiser, Original, find_initialiser
+from cerewrite.initialisers import Custom, find_initialiser
 from cerewrite.ir import exit_factor
 from cerewrite.nn import scale_of
 from cerewrite.ops import sampled_of
-from cerewrite.ops.modules import SampledLayer
+from cerewrite.rewriting.drawing import draw, measure
 from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Session
 from cerewrite.runtime.seeds import generator_for
@@ -52,12 +49,12 @@ class Reinitialise(Pass):
             rule = sampled_of(new)
             if rule is not None and not new.get_parameter("weight").is_meta:
                 generator = generator_for(session.plan.seed, name)
-                original = _measure(rule, name, module)
+                original = measure(rule, name, module)
                 with torch.no_grad():
                     writers, readers = members[name]
                     factor = exit_factor(session.plan.exit_scale, readers) / scale_of(new)
                     pieces = [p for row in rule.member_weights(new, writers, readers) for p in row]
-                    _draw(new, pieces, factor, original, initialiser, generator)
+                    draw(new, pieces, factor, original, initialiser, generator)
                 drawn += 1
         return PassResult(self.name, f"{drawn} layers drawn")
 
@@ -82,42 +79,3 @@ def _members(session: Session) -> dict[str, tuple[int, int]]:
             found[layer.name] = (writers, m) if layer.role == "exit" else (m, readers)
         found |= {module.name: (m, 1) for module in change.region.modules}
     return found
-
-
-def _measure(rule: SampledLayer, name: str, module: nn.Module) -> Original:
-    weight, inputs = module.get_parameter("weight").detach(), rule.fan_in(module)
-    norm = float(torch.linalg.vector_norm(weight, dtype=torch.float64))
-    gain = inputs * norm * norm / weight.numel()
-    if not math.isfinite(gain):
-        raise RewriteError(
-            f"the weights of '{name}' are not finite: they have no gain to keep",
-            advice="initialise the model before rewriting it",
-        )
-    return Original(name, module, gain, inputs)
-
-
-def _draw(
-    module: nn.Module,
-    pieces: Sequence[Tensor],
-    factor: float,
-    original: Original,
-    initialiser: Initialiser,
-    generator: torch.Generator,
-) -> None:
-    """Fill weight and bias; draws are made on the CPU, so that every device gets the same ones."""
-    for piece in pieces:
-        values = _buffer(piece)
-        if original.gain > 0:
-            initialiser.draw(values, original, generator)
-        piece.copy_(values * factor)
-    bias = getattr(module, "bias", None)
-    if bias is not None and getattr(original.module, "bias", None) is not None:
-        values = _buffer(bias)
-        initialiser.draw_bias(values, original, generator)
-        bias.copy_(values)
-
-
-def _buffer(like: Tensor) -> Tensor:
-    """Zeros of that shape, float32 or float64, on the CPU."""
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return torch.zeros(like.shape, dtype=dtype)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Unpack, cast
 
 from cerewrite import ir, output, planning
 from cerewrite.api.held_time import within_time
-from cerewrite.api.menu import check_pick, choose, nothing_gained, profiled
+from cerewrite.api.menu import check_pick, nothing_gained, profiled
 from cerewrite.api.options import (
     AnalysisOptions,
     BenchOptions,
@@ -19,11 +19,13 @@ from cerewrite.api.options import (
     PlanOptions,
     check_options,
 )
-from cerewrite.api.promise import keep_promise
+from cerewrite.api.promise import hardly_believed, keep_promise
 from cerewrite.api.requests import calibration_of, recorded_analysis, request_of
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import timed, timed_budgets
 from cerewrite.api.stages import PathLike, analyze, as_arguments, passes_for
+from cerewrite.api.widths import refuse_widths
+from cerewrite.api.zero_branches import planned
 from cerewrite.errors import UsageError, VerificationError
 from cerewrite.planning.budgets import (
     Allowed,
@@ -213,11 +215,16 @@ def _converted(
     assert inputs is not None, "a trace refuses no inputs"
     if profile is not None:
         analysis = profiled(analysis, profile)
-    given = plan is not None
-    replan = PlanOptions()  # a plan that was given is carried out, not made anew
+    given, replan = plan is not None, PlanOptions()  # a given plan is not made anew
     if plan is None:
-        with clock("plan"):
-            plan, replan = choose(analysis, pick, plan_options)
+
+        def again() -> ir.Analysis:
+            analysis_options["gain"] = "he"
+            he = analyze(model, inputs, clock=clock, **asked, **analysis_options)
+            return he if profile is None else profiled(he, profile)
+
+        other = None if "gain" in analysis_options else again
+        analysis, plan, replan = planned(analysis, other, pick, plan_options, clock)
         max_params = max_params or planning.asked_params(plan)
     if gains and not plan.splits:
         raise nothing_gained(plan)
@@ -231,7 +238,7 @@ def _converted(
         return _rewrite(model, made, of, inputs, clock, passes, unseen, max_params)
 
     result = build(plan)
-    drawn = analysis.nu.samples + analysis.leading_order.samples > 0
+    drawn = analysis.nu.samples + analysis.leading_order.samples > 0 or hardly_believed(plan)
     subject = (model, inputs, analysis_options)
     if drawn and result.plan.splits:
         result = keep_promise(result, build, subject, replan or None, clock)
@@ -289,10 +296,11 @@ def _rewrite(
             check = verifier.check_transfer(model, rewritten.model, redrawn.model, unseen)
             verification = ir.Verification((*verification.checks, check))
     if verification.failures:
+        refuse_widths(rewritten.model, made, inputs)
         failed = "; ".join(f"{check.name}: {check.detail}" for check in verification.failures)
         raise VerificationError(
             f"the rewritten {made.model} fails its checks: {failed}",
-            advice="exclude the layers that are named; if none is, report this as a bug",
+            advice="exclude the layers that are named (--exclude), or take another scope",
         )
     report = ir.Report(
         analysis=analysis,

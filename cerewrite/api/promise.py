@@ -26,6 +26,16 @@ LARGEST = 1e5
 """Excess in channels beyond which none is sought."""
 
 
+BELIEVED = 20.0
+"""How many times smaller a plan may make its measure without having been measured."""
+
+
+def hardly_believed(plan: ir.Plan) -> bool:
+    """Whether a plan promises so much that it is measured, whatever it was estimated by."""
+    before, after = plan.baseline.log_variance, plan.planned.log_variance
+    return bool(plan.splits) and not before <= BELIEVED * after
+
+
 def keep_promise(
     first: Conversion,
     build: Callable[[ir.Plan, ir.Analysis], Conversion],

@@ -18,6 +18,7 @@ from cerewrite.estimators.base import (
     register,
     require_first_output,
 )
+from cerewrite.estimators.outputs import counted_names
 from cerewrite.estimators.route import route
 from cerewrite.ir import Estimate, Layer, Op, TracedModel
 from cerewrite.kernel.attended import add_heads
@@ -114,7 +115,7 @@ def _rough(traced: TracedModel) -> tuple[str, ...]:
 
 
 def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
-    """The tangent kernel's diagonal at the model's first output, a float64 scalar.
+    """The tangent kernel's diagonal at the model's outputs together, a float64 scalar.
 
     Raises:
         AnalysisError: if an operator on the way has no rule, or the kernel is zero or infinite.
@@ -122,14 +123,15 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     output = next(op for op in traced.ops if op.target == "output")
     if not output.inputs:
         raise AnalysisError("the model returns no tensor", advice="analyse a part that does")
+    ends = counted_names(traced)
     if not context.route:
-        context.route = route(traced, output.inputs[0], context)
+        context.route = route(traced, ends, context)
     values: dict[str, Moments | None] = {}
     for op, signals in context.route:
         values[op.name] = context.known(op) or _routed(op, signals, values, context)
-    last = values[output.inputs[0]]
-    assert last is not None, "what the output is made of is not optional"
-    kernel = context.output(last)
+    last = [values[name] for name in ends]
+    assert all(value is not None for value in last), "what outputs are made of is not optional"
+    kernel = torch.stack([context.output(value) for value in last if value is not None]).sum(0)
     nominal = nominal_value(kernel)
     if not kernel.requires_grad and not nominal > 0:
         raise AnalysisError(

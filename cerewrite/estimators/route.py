@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cerewrite.ir import Op, TracedModel
 from cerewrite.kernel.batch import Batch, batch_of
 from cerewrite.kernel.moments import MomentContext
@@ -17,13 +19,13 @@ _TRANSPARENT = frozenset({"add", "concatenate", "identity", "pool", "flatten", "
 
 
 def route(
-    traced: TracedModel, end: str, context: MomentContext
+    traced: TracedModel, ends: Sequence[str], context: MomentContext
 ) -> tuple[tuple[Op, tuple[str, ...]], ...]:
-    """What a value is made of, in execution order: operators, and what each of them reads."""
+    """What some values are made of, in execution order: operators, and what each of them reads."""
     ops = {op.name: op for op in traced.ops}
     weights = _attention_weights(traced)
-    least = _ancestors(ops, end, weights, context, logits=False)
-    needed = _ancestors(ops, end, weights, context, logits=True)
+    least = _ancestors(ops, ends, weights, context, logits=False)
+    needed = _ancestors(ops, ends, weights, context, logits=True)
     context.optional = frozenset(needed - least)
     context.batched.update(_towards_batch_norms(traced))
     return tuple(
@@ -53,10 +55,15 @@ def _attention_weights(traced: TracedModel) -> frozenset[str]:
 
 
 def _ancestors(
-    ops: dict[str, Op], name: str, weights: frozenset[str], context: MomentContext, *, logits: bool
+    ops: dict[str, Op],
+    names: Sequence[str],
+    weights: frozenset[str],
+    context: MomentContext,
+    *,
+    logits: bool,
 ) -> set[str]:
     found: set[str] = set()
-    stack = [name]
+    stack = list(names)
     while stack:
         current = stack.pop()
         if current not in found:

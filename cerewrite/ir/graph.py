@@ -180,6 +180,7 @@ class TracedModel:
         batch: batch size of the traced example.
         carried: by operator, the width classes on the channel axis of its output, in order; an
             operator whose output has no such axis is left out.
+        axes: by operator, which axis of its output that is.
     """
 
     ops: tuple[Op, ...]
@@ -192,6 +193,7 @@ class TracedModel:
     name: str
     batch: int
     carried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    axes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def flops(self) -> int:

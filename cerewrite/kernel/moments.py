@@ -35,6 +35,10 @@ VIEWS = frozenset(
 """Operators that show a parameter under another shape or type."""
 
 
+_MOVING = frozenset({"permute", "transpose", "movedim", "swapaxes", "t", "view", "reshape"})
+"""Operators behind which the channel axis may be another."""
+
+
 class MomentContext(Weights, Readings):
     """What moment rules may ask: layers, weight scales, and what is read where.
 
@@ -63,6 +67,7 @@ class MomentContext(Weights, Readings):
         self.layers = Layers({layer.node: layer for layer in traced.layers})
         self.batch = traced.batch
         self._ops = {op.name: op for op in traced.ops}
+        self._axes = traced.axes
         self.batched = {}
         self.route: tuple[tuple[Op, tuple[str, ...]], ...] = ()
         self.optional: frozenset[str] = frozenset()
@@ -95,6 +100,21 @@ class MomentContext(Weights, Readings):
     def scale(self, x: Moments, square: float) -> Moments:
         """A value times constants of a known mean square, which get no kernel of their own."""
         return algebra.multiply(x, gaussian_value(scalar(square), scalar(0.0), constant=True))
+
+    def channel_axis(self, op: Op) -> int:
+        """The channel axis of an operator's output: as traced, else its usual place.
+
+        That is where the operators before had it, else the last axis of up to three, and axis 1 of
+        images.
+        """
+        rank = len(op.shape)
+        while op.name not in self._axes and op.inputs and op.target not in _MOVING:
+            op = self._ops[op.inputs[0]]
+            if op.shape and len(op.shape) != rank:
+                break
+        found = self._axes.get(op.name)
+        usual = rank - 1 if rank <= 3 else 1
+        return usual if found is None or len(op.shape) != rank else found
 
     def sizes(self, op: Op) -> list[int]:
         """Elements of each operand."""

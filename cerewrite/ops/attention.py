@@ -8,6 +8,7 @@ a closed form. Elsewhere its values pass. Measured estimators do not use it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -126,16 +127,39 @@ class Softmax(_Mixing):
 
 
 @register
+class LogSoftmax(_Mixing):
+    """A softmax's logarithm: the logits less a number that all of them share."""
+
+    name = "log_softmax"
+    targets = frozenset({"log_softmax", "_log_softmax"})
+    leaves = ((nn.LogSoftmax, "log_softmax"),)
+    cases = (function_case(lambda x: x.log_softmax(-1), (2, 4)),)
+
+    @override
+    def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
+        return inputs[0]
+
+
+@register
 class MatMul(_Mixing):
     """Attention weights times values, as fused attention; the weights are not handed on.
 
-    A product of two signals is a sum of products of units.
+    A product of two signals is a sum of products of units. A matrix without channels (an
+    adjacency, a resampling) from the left mixes positions alone, channel by channel.
     """
 
     name = "matmul"
-    targets = PRODUCTS
+    targets = PRODUCTS | {"mm", "spmm"}
     keeps = Saved(reads=True)
     cases = (function_case(torch.matmul, (2, 3, 4), (2, 4, 5)),)
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        if op.target != "einsum" and len(inputs) == 2 and inputs[0].channels is None:
+            read, rank = inputs[1].channels, len(inputs[1].op.shape)
+            if read is not None and rank > 1 and read.axis == rank - 1:
+                return replace(read, axis=len(op.shape) - 1)
+        return super().channels(op, inputs, widths)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:

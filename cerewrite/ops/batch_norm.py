@@ -58,7 +58,7 @@ class BatchNorm(ChannelNorm):
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
         norm = expect(module, _KINDS, forwards=True)
         size = multiplicity * width
-        return fill(_batch_norm_like(norm, size), norm, size)
+        return fill(_batch_norm_like(norm, size), norm, size, multiplicity)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:

@@ -11,7 +11,7 @@ from cerewrite.nn.parameter_module import ParameterModule, channel_axis
 from cerewrite.ops.base import register
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.modules import ResizableModule
-from cerewrite.ops.resizing import part
+from cerewrite.ops.resizing import part, resampled, sampled_channels
 
 
 @register
@@ -30,7 +30,7 @@ class FreeParameter(ResizableModule):
 
     @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        """With one value per channel it keeps its constant, else their mean.
+        """With one value per channel it is a sample of them (`resampled`).
 
         With several (one per position), the original's channels are repeated from the first on,
         which keeps their spread.
@@ -38,9 +38,11 @@ class FreeParameter(ResizableModule):
         parameter, axis = _held(module)
         size = multiplicity * width
         with torch.no_grad():
-            if parameter.numel() == parameter.shape[axis] and not bool(_constant(parameter)):
+            if parameter.numel() == parameter.shape[axis] and not parameter.is_meta:
                 shape = [size if i == axis else 1 for i in range(parameter.dim())]
-                return _like(parameter, parameter.mean().expand(shape))
+                values = parameter.detach().flatten()
+                channels = sampled_channels(values, size)
+                return _like(parameter, resampled(values, channels, multiplicity).reshape(shape))
             index = torch.arange(size, device=parameter.device) % parameter.shape[axis]
             return _like(parameter, parameter.index_select(axis, index))
 
@@ -69,9 +71,3 @@ def _held(module: nn.Module) -> tuple[nn.Parameter, int]:
 def _like(old: nn.Parameter, values: Tensor) -> ParameterModule:
     copied = values.detach().to(old.dtype).clone()
     return ParameterModule(nn.Parameter(copied, requires_grad=old.requires_grad))
-
-
-def _constant(parameter: Tensor) -> bool:
-    if parameter.is_meta:
-        return True
-    return bool((parameter == parameter.flatten()[0]).all())

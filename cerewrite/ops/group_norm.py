@@ -44,7 +44,7 @@ class GroupNorm(ChannelNorm):
         norm = expect(module, (nn.GroupNorm,), forwards=True)
         size = multiplicity * width
         groups = multiplicity * _groups(norm, width)
-        return fill(_group_norm_like(norm, groups, size), norm, size)
+        return fill(_group_norm_like(norm, groups, size), norm, size, multiplicity)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:

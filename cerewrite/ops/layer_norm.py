@@ -97,7 +97,8 @@ class ChannelLayerNorm(NormModule):
             )
         check_size(module, "normalised axes", len(module.normalized_shape), 1)
         size = multiplicity * width
-        return fill(_channel_norm(module, size, multiplicity, module.eps), module, size)
+        resized = _channel_norm(module, size, multiplicity, module.eps)
+        return fill(resized, module, size, multiplicity)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:

@@ -73,7 +73,7 @@ class LastAxisModule(NormModule):
         kind: type[Any] = self.modules[0] if multiplicity == 1 else self.built[0]
         sizes = (size,) if multiplicity == 1 else (size, multiplicity)
         resized: nn.Module = kind(*sizes, norm.eps, norm.elementwise_affine, **options)
-        return fill(resized, norm, size)
+        return fill(resized, norm, size, multiplicity)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:

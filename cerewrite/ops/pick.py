@@ -72,7 +72,7 @@ class Pick(Passing):
         if op.target != "getitem" or source.target not in _CUTS:
             return inputs[0]
         whole = context.operand(source).shape
-        channels = len(whole) - 1 if len(whole) <= 3 else 1
+        channels = context.channel_axis(context.operand(source))
         if len(op.shape) != len(whole) or op.shape[channels] == whole[channels]:
             return inputs[0]
         return pick(inputs[0], op.shape[channels] / whole[channels])

@@ -7,6 +7,7 @@ section 6): an average or a maximum over positions is then the value itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from torch import nn
@@ -107,7 +108,11 @@ class Mean(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         reduced = _reduced(op, len(context.operand(op).shape) or 1)
         count = 0 if op.target == "amax" else _branches(op, reduced, context)
-        return context.scale(branch_sum(inputs[0], count), count**-2) if count else inputs[0]
+        if count:
+            return context.scale(branch_sum(inputs[0], count), count**-2)
+        if context.channel_axis(context.operand(op)) in reduced:
+            raise _no_positions(op)
+        return inputs[0]
 
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
@@ -146,12 +151,8 @@ class Sum(Mean):
         reduced = _reduced(op, len(whole)) if whole else set()
         if count := _branches(op, reduced, context):
             return branch_sum(inputs[0], count)
-        if not _are_positions(reduced, len(whole)):
-            raise NoClosedFormError(
-                f"no closed form for a 'sum' over other axes than positions in "
-                f"'{op.module or op.name}'",
-                advice=NoClosedFormError.ADVICE,
-            )
+        if not _are_positions(reduced, op, context):
+            raise _no_positions(op)
         return context.scale(inputs[0], float(prod(whole[axis] for axis in reduced)) ** 2)
 
 
@@ -168,6 +169,12 @@ class Extreme(OpRule):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        found, rank = inputs[0].channels, len(inputs[0].op.shape)
+        reduced = _reduced(op, rank) if len(inputs) == 1 and rank else set()
+        if found is not None and reduced and found.axis not in reduced:
+            kept = op.args[2] if len(op.args) > 2 else (op.kwargs or {}).get("keepdim")
+            moved = 0 if kept else sum(axis < found.axis for axis in reduced)
+            return replace(found, axis=found.axis - moved)
         for value in inputs:
             bound(op, value, widths, "picks values by their size")
         return None
@@ -176,16 +183,20 @@ class Extreme(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         whole = context.operand(op).shape
         reduced = _reduced(op, len(whole)) if whole and len(inputs) == 1 else set()
-        if not _are_positions(reduced, len(whole)) or _branches(op, reduced, context):
-            raise NoClosedFormError(
-                f"no closed form for a '{op.target}' over other axes than positions in "
-                f"'{op.module or op.name}'",
-                advice=NoClosedFormError.ADVICE,
-            )
+        if not _are_positions(reduced, op, context) or _branches(op, reduced, context):
+            raise _no_positions(op)
         return inputs[0]
 
 
-def _are_positions(axes: set[int], rank: int) -> bool:
-    """Whether some axes are neither examples nor channels, in their usual places."""
-    channels = rank - 1 if rank <= 3 else 1
-    return bool(axes) and not axes & {0, channels} and rank <= 4
+def _no_positions(op: Op) -> NoClosedFormError:
+    return NoClosedFormError(
+        f"no closed form for a '{op.target}' over other axes than positions in "
+        f"'{op.module or op.name}'",
+        advice=NoClosedFormError.ADVICE,
+    )
+
+
+def _are_positions(axes: set[int], op: Op, context: MomentContext) -> bool:
+    """Whether some axes of what an operator reads are neither examples nor channels."""
+    operand = context.operand(op)
+    return bool(axes) and not axes & {0, context.channel_axis(operand)}

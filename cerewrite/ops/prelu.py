@@ -58,7 +58,8 @@ class PReLU(ModuleRule):
         """A single shared slope stays single."""
         prelu = expect(module, (nn.PReLU,))
         size = multiplicity * width if prelu.num_parameters > 1 else 1
-        return fill(nn.PReLU(size, device="meta", dtype=dtype_of(prelu)), prelu, size)
+        resized = nn.PReLU(size, device="meta", dtype=dtype_of(prelu))
+        return fill(resized, prelu, size, multiplicity)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:

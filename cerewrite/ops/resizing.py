@@ -45,24 +45,77 @@ def empty_like(new: M, old: nn.Module) -> M:
     return new.train(old.training)
 
 
-def resized(setting: Tensor, size: int) -> Tensor:
-    """A per-channel setting at another size: its constant where it is one, else its mean."""
-    if setting.device.type == "meta":
-        return setting.new_empty(size)
-    first = setting.detach().flatten()[0]
-    constant = bool((setting == first).all())
-    return (first if constant else setting.detach().mean()).repeat(size)
+GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples, modulo 1, are evenly spread over any run of them: a member's channels."""
 
 
-def fill(new: M, old: nn.Module, size: int) -> M:
-    """A module on meta where ``old`` is, every per-channel setting that of the same name there."""
+def sampled_channels(setting: Tensor, size: int) -> Tensor:
+    """Which of a setting's channels ``size`` new ones are copies of: a sample of their values.
+
+    Any run of new channels, so every member, has values from the whole range: channel i takes
+    quantile ``i GOLDEN mod 1`` of the original's values.
+    """
+    quantile = torch.arange(size, dtype=torch.float64).add(0.5).mul(GOLDEN).remainder(1)
+    position = quantile.mul(setting.numel()).long().to(setting.device)
+    return setting.detach().argsort(stable=True)[position]
+
+
+def resampled(setting: Tensor, channels: Tensor, members: int = 1) -> Tensor:
+    """A per-channel parameter at some of its channels, with its mean square in every member.
+
+    The mean square is what a norm's scale or a layer scale multiplies the signal's by
+    (docs/theory.md, section 5); an average would let values of both signs cancel.
+
+    Args:
+        setting: one value per channel of the original, ``[channels]``.
+        channels: whose value each new channel takes; members are contiguous.
+        members: how many there are.
+
+    Example:
+        >>> resampled(torch.tensor([3.0, -4.0]), torch.tensor([0, 0, 1, 0]), members=2).tolist()
+        [3.535533905932738, 3.535533905932738, -4.0, 3.0]
+    """
+    wide = setting.detach().double()
+    if bool((wide == wide[0]).all()):
+        return wide[channels]
+    taken = wide[channels].reshape(members, -1)
+    kept = wide.square().mean().sqrt()
+    found = taken.square().mean(1, keepdim=True).sqrt()
+    return torch.where(found > 0, taken * (kept / found), kept).flatten()
+
+
+def resized(statistic: Tensor, size: int) -> Tensor:
+    """A running statistic per channel at another size: its constant where it is one, else its mean.
+
+    New channels are drawn anew, so none has the statistics of one of the original's.
+    """
+    if statistic.is_meta:
+        return statistic.new_empty(size)
+    first = statistic.detach().flatten()[0]
+    constant = bool((statistic == first).all())
+    return (first if constant else statistic.detach().mean()).repeat(size)
+
+
+def fill(new: M, old: nn.Module, size: int, members: int = 1) -> M:
+    """A module on meta where ``old`` is, with its per-channel settings at another size.
+
+    Parameters are a sample of the original's values, channel by channel (`resampled`), running
+    statistics their average.
+    """
     empty_like(new, old)
-    targets = dict(new.named_parameters()) | dict(new.named_buffers())
     sources = dict(old.named_parameters()) | dict(old.named_buffers())
     with torch.no_grad():
-        for name, target in targets.items():
+        for name, target in new.named_buffers():
             source = sources[name]
             target.copy_(resized(source, size) if source.dim() else source)
+        channels: Tensor | None = None
+        for name, parameter in new.named_parameters():
+            source = sources[name]
+            if not source.dim():
+                parameter.copy_(source)
+            elif not source.is_meta:
+                channels = sampled_channels(source, size) if channels is None else channels
+                parameter.copy_(resampled(source, channels, members))
     return new
 
 

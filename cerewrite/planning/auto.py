@@ -24,16 +24,17 @@ def compare_scopes(analysis: Analysis, *, measure: str = DEFAULT, **options: Any
         options: the others of `make_plan`.
 
     Raises:
-        CerewriteError: the first scope's, if no scope has a plan.
+        CerewriteError: if no scope has a plan, that of the first scope with a region, whose remedy
+            is nearest; of the widest scope, if none has one.
     """
     plans: dict[str, Plan] = {}
     outcomes: list[ScopeOutcome] = []
-    first: PlanError | UsageError | None = None
+    errors: list[tuple[bool, PlanError | UsageError]] = []
     for findings in analysis.scopes:
         try:
             plan = make_plan(analysis.at_scope(findings.scope), measure=measure, **options)
         except (PlanError, UsageError) as error:
-            first = first or error
+            errors.append((bool(findings.regions), error))
             now = MEASURES[measure].of(findings.measures).value
             same = (analysis.params, analysis.flops, now, now)
             outcomes.append(ScopeOutcome(findings.scope, 0, *same, 1.0, refused=error.message))
@@ -41,8 +42,7 @@ def compare_scopes(analysis: Analysis, *, measure: str = DEFAULT, **options: Any
         plans[findings.scope] = plan
         outcomes.append(_outcome(plan))
     if not plans:
-        assert first is not None
-        raise first
+        raise next((error for regions, error in errors if regions), errors[-1][1])
     won = max((item for item in outcomes if item.scope in plans), key=lambda item: item.gain)
     marked = tuple(replace(item, chosen=item is won) for item in outcomes)
     return replace(plans[won.scope], scopes=marked)

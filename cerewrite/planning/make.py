@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from cerewrite.errors import InfeasibleBudgetError, PlanError, UsageError
+from cerewrite.errors import InfeasibleBudgetError, PlanError, UncorrectedError, UsageError
 from cerewrite.initialisers import INITIALISERS, Custom, custom_name
 from cerewrite.ir import (
     EXIT_SCALES,
@@ -274,7 +274,8 @@ def no_regions(model: str, scope: str, rejections: Sequence[Rejection]) -> PlanE
     return PlanError(
         f"{model} has no region that can be split at scope '{scope}': "
         + (reasons or "no runs of wide layers were found"),
-        advice="try another scope, or `cerewrite explain LAYER` for one layer's reason",
+        advice="`cerewrite explain LAYER` gives one layer's reason"
+        + ("" if scope == "network" else "; or try a wider scope: --scope auto"),
     )
 
 
@@ -282,7 +283,8 @@ def _require_problems(problems: Sequence[Problem], refused: Sequence[Rejection])
     if problems:
         return
     first = refused[0]
-    raise PlanError(
+    kind = UncorrectedError if first.code == "no-correction" else PlanError
+    raise kind(
         f"no region is left to split: {first.where}: {first.reason}"
         + (f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""),
         advice=first.advice,

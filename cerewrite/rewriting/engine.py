@@ -131,7 +131,7 @@ def _failure(item: Pass, done: Sequence[str], error: Exception) -> RewriteError:
         reason, advice = error.message, error.advice
     else:
         reason = f"{type(error).__name__}: {error}"
-        advice = "exclude the layer, or report this as a bug of the pass"
+        advice = "exclude the layer (--exclude), or leave the pass out"
     before = ", ".join(done) or "none"
     return RewriteError(
         f"pass '{item.name}' failed (passes run before: {before}): {reason}", advice=advice

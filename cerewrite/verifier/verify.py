@@ -14,6 +14,7 @@ from cerewrite.verifier.gradients import check_gradients
 from cerewrite.verifier.member_outputs import check_members
 from cerewrite.verifier.membership import check_membership
 from cerewrite.verifier.running import as_sentence
+from cerewrite.verifier.signal import check_signal
 from cerewrite.verifier.signature import check_signature
 
 CheckFunction = Callable[[nn.Module, nn.Module, Plan, Inputs], list[Check]]
@@ -24,6 +25,7 @@ CHECKS: Mapping[str, CheckFunction] = {
     "membership": check_membership,
     "members": check_members,
     "gradients": check_gradients,
+    "signal": check_signal,
 }
 
 

@@ -53,16 +53,18 @@ def test_members_make_up_the_resized_module(
     torch.testing.assert_close(new(x), torch.cat(outs, axis))
 
 
-def test_settings_keep_their_constant_or_their_mean() -> None:
+def test_settings_keep_their_constant_or_their_mean_square() -> None:
     old = nn.BatchNorm2d(4)
-    old.weight.data = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    old.weight.data = torch.tensor([1.0, -2.0, 3.0, -6.0])
     old.bias.data.fill_(0.1)
     old.running_var.fill_(7.0)
     old.num_batches_tracked.fill_(11)
     old.bias.requires_grad_(False)
     new = resize_batch_norm(old, 2, 3)
     assert isinstance(new, nn.BatchNorm2d) and new.num_features == 6
-    assert torch.equal(new.weight, torch.full((6,), 3.0))
+    squares = new.weight.unflatten(0, (2, 3)).square().mean(1)
+    torch.testing.assert_close(squares, old.weight.square().mean().expand(2))
+    assert bool((new.weight < 0).any()) and bool((new.weight > 0).any())
     assert torch.equal(new.bias, old.bias[:1].expand(6))
     assert torch.equal(new.running_var, torch.full((6,), 7.0))
     assert int(new.num_batches_tracked) == 11

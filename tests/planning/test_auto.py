@@ -56,8 +56,8 @@ def test_of_equal_scopes_the_narrowest_wins() -> None:
     assert len({item.gain for item in plan.scopes}) == 1
 
 
-def test_without_any_plan_the_first_scopes_reason_is_raised() -> None:
-    with pytest.raises(cerewrite.PlanError, match="scope 'block'"):
+def test_without_any_region_the_widest_scopes_reason_is_raised() -> None:
+    with pytest.raises(cerewrite.PlanError, match="scope 'network'"):
         cerewrite.plan(analysed(chain([8]), torch.ones(2, 7)))
 
 

@@ -141,12 +141,12 @@ def exploding(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("plant", "caught"),
     [
-        (dead, {"membership", "gradients"}),
+        (dead, {"membership", "gradients", "signal"}),
         (detached, {"gradients"}),
         (half, {"signature"}),
         (trimmed, {"signature"}),
-        (broken, {"signature", "params", "budget", "membership", "gradients"}),
-        (exploding, {"membership", "gradients"}),
+        (broken, {"signature", "params", "budget", "membership", "gradients", "signal"}),
+        (exploding, {"membership", "gradients", "signal"}),
     ],
 )
 def test_other_faults_are_caught(plant: Callable[[nn.Module], None], caught: set[str]) -> None:
@@ -181,7 +181,7 @@ def test_a_swap_that_does_not_reach_the_forward_is_caught() -> None:
     plan = make_plan(model, inputs, (region(model, layers),), ((2, (3, 4)),))
     new = rewrite(plan, model).model
     found = failures(model, new, plan, inputs)
-    assert found == {"flops", "membership", "gradients"}
+    assert found == {"flops", "membership", "gradients", "signal"}
 
 
 class Swapped(BlockDiagonalLinear):

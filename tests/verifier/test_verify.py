@@ -38,7 +38,7 @@ def test_every_case_passes_every_check(
     membership = named(verification, "membership")
     assert membership.value is not None and 0 <= membership.value < 1e-13
     assert {c.name for c in verification.checks} == {
-        *("signature", "params", "flops", "budget params", "membership", "gradients")
+        *("signature", "params", "flops", "budget params", "membership", "gradients", "signal")
     }
     for net, state, before in zip((model, new), states, modules, strict=True):
         assert same_state(parameters_of(net), state)

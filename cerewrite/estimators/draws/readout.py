@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from cerewrite.errors import AnalysisError
+from cerewrite.estimators.outputs import counted_outputs
 from cerewrite.ir import TracedModel
 
 _VECTOR_SEED = 20_200_607
@@ -24,6 +25,7 @@ class Readout:
         output: name or index of the output; "" for the first tensor.
         channel: the channel; None for a fixed random unit vector over all of them.
         axis: channel axis of outputs with positions: 1 behind a convolution, else the last.
+        also: places of further floating outputs, which are read and added.
 
     Example:
         >>> Readout(channel=1)(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).item()
@@ -33,6 +35,7 @@ class Readout:
     output: str = ""
     channel: int | None = None
     axis: int = -1
+    also: tuple[int, ...] = ()
 
     def __call__(self, outputs: Any) -> Tensor:
         """The scalar f: channels dotted with v, averaged over positions, first example.
@@ -41,7 +44,15 @@ class Readout:
             AnalysisError: if the output or channel does not exist, is empty, or is no floating
                 tensor.
         """
-        value = self._select(outputs)
+        found = self._read(self._select(outputs))
+        others = [leaf for leaf in pytree.tree_leaves(outputs) if _floating(leaf)]
+        for place in self.also:
+            if place < len(others) and others[place].numel():
+                found = found + self._read(others[place]).to(found.dtype)
+        return found
+
+    def _read(self, value: Tensor) -> Tensor:
+        """One output's channels dotted with v, averaged over positions, first example."""
         if not value.numel():
             raise AnalysisError(
                 f"the output that is read is empty, of shape {list(value.shape)}: detectors that "
@@ -96,7 +107,8 @@ def parse_readout(text: str, traced: TracedModel) -> Readout:
     output, mark, channel = text.partition(":")
     if mark and not channel.isdecimal():
         raise AnalysisError(f"read-out '{text}'", advice="write OUTPUT, :CHANNEL or OUTPUT:CHANNEL")
-    return Readout(output, int(channel) if mark else None, _channel_axis(traced))
+    also = () if text else counted_outputs(traced)[1:]
+    return Readout(output, int(channel) if mark else None, _channel_axis(traced), also)
 
 
 def unit_vector(size: int) -> Tensor:

@@ -215,7 +215,9 @@ class ModuleTable:
                 name,
                 "custom-module",
                 f"{type(module).__qualname__} {why}",
-                f"use the stock {types[0].__name__}, or register a rule for this module",
+                f"use the stock {types[0].__name__}, or register a rule for this module"
+                if types
+                else "register a rule for this module",
             )
         if any(parameter.is_complex() for parameter in module.parameters(recurse=False)):
             return Rejection(

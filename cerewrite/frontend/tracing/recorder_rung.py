@@ -32,16 +32,12 @@ def recorded_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     Raises:
         Exception: whatever the model raises, on fake tensors and on the inputs themselves.
     """
-    with attributes_kept(model):
-        return _recorded(model, args, kwargs)
-
-
-def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Op]:
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
+        with attributes_kept(model), FakeTensorMode(allow_non_fake_inputs=True) as fakes:
             return _record(model, args, kwargs, fakes.from_tensor, fakes.from_tensor)
     except Exception:  # data-dependent, or a library that fakes do not reach
-        return _record(model, args, kwargs, torch.Tensor.clone, lambda tensor: tensor)
+        with attributes_kept(model):
+            return _record(model, args, kwargs, torch.Tensor.clone, lambda tensor: tensor)
 
 
 def _record(model: nn.Module, args: Any, kwargs: Any, copy: Any, borrow: Any) -> list[Op]:

@@ -266,6 +266,7 @@ def build_widths(
             for name, value in values.items()
             if value.channels is not None
         },
+        axes={name: value.channels.axis for name, value in values.items() if value.channels},
     )
 
 

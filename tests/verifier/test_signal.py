@@ -1,0 +1,93 @@
+"""Signal and gradient norms against the original's, and the settings that keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cerewrite
+from cerewrite.ir import Check
+
+X = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def convolutions(norm: Callable[[int], nn.Module], scale: Callable[[Tensor], None]) -> nn.Module:
+    """Three widths with norms whose scale is filled."""
+    layers: list[nn.Module] = []
+    for inputs in (3, 24, 24):
+        layers += [nn.Conv2d(inputs, 24, 3, padding=1), norm(24), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 5))
+    for layer in layers[1::3]:
+        scale(layer.weight.data)
+    return model
+
+
+def converted(model: nn.Module) -> cerewrite.ConvertResult:
+    return cerewrite.convert(model, (X,), estimator="analytic", allow="all")
+
+
+def signal(model: nn.Module, result: cerewrite.ConvertResult) -> Check:
+    checks = cerewrite.verify(model, result.model, result.plan, (X,)).checks
+    return next(check for check in checks if check.name == "signal")
+
+
+def signs(weight: Tensor) -> None:
+    """Ones of both signs, whose mean is zero."""
+    weight.copy_(torch.ones(len(weight)))[::2] *= -1
+
+
+def sparse(weight: Tensor) -> None:
+    """A few large values: what a trained norm with dead channels has."""
+    weight.zero_()[::8] = 3.0
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda c: nn.GroupNorm(4, c)])
+@pytest.mark.parametrize("scale", [signs, sparse, nn.init.normal_])
+def test_scales_of_both_signs_keep_the_signal(
+    norm: Callable[[int], nn.Module], scale: Callable[[Tensor], None]
+) -> None:
+    """Their mean would be zero: the signal died, and verification said passed."""
+    model = convolutions(norm, scale)
+    result = converted(model)
+    assert result.plan.splits and result.verification.passed
+    before, after = (net.train()(X).detach().square().mean() for net in (model, result.model))
+    assert 0.1 < float(after / before) < 10.0
+
+
+def mean(scale: Tensor) -> None:
+    scale.fill_(float(scale.mean()) + 0.02)
+
+
+def silent_member(scale: Tensor) -> None:
+    scale.zero_()
+
+
+@pytest.mark.parametrize("fault", [mean, silent_member])
+def test_a_signal_that_dies_is_caught(fault: Callable[[Tensor], None]) -> None:
+    model = convolutions(nn.BatchNorm2d, signs)
+    result = converted(model)
+    assert signal(model, result).passed
+    fault(result.model[1].weight.data)
+    found = signal(model, result)
+    assert not found.passed and "times the original's" in found.detail
+
+
+def test_trained_weights_are_compared_as_drawn_ones_would_be() -> None:
+    """A low-rank weight carries a thousand times the signal of a drawn one of its norm."""
+    widths = [12, 48, 48, 48, 48, 48]
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        layers[-2].weight.data.copy_(
+            2.0 * torch.rand(outputs, 1) * torch.rand(inputs) / inputs**0.5
+        )
+    model, x = nn.Sequential(*layers, nn.Linear(48, 5)), torch.rand(3, 12)
+    result = cerewrite.convert(model, (x,), estimator="analytic", allow="all")
+    assert result.plan.splits and result.verification.passed
+    after, before = (net(x).detach().square().mean() for net in (result.model, model))
+    ratio = float(after / before)
+    assert not 0.01 < ratio < 100.0  # so the redrawn original is what it is held against
