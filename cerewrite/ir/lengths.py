@@ -1,20 +1,27 @@
-"""Numbers that a forward read off a tensor's shape, and what it computed from them."""
+"""Numbers that a forward read off a tensor's shape or a module, and what it computed from them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable, Mapping
 
 Axis = tuple[str, int]
-"""An operator's name and an axis of its output, counted from 0."""
+"""An operator's name and an axis of its output, counted from 0; or an attribute's qualified name
+and `HELD`."""
+
+HELD = -1
+"""Stands in the place of an axis where a number was read off an attribute of a module."""
+
+_Formula = tuple[Callable[[int, int], int], int, int]
 
 
 class Length(int):
-    """An integer that remembers which axes of which values it comes from.
+    """An integer that remembers which axes of which values, or which attributes, it comes from.
 
     Sums, products and quotients remember too, but are no longer the length of an axis itself.
 
     Attributes:
-        axes: the axes.
+        axes: the axes and attributes.
         exact: whether it is the length of its one axis.
 
     Example:
@@ -22,44 +29,69 @@ class Length(int):
         >>> heads = width // 4
         >>> int(heads), heads.axes, width.exact, heads.exact
         (3, (('linear', 1),), True, False)
+        >>> heads.at({("linear", 1): 24})
+        6
     """
 
     axes: tuple[Axis, ...]
     exact: bool
+    _formula: _Formula | None
 
     def __new__(cls, value: int, axes: Iterable[Axis], *, exact: bool = True) -> Length:
         """A length of so many elements."""
         made = super().__new__(cls, value)
         made.axes = tuple(dict.fromkeys(axes))
         made.exact = exact
+        made._formula = None
         return made
 
-    def _with(self, other: object, value: object) -> int:
-        if not isinstance(value, int):
-            return value  # type: ignore[return-value]
-        axes = (*self.axes, *(other.axes if isinstance(other, Length) else ()))
-        return Length(value, axes, exact=False)
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        """Copies are plain numbers: what was read once is not read again by copying."""
+        return int, (int(self),)
+
+    def at(self, values: Mapping[Axis, int]) -> int:
+        """The number for other lengths of its axes; those that are not named stay."""
+        if self._formula is None:
+            return values.get(self.axes[0], int(self)) if self.exact else int(self)
+        function, *operands = self._formula
+        return function(*(x.at(values) if isinstance(x, Length) else x for x in operands))
+
+    def value_of(self, axis: Axis) -> int | None:
+        """The length of one of its axes; None if it is none of them."""
+        if self._formula is None:
+            return int(self) if self.exact and self.axes[0] == axis else None
+        found = (x.value_of(axis) for x in self._formula[1:] if isinstance(x, Length))
+        return next((value for value in found if value is not None), None)
+
+    def _with(self, function: Callable[[int, int], int], left: int, right: int) -> int:
+        if not isinstance(left, int) or not isinstance(right, int):
+            return NotImplemented
+        both = [x for x in (left, right) if isinstance(x, Length)]
+        value = function(int(left), int(right))
+        made = Length(value, [axis for x in both for axis in x.axes], exact=False)
+        made._formula = (function, left, right)
+        return made
 
     def __add__(self, other: int) -> int:
-        return self._with(other, int.__add__(self, other))
+        return self._with(operator.add, self, other)
 
     def __sub__(self, other: int) -> int:
-        return self._with(other, int.__sub__(self, other))
+        return self._with(operator.sub, self, other)
 
     def __mul__(self, other: int) -> int:
-        return self._with(other, int.__mul__(self, other))
+        return self._with(operator.mul, self, other)
 
     def __floordiv__(self, other: int) -> int:
-        return self._with(other, int.__floordiv__(self, other))
+        return self._with(operator.floordiv, self, other)
 
     def __radd__(self, other: int) -> int:
-        return self._with(other, int.__radd__(self, other))
+        return self._with(operator.add, other, self)
 
     def __rsub__(self, other: int) -> int:
-        return self._with(other, int.__rsub__(self, other))
+        return self._with(operator.sub, other, self)
 
     def __rmul__(self, other: int) -> int:
-        return self._with(other, int.__rmul__(self, other))
+        return self._with(operator.mul, other, self)
 
     def __rfloordiv__(self, other: int) -> int:
-        return self._with(other, int.__rfloordiv__(self, other))
+        return self._with(operator.floordiv, other, self)

@@ -4,7 +4,12 @@ from cerewrite.nn.block_diagonal import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ChannelReorder
 from cerewrite.nn.member_exit import MemberConv, MemberConvTranspose, MemberExit, MemberLinear
 from cerewrite.nn.member_norm import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
-from cerewrite.nn.parameter_module import ParameterModule, get_parameter, put_parameter
+from cerewrite.nn.parameter_module import (
+    NumberModule,
+    ParameterModule,
+    get_parameter,
+    put_parameter,
+)
 from cerewrite.nn.scaled import (
     SCALED,
     ScaledConv1d,
@@ -27,6 +32,7 @@ __all__ = [
     "MemberLayerNorm",
     "MemberLinear",
     "MemberRMSNorm",
+    "NumberModule",
     "ParameterModule",
     "ScaledConv1d",
     "ScaledConv2d",

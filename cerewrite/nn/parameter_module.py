@@ -1,6 +1,8 @@
-"""A module's face for a free parameter."""
+"""Modules' faces for free parameters, and for numbers that modules hold."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import nn
 
@@ -16,6 +18,20 @@ class ParameterModule(nn.Module):
     """
 
     def __init__(self, value: nn.Parameter) -> None:
+        super().__init__()
+        self.value = value
+
+
+class NumberModule(nn.Module):
+    """Stands for an integer attribute of a module, or a field of an object that it holds.
+
+    Passes read, resize and swap it like a module; the model keeps the number alone.
+
+    Args:
+        value: the number.
+    """
+
+    def __init__(self, value: int) -> None:
         super().__init__()
         self.value = value
 
@@ -42,21 +58,38 @@ def channel_axis(shape: tuple[int, ...]) -> int | None:
 
 
 def get_parameter(model: nn.Module, name: str) -> nn.Module:
-    """The module of a qualified name, or the parameter of that name, held.
+    """The module of a qualified name, or the parameter or integer of that name, held.
 
     Raises:
-        AttributeError: if there is neither.
+        AttributeError: if there is none of these.
     """
-    parent, _, child = name.rpartition(".")
-    parameter = model.get_submodule(parent)._parameters.get(child)
-    return model.get_submodule(name) if parameter is None else ParameterModule(parameter)
+    parent, child = _owner(model, name)
+    if isinstance(parent, nn.Module):
+        parameter = parent._parameters.get(child)
+        if parameter is not None:
+            return ParameterModule(parameter)
+    number = vars(parent).get(child)
+    return NumberModule(number) if type(number) is int else model.get_submodule(name)
 
 
 def put_parameter(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put a module, or the parameter that it holds, under a qualified name."""
-    parent, _, child = name.rpartition(".")
-    owner = model.get_submodule(parent)
+    """Put a module, or the parameter or integer that it holds, under a qualified name."""
+    if isinstance(new, NumberModule):
+        parent, child = _owner(model, name)
+        vars(parent)[child] = new.value
+        return
+    path, _, child = name.rpartition(".")
+    owner = model.get_submodule(path)
     if isinstance(new, ParameterModule):
         owner._parameters[child] = new.value
     else:
         owner._modules[child] = new
+
+
+def _owner(model: nn.Module, name: str) -> tuple[Any, str]:
+    """What holds a parameter, a module or a number, and its name there."""
+    path, _, child = name.rpartition(".")
+    owner: Any = model
+    for part in path.split(".") if path else ():
+        owner = getattr(owner, part)
+    return owner, child

@@ -6,6 +6,7 @@ In an ensemble entries and exits are dense, interiors have one group per member.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -124,7 +125,7 @@ class Conv(LayerRule, ConcatenationLayer):
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         x = inputs[0]
-        if x.channels is not None and (x.channels.axis != 1 or x.channels.inner != 1):
+        if x.channels is not None and (replace(x.channels, width=0) != Channels(1, 0)):
             bound(op, x, widths, "is applied to an axis other than the channels")
             x = Value(x.op, None)
         geometry = _geometry(op, x, widths.weight(op, inputs))

@@ -84,7 +84,7 @@ class ConvTranspose(LayerRule):
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         x = inputs[0]
-        if x.channels is not None and (x.channels.axis != 1 or x.channels.inner != 1):
+        if x.channels is not None and (replace(x.channels, width=0) != Channels(1, 0)):
             bound(op, x, widths, "is applied to an axis other than the channels")
             x = Value(x.op, None)
         elif x.channels is not None and widths.is_concatenation(x.channels.width):

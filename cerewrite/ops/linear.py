@@ -13,12 +13,13 @@ from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.nn import BlockDiagonalLinear
-from cerewrite.nn.channel_reorder import ConcatLinear
+from cerewrite.nn.channel_reorder import ConcatLinear, ConcatPartedLinear, PartedLinear
 from cerewrite.ops.base import Channels, LayerRule, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import ConcatenationLayer, Geometry, SampledLayer
 from cerewrite.ops.own_forwards import expect
+from cerewrite.ops.views import whole
 from cerewrite.ops.resizing import empty_like, ensemble_sizes, take_parameters
 
 
@@ -29,7 +30,7 @@ class Linear(LayerRule, ConcatenationLayer):
     name = "linear"
     targets = frozenset({"linear"})
     modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
-    built: ClassVar[tuple[type[nn.Module], ...]] = (BlockDiagonalLinear,)
+    built: ClassVar[tuple[type[nn.Module], ...]] = (BlockDiagonalLinear, PartedLinear)
     axis = -1
     cases: ClassVar[tuple[Case, ...]] = (
         module_case(lambda: nn.Linear(6, 4), (3, 6)),
@@ -49,6 +50,8 @@ class Linear(LayerRule, ConcatenationLayer):
         if x.channels is not None and x.channels.axis != last:
             bound(op, x, widths, "is applied to an axis other than the channels")
             x = Value(x.op, None)
+        elif x.channels is not None:
+            x = Value(x.op, whole(x.channels, widths))
         width = widths.layer(op, self, x)
         return None if width is None else Channels(len(op.shape) - 1, width)
 
@@ -102,6 +105,9 @@ class Linear(LayerRule, ConcatenationLayer):
         if layer.role == "interior" and multiplicity > 1:
             sizes = (n_in, n_out, multiplicity)
             blocks = BlockDiagonalLinear(*sizes, bias, device="meta", dtype=dtype)
+            if len(layer.writes) > 1:
+                written = layer.parts(multiplicity * widths[layer.target])
+                blocks = PartedLinear(*sizes, bias, written=written, device="meta", dtype=dtype)
             return empty_like(blocks, linear)
         return empty_like(nn.Linear(n_in, n_out, bias, device="meta", dtype=dtype), linear)
 
@@ -117,8 +123,10 @@ class Linear(LayerRule, ConcatenationLayer):
         assert isinstance(module, BlockDiagonalLinear)
         sizes = (module.in_features, module.out_features, module.members)
         bias, dtype = module.bias is not None, module.weight.dtype
-        new = ConcatLinear(*sizes, bias, parts=parts, device="meta", dtype=dtype)
-        return take_parameters(new, module)
+        options = {"parts": parts, "device": "meta", "dtype": dtype}
+        if isinstance(module, PartedLinear):
+            return take_parameters(ConcatPartedLinear(*sizes, bias, written=module.written, **options), module)
+        return take_parameters(ConcatLinear(*sizes, bias, **options), module)
 
     @override
     def plain(self, module: nn.Module) -> nn.Module:

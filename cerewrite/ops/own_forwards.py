@@ -19,7 +19,7 @@ from cerewrite.errors import RewriteError
 
 M = TypeVar("M", bound=nn.Module)
 
-_SIZES = ("num_features", "num_channels", "in_channels", "out_channels")
+_SIZES = ("num_features", "num_channels", "in_channels", "out_channels", "embedding_dim")
 """Attributes in which stock modules keep their channel counts."""
 
 _METHODS = ("forward", "_conv_forward", "__call__")
@@ -122,7 +122,8 @@ def bound_to_width(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str |
 
 def _stock(kind: type[Any]) -> tuple[frozenset[str], frozenset[str]]:
     """Names of a stock module's attributes, and of its buffers."""
-    sizes = (1, 1, 1) if issubclass(kind, _ConvNd) else (1, 1) if kind is nn.GroupNorm else (1,)
+    two = kind in (nn.GroupNorm, nn.Embedding)
+    sizes = (1, 1, 1) if issubclass(kind, _ConvNd) else (1, 1) if two else (1,)
     module = kind(*sizes, device="meta")  # draws nothing
     return frozenset(vars(module)), frozenset(module._buffers)
 

@@ -276,8 +276,8 @@ def _exit(model: nn.Module, layer: RegionLayer, change: Change, behind: Behind) 
             advice="remove its hooks, or hook the model",
         )
     m, widths = change.split.multiplicity, change.split.widths
-    inner = layer.kernel if layer.op == "linear" else 1
-    parts = tuple(m * widths[source] * inner for source in layer.sources)
+    times = m * layer.times * sampled_layer(layer.op).inner(layer)
+    parts = tuple(times * widths[source] for source in layer.sources)
     return kind(module, parts, m, rows=behind.rows)
 
 

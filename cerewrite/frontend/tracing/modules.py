@@ -174,6 +174,15 @@ class ModuleTable:
             op, module, calls if once else 1
         )
 
+    def refusal_whole(self, op: Op, module: nn.Module) -> Rejection | None:
+        """Why a module may not be swapped for one that calls it member by member."""
+        why = None
+        if module._modules or module._buffers or any(p.dim() != 1 for p in module.parameters()):
+            why = "holds more than one setting per channel"
+        return self._refuse_module(op.module, module, (type(module),), why) or self._refuse_sharing(
+            op, module, self._same[op.module, op.target]
+        )
+
     def _unlike_inside(
         self, op: Op, module: nn.Module, types: Sequence[type[nn.Module]]
     ) -> str | None:

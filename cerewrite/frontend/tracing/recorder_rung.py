@@ -19,6 +19,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 
 from cerewrite.frontend.tracing.fusion import fuse
+from cerewrite.frontend.tracing.numbers import numbers_remembered
 from cerewrite.frontend.tracing.recording import Recording
 from cerewrite.ir import Op
 from cerewrite.runtime.alone import alone
@@ -32,7 +33,7 @@ def recorded_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     Raises:
         Exception: whatever the model raises, on fake tensors and on the inputs themselves.
     """
-    with attributes_kept(model):
+    with attributes_kept(model), numbers_remembered(model):
         return _recorded(model, args, kwargs)
 
 

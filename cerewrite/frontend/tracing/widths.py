@@ -12,7 +12,8 @@ from cerewrite.frontend.tracing.free import free_parameter
 from cerewrite.frontend.tracing.freeze import UnresolvedLayer, freeze
 from cerewrite.frontend.tracing.initial import bias_variance_of, gain_of
 from cerewrite.frontend.tracing.modules import ModuleTable
-from cerewrite.ir import Layer, Length, Op, PerChannel, Rejection, TracedModel
+from cerewrite.frontend.tracing.named import NamedSizes
+from cerewrite.ir import Layer, Op, PerChannel, Rejection, TracedModel
 from cerewrite.ops import rule_for
 from cerewrite.ops.base import Channels, Value
 from cerewrite.ops.modules import (
@@ -36,6 +37,9 @@ class Builder:
         self._rung = frontend
         self._batch = batch
         self.values: dict[str, Value] = {}
+        self.named = NamedSizes(self.classes, self.values)
+        self._tables: list[tuple[str, str]] = []
+        self._swapped: set[str] = set()
 
     def tie(self, first: int, second: int, coupling: str, where: str) -> int:
         """Make two classes one."""
@@ -63,11 +67,33 @@ class Builder:
         """The module that ran an operator."""
         return self._table.module(op.module)
 
-    def read_off(self, size: object) -> list[Channels]:
-        """The channel axes whose lengths a number is made of."""
-        axes = size.axes if isinstance(size, Length) else ()
-        found = ((self.values[name].channels, axis) for name, axis in axes if name in self.values)
-        return [channels for channels, axis in found if channels and channels.axis == axis]
+    def read_off(self, size: object) -> list[int]:
+        """The classes that a number is made of."""
+        return self.named.widths(size)
+
+    def stays(self, size: object) -> bool:
+        """Whether a number is the same for members of any width."""
+        return self.named.stays(size)
+
+    def grows(self, size: object, width: int, where: str) -> bool:
+        """Whether a number grows as a class does."""
+        return self.named.grows(size, width, where)
+
+    def divide(self, width: int, sizes: Sequence[int]) -> tuple[int, ...] | None:
+        """Make a class several side by side; None where something has read it as a whole."""
+        return self.classes.divide(width, sizes)
+
+    def fraction(self, width: int, parts: int) -> int:
+        """A number for one of some equal parts of every channel."""
+        return self.classes.fraction(width, parts)
+
+    def size(self, width: int) -> int:
+        """Elements along the axis of a number."""
+        return self.classes.size(width)
+
+    def step(self, width: int, elements: int) -> None:
+        """Let members own multiples of so many elements."""
+        self.classes.step(width, elements)
 
     def body(self, op: Op) -> tuple[Op, ...]:
         """What the module that ran an operator runs in all, in order, parameters left out."""
@@ -169,10 +195,12 @@ class Builder:
 
     def free_parameter(self, channels: Channels, value: Value, rank: int) -> bool:
         """Note a free parameter along the channels; False if it is none."""
+        if value.op.module.rpartition(".")[0] in self._swapped and value.op.target == "parameter":
+            return True  # it goes with its module
         size = self.classes.size(channels.width)
         axis = channels.axis - rank
         name = free_parameter(value.op, self._ops, self._table, size, axis)
-        if name is None or channels.inner != 1 or self.is_concatenation(channels.width):
+        if name is None or channels.inner != 1 or channels.unit != 1 or self.is_concatenation(channels.width):
             return False
         settings = self._table.numel(name) // size
         self._keep(PerChannel(name, "free_parameter", (), settings), channels.width)
@@ -185,10 +213,46 @@ class Builder:
             if layer in kept and found.target is not None:
                 self.classes.pin(found.target, kept[layer])
 
+    def keep_numbers(self) -> None:
+        """Note the attributes that stand for classes, if their modules are not swapped whole."""
+        for number, width in self.named.modules():
+            if number.name.rpartition(".")[0] not in self._swapped:
+                self._keep(number, width)
+
+    def written(self) -> list[str]:
+        """Names of what writes a class, in execution order."""
+        nodes = {item.layer.node: item.layer.name for item in self.found} | dict(self._tables)
+        return [nodes[name] for name in self._ops if name in nodes]
+
+    def table(self, op: Op, rule: ResizableModule, size: int) -> int:
+        """Note a table whose rows are so many channels wide; returns the class that it writes."""
+        width = self.classes.add(size, op.module)
+        self._tables.append((op.name, op.module))
+        self.per_channel(op, rule, Channels(len(op.shape) - 1, width))
+        return width
+
+    def own_forward(self, op: Op, rule: ResizableModule, channels: Channels) -> bool:
+        """Note a module that does one thing along the channels of what it reads; False if none."""
+        module = self.module(op)
+        body = self.body(op)
+        reads = {name for other in body for name in other.inputs} - {y.name for y in body}
+        values = [n for n in reads if self._ops[n].target not in ("parameter", "constant")]
+        if module is None or len(values) != 1 or channels.inner != 1 or channels.unit != 1:
+            return False
+        refusal = self._table.refusal_whole(op, module)
+        if refusal is not None or self.is_concatenation(channels.width):
+            self.classes.pin(channels.width, refusal or _apart(op.module, rule.name))
+            return True
+        self._swapped.add(op.module)
+        settings = sum(p.numel() for p in module.parameters(recurse=False))
+        size = self.classes.size(channels.width)
+        self._keep(PerChannel(op.module, rule.name, (), settings // size, least=2), channels.width)
+        return True
+
     def _keep(self, module: PerChannel, width: int) -> None:
         """Note a per-channel module with the first of its classes."""
-        widths = self.classes.resolve(width)
-        self.classes.drafts[widths[0]].modules.append((module, widths))
+        widths = self.classes.parts(width)
+        self.classes.drafts[self.classes.find(widths[0])].modules.append((module, widths))
 
     def _depthwise(self, op: Op, rule: str, width: int, geometry: Geometry, bias: bool) -> None:
         flops = 2 * geometry.kernel * (op.numel // (self._batch * geometry.out_channels))
@@ -246,7 +310,8 @@ def build_widths(
     for width, refusal in undecided(ops, values, builder.classes.resolve):
         builder.classes.pin(width, refusal)
     builder.keep_targets(kept or {})
-    layers, widths, names = freeze(builder.found, builder.classes)
+    builder.keep_numbers()
+    layers, widths, names = freeze(builder.found, builder.classes, builder.written())
     skipped = tuple(
         Rejection("", "earlier-rung", note, "nothing to do: a later tracer saw the model")
         for note in notes
