@@ -175,17 +175,16 @@ class PartedLinear(BlockDiagonalLinear):
         torch.Size([1, 8])
     """
 
-    arrange: Tensor
-
     def __init__(self, *args: Any, written: Sequence[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.written = tuple(written)
-        order = torch.tensor(member_order(written, self.members)).argsort()
-        self.register_buffer("arrange", order, persistent=False)
+        self.arrange = ChannelReorder(written, self.members, axis=-1)
+        self.arrange.order = self.arrange.order.argsort()
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer's own forward, then the parts side by side."""
-        return super().forward(input).index_select(-1, self.arrange)
+        output: Tensor = self.arrange(super().forward(input))
+        return output
 
 
 class ConcatPartedLinear(ConcatLinear, PartedLinear):

@@ -16,7 +16,12 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.norms import normalise
 from cerewrite.kernel.values import Moments
 from cerewrite.nn import BlockDiagonalLinear, ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
-from cerewrite.nn.channel_reorder import ChannelReorder, ConcatLinear
+from cerewrite.nn.channel_reorder import (
+    ChannelReorder,
+    ConcatLinear,
+    ConcatPartedLinear,
+    PartedLinear,
+)
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import Passing
@@ -30,7 +35,7 @@ class BlockLinear(Linear):
 
     name = "block_linear"
     targets = frozenset({"block_linear"})
-    whole = (BlockDiagonalLinear, ConcatLinear)
+    whole = (BlockDiagonalLinear, ConcatLinear, PartedLinear, ConcatPartedLinear)
     modules = (BlockDiagonalLinear,)
     built = (nn.Linear,)
     leaves = ()

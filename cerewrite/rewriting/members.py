@@ -13,6 +13,7 @@ from cerewrite.frontend.tracing import record_ops
 from cerewrite.frontend.unwrapping import unwrap
 from cerewrite.ir import RegionLayer
 from cerewrite.nn import SCALED, MemberConv, MemberConvTranspose, MemberExit, MemberLinear
+from cerewrite.ops import sampled_layer
 from cerewrite.ops.own_forwards import expect
 from cerewrite.rewriting.behind import SPLIT_AGAIN, Behind, look_behind
 from cerewrite.rewriting.record import draw_inputs, get_record
