@@ -111,8 +111,9 @@ def bound_to_width(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str |
     if set(module._parameters) - {"weight", "bias"} or "weight" not in module._parameters:
         return f"overrides forward and holds the parameters {sorted(module._parameters)}"
     attributes, buffers = _stock(kind)
-    if set(module._buffers) - buffers:
-        return f"overrides forward and holds the buffers {sorted(set(module._buffers) - buffers)}"
+    held = {name for name, b in module._buffers.items() if b is not None and b.numel() > 1}
+    if held - buffers:
+        return f"overrides forward and holds the buffers {sorted(held - buffers)}"
     sizes = {vars(module)[name] for name in _SIZES if name in vars(module)}
     for name in sorted(vars(module).keys() - attributes):
         if _knows(vars(module)[name], sizes):

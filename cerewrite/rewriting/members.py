@@ -28,6 +28,7 @@ CLOSE = 1e-2
 
 _EXITS: dict[str, tuple[type[MemberExit], tuple[type[nn.Module], ...]]] = {
     "linear": (MemberLinear, (nn.Linear,)),
+    "linear_turned": (MemberLinear, (nn.Linear,)),
     "conv": (MemberConv, (nn.Conv1d, nn.Conv2d, nn.Conv3d)),
     "conv_transpose": (
         MemberConvTranspose,

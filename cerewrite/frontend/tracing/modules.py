@@ -16,6 +16,8 @@ from cerewrite.runtime.copies import carries_hooks, hooked, overlaps
 _COMPUTED_FROM = ("weight_g", "weight_orig")
 """What weight norm, and spectral norm or pruning, of the kind that uses hooks leave on a module."""
 
+_SETTINGS = {"weight", "bias"}
+
 _QUANTISED = ("torch.ao.nn", "torch.nn.quantized", "torch.nn.qat", "torch.nn.intrinsic")
 
 
@@ -169,6 +171,8 @@ class ModuleTable:
             )
         own = forwards and has_own_forward(module, types)
         why = self._unlike_inside(op, module, types) if own else unlike(module, types)
+        if op.target in ("linear", "linear_turned") and why is not None and self._is_product(op):
+            why = None
         calls = self._same[op.module, op.target] if own else self._calls[op.module]
         return self._refuse_module(op.module, module, types, why) or self._refuse_sharing(
             op, module, calls if once else 1
@@ -182,6 +186,17 @@ class ModuleTable:
         return self._refuse_module(op.module, module, (type(module),), why) or self._refuse_sharing(
             op, module, self._same[op.module, op.target]
         )
+
+    def _is_product(self, op: Op) -> bool:
+        """Whether a module holds a weight and perhaps a bias, and is one product with them."""
+        module = self.module(op.module)
+        assert module is not None
+        weight = module._parameters.get("weight")
+        alone = not (module._modules or module._buffers or set(module._parameters) - _SETTINGS)
+        names = [self.parameter_name(node) for node in op.inputs[1:]]
+        full = [f"{op.module}.{name}" for name, p in module._parameters.items() if p is not None]
+        plain = weight is not None and weight.dim() == 2 and "forward" not in vars(module)
+        return alone and plain and names == sorted(full, reverse=True) and self._calls[op.module] == 1
 
     def _unlike_inside(
         self, op: Op, module: nn.Module, types: Sequence[type[nn.Module]]
@@ -224,7 +239,7 @@ class ModuleTable:
                 name,
                 "custom-module",
                 f"{type(module).__qualname__} {why}",
-                f"use the stock {types[0].__name__}, or register a rule for this module",
+                f"use the stock {(*types, nn.Linear)[0].__name__}, or register a rule for it",
             )
         if any(parameter.is_complex() for parameter in module.parameters(recurse=False)):
             return Rejection(

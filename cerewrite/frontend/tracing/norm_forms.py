@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cerewrite.ir import Op, Ref
@@ -107,3 +107,17 @@ def _shown(op: Op, ops: Mapping[str, Op]) -> Op:
     while op.target in _SHOWN and op.inputs:
         op = ops[op.inputs[0]]
     return op
+
+
+def parts_of_norms(ops: Sequence[Op]) -> set[str]:
+    """The steps of norms that are one operator now (`as_norm`), where nothing else reads them."""
+    norms = {op.module for op in ops if op.target in ("rms_direction", "centred_direction")}
+    read: set[str] = set()
+    found: set[str] = set()
+    for op in reversed(ops):
+        inside = op.module in norms and op.target in _STEPS | _SHOWN | {*_VARIANCES, *_SQUARES, "mean", "sum", "sub"}
+        if inside and op.name not in read:
+            found.add(op.name)
+        else:
+            read.update(op.inputs)
+    return found

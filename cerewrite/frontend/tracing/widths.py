@@ -13,6 +13,7 @@ from cerewrite.frontend.tracing.freeze import UnresolvedLayer, freeze
 from cerewrite.frontend.tracing.initial import bias_variance_of, gain_of
 from cerewrite.frontend.tracing.modules import ModuleTable
 from cerewrite.frontend.tracing.named import NamedSizes
+from cerewrite.frontend.tracing.norm_forms import parts_of_norms
 from cerewrite.ir import Layer, Op, PerChannel, Rejection, TracedModel
 from cerewrite.ops import rule_for
 from cerewrite.ops.base import Channels, Value
@@ -304,9 +305,10 @@ def build_widths(
     """
     builder = Builder(ops, model, frontend, batch)
     values = builder.values
+    unread = parts_of_norms(ops)
     for op in ops:
         inputs = [values[name] for name in op.inputs]
-        values[op.name] = Value(op, _channels(op, inputs, builder))
+        values[op.name] = Value(op, None if op.name in unread else _channels(op, inputs, builder))
     for width, refusal in undecided(ops, values, builder.classes.resolve):
         builder.classes.pin(width, refusal)
     builder.keep_targets(kept or {})
