@@ -63,6 +63,18 @@ class Length(int):
         found = (x.value_of(axis) for x in self._formula[1:] if isinstance(x, Length))
         return next((value for value in found if value is not None), None)
 
+    def divisors(self, values: Mapping[Axis, int]) -> list[int]:
+        """The fixed numbers by which what depends on the named axes is divided, rounding down."""
+        if self._formula is None:
+            return []
+        function, *operands = self._formula
+        lengths = [x for x in operands if isinstance(x, Length)]
+        found = [divisor for x in lengths for divisor in x.divisors(values)]
+        over, by = (x.at(values) if isinstance(x, Length) else x for x in operands)
+        if function is operator.floordiv and over != operands[0] and by == operands[1]:
+            found.append(int(operands[1]))
+        return found
+
     def _with(self, function: Callable[[int, int], int], left: int, right: int) -> int:
         if not isinstance(left, int) or not isinstance(right, int):
             return NotImplemented

@@ -162,7 +162,7 @@ class LinearTurned(Linear):
 
     name = "linear_turned"
     targets = frozenset({"linear_turned"})
-    modules = ()
+    modules = (Turned,)
     built = ()
     leaves = ()
     cases = (module_case(lambda: Turned(6, 4), (3, 6)),)

@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from cerewrite.errors import RewriteError
 from cerewrite.nn.member_forward import MemberForward
-from cerewrite.ops.base import register
+from cerewrite.ir import Op
+from cerewrite.ops.base import Saved, register
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.members import MemberRMS
 from cerewrite.ops.modules import ResizableModule
@@ -85,3 +86,10 @@ class MemberForwardOp(MemberRMS):
     targets = frozenset({"member_forward_op"})
     whole = (MemberForward,)
     cases = (module_case(lambda: MemberForward(HandNorm(6), 2), (3, 6)),)
+
+    @override
+    def saved(self, op: Op, module: nn.Module | None) -> Saved:
+        """What it norms, one figure per row and member, and the normed input for its scale."""
+        assert isinstance(module, MemberForward)
+        rows = op.numel // op.shape[-1]
+        return Saved(reads=True, own=op.numel, statistics=rows * module.members)

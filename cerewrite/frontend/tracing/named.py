@@ -77,6 +77,9 @@ class NamedSizes:
         for other in self.widths(size):
             if other != width:
                 self._classes.tie(width, other, "view", where)
+        for divisor in size.divisors(self._doubled(size)):
+            for other in self.widths(size):
+                self._classes.step(other, divisor)
         return True
 
     def modules(self) -> Iterator[tuple[PerChannel, int]]:
