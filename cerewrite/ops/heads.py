@@ -41,6 +41,8 @@ def batched(
             return _channels(known[0]).at(rank + kept)
     end = ends[0]
     count = op.shape[rank + end] if rank + end >= 0 else 0
+    if max(ends) > -3 >= min(ends):
+        return _share_one(op, known, widths)
     if end > -3 or any(other != end for other in ends):
         return refuse(op, inputs, widths)
     for value in inputs:
@@ -54,6 +56,19 @@ def batched(
         width = widths.tie(width, _channels(value).width, "attention", where)
     first = next((v for v in known if v.op.shape[end] == count), known[0])
     return _channels(first).at(rank + end)
+
+
+def _share_one(op: Op, known: Sequence[Value], widths: WidthBuilder) -> None:
+    """Pin classes of which one has a single head, by which all heads of the others are met."""
+    for value in known:
+        widths.pin(
+            _channels(value).width,
+            op.module or op.name,
+            "one-head",
+            f"'{op.target}' meets several heads with a value of a single one, which members "
+            "cannot share",
+            "give the layer several (key) heads, at least one for every member",
+        )
 
 
 def summed(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
