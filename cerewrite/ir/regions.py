@@ -187,6 +187,17 @@ class Region:
                 found[name] = max(found[name], module.least)
         return tuple(found.values())
 
+    @property
+    def grains(self) -> tuple[int, ...]:
+        """Channels of layers where a class has one, at most: above 1 where it counts heads."""
+        found = [1] * len(self.classes)
+        for layer in self.layers:
+            for source in layer.sources:
+                found[source] = max(found[source], layer.times)
+            if layer.target >= 0:
+                found[layer.target] = max(found[layer.target], *layer.writes)
+        return tuple(found)
+
     def width_of(self, module: PerChannel, widths: Sequence[int]) -> int:
         """Channels of one member at a per-channel module, from widths per class."""
         total = sum(widths[self.classes.index(name)] for name in module.widths)

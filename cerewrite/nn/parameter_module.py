@@ -39,20 +39,22 @@ class NumberModule(nn.Module):
 def channel_axis(shape: tuple[int, ...]) -> int | None:
     """Where the channels of a free parameter lie.
 
-    The one axis that is longer than 1; of several, axis 1 of images ``[1, channels, *positions]``
-    and the last of tokens ``[1, positions, channels]``.
+    The one axis that is longer than 1; of several, axis 1 of images ``[1, channels, *positions]``,
+    the last of tokens ``[1, positions, channels]`` and of tables ``[rows, channels]``.
 
     Returns:
         None for other shapes.
 
     Example:
-        >>> [channel_axis(s) for s in ((1, 8, 1, 1), (1, 8, 7, 7), (1, 49, 8), (9, 9))]
-        [1, 1, 2, None]
+        >>> [channel_axis(s) for s in ((1, 8, 1, 1), (1, 8, 7, 7), (1, 49, 8), (9, 8), (9, 9, 2))]
+        [1, 1, 2, 1, None]
     """
     long = [axis for axis, size in enumerate(shape) if size > 1]
     if len(long) <= 1:
         return long[0] if long else 0
-    if len(shape) < 3 or shape[0] != 1:
+    if len(shape) == 2:
+        return 1
+    if shape[0] != 1:
         return None
     return 2 if len(shape) == 3 else 1
 

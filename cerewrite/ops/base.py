@@ -136,6 +136,18 @@ class WidthBuilder(Protocol):
     def table(self, op: Op, rule: ResizableModule, size: int) -> int:
         """Note a table of entries so many channels wide; returns the class that it writes."""
 
+    def rows(self, op: Op, parameter: Op, rule: ResizableModule) -> int | None:
+        """Note a parameter ``[rows, channels]`` of which an operator picks rows.
+
+        Args:
+            op: the operator.
+            parameter: what it reads.
+            rule: of modules that hold such a table.
+
+        Returns:
+            The class of its columns; None where others read it too.
+        """
+
     def own_forward(self, op: Op, rule: ResizableModule, channels: Channels) -> bool:
         """Note that the module that ran an operator does it, and no more, along its channels.
 

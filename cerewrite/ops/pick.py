@@ -16,6 +16,7 @@ from cerewrite.ops.base import Channels, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import function_case
 from cerewrite.ops.cuts import CUTS, expanded, indexed, piece, repeated
 from cerewrite.ops.layout import Passing, bound
+from cerewrite.ops.tables import Tables
 from cerewrite.ops.views import named_sizes
 
 _SHARING = CUTS - {"tensor_split"} | {
@@ -50,7 +51,7 @@ class Pick(Passing):
         value = inputs[0]
         found = value.channels
         if found is None:
-            return None
+            return _rows(op, inputs, widths)
         if op.target == "getitem" and not value.op.shape:
             if value.op.target in CUTS and found.axis in (_touched(value.op, len(op.shape)) or ()):
                 return piece(value.op, value, op.args[1], widths)
@@ -85,6 +86,18 @@ class Pick(Passing):
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         shares = op.target in _SHARING
         return Saved(shares=shares, output=not shares and op.target not in _COPYING)
+
+
+def _rows(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+    """Rows of a parameter, such as a table of positions: its columns are channels."""
+    table = inputs[0].op
+    if table.target != "parameter" or len(table.shape) != 2 or op.shape[-1:] != table.shape[1:]:
+        return None
+    first = _touched(op, 2) == {0} or (op.target == "index" and len(inputs) == 2)
+    if not first or len(op.shape) < 2:
+        return None
+    width = widths.rows(op, table, Tables())
+    return None if width is None else Channels(len(op.shape) - 1, width)
 
 
 def _beside(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:

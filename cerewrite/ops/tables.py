@@ -56,4 +56,6 @@ def _at(table: nn.Embedding, weight: Tensor) -> nn.Module:
     new = empty_like(resized_copy(table, shapes, embedding_dim=weight.shape[1]), table)
     with torch.no_grad():
         new.weight.copy_(weight)
+        for name, buffer in table.named_buffers():  # factors
+            new.get_buffer(name).copy_(buffer)
     return new

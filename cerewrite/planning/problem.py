@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lcm
+from math import gcd, lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,9 +77,16 @@ class Constraints:
             if value is not None:
                 require_whole(name, value, 1, LARGEST_SIZE)
 
-    def least(self, own: int) -> int:
-        """The least width of a member of a class whose original members are ``own`` wide."""
-        return min(TRUSTED, own) if self.min_width is None else self.min_width
+    def least(self, own: int, grain: int = 1) -> int:
+        """The least width of a member of a class whose original members are ``own`` wide.
+
+        Args:
+            own: their width.
+            grain: channels of layers where the class has one (`Region.grains`).
+        """
+        wanted = TRUSTED if self.min_width is None else self.min_width
+        wanted = -(-wanted // grain)
+        return min(wanted, own) if self.min_width is None else wanted
 
     @property
     def most(self) -> int:
@@ -201,10 +208,15 @@ def build_problem(
     unmeasured = _unmeasured(region)
     if unmeasured is not None:
         return unmeasured
-    steps = [lcm(constraints.channel_multiple, step) for step in region.steps]
+    grains = region.grains
+    multiple = constraints.channel_multiple
+    steps = [
+        lcm(multiple // gcd(multiple, grain), step)
+        for grain, step in zip(grains, region.steps, strict=True)
+    ]
     least = [
-        max(constraints.least(own), width)
-        for own, width in zip(region.widths, region.least, strict=True)
+        max(constraints.least(own, grain), width)
+        for own, grain, width in zip(region.widths, grains, region.least, strict=True)
     ]
     keys: list[tuple[int, ...]] = [
         (size, steps[index], least[index]) if len(region.classes) > FREE_CLASSES else (index,)

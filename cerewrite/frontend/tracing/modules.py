@@ -59,6 +59,7 @@ class ModuleTable:
             if op.target in ("parameter", "constant"):
                 self._held[op.module.rpartition(".")[0]].add(op.name)
         self._all_reads = reads
+        self._scalars = {op.name for op in ops if op.target == "constant" and op.numel == 1}
         self._same: Counter[tuple[str, str]] = Counter((op.module, op.target) for op in ops)
         self._reads = {op.name: reads[op.name] for op in ops if op.target == "parameter"}
         self._parameters = {op.name: op.module for op in ops if op.target == "parameter"}
@@ -204,6 +205,7 @@ class ModuleTable:
         """Why a forward of its own does not use its values as the stock module does."""
         why = bound_to_width(module, types)
         held = self._held[op.module]
+        held -= self._scalars
         if why is None and any(self._all_reads[n] > op.inputs.count(n) for n in held):
             why = f"overrides forward, and '{op.target}' is not all that reads its values"
         weight = module._parameters["weight"]

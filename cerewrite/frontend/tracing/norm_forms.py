@@ -110,13 +110,16 @@ def _shown(op: Op, ops: Mapping[str, Op]) -> Op:
 
 
 def parts_of_norms(ops: Sequence[Op]) -> set[str]:
-    """The steps of norms that are one operator now (`as_norm`), where nothing else reads them."""
+    """The steps of norms that are one operator now (`as_norm`), where nothing else reads them.
+
+    Means that nothing reads are among them: attention weights that a caller leaves.
+    """
     norms = {op.module for op in ops if op.target in ("rms_direction", "centred_direction")}
     read: set[str] = set()
     found: set[str] = set()
     for op in reversed(ops):
         inside = op.module in norms and op.target in _STEPS | _SHOWN | {*_VARIANCES, *_SQUARES, "mean", "sum", "sub"}
-        if inside and op.name not in read:
+        if (inside or op.target == "mean") and op.name not in read:
             found.add(op.name)
         else:
             read.update(op.inputs)

@@ -41,6 +41,7 @@ class Builder:
         self.named = NamedSizes(self.classes, self.values)
         self._tables: list[tuple[str, str]] = []
         self._swapped: set[str] = set()
+        self._free: dict[str, int] = {}
 
     def tie(self, first: int, second: int, coupling: str, where: str) -> int:
         """Make two classes one."""
@@ -196,13 +197,19 @@ class Builder:
 
     def free_parameter(self, channels: Channels, value: Value, rank: int) -> bool:
         """Note a free parameter along the channels; False if it is none."""
-        if value.op.module.rpartition(".")[0] in self._swapped and value.op.target == "parameter":
+        own = value.op.target == "parameter"
+        owner = value.op.module.rpartition(".")[0] if own else value.op.module
+        if owner in self._swapped:
             return True  # it goes with its module
         size = self.classes.size(channels.width)
         axis = channels.axis - rank
         name = free_parameter(value.op, self._ops, self._table, size, axis)
         if name is None or channels.inner != 1 or channels.unit != 1 or self.is_concatenation(channels.width):
             return False
+        if name in self._free:  # joined again: the same channels
+            self.tie(channels.width, self._free[name], "parameter", value.op.name)
+            return True
+        self._free[name] = channels.width
         settings = self._table.numel(name) // size
         self._keep(PerChannel(name, "free_parameter", (), settings), channels.width)
         return True
@@ -230,6 +237,19 @@ class Builder:
         width = self.classes.add(size, op.module)
         self._tables.append((op.name, op.module))
         self.per_channel(op, rule, Channels(len(op.shape) - 1, width))
+        return width
+
+    def rows(self, op: Op, parameter: Op, rule: ResizableModule) -> int | None:
+        """Note a parameter of which an operator picks rows; the class of its columns, if any."""
+        if not self._table.is_standalone(parameter.name):
+            return None
+        if isinstance(self.module(op), rule.modules):
+            return self.table(op, rule, op.shape[-1])
+        name = self._table.parameter_name(parameter.name)
+        assert name is not None, parameter
+        width = self.classes.add(op.shape[-1], name)
+        self._tables.append((op.name, name))
+        self._keep(PerChannel(name, "free_parameter", (), parameter.shape[0]), width)
         return width
 
     def own_forward(self, op: Op, rule: ResizableModule, channels: Channels) -> bool:
