@@ -101,7 +101,7 @@ class Product(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The product, row by row."""
         rows = torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight)
-        return rows.view(x.size()[:-1] + (self.nf,))
+        return rows.view(*x.size()[:-1], self.nf)
 
 
 class Hidden(nn.Module):

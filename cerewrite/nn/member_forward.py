@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -24,7 +25,6 @@ class MemberForward(nn.Module):
         input and output ``[..., features]``.
 
     Example:
-        >>> import torch
         >>> x = torch.tensor([[3.0, 3.0, -5.0, 5.0]])
         >>> MemberForward(nn.RMSNorm(2, eps=0.0, elementwise_affine=False), members=2)(x).tolist()
         [[1.0, 1.0, -1.0, 1.0]]
@@ -49,10 +49,9 @@ class MemberForward(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Call the module on each member's features."""
-        own = {name: p.unflatten(0, (self.members, -1)) for name, p in self.named_parameters()}
-        output: Tensor = functional_call(
-            self.bare, own, (input.unflatten(-1, (self.members, -1)),)
-        )
+        shape = (self.members, -1)
+        own = {name: torch.unflatten(p, 0, shape) for name, p in self.named_parameters()}
+        output: Tensor = functional_call(self.bare, own, (torch.unflatten(input, -1, shape),))
         return output.flatten(-2)
 
     def extra_repr(self) -> str:

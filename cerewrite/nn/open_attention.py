@@ -60,7 +60,7 @@ class OpenAttention(nn.Module):
         elif not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         q, k, v = (
-            layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            torch.unflatten(layer(x), -1, (-1, self.head_dim)).transpose(1, 2)
             for layer, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
         )
         mask = self._mask(q, key_padding_mask, attn_mask)
@@ -83,7 +83,11 @@ class OpenAttention(nn.Module):
         found = None
         if mask is not None:
             found = _added(mask, q)
-            found = found[None, None] if found.dim() == 2 else found.unflatten(0, (-1, self.num_heads))
+            found = (
+                found[None, None]
+                if found.dim() == 2
+                else torch.unflatten(found, 0, (-1, self.num_heads))
+            )
         if padding is not None:
             padded = _added(padding, q).reshape(-1, 1, 1, padding.shape[-1])
             found = padded if found is None else found + padded

@@ -91,7 +91,8 @@ class MatMul(OpRule):
         if op.target == "einsum":
             return summed(op, inputs, widths)
         if min((len(value.op.shape) for value in inputs), default=0) < 2:
-            return refuse(op, inputs, widths)
+            refuse(op, inputs, widths)
+            return None
         return batched(op, inputs, widths, len(op.shape))
 
     @override

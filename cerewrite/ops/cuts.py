@@ -43,7 +43,9 @@ def _pieces(op: Op, total: int) -> tuple[list[int], list[object]]:
         return [], []
     if op.target in ("chunk", "unsafe_chunk", "tensor_split"):
         return ([], []) if total % given else ([total // given] * given, [None] * given)
-    return ([], []) if total % given else ([int(given)] * (total // given), [given] * (total // given))
+    return (
+        ([], []) if total % given else ([int(given)] * (total // given), [given] * (total // given))
+    )
 
 
 def expanded(

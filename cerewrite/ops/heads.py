@@ -42,15 +42,18 @@ def batched(
     end = ends[0]
     count = op.shape[rank + end] if rank + end >= 0 else 0
     if max(ends) > -3 >= min(ends):
-        return _share_one(op, known, widths)
+        _share_one(op, known, widths)
+        return None
     if end > -3 or any(other != end for other in ends):
-        return refuse(op, inputs, widths)
+        refuse(op, inputs, widths)
+        return None
     for value in inputs:
         size = value.op.shape[end] if len(value.op.shape) >= -end else 1
         shared = grouped and size and count % size == 0
         fits = size == count or shared if value.channels is not None else size == 1
         if not fits:
-            return refuse(op, inputs, widths)
+            refuse(op, inputs, widths)
+            return None
     width, where = _channels(known[0]).width, op.module or op.name
     for value in known[1:]:
         width = widths.tie(width, _channels(value).width, "attention", where)
@@ -80,7 +83,8 @@ def summed(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | 
     if not known:
         return None
     if not right or "." in equation or len(terms) != len(inputs):
-        return refuse(op, inputs, widths)
+        refuse(op, inputs, widths)
+        return None
     letters = {
         term[_channels(value).axis]
         for term, value in zip(terms, inputs, strict=True)
@@ -89,7 +93,8 @@ def summed(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | 
     letter = letters.pop()
     others = [t for t, v in zip(terms, inputs, strict=True) if v.channels is None and letter in t]
     if letters or letter not in right or others:
-        return refuse(op, inputs, widths)
+        refuse(op, inputs, widths)
+        return None
     width = _channels(known[0]).width
     for value in known[1:]:
         width = widths.tie(width, _channels(value).width, "attention", op.module or op.name)

@@ -225,4 +225,3 @@ def axis_order(op: Op, rank: int) -> list[int] | None:
     if op.target == "mT":
         return [*order[:-2], rank - 1, rank - 2]
     return order[::-1] if op.target in ("t", "numpy_T") and rank <= 2 else None
-

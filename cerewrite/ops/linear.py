@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import ConcatenationLayer, Geometry
 from cerewrite.ops.own_forwards import expect, has_own_forward
-from cerewrite.ops.views import whole
 from cerewrite.ops.resizing import empty_like, ensemble_sizes, take_parameters
+from cerewrite.ops.views import whole
 
 
 @register
@@ -126,7 +126,7 @@ class Linear(LayerRule, ConcatenationLayer):
         assert isinstance(module, BlockDiagonalLinear)
         sizes = (module.in_features, module.out_features, module.members)
         bias, dtype = module.bias is not None, module.weight.dtype
-        options = {"parts": parts, "device": "meta", "dtype": dtype}
+        options: dict[str, Any] = {"parts": parts, "device": "meta", "dtype": dtype}
         if isinstance(module, PartedLinear):
             parted = ConcatPartedLinear(*sizes, bias, written=module.written, **options)
             return take_parameters(parted, module)
@@ -206,5 +206,5 @@ def _stock(module: nn.Module, *, turned: bool = False) -> nn.Linear:
     new = nn.Linear(values.shape[1], values.shape[0], "bias" in held, device="meta")
     new.weight = nn.Parameter(values, requires_grad=weight.requires_grad)
     if "bias" in held:
-        new.bias = held["bias"]  # type: ignore[assignment]
+        new.bias = held["bias"]
     return new.train(module.training)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from cerewrite.errors import RewriteError
-from cerewrite.nn.member_forward import MemberForward
 from cerewrite.ir import Op
+from cerewrite.nn.member_forward import MemberForward
 from cerewrite.ops.base import Saved, register
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.members import MemberRMS
@@ -84,7 +85,7 @@ class MemberForwardOp(MemberRMS):
 
     name = "member_forward_op"
     targets = frozenset({"member_forward_op"})
-    whole = (MemberForward,)
+    whole: ClassVar[tuple[type[nn.Module], ...]] = (MemberForward,)
     cases = (module_case(lambda: MemberForward(HandNorm(6), 2), (3, 6)),)
 
     @override

@@ -95,7 +95,7 @@ class MemberRMS(_MemberNorm):
 
     name = "member_rms_norm"
     targets = frozenset({"member_rms_norm"})
-    whole = (MemberRMSNorm,)
+    whole: ClassVar[tuple[type[nn.Module], ...]] = (MemberRMSNorm,)
     cases = (module_case(lambda: MemberRMSNorm(6, 2), (3, 6)),)
     centred = False
 

@@ -139,7 +139,12 @@ class LastAxisNorm(LastAxisModule, Norm):
         shape = op.args[1] if len(op.args) > 1 else (op.shape[-1],)
         if value.channels.axis < len(op.shape) - len(tuple(shape)):
             return value.channels  # within a head, or along positions
-        if not last or value.channels.inner != 1 or value.channels.unit != 1 or len(tuple(shape)) != 1:
+        if (
+            not last
+            or value.channels.inner != 1
+            or value.channels.unit != 1
+            or len(tuple(shape)) != 1
+        ):
             bound(op, value, widths, "normalises over more than the channel axis")
         else:
             self.note(op, value.channels, widths)

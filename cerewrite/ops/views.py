@@ -7,8 +7,9 @@ by side (query, key and value of one layer). The view back makes channels of the
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import accumulate
 from math import gcd, prod
 
 from cerewrite.ir import Length, Op
@@ -25,8 +26,9 @@ def named_sizes(op: Op) -> list[object]:
         kept: list[object] = list(op.shape)
         kept[axis : axis + len(sizes)] = sizes
         return kept
-    sizes = op.args[1] if len(op.args) == 2 and isinstance(op.args[1], list | tuple) else None
-    return list(sizes) if sizes is not None else list(op.args[1:])
+    if len(op.args) == 2 and isinstance(op.args[1], list | tuple):
+        return list(op.args[1])
+    return list(op.args[1:])
 
 
 def _unflattened(op: Op) -> tuple[int, list[object]]:
@@ -104,8 +106,10 @@ def _run(before: Sequence[int], after: Sequence[int], axis: int) -> list[int]:
     lead, count, passed = prod(before[:axis]), before[axis], 1
     for start, size in enumerate(after):
         if passed == lead and size > 1:
-            run = list(range(start, len(after)))
-            run = [*takewhile(lambda end: prod(after[start:end]) < count, run)]
+            ends = accumulate(after[start:], operator.mul, initial=1)
+            run = [
+                start + i for i, done in enumerate(ends) if done < count and start + i < len(after)
+            ]
             return run if prod(after[i] for i in run) == count and len(run) > 1 else []
         passed *= size
     return []

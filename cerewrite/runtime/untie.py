@@ -52,6 +52,6 @@ def untie(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
             parameters.add(id(module._parameters[key]))
     for module in new.modules():
         config = getattr(module, "config", None)
-        if getattr(config, "tie_word_embeddings", False):
+        if config is not None and getattr(config, "tie_word_embeddings", False):
             config.tie_word_embeddings = False
     return new, tuple(parted)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import cerewrite
-from tests.attention_models import FORMS, IDS, Encoder, Norm
 from cerewrite.errors import UsageError
 from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Plan, TracedModel, WidthClass
+from tests.attention_models import FORMS, IDS, Encoder, Norm
 
 
 def width(traced: TracedModel, name: str) -> WidthClass:

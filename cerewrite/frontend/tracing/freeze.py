@@ -94,11 +94,14 @@ def _refuse_uneven(found: Sequence[UnresolvedLayer], classes: Classes) -> None:
     """Pin classes that something reads side by side, some of them more often than others."""
     for item in found:
         for end in (item.source, item.target):
-            scales = (1,) if end is None else classes.scales(end)
+            if end is None:
+                continue
+            scales = classes.scales(end)
             linear = item.layer.op in ("linear", "linear_turned")
             uneven = len(set(scales)) > 1 and end is item.source
             grouped = item.layer.groups > 1 and set(scales) != {1}
-            if end is not None and (uneven or grouped or (len(scales) > 1 and end is item.target and not linear)):
+            parted = len(scales) > 1 and end is item.target and not linear
+            if uneven or grouped or parted:
                 classes.pin(end, _uneven(item.layer.name))
     for i in classes.roots():
         for module, widths in classes.drafts[i].modules:

@@ -197,7 +197,9 @@ class ModuleTable:
         names = [self.parameter_name(node) for node in op.inputs[1:]]
         full = [f"{op.module}.{name}" for name, p in module._parameters.items() if p is not None]
         plain = weight is not None and weight.dim() == 2 and "forward" not in vars(module)
-        return alone and plain and names == sorted(full, reverse=True) and self._calls[op.module] == 1
+        return (
+            alone and plain and names == sorted(full, reverse=True) and self._calls[op.module] == 1
+        )
 
     def _unlike_inside(
         self, op: Op, module: nn.Module, types: Sequence[type[nn.Module]]

@@ -14,6 +14,8 @@ _STEPS = frozenset(
     {"expand", "expand_as", "clamp_min", "rsqrt", "sqrt", "add", "pow", "reciprocal"}
 )
 
+_PARTS = _STEPS | _SHOWN | {*_VARIANCES, *_SQUARES, "mean", "sum", "sub"}
+
 
 def as_norm(op: Op, ops: Mapping[str, Op]) -> Op:
     """A product with the inverse root of a value's own mean square, as one operator.
@@ -118,7 +120,7 @@ def parts_of_norms(ops: Sequence[Op]) -> set[str]:
     read: set[str] = set()
     found: set[str] = set()
     for op in reversed(ops):
-        inside = op.module in norms and op.target in _STEPS | _SHOWN | {*_VARIANCES, *_SQUARES, "mean", "sum", "sub"}
+        inside = op.module in norms and op.target in _PARTS
         if (inside or op.target == "mean") and op.name not in read:
             found.add(op.name)
         else:

@@ -15,7 +15,7 @@ _STOCK = ("torch.nn.", "torch.ao.")
 
 @contextlib.contextmanager
 def numbers_remembered(model: nn.Module) -> Iterator[None]:
-    """Integer attributes of the user's own modules, and fields of their configurations, as `Length`.
+    """Integer attributes of users' modules, and fields of their configurations, as `Length`.
 
     An attribute's axis is its qualified name and `HELD`. Stock modules keep plain numbers: what
     a split does to them its rule knows. A configuration that several modules hold goes by the
