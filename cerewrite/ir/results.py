@@ -88,6 +88,7 @@ class Analysis(Measured[Estimate]):
         members: existing groups outside of all regions: members that no plan changes.
         step: nanoseconds per training step as measured; 0 where nobody asked.
         digits: significant digits that the figures have where nothing was measured.
+        untied: parameters and modules that were given values of their own first, on request.
     """
 
     model: ClassName
@@ -112,6 +113,7 @@ class Analysis(Measured[Estimate]):
     members: tuple[Region, ...] = ()
     step: Cost = 0
     digits: Size = 4
+    untied: tuple[Text, ...] = ()
 
     def at_scope(self, scope: str) -> Analysis:
         """The analysis at one of the scopes that an ``auto`` analysis covers."""
@@ -224,6 +226,7 @@ class Plan:
         originals: the original model's costs that `Figures` does not state and that are known:
             ``memory`` and ``step``.
         menu: what the user could choose between, as forecast, if a menu was made.
+        untied: parameters and modules that are given values of their own before the rewrite.
         member_widths: ``proportional`` (the widths of a member are one scale of the original's)
             or ``free``.
         estimator: registered estimator behind the figures.
@@ -258,6 +261,7 @@ class Plan:
     source: Source = ""
     originals: tuple[tuple[Word, Cost], ...] = ()
     member_widths: Annotated[str, one_of("proportional", "free")] = "proportional"
+    untied: tuple[Text, ...] = ()
     estimator: Word = ""
     draws: Index = 0
     parametrization: Annotated[str, one_of("ntk", "standard")] = "ntk"

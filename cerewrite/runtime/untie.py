@@ -8,6 +8,8 @@ from torch import nn
 
 from cerewrite.runtime.copies import deep_copy
 
+_ATTRIBUTE = "_cerewrite_untied"
+
 
 def untie(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """A copy whose shared parameters and modules are separate ones of the same values.
@@ -17,7 +19,7 @@ def untie(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     longer.
 
     Args:
-        model: any module; left as it is.
+        model: any module; left as it is. One that this function made is returned itself.
 
     Returns:
         The copy, and the qualified names under which something new stands.
@@ -29,6 +31,8 @@ def untie(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         >>> names, sum(p.numel() for p in new.parameters())
         (('1.weight',), 72)
     """
+    if _ATTRIBUTE in vars(model):
+        return model, vars(model)[_ATTRIBUTE]
     new = deep_copy(model, hooks=True)
     parted: list[str] = []
     seen: set[int] = set()
@@ -54,4 +58,5 @@ def untie(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         config = getattr(module, "config", None)
         if config is not None and getattr(config, "tie_word_embeddings", False):
             config.tie_word_embeddings = False
+    vars(new)[_ATTRIBUTE] = tuple(parted)
     return new, tuple(parted)

@@ -207,3 +207,51 @@ def test_planned_members_own_whole_heads() -> None:
     at = region.classes.index("blocks.0.attn.q")
     assert region.steps[at] == 4
     assert all(split.widths[at] % 4 == 0 for split in plan.splits)
+
+
+class Causal(nn.Module):
+    """A language model whose read-out is its table of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(11, 16)
+        self.blocks = Encoder("fused").blocks
+        self.head = nn.Linear(16, 11, bias=False)
+        self.head.weight = self.tokens.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.blocks(self.tokens(ids)))
+
+
+def test_tied_read_outs_are_refused_or_untied_and_counted() -> None:
+    torch.manual_seed(0)
+    net = Causal()
+    options = {"scope": "network", "estimator": "analytic", "memory_batch": None}
+    found = cerewrite.analyze(net, IDS, **options)
+    assert "tied" in {rejection.code for rejection in found.rejections}
+    untied = cerewrite.analyze(net, IDS, untie=True, **options)
+    assert untied.untied == ("head.weight",) and net.head.weight is net.tokens.weight
+    assert untied.params == found.params + net.head.weight.numel()
+    (region,) = (estimate.region for estimate in untied.regions)
+    widths = tuple(n // 2 for n in region.sizes)
+    plan = cerewrite.plan(untied, fixed={region.name: (2, widths)}, allow="all")
+    new = cerewrite.apply(plan, net)
+    assert plan.untied == ("head.weight",) and cerewrite.verify(net, new, plan, IDS).passed
+    assert new.head.weight is not new.tokens.weight
+    with pytest.raises(cerewrite.CerewriteError, match="unties"):
+        cerewrite.apply(plan, net, inplace=True)
+
+
+def test_stock_attention_is_opened() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=True)
+    net = nn.Sequential(nn.Linear(5, 16), nn.TransformerEncoder(layer, 2), nn.Linear(16, 3))
+    x = torch.randn(2, 6, 5)
+    plan = planned(net, (x,))
+    new = cerewrite.apply(plan, net)
+    assert {"1.layers.0.self_attn.q_proj", "1.layers.1.self_attn.out_proj"} <= {
+        layer.name for region in plan.regions for layer in region.layers
+    }
+    verification = cerewrite.verify(net, new, plan, (x,))
+    assert verification.passed, verification.checks
+    assert isinstance(net[1].layers[0].self_attn, nn.MultiheadAttention)
