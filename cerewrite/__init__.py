@@ -39,6 +39,7 @@ from cerewrite.errors import (
 
 if TYPE_CHECKING:
     from cerewrite.api.conversion import Conversion, convert
+    from cerewrite.api.diagnosing import diagnose
     from cerewrite.api.menu import menu
     from cerewrite.api.saving import load, save
     from cerewrite.api.serving import export_triton
@@ -91,6 +92,7 @@ __all__ = [
     "bench",
     "build",
     "convert",
+    "diagnose",
     "distill",
     "export_onnx",
     "export_triton",
@@ -116,6 +118,7 @@ _HOMES = {
     "bench": "api.speed",
     "build": "frontend.loading",
     "convert": "api.conversion",
+    "diagnose": "api.diagnosing",
     "distill": "training",
     "export_triton": "api.serving",
     "load": "api.saving",

@@ -14,8 +14,10 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from cerewrite.planning.budgets.held import HELD
+from cerewrite.timing import between, timer
 
 # Made afresh for every run, the same examples every time; `make test-slow` explores others.
 hypothesis.settings.register_profile("repeat", deadline=None, derandomize=True)
@@ -139,6 +141,21 @@ def held_as_for_users(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     """What `nothing_held` took away, where a test is marked ``held``."""
     if "held" in request.keywords:
         monkeypatch.setattr("cerewrite.planning.budgets.held.HELD", HELD)
+
+
+def counted(action: Callable[[], object], *, quick: bool = False) -> float:
+    """Nanoseconds on a machine that is never busy: 100 per call, and 1 for every 10 FLOPs."""
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return 100.0 + counter.get_total_flops() / 10.0
+
+
+@pytest.fixture
+def counted_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Latency profiles count operations instead of timing them; others find no counted times."""
+    monkeypatch.setenv("CEREWRITE_CACHE", str(tmp_path / "counted"))
+    for module in (timer, between):
+        monkeypatch.setattr(module, "nanoseconds", counted)
 
 
 WriteModel = Callable[..., Path]

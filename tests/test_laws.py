@@ -77,7 +77,7 @@ unhurried = {"suppress_health_check": list(HealthCheck)}
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("objective", ["primal", "dual"])
-@settings(max_examples=5, **unhurried)
+@settings(max_examples=10, **unhurried)
 @given(network=networks, budget=budgets, seed=seeds)
 def test_conversion_keeps_its_laws(
     objective: Any, network: Network, budget: str, seed: int

@@ -19,13 +19,15 @@ LEVELS = (
     ("errors",),
     ("registry", "runtime"),
     ("ir",),
-    ("nn", "initialisers"),
+    ("nn", "initialisers", "losses"),
     ("kernel",),
     ("ops",),
     ("estimators", "planning"),
     ("frontend", "analysis"),
     ("output", "rewriting"),
-    ("passes", "verifier", "exporter", "reporter"),
+    # diagnostics: above frontend and analysis, which they read; below training, whose callbacks
+    # run them. They print nothing: the reporter meets them through ir/diagnosed.py.
+    ("passes", "verifier", "exporter", "reporter", "diagnostics"),
     ("timing", "training"),
     ("api",),
     ("cli",),

@@ -25,6 +25,7 @@ def commands() -> list[tuple[str, str]]:
     return [(name, line) for name, line in lines if not re.search(r"[\[|…]|\.\.\.", line)]
 
 
+@pytest.mark.held
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_commands_parse(page: str, line: str) -> None:
     name, *arguments = shlex.split(line.partition(" #")[0])[1:]
@@ -56,3 +57,15 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     namespace: dict[str, object] = {"__name__": "readme"}
     for block in PYTHON.findall(page.read_text()):
         exec(compile(block, str(page), "exec"), namespace)
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    links = re.findall(r"\]\((?!http)([^)#]+)", text)
+    assert len(links) > 20 and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_page_is_in_the_site() -> None:
+    listed = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")} == listed

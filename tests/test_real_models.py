@@ -1,6 +1,6 @@
 """The figures that a conversion must reach, on the examples and on torchvision's models.
 
-One example runs by default; the others, ResNets and VGG-16 are slow: ``make test-slow``.
+Two examples run by default; the others, ResNets and VGG-16 are slow: ``make test-slow``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from cerewrite.exporter.degenerate import hidden_weights
 pytestmark = [pytest.mark.thorough, pytest.mark.xdist_group("real_models")]
 
 MODELS = everything()
-QUICK = "mlp_digits"
-NAMES = [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in MODELS]
+QUICK = ("mlp_digits", "vgg_cnn")
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
 
 
 def built(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
@@ -54,6 +54,10 @@ def test_primal_and_dual(name: str, tmp_path: Path) -> None:
         if objective == "primal":
             assert 0.9 * params <= counted <= params
             assert plan.planned.log_variance < plan.baseline.log_variance
+            free = cerewrite.plan(result.analysis, budget="params", widths="free")
+            counted = sum(p.numel() for p in cerewrite.apply(free, model).parameters())
+            assert 0.99 * params <= counted <= params
+            assert free.planned.log_variance < plan.planned.log_variance
         else:
             assert counted < params
             assert plan.planned.log_variance <= plan.baseline.log_variance

@@ -1,7 +1,4 @@
-"""Races, threads and empty batches: rows for docs/RELIABILITY.md.
-
-Every function returns ``(group, promise, cases, failures)``.
-"""
+"""Neighbours: races, threads, empty batches and forwards that end the program."""
 
 from __future__ import annotations
 
@@ -9,7 +6,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ import torch
 from torch import nn
 
 import cerewrite
+from benchmarks.reliability.group import Counts, register
 from cerewrite import output
 from cerewrite.errors import OutputError, TargetTakenError
 from cerewrite.exporter.empty import answer
 
-Row = tuple[str, str, int, int]
+Row = tuple[str, int, int]
+"""What is promised, cases, and those in which it did not hold."""
 
 
 def chain(width: int) -> nn.Module:
@@ -45,7 +46,7 @@ def empty_batches() -> Row:
                 found = answer(file, {"input": np.zeros((0, 16), np.float32)})
             cases += 1
             failures += found["output"].shape != (0, 4)
-    return "empty batches", "answered by an empty output", cases, failures
+    return "an empty batch is answered by an empty output", cases, failures
 
 
 def targets() -> Row:
@@ -58,7 +59,7 @@ def targets() -> Row:
             with tempfile.TemporaryDirectory() as folder:
                 failures += not _kept(Path(folder) / "out", kind, force)
             cases += 1
-    return "targets that appear", "left as they are, exit code 12", cases, failures
+    return "what appears in the place of a target is left as it is", cases, failures
 
 
 def _kept(out: Path, kind: str, force: bool) -> bool:
@@ -80,7 +81,7 @@ def one_folder() -> Row:
         with tempfile.TemporaryDirectory() as folder:
             found = together([lambda: _write(Path(folder) / "out")] * 2)
         failures += sum(isinstance(item, OutputError) for item in found) != 1
-    return "two runs, one folder", "one is written, the other refused", 3, failures
+    return "of two runs into one folder one writes it, the other is refused", 3, failures
 
 
 def _write(out: Path) -> Any:
@@ -88,17 +89,18 @@ def _write(out: Path) -> Any:
 
 
 def threads() -> Row:
-    """Conversions in threads give what each gives alone."""
+    """Conversions in threads give what each gives alone, as far as no clock decides."""
     widths = (24, 32, 40, 48)
-    wanted = [cerewrite.convert(chain(w), torch.ones(2, 16), gain="he") for w in widths]
-    models = [chain(w) for w in widths]
-
-    def one(model: nn.Module) -> Callable[[], Any]:
-        return lambda: cerewrite.convert(model, torch.ones(2, 16), gain="he")
-
-    found = together([one(model) for model in models])
+    wanted = [_unclocked(chain(width)) for width in widths]
+    models = [chain(width) for width in widths]
+    found = together([partial(_unclocked, model) for model in models])
     failures = sum(not _same(*pair) for pair in zip(found, wanted, strict=True))
-    return "conversions in threads", "what each gives alone", len(widths), failures
+    return "conversions in threads give what each gives alone", len(widths), failures
+
+
+def _unclocked(model: nn.Module) -> Any:
+    x = torch.ones(2, 16)
+    return cerewrite.convert(model, x, gain="he", draws=32, allow=("memory", "step"))
 
 
 def _same(found: Any, wanted: Any) -> bool:
@@ -141,7 +143,28 @@ def endings() -> Row:
             )
             command = [sys.executable, "-m", "cerewrite", "analyze", str(file)]
             failures += subprocess.run(command, capture_output=True).returncode != 4
-    return "forwards that end the program", "exit code 4 and their line", len(calls), failures
+    return "a forward that ends the program ends in exit code 4", len(calls), failures
 
 
 ROWS = (empty_batches, targets, one_folder, threads, endings)
+
+
+@register(
+    "neighbours",
+    tries="two conversions into one folder, files and folders that appear in its place meanwhile, "
+    "conversions in four threads, ONNX files asked for empty batches, forwards that call sys.exit",
+    promise="one run writes a folder, what others put there stays, threads give what each gives "
+    "alone, an empty batch has an empty output, and a forward ends no program of yours",
+    limit="two runs share the machine's time: times, and what --seconds or a held time decide, "
+    "differ from those of a run alone",
+)
+def neighbours(count: int) -> Counts:
+    """All of them, whatever ``count`` is; a promise that was broken is reported as untyped."""
+    cases, broken, slowest = 0, [], 0.0
+    for row in ROWS:
+        began = time.process_time()
+        promise, tried, failures = row()
+        slowest = max(slowest, (time.process_time() - began) / tried)
+        cases += tried
+        broken += [f"not held: {promise}"] * failures
+    return Counts(cases, cases - len(broken), 0, tuple(dict.fromkeys(broken)), seconds=slowest)

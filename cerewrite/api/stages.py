@@ -76,9 +76,8 @@ def analyze(
     from cerewrite.runtime.untie import untie
 
     check_options(analyze, options, AnalysisOptions)
-    model, untied = unwrap(model), ()
-    if options.pop("untie", False):
-        model, untied = untie(model)
+    model = unwrap(model)
+    model, untied = untie(model) if options.pop("untie", False) else (model, ())
     with alone(), buffers_kept(model):
         clock = clock or Clock()
         inputs = as_arguments(example_inputs)
@@ -86,7 +85,7 @@ def analyze(
             traced = tracing.trace(model, inputs)
         assert inputs is not None, "a trace refuses no inputs"
         with clock("analyse"):
-            analysed = analysis.analyze(traced, model, inputs, **options)
+            analysed = analysis.analyze(traced, model, inputs, **options)  # type: ignore[misc]
             shapes = tuple(map(str, describe_inputs(inputs) or ()))
             analysed = replace(analysed, inputs=shapes, untied=untied)
         if memory_batch is not None:

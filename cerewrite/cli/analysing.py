@@ -38,7 +38,10 @@ ANALYSIS = together(
         "How far a region may reach; auto compares the three.",
         default="block",
     ),
-    switch("--untie", description="Give tied parameters and modules values of their own; they are counted."),
+    switch(
+        "--untie",
+        description="Give tied parameters and modules values of their own; they are counted.",
+    ),
     number("--draws", "Initialisations that a measuring estimator draws.  [default: its own]"),
     click.option(
         "--seconds",
@@ -63,4 +66,5 @@ ANALYSIS = together(
         "Batch norms on the batch's or on the running statistics.",
         default="train",
     ),
+    stage="Analysis",
 )

@@ -10,12 +10,15 @@ import click
 import cerewrite
 from cerewrite import ir
 from cerewrite.api import saving
+from cerewrite.cli import files
 from cerewrite.cli import options as opt
+from cerewrite.cli.command import Command
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.frontend import loading
+from cerewrite.ir.assessed import Assessment
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder")
 @click.option(
     "--data",
@@ -29,10 +32,10 @@ from cerewrite.frontend import loading
     help="Gives batches on which the temperature is fitted first.",
 )
 @opt.INPUT
-@opt.file_option("--json", "Write the assessment as JSON; - for standard output.")
+@files.json_option("the assessment", lambda: Assessment)
 @opt.OPENING
-@opt.file_option("--html", "Write the assessment as one HTML page.")
-@opt.FORCE
+@files.file_option("--html", "Write the assessment as one HTML page.")
+@files.FORCE
 @opt.RUN
 def assess(
     folder: str,

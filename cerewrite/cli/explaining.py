@@ -1,4 +1,4 @@
-"""What is known about one layer, as plain lines."""
+"""What is known about one layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.registry import suggest
 
 
-def explained(session: Session, model: str, layer: str, options: Given) -> list[str]:
+def explained(session: Session, model: str, layer: str, options: Given) -> ir.Explanation:
     """Load, trace and analyse a model; what its analysis, or else its trace, says of a layer.
 
     Raises:
@@ -31,16 +31,16 @@ def explained(session: Session, model: str, layer: str, options: Given) -> list[
                 traced, module, inputs, progress=session.progress, **options
             )
     except AnalysisError as error:
-        lines = list(refused_lines(traced, layer))
-        if not lines:
+        refusals = refused(traced, layer)
+        if not refusals:
             raise
-        return [*lines, f"no correction: {error.message}"]
-    return list(explain_lines(analysed, layer, traced))
+        return ir.Explanation(type(module).__name__, layer, None, (), refusals, error.message)
+    return explanation(analysed, layer, traced)
 
 
-def explain_lines(
+def explanation(
     analysis: ir.Analysis, name: str, traced: ir.TracedModel | None = None
-) -> Iterator[str]:
+) -> ir.Explanation:
     """What an analysis says about a layer, or about what was refused under that name.
 
     Args:
@@ -53,13 +53,19 @@ def explain_lines(
     """
     layer = next((item for item in analysis.layers if item.name == name), None)
     names = {name, *_widths(traced, name)}
-    refusals = [item for item in analysis.rejections if _concerns(item, names)]
-    regions = [item for item in analysis.regions if name in _members(item)]
+    refusals = tuple(item for item in analysis.rejections if _concerns(item, names))
+    regions = tuple(item for item in analysis.regions if name in _members(item))
     if layer is None and not refusals and not regions:
         known = [item.name for item in analysis.layers] + [r.where for r in analysis.rejections]
         raise UsageError(
             f"{analysis.model} has no layer '{name}'", advice=_hint(name, dict.fromkeys(known))
         )
+    return ir.Explanation(analysis.model, name, layer, regions, refusals)
+
+
+def explain_lines(found: ir.Explanation) -> Iterator[str]:
+    """An explanation as plain lines."""
+    layer, name = found.layer, found.name
     if layer is not None:
         yield f"{name}: width {layer.width}, {layer.params:,} parameters, {layer.flops:,} FLOPs"
         error = "" if layer.kappa_stderr is None else f" +- {layer.kappa_stderr:.2g}"
@@ -68,7 +74,7 @@ def explain_lines(
         yield f"  {shares}, rho {layer.rho:.3g}"
         yield f"  moments v_aa {layer.v_aa:.4g}, v_bb {layer.v_bb:.4g}, v_ab {layer.v_ab:.4g}"
         yield f"  seen by {layer.frontend}{'; ' + layer.note if layer.note else ''}"
-    for item in regions:
+    for item in found.regions:
         region = item.region
         role = next((one.role for one in region.layers if one.name == name), "resized with it")
         yield (
@@ -78,8 +84,12 @@ def explain_lines(
         )
         for size, width in zip(region.sizes, region.classes, strict=True):
             yield f"  {size} channels, written first by {width}"
-    yield from _refusal_lines(refusals)
-    if not regions and not refusals:
+    for refusal in found.rejections:
+        yield f"refused at {refusal.where or 'the model'} ({refusal.code}): {refusal.reason}"
+        yield f"  -> {refusal.advice}"
+    if found.refused:
+        yield f"no correction: {found.refused}"
+    elif not found.regions and not found.rejections:
         yield "in no region, and refused nowhere: its width is fixed from outside"
 
 
@@ -105,15 +115,9 @@ def _widths(traced: ir.TracedModel | None, name: str) -> list[str]:
     return [] if chosen is None else [*chosen.sources, *filter(None, [chosen.target])]
 
 
-def _refusal_lines(refusals: Iterable[ir.Rejection]) -> Iterator[str]:
-    for refusal in refusals:
-        yield f"refused at {refusal.where or 'the model'} ({refusal.code}): {refusal.reason}"
-        yield f"  -> {refusal.advice}"
-
-
-def refused_lines(traced: ir.TracedModel, name: str) -> Iterator[str]:
+def refused(traced: ir.TracedModel, name: str) -> tuple[ir.Rejection, ...]:
     """What a trace alone says about a layer, for a model that cannot be analysed."""
     names = {name, *_widths(traced, name)}
     pins = [pin for width in traced.widths if width.name in names for pin in width.pins]
     own = [item for item in (*traced.rejections, *pins) if _concerns(item, names)]
-    yield from _refusal_lines(dict.fromkeys([*own, *pins]))
+    return tuple(dict.fromkeys([*own, *pins]))

@@ -13,9 +13,11 @@ import cerewrite
 from cerewrite import ir
 from cerewrite.api import saving, serving
 from cerewrite.api.options import ExportOptions
+from cerewrite.cli import files
 from cerewrite.cli import options as opt
+from cerewrite.cli.command import Command
 from cerewrite.cli.reading import Given
-from cerewrite.cli.session import Session, check_file
+from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import UsageError
 from cerewrite.frontend import loading
 
@@ -50,6 +52,7 @@ ONNX = opt.together(
     ),
     opt.switch("--float16", description="Export in half precision."),
     opt.switch("--external-data", description="Weights in a file of their own, however small."),
+    stage="Export",
 )
 """What an ONNX file is to be."""
 
@@ -86,6 +89,7 @@ TRITON = opt.together(
         help="Write NAME/1/model.onnx and NAME/config.pbtxt to this model repository.",
     ),
     click.option("--name", help="NAME in the repository.  [default: the model's class]"),
+    stage="Export",
 )
 
 
@@ -128,19 +132,21 @@ class Repository:
         return export
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("target")
 @opt.OPENING
 @opt.INPUT
-@opt.file_option("--out", "ONNX file to write.")
+@files.file_option("--out", "ONNX file to write.")
 @ONNX
 @members_option("--members")
 @TRITON
-@opt.FORCE
+@files.json_option("the files and their parity", lambda: tuple[ir.Export, ...])
+@files.FORCE
 @opt.RUN
 def export(
     target: str,
     out: str | None,
+    json: str | None,
     triton: str | None,
     name: str | None,
     force: bool,
@@ -155,21 +161,26 @@ def export(
 
     if out is None and triton is None:
         raise UsageError("nothing to write", advice="pass --out FILE, --triton DIR or both")
-    session = Session.start(options)
+    session = Session.start(options, silent=json == "-")
     request = onnx_request(options)
-    check_file(out, force=force)
+    for path in (out, json):
+        check_file(path, force=force)
     folder = Path(target)
     _, model, inputs = session.load_target(target, options)
     repository = Repository.of(triton, name, model, force=force)
     plan = saving.read_plan(folder) if folder.is_dir() else None
     request["seed"] = session.seed
     request["metadata"] = {"source": target} if plan is None else saving.origin_of(plan, None)
+    records: list[ir.Export] = []
     if out is not None:
         with session.clock("export"):
-            record = cerewrite.export_onnx(model, out, inputs, overwrite=force, **request)
-        for line in export_lines(record):
+            made = cerewrite.export_onnx(model, out, inputs, overwrite=force, **request)
+        records.append(made)
+        for line in export_lines(made):
             session.say(line)
     if repository is not None:
-        record = repository.write(session, model, inputs, **request)
-        for line in export_lines(record) if out is None else ():
+        records.append(repository.write(session, model, inputs, **request))
+        for line in export_lines(records[-1]) if out is None else ():
             session.say(line)
+    if json:
+        write_text(json, ir.dumps(tuple(records)), force=force)

@@ -8,33 +8,38 @@ import click
 
 import cerewrite
 from cerewrite import ir
+from cerewrite.cli import files
 from cerewrite.cli import options as opt
 from cerewrite.cli.analysing import ANALYSIS
+from cerewrite.cli.command import Command
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import VerificationError
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @opt.INPUT
 @ANALYSIS
 @opt.number("--step-batch", "Training batch of the steps.", default=32)
-@opt.file_option("--out", "Write the times as JSON; - for standard output.")
-@opt.FORCE
+@opt.PRESET
+@files.file_option("--out", "Write the times as JSON; - for standard output.")
+@files.json_option("the times", lambda: ir.StepProfile)
+@files.FORCE
 @opt.RUN
-def profile(model: str, out: str | None, force: bool, **options: Any) -> None:
+def profile(model: str, out: str | None, json: str | None, force: bool, **options: Any) -> None:
     """Time training steps, layer by layer.
 
     Writes what `plan` and `convert` take as --profile, on this machine or another.
     """
     from cerewrite import timing
 
-    session = Session.start(options, silent=out == "-")
-    check_file(out, force=force)
+    session = Session.start(options, silent="-" in (out, json))
+    for path in (out, json):
+        check_file(path, force=force)
     analysis = session.analyze(model, options)
     record = timing.step_profile(analysis)
-    if out:
-        write_text(out, ir.dumps(record), force=force)
+    for path in filter(None, (out, json)):
+        write_text(path, ir.dumps(record), force=force)
     first = record.regions[0].profile if record.regions else None
     where = f", {first.threads} threads, {first.machine}" if first else ""
     session.say(
@@ -43,12 +48,14 @@ def profile(model: str, out: str | None, force: bool, **options: Any) -> None:
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder")
 @opt.OPENING
 @opt.INPUT
+@files.json_option("the checks", lambda: ir.Verification)
+@files.FORCE
 @opt.RUN
-def verify(folder: str, **options: Any) -> None:
+def verify(folder: str, json: str | None, force: bool, **options: Any) -> None:
     """Check the model in a folder.
 
     The folder is one that convert wrote; its weights are checked as they are now.
@@ -58,11 +65,14 @@ def verify(folder: str, **options: Any) -> None:
     from cerewrite.api import saving
     from cerewrite.cli.text import check_lines
 
-    session = Session.start(options)
+    session = Session.start(options, silent=json == "-")
+    check_file(json, force=force)
     made = saving.read_plan(Path(folder))
     original, model, inputs = session.load_target(folder, options)
     with session.clock("verify"):
         verification = cerewrite.verify(original, model, made, inputs)
+    if json:
+        write_text(json, ir.dumps(verification), force=force)
     for line in check_lines(verification):
         session.say(line)
     if not verification.passed:
@@ -72,13 +82,14 @@ def verify(folder: str, **options: Any) -> None:
         )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder")
 @opt.OPENING
 @opt.INPUT
 @opt.BENCH
-@opt.file_option("--json", "Write the timings as JSON; - for standard output.")
-@opt.FORCE
+@opt.PRESET
+@files.json_option("the timings", lambda: tuple[ir.Timing, ...])
+@files.FORCE
 @opt.RUN
 def bench(folder: str, json: str | None, force: bool, **options: Any) -> None:
     """Time the model in a folder against its original.

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cerewrite.cli.command import Command
 from cerewrite.errors import CerewriteError, LoadError, own_line
 from cerewrite.runtime.alone import Stopped
 
@@ -21,6 +22,8 @@ PATIENCE = 10.0
 
 class Group(click.Group):
     """A group whose commands fail as `cerewrite.errors` says: message, advice, exit code."""
+
+    command_class = Command
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; turn its errors into exit codes, and SIGTERM into a clean end."""

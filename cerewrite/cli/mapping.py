@@ -7,31 +7,36 @@ from typing import Any
 import click
 
 from cerewrite import ir
+from cerewrite.cli import files
 from cerewrite.cli import options as opt
 from cerewrite.cli.analysing import ANALYSIS
+from cerewrite.cli.command import Command
 from cerewrite.cli.reading import read_budgets
 from cerewrite.cli.session import Session, check_file, write_text
 from cerewrite.errors import UsageError
 from cerewrite.planning.budgets import BudgetRequest
+from cerewrite.planning.landscape import Landscape
 from cerewrite.registry import suggest
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @click.option("--region", required=True, metavar="NAME", help="The region; see analyze.")
 @opt.INPUT
 @ANALYSIS
-@opt.text(
+@opt.repeatable(
     "--budget",
+    "budget",
     "BUDGET",
-    "The limit of the whole model; all other regions stay as they are.",
-    default="params",
+    "The one limit of the whole model; all other regions stay as they are.",
+    default=("params",),
+    show_default=True,
     callback=read_budgets,
 )
 @opt.measure_option("What is mapped.")
-@opt.file_option("--json", "Write the landscape as JSON; - for standard output.")
-@opt.file_option("--html", "Write it as one HTML page with a picture.")
-@opt.FORCE
+@files.json_option("the landscape", lambda: Landscape)
+@files.file_option("--html", "Write it as one HTML page with a picture.")
+@files.FORCE
 @opt.RUN
 def landscape(
     model: str,

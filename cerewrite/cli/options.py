@@ -7,7 +7,10 @@ from typing import Any
 
 import click
 
+from cerewrite.api.menu import PICKS
+from cerewrite.cli.command import STAGE_OF
 from cerewrite.cli.numbers import Whole
+from cerewrite.cli.presets import PRESETS
 from cerewrite.cli.reading import (
     read_allowed,
     read_budgets,
@@ -26,15 +29,23 @@ Command = Callable[..., object]
 Decorator = Callable[[Command], Command]
 
 
-def together(*decorators: Decorator) -> Decorator:
-    """Several options as one decorator, listed in this order."""
+def together(*decorators: Decorator, stage: str) -> Decorator:
+    """Several options as one decorator, listed in this order under a stage's name."""
 
     def decorate(command: Command) -> Command:
+        before = len(declared(command))
         for decorator in reversed(decorators):
             command = decorator(command)
+        STAGE_OF.update((str(option.name), stage) for option in declared(command)[before:])
         return command
 
     return decorate
+
+
+def declared(command: Command) -> list[click.Parameter]:
+    """Options that a function has been decorated with so far."""
+    found: list[click.Parameter] = getattr(command, "__click_params__", [])
+    return found
 
 
 def choice(flag: str, choices: Iterable[str], description: str, *, default: str) -> Decorator:
@@ -94,6 +105,7 @@ RUN = together(
     number("--threads", "Threads that torch may use.", most=MOST_THREADS),
     switch("-q", "--quiet", description="Print nothing but errors."),
     switch("-v", "--verbose", description="Print every row, cut nothing."),
+    stage="Run",
 )
 
 INPUT = together(
@@ -112,6 +124,15 @@ INPUT = together(
         show_default=True,
         help="Seed of every draw.",
     ),
+    stage="Model",
+)
+
+PRESET = click.option(
+    "--for",
+    "preset",
+    type=click.Choice(list(PRESETS)),
+    expose_value=False,
+    help="Defaults for a purpose; `cerewrite list presets` shows them. Options given win.",
 )
 
 
@@ -134,11 +155,7 @@ PLAN = together(
         "names is held.",
         callback=read_allowed,
     ),
-    click.option(
-        "--pick",
-        metavar="ROW",
-        help="A row of the menu instead of --allow: held, 1.25x, 1.5x, 2x, params-only.",
-    ),
+    click.option("--pick", type=click.Choice(PICKS), help="A row of the menu, instead of --allow."),
     click.option(
         "--profile",
         type=click.Path(exists=True, dir_okay=False),
@@ -197,6 +214,8 @@ PLAN = together(
         help="So many members that can be asked one by one, or auto: one ensemble from input to "
         "output, at most the original's parameters and FLOPs.",
     ),
+    PRESET,
+    stage="Plan",
 )
 
 DRAWING = together(
@@ -219,13 +238,17 @@ DRAWING = together(
         "Draw the members' weights, or carry the original's into them.",
         default="reinitialise",
     ),
+    stage="Weights",
 )
 
-CALIBRATION = click.option(
-    "--calibration",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="A batch of inputs, .npy or .npz, to fit transferred weights on.",
+CALIBRATION = together(
+    click.option(
+        "--calibration",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="A batch of inputs, .npy or .npz, to fit transferred weights on.",
+    ),
+    stage="Weights",
 )
 
 BENCH_NAMES = ("engines", "batches", "runs")
@@ -250,12 +273,16 @@ BENCH = together(
         show_default=True,
     ),
     number("--runs", "Interleaved runs behind each median.", default=15, least=5),
+    stage="Timing",
 )
 
-MAX_PARAMS = click.option(
-    "--max-params",
-    type=Whole(1, LARGEST_COST),
-    help="Most parameters that a plan may build.  [default: 4 times the original's]",
+MAX_PARAMS = together(
+    click.option(
+        "--max-params",
+        type=Whole(1, LARGEST_COST),
+        help="Most parameters that a plan may build.  [default: 4 times the original's]",
+    ),
+    stage="Plan",
 )
 
 OPENING = together(
@@ -264,19 +291,6 @@ OPENING = together(
     ),
     switch("--trust", description="Run the folder's model_ce.py to build the original."),
     MAX_PARAMS,
+    stage="Model",
 )
 """How a folder that may be someone else's is opened."""
-
-FORCE = switch("--force", description="Replace what an earlier run wrote.")
-
-
-def folder_option(*, required: bool) -> Decorator:
-    """``--out DIR``."""
-    return click.option(
-        "--out", required=required, type=click.Path(), metavar="DIR", help="Folder to write."
-    )
-
-
-def file_option(flag: str, description: str) -> Decorator:
-    """An option that names a file to write; ``-`` is standard output where text is written."""
-    return click.option(flag, type=click.Path(), metavar="FILE", help=description)

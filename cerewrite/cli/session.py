@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 WIDTH = 100
 """Columns of what is printed when standard output is no terminal."""
 
+PATIENCE = 6.0
+"""Seconds after which a stage is named where standard error is no terminal."""
+
 STAGES: Mapping[str, str] = {
     "load": "loading the model",
     "trace": "tracing",
@@ -34,6 +40,7 @@ STAGES: Mapping[str, str] = {
     "profile": "timing layers at several widths",
     "plan": "searching for the best members and widths",
     "assess": "asking the members",
+    "diagnose": "computing diagnostics",
     "rewrite": "rewriting",
     "measure": "measuring both models",
     "verify": "verifying",
@@ -60,6 +67,7 @@ class Session:
     quiet: bool = False
     verbose: bool = False
     clock: Clock = field(init=False)
+    _began: float = field(init=False, default=0.0)
     _status: Status | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -170,7 +178,8 @@ class Session:
         """
         if self._status is not None:
             self._status.update(
-                f"{STAGES['analyse']}: {done:,} of {wanted:,} draws, nu about {nu:.4g}"
+                f"{STAGES['analyse']}: {done:,} of {wanted:,} draws, nu about {nu:.4g}, "
+                f"about {left(time.monotonic() - self._began, done, wanted)} left"
             )
 
     def _watch(self, stage: str) -> AbstractContextManager[object]:
@@ -178,18 +187,40 @@ class Session:
 
     @contextlib.contextmanager
     def _spin(self, text: str) -> Iterator[None]:
-        """A spinner on standard error while a stage runs; silent when that is no terminal."""
+        """A spinner on standard error while a stage runs; silent when that is no terminal.
+
+        What lasts longer than `PATIENCE` gets a line there in any case, so that a log shows where
+        a long run is.
+        """
         from rich.console import Console
 
         console = Console(stderr=True)
         if not console.is_terminal:
-            yield
+            line = threading.Timer(PATIENCE, click.echo, (f"{text} ...",), {"err": True})
+            line.daemon = True
+            line.start()
+            try:
+                yield
+            finally:
+                line.cancel()
             return
+        self._began = time.monotonic()
         with console.status(f"{text} ...") as self._status:
             try:
                 yield
             finally:
                 self._status = None
+
+
+def left(spent: float, done: int, wanted: int) -> str:
+    """Time that the rest takes at the pace so far, rounded up.
+
+    Example:
+        >>> left(2.0, 10, 40), left(60.0, 100, 500), left(1.0, 40, 40)
+        ('6 s', '4 min', '0 s')
+    """
+    seconds = spent * max(wanted - done, 0) / max(done, 1)
+    return f"{math.ceil(seconds)} s" if seconds <= 100 else f"{math.ceil(seconds / 60)} min"
 
 
 def write_text(path: str, text: str, *, force: bool) -> None:

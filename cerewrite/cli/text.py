@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from cerewrite import ir
 
@@ -43,27 +42,3 @@ def timing_lines(timings: tuple[ir.Timing, ...]) -> Iterator[str]:
             )
         )
         yield f"{where}: {before} -> {after}, {timing.ratio:.2f} times the original"
-
-
-def registry_lines() -> Iterator[str]:
-    """Every registered thing with its first docstring line."""
-    from cerewrite.estimators import ESTIMATORS
-    from cerewrite.initialisers import INITIALISERS
-    from cerewrite.ops import OPRULES
-    from cerewrite.planning.budgets import BUDGETS
-    from cerewrite.planning.measures import MEASURES
-    from cerewrite.rewriting import PASSES
-
-    kinds: tuple[tuple[str, Mapping[str, object]], ...] = (
-        ("operators", OPRULES),
-        ("estimators", ESTIMATORS),
-        ("budgets", BUDGETS),
-        ("measures", MEASURES),
-        ("passes", PASSES),
-        ("initialisers", INITIALISERS),
-    )
-    for title, registry in kinds:
-        yield f"{title}:"
-        for name, item in registry.items():
-            kind = item if isinstance(item, type) else type(item)
-            yield f"  {name:<20} {(inspect.getdoc(kind) or '').partition(chr(10))[0]}".rstrip()

@@ -1,6 +1,6 @@
 """The export stage: a module as an ONNX file, proved in ONNX Runtime.
 
-This package is, with one file of the verifier, the only place that imports onnx.
+It is the only place that imports onnx and ONNX Runtime.
 """
 
 from cerewrite.exporter.export import export_onnx

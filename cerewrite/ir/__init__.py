@@ -1,5 +1,6 @@
 """Frozen data: what the stages hand to each other."""
 
+from cerewrite.ir.answers import Explanation, Registered, Setting, Written
 from cerewrite.ir.design import Design, Designed
 from cerewrite.ir.exits import EXIT_SCALES, exit_factor
 from cerewrite.ir.exported import Export, Parity
@@ -47,6 +48,7 @@ __all__ = [
     "Design",
     "Designed",
     "Estimate",
+    "Explanation",
     "Export",
     "Figures",
     "Forecast",
@@ -69,12 +71,14 @@ __all__ = [
     "RegionEstimate",
     "RegionLayer",
     "RegionTimes",
+    "Registered",
     "Rejection",
     "Report",
     "Role",
     "SavedActivations",
     "ScopeFindings",
     "ScopeOutcome",
+    "Setting",
     "Site",
     "Split",
     "StepProfile",
@@ -82,6 +86,7 @@ __all__ = [
     "TracedModel",
     "Verification",
     "WidthClass",
+    "Written",
     "bundles",
     "class_groups",
     "dumps",

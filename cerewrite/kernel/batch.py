@@ -36,7 +36,7 @@ LEAST = 8
 ASSUMED = 32
 """Examples that are assumed then."""
 _STEPS = 50.0
-"""Places are rounded to this many steps per factor e, so that equal units are equal."""
+"""Effective sizes are rounded to this many steps per factor e, so that equal units are equal."""
 _SLIGHT = 0.02
 
 

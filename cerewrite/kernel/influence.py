@@ -20,6 +20,7 @@ formula of their own.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ from cerewrite.kernel.integrals import Sampler
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.reading import Read
 from cerewrite.kernel.signals import backward, unit_mean
-from cerewrite.kernel.units import Array, GaussianTerm, Norm, Unit, without_shared_part
+from cerewrite.kernel.units import Array, GaussianTerm, Norm, Unit
 
 Ids = NDArray[np.int64]
 
@@ -151,16 +152,16 @@ def _classes(reads: Sequence[Read], norms: Sequence[Norm]) -> list[_Class]:
     normed = [
         (unit, norm, slot, slot + len(norm.read) if norm.centred else -1)
         for norm in norms
-        for unit, _, slot in norm.read
+        for unit, slot in norm.read
     ]
     # union of terms that occur in one unit; every term of a class maps to the same list
     class_of: dict[GaussianTerm, list[GaussianTerm]] = {}
     for unit in (*(read.unit for read in reads), *(unit for unit, *_ in normed)):
-        joined: dict[GaussianTerm, None] = {}
-        for term in unit.terms:
-            joined |= dict.fromkeys(class_of.get(term, [term]))
-        group = list(joined)
-        class_of |= dict.fromkeys(group, group)
+        known = [class_of.get(term, [term]) for term in unit.terms]
+        groups = list({id(group): group for group in known}.values())
+        if len(groups) > 1 or unit.terms[0] not in class_of:
+            joined = [term for group in groups for term in group]
+            class_of |= dict.fromkeys(joined, joined)
     classes = {id(group): _Class(tuple(group), [], []) for group in class_of.values()}
     for read in reads:
         classes[id(class_of[read.unit.terms[0]])].reads.append(read)
@@ -200,9 +201,10 @@ def _add_class(members: _Class, sampler: Sampler, noise: Noise) -> None:
         + signals * _ratio(energies.downs[term], down)
         for term in writers
     ]
+    ups = _forward_shares(members.reads, noise.shares, sampler)
     for term, weight in zip(writers, weights, strict=True):
         kappa = total * _ratio(weight, sum(weights))
-        up = math.fsum(_forward_share(read, term, noise.shares, sampler) for read in members.reads)
+        up = ups.get(term, 0.0)
         # v_aa = v_bb and v_ab = 0 such that v_aa f_up^2 + v_bb f_down^2 is the correction
         size = up * up + energies.downs[term] ** 2
         v = _ratio(kappa, size)
@@ -210,16 +212,20 @@ def _add_class(members: _Class, sampler: Sampler, noise: Noise) -> None:
         noise.layers.setdefault(term.layer, []).append(influence)
 
 
-def _forward_share(read: Read, term: GaussianTerm, shares: Array, sampler: Sampler) -> float:
-    """What a term's variance does to log K through one reader's forward energy.
+def _forward_shares(
+    reads: Sequence[Read], shares: Array, sampler: Sampler
+) -> dict[GaussianTerm, float]:
+    """What each term's variance does to log K through all readers' forward energies.
 
-    ``f_j d log E[y_j^2] / d log sigma_k^2``.
+    The sum over readers j of ``f_j d log E[y_j^2] / d log sigma_k^2``.
     """
-    if term not in read.unit.terms:
-        return 0.0
-    sense = sampler.sense(read.unit)
-    rate = sense.by_square[read.unit.terms.index(term)] / (sense.square or 1.0)
-    return float(shares[read.forward] * rate)
+    found: defaultdict[GaussianTerm, list[float]] = defaultdict(list)
+    for read in reads:
+        sense = sampler.sense(read.unit)
+        rates = shares[read.forward] * (sense.by_square / (sense.square or 1.0))
+        for term, rate in zip(read.unit.terms, rates, strict=False):  # norms' rates follow
+            found[term].append(float(rate))
+    return {term: math.fsum(rates) for term, rates in found.items()}
 
 
 def _features(members: _Class, sampler: Sampler, space: Space, shares: Array) -> _Features:
@@ -233,7 +239,7 @@ def _features(members: _Class, sampler: Sampler, space: Space, shares: Array) ->
         tangents.append(slopes)
         square = value**2
         if read.common >= 0:
-            varying, _ = sampler.values(without_shared_part(read.unit), space)
+            varying, _ = sampler.values(sampler.varying(read.unit), space)
             own = (varying - space.weights @ varying) ** 2
             slots.append(read.common)
             rows.append(unit_mean(square - own, space))

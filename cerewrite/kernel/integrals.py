@@ -17,7 +17,7 @@ from cerewrite.kernel.averages import averages, densities, log_curvature, on_gri
 from cerewrite.kernel.curves import STEPS, tabled
 from cerewrite.kernel.evaluation import Space, evaluate_node
 from cerewrite.kernel.points import columns_for, plane, sobol_normal
-from cerewrite.kernel.units import Array, GaussianTerm, Norm, Tangent, Unit
+from cerewrite.kernel.units import Array, GaussianTerm, Norm, Tangent, Unit, without_shared_part
 
 _STEP_SCALE = 0.1
 _STEP_SHIFT = 0.05
@@ -68,6 +68,7 @@ class Sampler:
         self._memo: dict[Any, tuple[Array, dict[GaussianTerm, Tangent]]] = {}
         self._senses: dict[Any, UnitMoments] = {}
         self._known: dict[Unit, UnitMoments] = {}
+        self._varying: dict[Unit, Unit] = {}
         self._cloud: Any = None
         self._twins: dict[Any, tuple[Unit, Any]] = {}
         self._asked: list[UnitMoments] = []
@@ -134,6 +135,10 @@ class Sampler:
         named = dict(zip(twin.terms, unit.terms, strict=True))
         self._memo[unit, space.name] = value, {named[term]: by for term, by in slopes.items()}
         return True
+
+    def varying(self, unit: Unit) -> Unit:
+        """A unit less what all examples of a batch have in common; one for each unit."""
+        return without_shared_part(unit, self._varying)
 
     def sense(self, unit: Unit) -> UnitMoments:
         """Expectations over a unit and their derivatives."""

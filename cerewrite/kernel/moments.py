@@ -43,8 +43,6 @@ class MomentContext(Weights, Readings):
         traced: its trace.
         standard: standard instead of NTK parametrisation.
         gain: the ``fan_in * Var[W]`` to assume for every layer, biases zero; None for as built.
-        sampler: integrals over units, where they have been taken before.
-        noise: makes the noise of each slot; None for none, but its derivative.
 
     Attributes:
         layers: sampled layers by the name of their operator.
@@ -58,15 +56,13 @@ class MomentContext(Weights, Readings):
         *,
         standard: bool = False,
         gain: float | None = None,
-        sampler: Sampler | None = None,
-        noise: Noise | None = None,
     ) -> None:
         super().__init__(model, traced, standard=standard, gain=gain)
         self.layers = Layers({layer.node: layer for layer in traced.layers})
         self._ops = {op.name: op for op in traced.ops}
         self.batched = {}
         self.route: tuple[tuple[Op, tuple[str, ...]], ...] = ()
-        self.start(sampler or Sampler(points_for(len(traced.layers))), noise or _zero)
+        self.start(Sampler(points_for(len(traced.layers))), _zero)
 
     def replay(self, noise: Noise) -> MomentContext:
         """The same questions in the same order, under other noise: integrals are not taken anew."""

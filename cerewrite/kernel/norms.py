@@ -11,7 +11,7 @@ from cerewrite.kernel import values as algebra
 from cerewrite.kernel.batch import batch_of
 from cerewrite.kernel.growth import nominal_value, overlap_of
 from cerewrite.kernel.moments import MomentContext
-from cerewrite.kernel.units import Norm, make_unit, without_shared_part
+from cerewrite.kernel.units import Norm, make_unit
 from cerewrite.kernel.values import Moments, Part, gaussian_value, scalar, signal_range_error
 
 
@@ -67,7 +67,7 @@ def divided(
         scale=math.sqrt(gain) / root,
         energy=total / energy - 1,
         shift=shift,
-        read=tuple((p.unit, p.weight, slot) for p, slot in zip(x.parts, slots, strict=True)),
+        read=tuple((p.unit, slot) for p, slot in zip(x.parts, slots, strict=True)),
         centred=centred,
         deviation=root,
     )
@@ -85,7 +85,7 @@ def normalise_batch(context: MomentContext, op: Op, x: Moments) -> Moments:
     gain, parts = context.affine(op)[0], []
     batch = batch_of(op, context.operand(op).shape)
     for part in x.parts:
-        unit = without_shared_part(part.unit)
+        unit = context.sampler.varying(part.unit)
         sense = context.sampler.sense(unit)
         energy = sense.square - sense.mean**2
         if not 0 < energy < math.inf:

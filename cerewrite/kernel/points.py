@@ -50,7 +50,8 @@ def normal_points(dimensions: int, count: int, seed: int) -> Array:
 def columns_for(terms: int) -> int:
     """Dimensions of the cloud for so many terms: steps of 32, in doublings beyond `FEW`.
 
-    Whatever was integrated is integrated anew on a wider cloud, so that there must be few.
+    Values at the points of a narrower cloud are of no use on a wider one, so that there must be
+    few widenings; expectations that were taken stay.
     """
     return 32 * math.ceil(terms / 32) if terms <= FEW else 1 << (terms - 1).bit_length()
 

@@ -21,7 +21,7 @@ from cerewrite.kernel.growth import (
     stacked,
 )
 from cerewrite.kernel.integrals import Sampler
-from cerewrite.kernel.units import GaussianTerm, Norm, Unit, without_shared_part
+from cerewrite.kernel.units import GaussianTerm, Norm, Unit
 from cerewrite.kernel.values import Moments, Part, Signal, scalar, signal_range_error
 
 _SLIGHT = 1e-4
@@ -129,7 +129,7 @@ class Readings:
 
         None where it is next to nothing.
         """
-        still = without_shared_part(unit)
+        still = self.sampler.varying(unit)
         varying = self.sampler.sense(still)
         rest = max(square - varying.square, 0.0)
         if rest + varying.mean**2 < _SLIGHT * square:

@@ -8,7 +8,8 @@ from cerewrite.ir import Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments, cut
 
-_JOINS = frozenset({"cat", "concat", "concatenate"})
+JOINS = frozenset({"cat", "concat", "concatenate"})
+"""Names of the operator that puts values side by side."""
 _FAR = 256
 """Operators between a slice and what it takes apart at most."""
 
@@ -48,7 +49,7 @@ def _joined_along(op: Op, axis: int, context: MomentContext) -> bool:
     queue, seen = deque([start]), {start.name}
     while queue and len(seen) < _FAR:
         found = queue.popleft()
-        if found.target in _JOINS:
+        if found.target in JOINS:
             return joined_axis(found) == axis
         if found.name in context.layers:
             continue

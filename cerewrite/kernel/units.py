@@ -9,7 +9,6 @@ kept as a graph of sums, products, pointwise functions and norms over `GaussianT
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +20,6 @@ from torch import Tensor
 Array = npt.NDArray[np.float64]
 Tangent = Array | float
 Function = Callable[..., Any] | None
-
-_INDEX = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +62,7 @@ class Norm:
         scale: what it multiplies with, nominal.
         energy: the relative change e of the energy that it divides out (eq. 56), differentiable.
         shift: the change of the mean in standard deviations (tau in eq. 56), differentiable.
-        read: what it reads, as (unit, weight, slot): slots of the noise of the energies, followed
+        read: what it reads, as (unit, slot): slots of the noise of the energies, followed
             by those of the means; empty where an example does not see its own.
         centred: whether it subtracts the mean.
         deviation: standard deviation of what it reads.
@@ -75,7 +72,7 @@ class Norm:
     scale: float
     energy: Tensor
     shift: Tensor
-    read: tuple[tuple[Unit, float, int], ...]
+    read: tuple[tuple[Unit, int], ...]
     centred: bool
     deviation: float
 
@@ -90,7 +87,6 @@ class Unit:
         terms, norms: the terms behind it and the norms that see the example's own energy, in
             order of first use.
         effective_batch_size: N of docs/theory.md, eq. 63, per term behind a batch norm.
-        index: nodes are numbered as they are created.
     """
 
     kind: str
@@ -102,7 +98,6 @@ class Unit:
     terms: tuple[GaussianTerm, ...] = ()
     norms: tuple[Norm, ...] = ()
     effective_batch_size: dict[GaussianTerm, float] = field(default_factory=dict)
-    index: int = field(default_factory=lambda: next(_INDEX))
 
 
 def make_unit(kind: str, *inputs: Unit, **rest: Any) -> Unit:
@@ -128,12 +123,17 @@ def make_unit(kind: str, *inputs: Unit, **rest: Any) -> Unit:
     )
 
 
-def without_shared_part(unit: Unit) -> Unit:
-    """A sum of terms less what all examples of a batch have in common; other units unchanged."""
+def without_shared_part(unit: Unit, known: dict[Unit, Unit]) -> Unit:
+    """A sum of terms less what all examples of a batch have in common; other units unchanged.
+
+    Args:
+        unit: the sum.
+        known: what was answered before; entered here, so that equal questions get one unit.
+    """
     if not any(term.common for term in unit.terms) or unit.kind != "add":
         return unit
-    varying = [u for u in unit.inputs if u.term is None or not u.term.common]
-    varying = [without_shared_part(u) for u in varying]
-    if len(varying) == 2:
-        return make_unit("add", *varying)
-    return varying[0]
+    if unit not in known:
+        varying = [u for u in unit.inputs if u.term is None or not u.term.common]
+        varying = [without_shared_part(u, known) for u in varying]
+        known[unit] = make_unit("add", *varying) if len(varying) == 2 else varying[0]
+    return known[unit]

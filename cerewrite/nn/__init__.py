@@ -4,6 +4,7 @@ from cerewrite.nn.block_diagonal import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ChannelReorder
 from cerewrite.nn.member_exit import MemberConv, MemberConvTranspose, MemberExit, MemberLinear
 from cerewrite.nn.member_norm import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
+from cerewrite.nn.multiverse_head import MultiverseHead
 from cerewrite.nn.parameter_module import (
     NumberModule,
     ParameterModule,
@@ -32,6 +33,7 @@ __all__ = [
     "MemberLayerNorm",
     "MemberLinear",
     "MemberRMSNorm",
+    "MultiverseHead",
     "NumberModule",
     "ParameterModule",
     "ScaledConv1d",

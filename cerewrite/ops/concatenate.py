@@ -11,7 +11,7 @@ from typing_extensions import override
 from cerewrite.ir import Op
 from cerewrite.kernel import values as algebra
 from cerewrite.kernel.moments import MomentContext
-from cerewrite.kernel.slices import joined_axis
+from cerewrite.kernel.slices import JOINS, joined_axis
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import function_case
@@ -28,9 +28,12 @@ class Concatenate(OpRule):
     """
 
     name = "concatenate"
-    targets = frozenset({"cat", "concat", "stack"})
+    targets = JOINS | {"stack"}
     keeps = Saved()
-    cases = (function_case(lambda x, y: torch.cat([x, y], 1), (2, 4), (2, 3)),)
+    cases = (
+        function_case(lambda x, y: torch.cat([x, y], 1), (2, 4), (2, 3)),
+        function_case(lambda x, y: torch.concatenate([x, y], 1), (2, 4), (2, 3)),
+    )
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:

@@ -6,7 +6,6 @@ In an ensemble entries and exits are dense, interiors have one group per member.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -20,15 +19,15 @@ from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d
 from cerewrite.nn.channel_reorder import ConcatConv1d, ConcatConv2d, ConcatConv3d
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
-from cerewrite.ops.layout import bound
+from cerewrite.ops.layout import bound, on_axis
 from cerewrite.ops.modules import ConcatenationLayer, Geometry, ResizableModule, SampledLayer
 from cerewrite.ops.own_forwards import expect, has_own_forward, resized_copy
 from cerewrite.ops.resizing import (
     check_size,
     empty_like,
-    ensemble_sizes,
     part,
     slice_channels,
+    split_convolution,
     take_parameters,
 )
 
@@ -124,10 +123,7 @@ class Conv(LayerRule, ConcatenationLayer):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        x = inputs[0]
-        if x.channels is not None and (replace(x.channels, width=0) != Channels(1, 0)):
-            bound(op, x, widths, "is applied to an axis other than the channels")
-            x = Value(x.op, None)
+        x = on_axis(op, inputs[0], widths, 1)
         geometry = _geometry(op, x, widths.weight(op, inputs))
         if geometry.groups == geometry.in_channels == geometry.out_channels > 1:
             return _depthwise(op, x, widths)
@@ -143,16 +139,7 @@ class Conv(LayerRule, ConcatenationLayer):
     def split(
         self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
     ) -> nn.Module:
-        """The same type, with one group per member inside and a single group at entries and exits.
-
-        Groups inside a member stay.
-        """
-        conv = _any_conv(module)
-        check_size(conv, "kernel elements", prod(conv.kernel_size), layer.kernel)
-        own = conv.in_channels, conv.out_channels
-        sizes = ensemble_sizes(conv, layer, multiplicity, widths, own)
-        groups = multiplicity * layer.groups if layer.role == "interior" else 1
-        return empty_like(_conv_like(conv, sizes, groups, bias=conv.bias is not None), conv)
+        return split_convolution(_any_conv(module), layer, multiplicity, widths, _conv_like)
 
     @override
     def narrow(

@@ -20,10 +20,10 @@ from cerewrite.nn.scaled import (
 )
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
-from cerewrite.ops.layout import bound
+from cerewrite.ops.layout import bound, on_axis
 from cerewrite.ops.modules import Geometry, weight_of
 from cerewrite.ops.own_forwards import expect
-from cerewrite.ops.resizing import check_size, empty_like, ensemble_sizes
+from cerewrite.ops.resizing import split_convolution
 
 AnyTransposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _MODULES: tuple[type[AnyTransposed], ...] = (
@@ -83,11 +83,8 @@ class ConvTranspose(LayerRule):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        x = inputs[0]
-        if x.channels is not None and (replace(x.channels, width=0) != Channels(1, 0)):
-            bound(op, x, widths, "is applied to an axis other than the channels")
-            x = Value(x.op, None)
-        elif x.channels is not None and widths.is_concatenation(x.channels.width):
+        x = on_axis(op, inputs[0], widths, 1)
+        if x.channels is not None and widths.is_concatenation(x.channels.width):
             bound(op, x, widths, "is transposed and reads a concatenation")
             x = Value(x.op, None)
         width = widths.layer(op, self, x)
@@ -127,16 +124,7 @@ class ConvTranspose(LayerRule):
     def split(
         self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
     ) -> nn.Module:
-        """The same type, with one group per member inside and a single group at entries and exits.
-
-        Groups inside a member stay.
-        """
-        conv = expect(module, _MODULES)
-        check_size(conv, "kernel elements", prod(conv.kernel_size), layer.kernel)
-        own = conv.in_channels, conv.out_channels
-        sizes = ensemble_sizes(conv, layer, multiplicity, widths, own)
-        groups = multiplicity * layer.groups if layer.role == "interior" else 1
-        return empty_like(_like(conv, sizes, groups, bias=conv.bias is not None), conv)
+        return split_convolution(expect(module, _MODULES), layer, multiplicity, widths, _like)
 
     @override
     def narrow(

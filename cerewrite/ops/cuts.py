@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cerewrite.ir import Op
 from cerewrite.ops.base import Channels, Value, WidthBuilder
-from cerewrite.ops.views import on_axis
+from cerewrite.ops.views import channels_on
 
 CUTS = frozenset(
     {"chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split", "tensor_split"}
@@ -72,7 +72,7 @@ def repeated(op: Op, value: Value, widths: WidthBuilder) -> Channels | None:
         count = (op.kwargs or {}).get("repeats", given[0] if given else None)
         if not isinstance(dim, int) or not isinstance(count, int) or not widths.stays(count):
             return None
-        return on_axis(found.width, found.axis, op.shape[found.axis], widths)
+        return channels_on(found.width, found.axis, op.shape[found.axis], widths)
     times = given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
     axis = found.axis + len(op.shape) - len(value.op.shape)
     alone = len(times) == len(op.shape) and times[axis] == 1

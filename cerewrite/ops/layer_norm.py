@@ -60,10 +60,10 @@ class LayerNorm(_LayerNormModule, LastAxisNorm):
 
     @override
     def note(self, op: Op, channels: Channels, widths: WidthBuilder) -> None:
-        module = widths.module(op)
-        if isinstance(module, nn.LayerNorm) and _is_channels_first(widths.body(op)):
+        module, body = widths.module(op), widths.body(op)
+        if isinstance(module, nn.LayerNorm) and _is_channels_first(body):
             widths.per_channel(op, ChannelLayerNorm(), channels, types=(type(module),))
-        elif isinstance(module, nn.LayerNorm) and _is_stock(op, widths.body(op), module):
+        elif isinstance(module, nn.LayerNorm) and _is_stock(op, body, module):
             widths.per_channel(op, OwnLayerNorm(), channels, types=(type(module),))
         else:
             widths.per_channel(op, self, channels)

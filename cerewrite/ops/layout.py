@@ -14,7 +14,7 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import function_case, module_case
-from cerewrite.ops.views import VIEWED, divided, merged, named_sizes
+from cerewrite.ops.views import VIEWED, divided, merged, named_sizes, whole
 
 
 class Passing(OpRule):
@@ -35,6 +35,27 @@ def bound(op: Op, value: Value, widths: WidthBuilder, what: str) -> None:
             f"'{op.target}' {what}",
             "keep this width, or move the operator out of the run of wide layers",
         )
+
+
+def on_axis(
+    op: Op, value: Value, widths: WidthBuilder, axis: int, *, flattened: bool = False
+) -> Value:
+    """A layer's input; without channels, which are pinned, if they lie on another axis.
+
+    Args:
+        op: the layer.
+        value: what it reads.
+        widths: the width graph.
+        axis: where its channels must be.
+        flattened: whether a channel may have several elements there.
+    """
+    found = value.channels
+    if found is not None and found.axis == axis:
+        found = whole(found, widths)
+    if found is None or (found.axis == axis and (flattened or found.inner == 1)):
+        return Value(value.op, found)
+    bound(op, value, widths, "is applied to an axis other than the channels")
+    return Value(value.op, None)
 
 
 _DROPOUTS = frozenset(

@@ -17,11 +17,10 @@ from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ConcatLinear, ConcatPartedLinear, PartedLinear
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import Case, module_case
-from cerewrite.ops.layout import bound
+from cerewrite.ops.layout import on_axis
 from cerewrite.ops.modules import ConcatenationLayer, Geometry
 from cerewrite.ops.own_forwards import expect, has_own_forward
 from cerewrite.ops.resizing import empty_like, ensemble_sizes, take_parameters
-from cerewrite.ops.views import whole
 
 
 @register
@@ -46,13 +45,8 @@ class Linear(LayerRule, ConcatenationLayer):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        x = inputs[0]
-        last = len(x.op.shape) - 1
-        if x.channels is not None and x.channels.axis != last:
-            bound(op, x, widths, "is applied to an axis other than the channels")
-            x = Value(x.op, None)
-        elif x.channels is not None:
-            x = Value(x.op, whole(x.channels, widths))
+        last = len(inputs[0].op.shape) - 1
+        x = on_axis(op, inputs[0], widths, last, flattened=True)
         width = widths.layer(op, self, x)
         return None if width is None else Channels(len(op.shape) - 1, width)
 

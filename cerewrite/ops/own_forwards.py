@@ -8,6 +8,7 @@ them in the stock way is for the trace to say (`cerewrite.frontend.tracing.modul
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
@@ -102,7 +103,7 @@ def bound_to_width(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str |
         module: an instance of a subclass of one of ``kinds``.
         kinds: stock types: convolutions and norms.
     """
-    kind = next(kind for kind in kinds if isinstance(module, kind))
+    kind: Any = next(kind for kind in kinds if isinstance(module, kind))
     if type(module).__call__ is not kind.__call__ or "forward" in vars(module):
         return "overrides forward outside its class"
     for child in module.modules():
@@ -121,6 +122,7 @@ def bound_to_width(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str |
     return None
 
 
+@functools.cache
 def _stock(kind: type[Any]) -> tuple[frozenset[str], frozenset[str]]:
     """Names of a stock module's attributes, and of its buffers."""
     two = kind in (nn.GroupNorm, nn.Embedding)

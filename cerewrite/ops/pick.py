@@ -36,7 +36,7 @@ class Pick(Passing):
         {
             "getitem", "slice", "select", "chunk", "split", "split_with_sizes", "unbind",
             "expand", "expand_as", "repeat", "roll", "flip", "index", "gather", "narrow",
-            "cls_token", "unsafe_chunk", "unsafe_split", "index_select", "tensor_split",
+            "unsafe_chunk", "unsafe_split", "index_select", "tensor_split",
             "tile", "repeat_interleave", "unfold", "im2col",
         }
     )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
+from math import prod
 from typing import Any, TypeVar
 
 import torch
@@ -132,6 +134,31 @@ def ensemble_sizes(
         check_size(module, f"output {what}", n_out, layer.out_channels)
         n_out = multiplicity * layer.written * widths[layer.target]
     return n_in, n_out
+
+
+def split_convolution(
+    conv: Any,
+    layer: RegionLayer,
+    multiplicity: int,
+    widths: tuple[int, ...],
+    like: Callable[..., M],
+) -> M:
+    """A convolution's ensemble: one group per member inside, a single group at entries and exits.
+
+    Groups inside a member stay.
+
+    Args:
+        conv: the original module.
+        layer: its part in the region.
+        multiplicity: members.
+        widths: width of one member per class of the region.
+        like: makes one of the same kind with other channels and groups, on meta.
+    """
+    check_size(conv, "kernel elements", prod(conv.kernel_size), layer.kernel)
+    own = conv.in_channels, conv.out_channels
+    sizes = ensemble_sizes(conv, layer, multiplicity, widths, own)
+    groups = multiplicity * layer.groups if layer.role == "interior" else 1
+    return empty_like(like(conv, sizes, groups, bias=conv.bias is not None), conv)
 
 
 def member_bias(

@@ -46,12 +46,12 @@ def merged(
     passed = 1
     for axis, size in enumerate(after):
         if passed == lead and size % count == 0 and (size > 1 or count == 1):
-            return on_axis(found.width, axis, size, widths)
+            return channels_on(found.width, axis, size, widths)
         passed *= size
     return None
 
 
-def on_axis(width: int, axis: int, length: int, widths: WidthBuilder) -> Channels:
+def channels_on(width: int, axis: int, length: int, widths: WidthBuilder) -> Channels:
     """Channels of a class on an axis of so many elements; of a part of it where they are fewer.
 
     An axis of heads has several channels per element (`Channels.unit`), and so has one of merged
@@ -96,7 +96,7 @@ def divided(op: Op, value: Value, widths: WidthBuilder) -> Channels | None:
         return None
     if not all(widths.stays(sizes[axis]) for axis in run if axis > at):
         return None
-    heads = on_axis(width, at, op.shape[at], widths)
+    heads = channels_on(width, at, op.shape[at], widths)
     widths.step(width, heads.unit)
     return heads
 

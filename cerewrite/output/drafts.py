@@ -1,4 +1,4 @@
-"""Folders beside the outputs: hidden ones in which they are made, and the user's cache."""
+"""Hidden folders beside the outputs, in which they are made."""
 
 from __future__ import annotations
 

@@ -7,10 +7,12 @@ from html import escape
 from cerewrite import ir
 from cerewrite.errors import printable
 from cerewrite.ir.assessed import Assessment
+from cerewrite.ir.diagnosed import Diagnosis
 from cerewrite.planning import Landscape
 from cerewrite.reporter.assessed import assessment_sections
 from cerewrite.reporter.charts import costs_chart, layers_chart
 from cerewrite.reporter.content import report_sections
+from cerewrite.reporter.diagnosed import comparison_sections, diagnosis_sections
 from cerewrite.reporter.figures import percent
 from cerewrite.reporter.landscape_chart import landscape_chart, planned_landscape
 from cerewrite.reporter.section import Cell, Section, Share, Verdict
@@ -87,6 +89,20 @@ def render_assessment(found: Assessment) -> str:
     body = "\n".join(map(_section, assessment_sections(found)))
     footer = f"cerewrite, assessment schema {found.schema}"
     return _page(escape(found.model), body, escape(footer))
+
+
+def render_diagnosis(found: tuple[Diagnosis, ...], names: tuple[str, ...] = ()) -> str:
+    """Diagnoses as the text of one self-contained HTML file.
+
+    Args:
+        found: one, or two that are compared.
+        names: what the two are called.
+    """
+    sections = [part for one in found for part in diagnosis_sections(one, full=True)]
+    if len(found) == 2:
+        sections = comparison_sections((found[0], found[1]), (names[0], names[1])) + sections
+    footer = f"cerewrite, diagnosis schema {found[0].schema}"
+    return _page(escape(found[0].model), "\n".join(map(_section, sections)), escape(footer))
 
 
 def render_landscape(mapped: Landscape) -> str:

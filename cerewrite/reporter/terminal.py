@@ -11,8 +11,10 @@ from rich.text import Text
 from cerewrite import ir
 from cerewrite.errors import printable
 from cerewrite.ir.assessed import Assessment
+from cerewrite.ir.diagnosed import Diagnosis
 from cerewrite.reporter.assessed import assessment_sections
 from cerewrite.reporter.content import analysis_sections, plan_sections, report_sections
+from cerewrite.reporter.diagnosed import comparison_sections, diagnosis_sections
 from cerewrite.reporter.figures import percent
 from cerewrite.reporter.section import Cell, Section, Share, Verdict
 
@@ -64,6 +66,30 @@ def print_assessment(found: Assessment, console: Console) -> None:
         console: where to.
     """
     _print(assessment_sections(found), console)
+
+
+def print_diagnosis(found: Diagnosis, console: Console, *, verbose: bool = False) -> None:
+    """Print a diagnosis: figures, gaps; layers and formulas where all is asked for.
+
+    Args:
+        found: what to print.
+        console: where to.
+        verbose: layers, formulas, sources and caveats as well.
+    """
+    _print(diagnosis_sections(found, full=verbose), console)
+
+
+def print_compared_diagnoses(
+    found: tuple[Diagnosis, Diagnosis], names: tuple[str, str], console: Console
+) -> None:
+    """Print two diagnoses side by side.
+
+    Args:
+        found: the two.
+        names: what they are called.
+        console: where to.
+    """
+    _print(comparison_sections(found, names), console)
 
 
 def _print(sections: list[Section], console: Console) -> None:

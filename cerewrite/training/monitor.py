@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from cerewrite import ir, output
+from cerewrite import output
 from cerewrite.errors import UsageError
 from cerewrite.reporter.curves import Curve, curves_chart
-from cerewrite.training.kernel import gram
-
-PathLike = str | os.PathLike[str]
+from cerewrite.training.callback import Callback, PathLike
+from cerewrite.diagnostics.gram import gram
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Reading:
     gradient: float | None = None
 
 
-class KernelMonitor:
+class KernelMonitor(Callback[Reading]):
     """Looks at a model every so many steps of a training loop, and leaves no trace on it.
 
     Call `step` once after every optimiser step. The kernel is that of
@@ -73,9 +71,8 @@ class KernelMonitor:
     """
 
     def __init__(self, model: nn.Module, probes: Any, *, every: int = 100, seed: int = 0) -> None:
-        if every < 1:
-            raise UsageError(f"every is {every}", advice="look every 1 step or more")
-        self.model, self.every, self._seed = model, every, seed
+        super().__init__(model, every)
+        self._seed = seed
         given = probes if isinstance(probes, tuple | Mapping) else (probes,)
         self._probes: Any = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), given)
         sizes = [leaf.shape[0] for leaf in pytree.tree_leaves(given) if _has_batch(leaf)]
@@ -91,51 +88,24 @@ class KernelMonitor:
                 f"the kernel at the start has norm {self._norm}: there is nothing to drift from",
                 advice="check for zero-initialised heads and for values that are not finite",
             )
-        self._steps = 0
-        self._readings = [Reading(0, 0.0, float(self._first.trace()))]
+        self._readings.append(Reading(0, 0.0, float(self._first.trace())))
 
-    @property
-    def readings(self) -> tuple[Reading, ...]:
-        """What was seen so far, in order."""
-        return tuple(self._readings)
-
-    def step(self, loss: Tensor | float | None = None) -> Reading | None:
-        """Count one step; look if it is time.
-
-        Args:
-            loss: the step's loss; read only when it is looked at, so it costs no
-                synchronisation otherwise. Values that are not finite are recorded as they are.
-
-        Returns:
-            The reading, or None between two looks.
-        """
-        self._steps += 1
-        if self._steps % self.every:
-            return None
+    def look(self, step: int, loss: float | None) -> Reading:
+        """Drift, trace and gradient norm as they are now."""
         kernel = gram(self.model, self._probes, self._seed)
-        reading = Reading(
-            step=self._steps,
+        return Reading(
+            step=step,
             drift=float((kernel - self._first).norm()) / self._norm,
             trace=float(kernel.trace()),
-            loss=float(loss.detach()) if isinstance(loss, Tensor) else loss,
+            loss=loss,
             gradient=self._gradient(),
         )
-        self._readings.append(reading)
-        return reading
 
     def _gradient(self) -> float | None:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         if not gradients:
             return None
         return float(torch.stack([g.detach().norm().double().cpu() for g in gradients]).norm())
-
-    def save(self, path: PathLike) -> None:
-        """Write the readings as JSON, whole or not at all; an earlier file is replaced.
-
-        Raises:
-            OutputError: if it cannot be written.
-        """
-        output.write_file(path, ir.dumps(self.readings), overwrite=True)
 
     def plot(self, path: PathLike) -> None:
         """Write drift, loss and gradient norm over the steps as an SVG file.

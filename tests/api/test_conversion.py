@@ -40,6 +40,13 @@ def test_conversion(net: Net, conversion: cerewrite.Conversion) -> None:
     assert model(INPUT).shape == original(INPUT).shape
 
 
+def test_free_widths_spend_the_whole_budget(analysis: ir.Analysis) -> None:
+    """Members in the original's proportions leave up to 5 % of it."""
+    plan = cerewrite.plan(analysis, widths="free")
+    assert 0.99 * plan.baseline.params <= plan.planned.params <= plan.baseline.params
+    assert plan.planned.log_variance < plan.baseline.log_variance
+
+
 def test_conversion_leaves_the_model_alone(net: Net) -> None:
     before, mode = snapshot(net), [module.training for module in net.modules()]
     random = torch.random.get_rng_state()

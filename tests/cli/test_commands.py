@@ -103,6 +103,7 @@ def test_convert(model: Path) -> None:
         "--out",
         "out",
         "--onnx",
+        "-v",
         "--estimator",
         "analytic",
     )
@@ -123,6 +124,9 @@ def test_convert_without_a_folder_writes_nothing(model: Path) -> None:
     result = run("convert", "model.py", "--estimator", "analytic")
     assert result.exit_code == 0
     assert "nothing was written" in result.output
+    assert "  next    cerewrite convert model.py --out DIR" in result.output
+    lines = result.stdout.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
     assert listing(model.parent) == {"model.py"}
 
 
@@ -131,7 +135,7 @@ def test_dry_run_changes_and_writes_nothing(model: Path) -> None:
         "convert", "model.py", "--out", "out", "--onnx", "--dry-run", "--estimator", "analytic"
     )
     assert result.exit_code == 0
-    assert "Splits" in result.output
+    assert "region split into" in result.output
     assert "dry run" in result.output
     assert listing(model.parent) == {"model.py"}
 

@@ -22,7 +22,8 @@ def test_a_terminal_shows_draws_and_the_estimate_so_far(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    assert "48 of 256 draws, nu about 0.1235" in shown(capsys)
+    text = shown(capsys)
+    assert "48 of 256 draws, nu about 0.1235, about 1 s left" in text
     assert shown(capsys, quiet=True) == ""
 
 
@@ -32,3 +33,13 @@ def test_a_pipe_shows_nothing(
     for name in ("TTY_COMPATIBLE", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     assert shown(capsys) == ""
+
+
+def test_a_log_names_a_stage_that_lasts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TTY_COMPATIBLE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("cerewrite.cli.session.PATIENCE", 0.01)
+    assert shown(capsys) == "computing corrections ...\n"
+    assert shown(capsys, quiet=True) == ""

@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import cerewrite
 from cerewrite import ir
 from cerewrite.planning.budgets import planned_cost
 from cerewrite.reporter.planned import compared_scopes
-from cerewrite.timing import between, timer
 from tests.models import ResidualNet, StagedNet, chain
 
 IMAGE = torch.ones(2, 3, 8, 8)
@@ -20,13 +15,6 @@ IMAGE = torch.ones(2, 3, 8, 8)
 def analysed(model: torch.nn.Module, x: torch.Tensor = IMAGE, scope: str = "auto") -> ir.Analysis:
     torch.manual_seed(0)
     return cerewrite.analyze(model, x, scope=scope, estimator="analytic")
-
-
-def counted(action: Callable[[], object], *, quick: bool = False) -> float:
-    """Nanoseconds on a machine that is never busy: 100 per call, and 1 for every 10 FLOPs."""
-    with FlopCounterMode(display=False) as counter:
-        action()
-    return 100.0 + counter.get_total_flops() / 10.0
 
 
 @pytest.mark.thorough
@@ -82,12 +70,7 @@ def test_dual_gain_is_the_costs() -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("cost", ["memory", "latency"])
-def test_dual_gain_is_the_first_budgets_whatever_it_is(
-    cost: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("CEREWRITE_CACHE", str(tmp_path))  # others find no counted times
-    for module in (timer, between):
-        monkeypatch.setattr(module, "nanoseconds", counted)
+def test_dual_gain_is_the_first_budgets_whatever_it_is(cost: str, counted_clock: None) -> None:
     torch.manual_seed(0)
     analysis = cerewrite.analyze(
         StagedNet(channels=(16, 24)),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from cerewrite.reporter import print_analysis, print_plan, print_report
+from cerewrite.reporter.planned import before_and_after
 from tests.conftest import Golden
 from tests.reporter import builders
 
@@ -74,3 +76,13 @@ def test_names_are_not_read_as_markup() -> None:
     text = shown(100, lambda c: print_analysis(builders.analysis(), c))
     assert "head[0]" in text
     assert "[bold]<shared>[/bold]" in text
+
+
+def test_unlimited_flops_that_grow_are_warned_about() -> None:
+    plan = builders.plan()
+    dear = replace(plan, planned=replace(plan.planned, flops=3 * plan.baseline.flops))
+    allowed = "What was allowed to grow does: FLOPs 3.0 times the original's."
+    assert allowed in before_and_after(dear).lines
+    assert not any("allowed to grow" in line for line in before_and_after(plan).lines)
+    limited = replace(dear, budgets=(*plan.budgets, replace(plan.budgets[0], cost="flops")))
+    assert not any("allowed to grow" in line for line in before_and_after(limited).lines)

@@ -17,6 +17,7 @@ from torch import nn
 
 from cerewrite.estimators.draws.gaussian import module_name
 from cerewrite.ir import Layer, Op, TracedModel, class_groups
+from cerewrite.kernel.slices import JOINS, joined_axis
 from cerewrite.nn import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
 
 Ids = NDArray[np.int64]
@@ -162,7 +163,7 @@ class _Finder:
             return self._class(layer.target or layer.name)
         if op.target in _OPAQUE:
             return None
-        if op.target in ("cat", "concat"):
+        if op.target in JOINS:
             return self._joined(op)
         if op.target == "scaled_dot_product_attention":
             return self._ids.get(op.inputs[2])
@@ -171,10 +172,11 @@ class _Finder:
 
     def _joined(self, op: Op) -> Ids | None:
         """Channels of a concatenation; parts that are not followed are not gated."""
-        dim = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim", 0)
-        parts = []
+        axis, parts = joined_axis(op), []
+        if axis is None:
+            return None
         for name in op.inputs:
-            length, ids = self._ops[name].shape[dim], self._ids.get(name)
+            length, ids = self._ops[name].shape[axis], self._ids.get(name)
             follows = ids is not None and len(ids) == length
             parts.append(ids if follows and ids is not None else np.full(length, -1))
         joined = np.concatenate(parts)
@@ -217,15 +219,13 @@ class _Finder:
                 axis = 1 if first and len(op.shape) != 2 else -1
                 self._place(self._units.norms, op.module, axis, ids, op.inputs[0])
 
-    def _place(
-        self, effective_batch_size: list[Place], module: str, axis: int, ids: Ids, source: str
-    ) -> None:
+    def _place(self, places: list[Place], module: str, axis: int, ids: Ids, source: str) -> None:
         """Note a gate at a module's input."""
         length = self._ops[source].shape[axis]
-        if length % len(ids) == 0 and all(p.module != module for p in effective_batch_size):
+        if length % len(ids) == 0 and all(p.module != module for p in places):
             inner = length // len(ids)
             groups = self._groups(ids)
-            effective_batch_size.append(Place(module, axis, np.repeat(ids, inner), inner, groups))
+            places.append(Place(module, axis, np.repeat(ids, inner), inner, groups))
 
     def _groups(self, ids: Ids) -> int:
         """The members that units lie in, if they are those of one class."""

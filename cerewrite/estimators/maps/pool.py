@@ -92,38 +92,28 @@ class Maximum:
         ratio = (measured.diagonal().sum() / size).detach()
         return ratio * smooth + (measured - ratio * smooth).detach() * (size / size.detach())
 
-    def theta(self, effective_batch_size: Tensor, slopes: Tensor, theta: Tensor) -> Tensor:
+    def theta(self, places: Tensor, slopes: Tensor, theta: Tensor) -> Tensor:
         """Tangent kernel of the maxima: that of the points they come from, over the samples.
 
         Args:
-            effective_batch_size: see `windows`.
+            places: see `windows`.
             slopes: of the function in front, at the units, ``[samples, points]``.
             theta: kernel in front of that function.
         """
         padded, steep = (functional.pad(m, (1, 0)) for m in (theta, slopes))
         padded = functional.pad(padded, (0, 0, 1, 0))
-        weights = [
-            (effective_batch_size == j).to(steep) * steep[:, row]
-            for j, row in enumerate(self.index)
-        ]
+        weights = [(places == j).to(steep) * steep[:, row] for j, row in enumerate(self.index)]
         total = torch.zeros((), dtype=theta.dtype)
         for row, weight in zip(self.index, weights, strict=True):
             for column, other in zip(self.index, weights, strict=True):
-                total = total + padded[row][:, column] * (
-                    weight.T @ other / len(effective_batch_size)
-                )
+                total = total + padded[row][:, column] * (weight.T @ other / len(places))
         return total
 
-    def factored(self, effective_batch_size: Tensor, slopes: Tensor, root: Tensor) -> Tensor:
+    def factored(self, places: Tensor, slopes: Tensor, root: Tensor) -> Tensor:
         """The same for a kernel ``root root'``, from a few samples."""
-        count = min(len(effective_batch_size), _ROWS)
-        chosen = (
-            self.index[effective_batch_size[:count], torch.arange(effective_batch_size.shape[1])]
-            - 1
-        )
-        total = torch.zeros(
-            effective_batch_size.shape[1], effective_batch_size.shape[1], dtype=root.dtype
-        )
+        count = min(len(places), _ROWS)
+        chosen = self.index[places[:count], torch.arange(places.shape[1])] - 1
+        total = torch.zeros(places.shape[1], places.shape[1], dtype=root.dtype)
         for row, steep in zip(chosen, slopes, strict=False):
             own = root[row] * steep[row][:, None]
             total.addmm_(own, own.T)
@@ -134,9 +124,9 @@ def moments(
     pool: Maximum, units: Tensor, slopes: Tensor, field: Field, before: Tensor
 ) -> tuple[Tensor, Field]:
     """Samples and moments behind a maximum over a map that has matrices."""
-    maxima, effective_batch_size = pool.windows(units)
+    maxima, places = pool.windows(units)
     fixed = maxima.detach()
-    theta = pool.theta(effective_batch_size, slopes.detach(), before)
+    theta = pool.theta(places, slopes.detach(), before)
     return maxima, Field(pool.sigma(fixed, field.sigma), theta, fixed.mean(0))
 
 

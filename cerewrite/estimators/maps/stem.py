@@ -84,9 +84,9 @@ class Samples:
     def pooled(self, op: Op, examples: int) -> tuple[Field, Tensor, tuple[int, ...]]:
         """Moments and samples behind a maximum, and the positions there."""
         pool = Maximum(op, self.shape, examples)
-        maxima, effective_batch_size = pool.windows(self.units)
+        maxima, places = pool.windows(self.units)
         fixed = maxima.detach()
-        theta = pool.factored(effective_batch_size, self.slopes, self.root)
+        theta = pool.factored(places, self.slopes, self.root)
         return Field(fixed.T @ fixed / len(fixed), theta, fixed.mean(0)), maxima, pool.shape
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from cerewrite.frontend.tracing.norm_forms import as_norm
 from cerewrite.ir import Op, Ref
+from cerewrite.kernel.slices import JOINS
 from cerewrite.ops.layout import axis_order
 from cerewrite.ops.views import VIEWED
 
-_JOINS = ("cat", "concat", "concatenate")
 _TURNS = ("t", "numpy_T", "transpose", "permute", "swapaxes", "mT")
 _SHOWN = ("alias", "detach", "contiguous", "to", "_to_copy", "clone")
 _PRODUCTS = {"addmm": (1, 2, 0), "mm": (0, 1, None), "matmul": (0, 1, None), "linear": (0, 1, 2)}
@@ -31,7 +31,7 @@ def in_known_forms(ops: Sequence[Op]) -> list[Op]:
     """
     found: dict[str, Op] = {}
     for op in ops:
-        if op.target in _JOINS:
+        if op.target in JOINS:
             found[op.name] = _without_empty(op, found)
         elif op.target in _PRODUCTS:
             found[op.name] = _as_layer(op, found)
