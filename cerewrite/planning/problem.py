@@ -205,7 +205,7 @@ def build_problem(
     region: Region, costs: Sequence[str], measure: Measure, constraints: Constraints
 ) -> Problem | Rejection:
     """The search space of a region, or why it has none."""
-    unmeasured = _unmeasured(region)
+    unmeasured = _unmeasured(region, constraints.widths)
     if unmeasured is not None:
         return unmeasured
     grains = region.grains
@@ -255,12 +255,18 @@ def build_problem(
     )
 
 
-def _unmeasured(region: Region) -> Rejection | None:
-    """A class that adds nothing to nu would be shrunk to nothing: such a region is refused."""
+def _unmeasured(region: Region, widths: str) -> Rejection | None:
+    """A class that adds nothing to nu would be shrunk to nothing: such a region is refused.
+
+    Where members keep the original's proportions, classes that tables alone write keep theirs.
+    """
     total = np.zeros(len(region.classes))
     for site in region.sites:
         total[site.width] += site.coefficient
     silent = total <= 1e-12 * max(total.max(initial=0.0), 0.0)
+    written = {layer.target for layer in region.layers}
+    if widths == "proportional":
+        silent &= np.asarray([index in written for index in range(len(total))])
     if not silent.any():
         return None
     name = region.classes[int(np.flatnonzero(silent)[0])]
