@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 Axis = tuple[str, int]
 """An operator's name and an axis of its output, counted from 0; or an attribute's qualified name
@@ -23,6 +24,8 @@ class Length(int):
     Attributes:
         axes: the axes and attributes.
         exact: whether it is the length of its one axis.
+        used: where names of attributes are noted that became other numbers (roots, quotients);
+            None for nowhere.
 
     Example:
         >>> width = Length(12, [("linear", 1)])
@@ -35,6 +38,7 @@ class Length(int):
 
     axes: tuple[Axis, ...]
     exact: bool
+    used: set[str] | None
     _formula: _Formula | None
 
     def __new__(cls, value: int, axes: Iterable[Axis], *, exact: bool = True) -> Length:
@@ -42,6 +46,7 @@ class Length(int):
         made = super().__new__(cls, value)
         made.axes = tuple(dict.fromkeys(axes))
         made.exact = exact
+        made.used = None
         made._formula = None
         return made
 
@@ -75,14 +80,34 @@ class Length(int):
             found.append(int(operands[1]))
         return found
 
-    def _with(self, function: Callable[[int, int], int], left: int, right: int) -> int:
-        if not isinstance(left, int) or not isinstance(right, int):
-            return NotImplemented
+    def _with(self, function: Callable[[int, int], int], left: object, right: object) -> Any:
         both = [x for x in (left, right) if isinstance(x, Length)]
+        if not isinstance(left, int) or not isinstance(right, int):
+            self._lost()
+            return NotImplemented
         value = function(int(left), int(right))
         made = Length(value, [axis for x in both for axis in x.axes], exact=False)
         made._formula = (function, left, right)
+        made.used = next((x.used for x in both if x.used is not None), None)
         return made
+
+    def _lost(self) -> int:
+        """The bare number, for what is no formula of lengths; noted."""
+        if self.used is not None:
+            self.used.update(name for name, axis in self.axes if axis == HELD)
+        return int(self)
+
+    def __truediv__(self, other: float) -> float:
+        return self._lost() / other
+
+    def __rtruediv__(self, other: float) -> float:
+        return other / self._lost()
+
+    def __pow__(self, other: Any, modulo: int | None = None) -> Any:
+        return pow(self._lost(), other, modulo)
+
+    def __float__(self) -> float:
+        return float(self._lost())
 
     def __add__(self, other: int) -> int:
         return self._with(operator.add, self, other)

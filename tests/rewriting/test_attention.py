@@ -132,6 +132,8 @@ class Configured(nn.Module):
             heads, size = self.config.heads, self.config.head_dim
             if self.how == "computed":
                 heads = int(str(heads))  # a number of Python's own
+            if self.how == "scaled":
+                x = x * heads**-0.5
             q, k, v = (y.view(*ids.shape, heads, size) for y in layer(x).chunk(3, -1))
             y = nn.functional.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)))
             x = x + out(y.transpose(1, 2).flatten(2))
@@ -173,8 +175,9 @@ def test_heads_that_cannot_be_told_are_refused_by_name(view: Any, code: str) -> 
     assert all(pin.reason and pin.advice and pin.where for pin in found.pins)
 
 
-def test_a_field_that_python_computes_with_is_refused() -> None:
-    found = trace(Configured("computed"), IDS)
+@pytest.mark.parametrize("how", ["computed", "scaled"])
+def test_a_field_that_python_computes_with_is_refused(how: str) -> None:
+    found = trace(Configured(how), IDS)
     pins = [pin for name in ("layers.0", "layers.1") for pin in written_by(found, name).pins]
     assert {pin.code for pin in pins} == {"fixed-view"}
     assert "attribute" in pins[0].advice

@@ -8,7 +8,7 @@ doubling it, and no other, is what a view needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import gcd
 
 from cerewrite.frontend.tracing.classes import Classes
@@ -23,13 +23,16 @@ class NamedSizes:
     Args:
         classes: the classes.
         values: the values so far, by name.
+        used: attributes that the forward computes with: they stay.
     """
 
-    def __init__(self, classes: Classes, values: Mapping[str, Value]) -> None:
+    def __init__(
+        self, classes: Classes, values: Mapping[str, Value], used: Iterable[str] = ()
+    ) -> None:
         self._classes = classes
         self._values = values
         self._standing: dict[str, tuple[int, int, int]] = {}
-        self._kept: set[str] = set()
+        self._kept = set(used)
 
     def carriers(self, size: object) -> list[Channels]:
         """The channel axes whose lengths a number is made of."""

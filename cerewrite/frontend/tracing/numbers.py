@@ -12,14 +12,20 @@ from cerewrite.ir.lengths import HELD, Length
 
 _STOCK = ("torch.nn.", "torch.ao.")
 
+USED = "used"
+"""Marks a constant that stands for an attribute which the forward computes with."""
+
 
 @contextlib.contextmanager
-def numbers_remembered(model: nn.Module) -> Iterator[None]:
+def numbers_remembered(model: nn.Module) -> Iterator[set[str]]:
     """Integer attributes of users' modules, and fields of their configurations, as `Length`.
 
     An attribute's axis is its qualified name and `HELD`. Stock modules keep plain numbers: what
     a split does to them its rule knows. A configuration that several modules hold goes by the
     name that it has in the first of them.
+
+    Yields:
+        The names of those that the forward computes with in other ways than as lengths.
 
     Example:
         >>> layer = nn.Sequential(nn.Identity())
@@ -32,6 +38,7 @@ def numbers_remembered(model: nn.Module) -> Iterator[None]:
     """
     before: list[tuple[dict[str, Any], str, int]] = []
     seen: set[int] = set()
+    used: set[str] = set()
     try:
         for name, module in model.named_modules():
             if type(module).__module__.startswith(_STOCK):
@@ -44,7 +51,8 @@ def numbers_remembered(model: nn.Module) -> Iterator[None]:
                     if type(value) is int and value > 1 and not key.startswith("__"):
                         before.append((fields, key, value))
                         fields[key] = Length(value, [(f"{path}{key}", HELD)])
-        yield
+                        fields[key].used = used
+        yield used
     finally:
         for fields, key, value in before:
             if key in fields:

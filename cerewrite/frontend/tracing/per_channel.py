@@ -10,6 +10,7 @@ from cerewrite.frontend.tracing.classes import Classes
 from cerewrite.frontend.tracing.free import free_parameter
 from cerewrite.frontend.tracing.modules import ModuleTable
 from cerewrite.frontend.tracing.named import NamedSizes
+from cerewrite.frontend.tracing.numbers import USED
 from cerewrite.ir import Op, PerChannel, Rejection
 from cerewrite.ops.base import Channels, Value
 from cerewrite.ops.modules import ResizableModule
@@ -31,7 +32,8 @@ class PerChannelBuilder:
     def __init__(self, ops: Sequence[Op], model: nn.Module) -> None:
         self.classes = Classes()
         self.values: dict[str, Value] = {}
-        self.named = NamedSizes(self.classes, self.values)
+        used = [op.module for op in ops if op.target == "constant" and op.args == (USED,)]
+        self.named = NamedSizes(self.classes, self.values, used)
         self._table = ModuleTable(model, ops)
         self._ops = {op.name: op for op in ops}
         self._tables: list[tuple[str, str]] = []

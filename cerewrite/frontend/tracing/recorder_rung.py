@@ -19,7 +19,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 
 from cerewrite.frontend.tracing.fusion import fuse
-from cerewrite.frontend.tracing.numbers import numbers_remembered
+from cerewrite.frontend.tracing.numbers import USED, numbers_remembered
 from cerewrite.frontend.tracing.recording import Recording
 from cerewrite.ir import Op
 from cerewrite.runtime.alone import alone
@@ -33,8 +33,12 @@ def recorded_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     Raises:
         Exception: whatever the model raises, on fake tensors and on the inputs themselves.
     """
-    with attributes_kept(model), numbers_remembered(model):
-        return _recorded(model, args, kwargs)
+    with attributes_kept(model), numbers_remembered(model) as used:
+        ops = _recorded(model, args, kwargs)
+    marks = (
+        Op(f"used_{i}", "constant", (), (), n, args=(USED,)) for i, n in enumerate(sorted(used))
+    )
+    return [*marks, *ops]
 
 
 def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Op]:
