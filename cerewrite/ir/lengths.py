@@ -109,26 +109,26 @@ class Length(int):
     def __float__(self) -> float:
         return float(self._lost())
 
-    def __add__(self, other: int) -> int:
+    def __add__(self, other: int) -> Any:
         return self._with(operator.add, self, other)
 
-    def __sub__(self, other: int) -> int:
+    def __sub__(self, other: int) -> Any:
         return self._with(operator.sub, self, other)
 
-    def __mul__(self, other: int) -> int:
+    def __mul__(self, other: int) -> Any:
         return self._with(operator.mul, self, other)
 
-    def __floordiv__(self, other: int) -> int:
+    def __floordiv__(self, other: int) -> Any:
         return self._with(operator.floordiv, self, other)
 
-    def __radd__(self, other: int) -> int:
+    def __radd__(self, other: int) -> Any:
         return self._with(operator.add, other, self)
 
-    def __rsub__(self, other: int) -> int:
+    def __rsub__(self, other: int) -> Any:
         return self._with(operator.sub, other, self)
 
-    def __rmul__(self, other: int) -> int:
+    def __rmul__(self, other: int) -> Any:
         return self._with(operator.mul, other, self)
 
-    def __rfloordiv__(self, other: int) -> int:
+    def __rfloordiv__(self, other: int) -> Any:
         return self._with(operator.floordiv, other, self)

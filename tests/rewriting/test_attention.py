@@ -258,3 +258,12 @@ def test_stock_attention_is_opened() -> None:
     verification = cerewrite.verify(net, new, plan, (x,))
     assert verification.passed, verification.checks
     assert isinstance(net[1].layers[0].self_attn, nn.MultiheadAttention)
+
+
+@pytest.mark.parametrize("how", ["repeated", "stacked", "interleaved", "chunked"])
+def test_layers_that_write_a_class_several_times_are_gated(how: str) -> None:
+    torch.manual_seed(0)
+    options = {"scope": "network", "memory_batch": None, "draws": 2}
+    found = cerewrite.analyze(Encoder(how), IDS, estimator="jackknife", **options)
+    by_name = {layer.name: layer for layer in found.layers}
+    assert by_name["blocks.0.attn.qkv" if how != "repeated" else "blocks.0.attn.v"].kappa > 0
