@@ -35,7 +35,7 @@ class Net(nn.Module):
 
 def converted(net: nn.Module, *inputs: Tensor) -> nn.Module:
     torch.manual_seed(0)
-    return cerewrite.convert(net, inputs, members=4).model.eval()
+    return cerewrite.convert(net, inputs, members=4, estimator="analytic").model.eval()
 
 
 @pytest.mark.parametrize("add", ["each", "disagreement"])
@@ -108,6 +108,7 @@ def test_from_the_command_line(tmp_path: Path, write_model: WriteModel) -> None:
     model, folder = write_model(), tmp_path / "out"
     run = CliRunner().invoke
     arguments = ["--members", "auto", "--onnx", "--onnx-members", "each", "--out", str(folder)]
+    arguments += ["--estimator", "analytic", "-v"]
     result = run(main, ["convert", str(model), *arguments])
     assert result.exit_code == 0, result.output
     assert "mean of the members" in result.output

@@ -230,7 +230,9 @@ def test_the_outputs_cost_what_the_forward_costs() -> None:
     net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(),
                         nn.Linear(256, 10))  # fmt: skip
     x = torch.randn(256, 64)
-    model = cerewrite.convert(net, x[:2], scope="network", fixed={"0": "4x112"}).model.eval()
+    model = cerewrite.convert(
+        net, x[:2], scope="network", fixed={"0": "4x112"}, estimator="analytic"
+    ).model.eval()
     asked = members(model)
     with FlopCounterMode(display=False) as plain:
         model(x)
@@ -262,7 +264,7 @@ def test_converted_with_members_the_model_is_the_mean_of_networks_of_their_own_s
     x = torch.randn(64, 16)
     spreads = []
     for scale in ("mean", "folded"):
-        result = cerewrite.convert(net, x[:2], members=4, exit_scale=scale)
+        result = cerewrite.convert(net, x[:2], members=4, exit_scale=scale, estimator="analytic")
         assert result.plan.scope == "network" and result.plan.exit_scale == scale
         model = result.model
         outputs = members(model)(x)
@@ -287,8 +289,10 @@ class Probabilities(nn.Module):
 
 def test_a_conversion_that_asks_for_members_names_what_they_share() -> None:
     with pytest.raises(RewriteError, match="its forward applies 'softmax'"):
-        cerewrite.convert(Probabilities(), torch.ones(2, 6), members=4)
-    result = cerewrite.convert(Probabilities(), torch.ones(2, 6), scope="network")
+        cerewrite.convert(Probabilities(), torch.ones(2, 6), members=4, estimator="analytic")
+    result = cerewrite.convert(
+        Probabilities(), torch.ones(2, 6), scope="network", estimator="analytic"
+    )
     check = next(c for c in result.verification.checks if c.name == "members")
     assert check.passed and "cannot be asked" in check.detail
 
@@ -298,7 +302,7 @@ def test_verification_holds_the_members_and_catches_a_fault(
 ) -> None:
     net = Probabilities().net
     x = torch.randn(3, 6)
-    result = cerewrite.convert(net, x, members=4)
+    result = cerewrite.convert(net, x, members=4, estimator="analytic")
     check = next(c for c in result.verification.checks if c.name == "members")
     assert check.passed and check.detail.startswith("4 members") and check.value <= 1e-10
     plain = MemberLinear.apart
@@ -316,7 +320,7 @@ def test_whole_networks_are_converted_into_members(build: Callable[[], nn.Module
     """Streams, depthwise convolutions, norms and layer scales, from the trace to the check."""
     torch.manual_seed(0)
     x = torch.randn(2, 3, 16, 16)
-    result = cerewrite.convert(build(), x, members=4, gain="he", min_width=1)
+    result = cerewrite.convert(build(), x, members=4, gain="he", min_width=1, estimator="analytic")
     planned, baseline = result.plan.planned, result.plan.baseline
     assert planned.params <= baseline.params and planned.flops <= baseline.flops
     check = next(c for c in result.verification.checks if c.name == "members")
@@ -336,7 +340,7 @@ class Stem(Probabilities):
 
 
 def test_a_shared_stem_converts_and_has_to_be_allowed() -> None:
-    result = cerewrite.convert(Stem(), torch.randn(2, 6), members=4)
+    result = cerewrite.convert(Stem(), torch.randn(2, 6), members=4, estimator="analytic")
     check = next(c for c in result.verification.checks if c.name == "members")
     assert check.passed and check.value is not None and check.value <= 1e-10
     with pytest.raises(RewriteError, match=r"'norm' \(BatchNorm1d\) in front") as caught:
@@ -354,7 +358,7 @@ class Extra(Probabilities):
 
 
 def test_outputs_that_only_training_has_are_refused() -> None:
-    model = cerewrite.convert(Extra(), torch.ones(2, 6), members=2).model
+    model = cerewrite.convert(Extra(), torch.ones(2, 6), members=2, estimator="analytic").model
     asked = members(model)
     assert len(asked.eval()(torch.ones(2, 6))) == 1
     with pytest.raises(RewriteError, match="returns more than the 1 tensors"):

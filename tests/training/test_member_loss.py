@@ -65,7 +65,9 @@ def test_members_on_their_own_losses_are_models_and_joint_ones_are_not() -> None
     for share in (0.0, 1.0):
         net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(),
                             nn.Linear(64, 4))  # fmt: skip
-        asked = cerewrite.members(cerewrite.convert(net, x[:2], members=4).model)
+        asked = cerewrite.members(
+            cerewrite.convert(net, x[:2], members=4, estimator="analytic").model
+        )
         loss = MemberLoss(nn.CrossEntropyLoss(), share, members=4)
         optimiser = torch.optim.Adam(asked.parameters(), 1e-2)
         for _ in range(150):

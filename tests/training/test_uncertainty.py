@@ -18,7 +18,7 @@ def build(out: int = 3, members: int = 4) -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 64), nn.ReLU(),
                         nn.Linear(64, out))  # fmt: skip
-    return cerewrite.convert(net, torch.ones(2, 6), members=members).model
+    return cerewrite.convert(net, torch.ones(2, 6), members=members, estimator="analytic").model
 
 
 def test_classification_follows_the_definitions() -> None:
@@ -138,7 +138,7 @@ class Several(nn.Module):
 
 
 def test_one_output_of_several_is_selected() -> None:
-    model = cerewrite.convert(Several(), torch.ones(2, 6), members=2).model
+    model = cerewrite.convert(Several(), torch.ones(2, 6), members=2, estimator="analytic").model
     with pytest.raises(UsageError, match="2 floating-point tensors"):
         Uncertainty(model)(torch.ones(2, 6))
     found = Uncertainty(model, select=lambda output: output["logits"])(torch.ones(2, 6))

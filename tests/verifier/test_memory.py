@@ -27,7 +27,7 @@ def status(name):
     lines = open("/proc/self/status").read().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 
-width, depth = 3072, 6
+width, depth = 2048, 6
 def net(width):
     torch.manual_seed(0)
     inner = [part for _ in range(depth) for part in (nn.ReLU(), nn.Linear(width, width))]
