@@ -32,7 +32,8 @@ class ReorderConcat(Pass):
         for change, layer in found:
             m, widths = change.split.multiplicity, change.split.widths
             rule = concatenation_layer(layer.op)
-            parts = tuple(m * widths[source] * rule.inner(layer) for source in layer.sources)
+            times = m * layer.times * rule.inner(layer)
+            parts = tuple(times * widths[source] for source in layer.sources)
             session.change(layer.name, partial(rule.reordering, parts=parts))
         return PassResult(self.name, f"{len(found)} readers of concatenations")
 

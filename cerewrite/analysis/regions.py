@@ -117,6 +117,16 @@ def _refuse(width: WidthClass, scope: str) -> list[Rejection]:
                 "block scope keeps streams; --scope stage or network splits them",
             )
         ]
+    if width.step == width.size > 1:
+        return [
+            Rejection(
+                width.name,
+                "one-head",
+                f"its {width.size} channels are one head, or one key head that all query heads "
+                "share: members cannot divide it",
+                "give the layer several (key) heads, at least one for every member",
+            )
+        ]
     if width.size < 2:
         return [Rejection(width.name, "one-channel", "one channel cannot be split", "widen it")]
     return []
@@ -149,6 +159,7 @@ def _region(
     if isinstance(groups, Rejection):
         return groups
     multiplicity, inner = groups
+    heads = tuple(width.step for width in widths)
     return Region(
         name=name,
         scope=scope,
@@ -157,6 +168,7 @@ def _region(
         multiplicity=multiplicity,
         layers=tuple(replace(part, groups=own) for part, own in zip(layers, inner, strict=True)),
         modules=modules,
+        heads=heads if max(heads) > 1 else (),
     )
 
 
@@ -175,6 +187,8 @@ def _region_layer(layer: Layer, index: dict[str, int]) -> RegionLayer:
         kernel=layer.kernel,
         positions=layer.positions,
         bias=layer.bias,
+        times=layer.times,
+        writes=layer.writes if target >= 0 else (1,),
     )
 
 

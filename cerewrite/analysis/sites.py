@@ -21,7 +21,7 @@ def with_sites(
     sites = []
     for layer in traced.layers:
         if layer.target in index:
-            at = corrections[layer.name]
+            at, units = corrections[layer.name], sum(layer.writes)
             groups, bundle = inner.get(layer.target, (1, ""))
             sites.append(
                 Site(
@@ -29,11 +29,11 @@ def with_sites(
                     width=index[layer.target],
                     forward_share=at.forward_share,
                     backward_share=at.backward_share,
-                    v_aa=at.v_aa,
-                    v_bb=at.v_bb,
-                    v_ab=at.v_ab,
+                    v_aa=at.v_aa / units,  # a channel of the class is so many units
+                    v_bb=at.v_bb / units,
+                    v_ab=at.v_ab / units,
                     rho=max(at.rho, 0.0),
-                    c_norm=at.c_norm,
+                    c_norm=at.c_norm / units,
                     groups=groups,
                     bundle=bundle,
                 )

@@ -141,11 +141,15 @@ def convert(
     """
     from cerewrite.frontend.unwrapping import unwrap
     from cerewrite.runtime.modes import buffers_kept
+    from cerewrite.runtime.untie import untie
 
     if onnx is not False and out is None:
         raise UsageError("ONNX was asked for without a folder to write to", advice="give out")
     clock = clock or Clock()
     model = unwrap(model)
+    if options.get("untie") or (plan is not None and plan.untied):
+        model, _ = untie(model)
+        options["untie"] = True
     inputs = as_arguments(example_inputs)
     batches = (latency_batch, memory_batch, step_batch)
     with contextlib.nullcontext() if out is None else output.claim(out):

@@ -28,6 +28,7 @@ class AnalysisOptions(TypedDict, total=False):
     parametrization: str
     gain: str | float
     scope: str
+    untie: bool
     draws: int | None
     seed: int
     precision: float | None

@@ -73,9 +73,11 @@ def analyze(
     from cerewrite.frontend import tracing
     from cerewrite.frontend.unwrapping import unwrap
     from cerewrite.runtime.modes import buffers_kept
+    from cerewrite.runtime.untie import untie
 
     check_options(analyze, options, AnalysisOptions)
     model = unwrap(model)
+    model, untied = untie(model) if options.pop("untie", False) else (model, ())
     with alone(), buffers_kept(model):
         clock = clock or Clock()
         inputs = as_arguments(example_inputs)
@@ -83,8 +85,9 @@ def analyze(
             traced = tracing.trace(model, inputs)
         assert inputs is not None, "a trace refuses no inputs"
         with clock("analyse"):
-            analysed = analysis.analyze(traced, model, inputs, **options)
-            analysed = replace(analysed, inputs=tuple(map(str, describe_inputs(inputs) or ())))
+            analysed = analysis.analyze(traced, model, inputs, **options)  # type: ignore[misc]
+            shapes = tuple(map(str, describe_inputs(inputs) or ()))
+            analysed = replace(analysed, inputs=shapes, untied=untied)
         if memory_batch is not None:
             analysed = analysis.keep(analysed, traced, model, batch=memory_batch)
         if latency_batch is None and step_batch is None:

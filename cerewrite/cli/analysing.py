@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from cerewrite.cli.numbers import Positive
-from cerewrite.cli.options import choice, number, text, together
+from cerewrite.cli.options import choice, number, switch, text, together
 
 ANALYSIS_NAMES = (
     "estimator", "parametrization", "gain", "scope", "draws", "seconds", "precision", "readout",
-    "norms",
+    "norms", "untie",
 )  # fmt: skip
 
 
@@ -44,6 +44,10 @@ _FIRST = together(
         ("block", "stage", "network", "auto"),
         "How far a region may reach; auto compares the three.",
         default="block",
+    ),
+    switch(
+        "--untie",
+        description="Give tied parameters and modules values of their own; they are counted.",
     ),
     number("--draws", "Initialisations that a measuring estimator draws.  [default: its own]"),
     stage="Analysis",

@@ -80,6 +80,12 @@ def _region(region: Region) -> Iterator[Problem]:
     for i, layer in enumerate(region.layers):
         ends = (*layer.sources, *((layer.target,) if layer.target >= 0 else ()))
         yield from _divides(f"layers[{i}].groups", layer.groups, iter(ends), region)
+        if not layer.writes or min(layer.writes) < 1:
+            yield f"layers[{i}].writes", "an entry is no whole number above 0, or there is none"
+    if len(region.heads) not in (0, count):
+        yield "heads", f"has {len(region.heads)} entries for {count} classes"
+    for i, step in enumerate(region.heads[:count]):
+        yield from _divides(f"heads[{i}]", step, iter((i,)), region)
     for i, site in enumerate(region.sites):
         if site.width >= count:
             yield f"sites[{i}].width", f"{site.width} is no index of {count} classes"

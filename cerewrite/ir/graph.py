@@ -84,6 +84,10 @@ class Layer:
         gain: ``fan_in * Var[W]``, dimensionless (docs/theory.md, eq. 3).
         bias_variance: variance of its biases, 0 without.
         frontend: which tracer saw it.
+        times: how often it reads its source class: elements of its input's axis, kernel elements
+            aside, where the class has one channel.
+        writes: how often it writes its target class: once for every part side by side (query,
+            key and value of one layer), each so many elements where the class has one channel.
     """
 
     name: str
@@ -100,6 +104,8 @@ class Layer:
     gain: float
     bias_variance: float
     frontend: str
+    times: int = 1
+    writes: tuple[int, ...] = (1,)
 
     @property
     def fan_in(self) -> int:
@@ -130,6 +136,8 @@ class PerChannel:
         divisor: the width of a member must be a multiple of it (1 for none).
         least: the least width of a member that it can serve: a norm over a single channel
             returns a constant.
+        times: its channels where the class has one.
+        per: channels of the class where it has one (channels of a head, for a number of heads).
     """
 
     name: Text
@@ -139,6 +147,8 @@ class PerChannel:
     flops: Cost = 0
     divisor: Size = 1
     least: Size = 1
+    times: Size = 1
+    per: Size = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +163,7 @@ class WidthClass:
         couplings: operators that tie several writers together (``add``), sorted.
         modules: the per-channel modules that must be resized with it.
         pins: why it cannot be split; empty when it can.
+        step: what the width of a member must be a multiple of: channels of a head.
     """
 
     name: str
@@ -162,6 +173,7 @@ class WidthClass:
     couplings: tuple[str, ...]
     modules: tuple[PerChannel, ...]
     pins: tuple[Rejection, ...]
+    step: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class RegionLayer:
         positions: output positions per example.
         bias: whether it has a bias.
         groups: groups inside every member; above 1 for interior layers only.
+        times: how often it reads its source class.
+        writes: how often it writes its target class, once for every part side by side.
     """
 
     name: Text
@@ -45,10 +47,21 @@ class RegionLayer:
     positions: Size
     bias: bool
     groups: Size = 1
+    times: Size = 1
+    writes: tuple[Size, ...] = (1,)
 
     def reads(self, widths: Sequence[int]) -> int:
         """Channels that one member reads inside the region, from widths per class."""
-        return sum(widths[source] for source in self.sources)
+        return self.times * sum(widths[source] for source in self.sources)
+
+    @property
+    def written(self) -> int:
+        """Channels that it writes where its class has one, all parts together."""
+        return sum(self.writes)
+
+    def parts(self, width: int) -> tuple[int, ...]:
+        """Channels of every part that it writes, where its class has so many."""
+        return tuple(width * times for times in self.writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,7 @@ class Region:
         step: measured times of its layers in a training step, where they were timed.
         nu_level: log(1 + nu) of the model as estimated over that composed of its sites, above 0
             (docs/theory.md, section 31).
+        heads: per class, the channels of a head, which members keep whole; empty without any.
     """
 
     name: Text
@@ -132,6 +146,7 @@ class Region:
     kept: SavedActivations | None = None
     step: Profile | None = None
     nu_level: Spread = 1.0
+    heads: tuple[Size, ...] = ()
 
     def __repr__(self) -> str:
         """Its name and design, on one line."""
@@ -167,6 +182,8 @@ class Region:
         for module in self.modules:
             for name in module.widths:
                 yield positions[name], module.name, module.divisor
+        for index, step in enumerate(self.heads):
+            yield index, f"the heads of '{self.classes[index]}'", step
         for layer in self.layers:
             for index in (*layer.sources, *([] if layer.target < 0 else [layer.target])):
                 yield index, layer.name, layer.groups
@@ -180,6 +197,18 @@ class Region:
                 found[name] = max(found[name], module.least)
         return tuple(found.values())
 
+    @property
+    def grains(self) -> tuple[int, ...]:
+        """Channels of layers where a class has one, at most: above 1 where it counts heads."""
+        found = [1] * len(self.classes)
+        for layer in self.layers:
+            for source in layer.sources:
+                found[source] = max(found[source], layer.times)
+            if layer.target >= 0:
+                found[layer.target] = max(found[layer.target], *layer.writes)
+        return tuple(found)
+
     def width_of(self, module: PerChannel, widths: Sequence[int]) -> int:
         """Channels of one member at a per-channel module, from widths per class."""
-        return sum(widths[self.classes.index(name)] for name in module.widths)
+        total = sum(widths[self.classes.index(name)] for name in module.widths)
+        return total * module.times // module.per

@@ -95,6 +95,7 @@ class Analysis(Measured[Estimate], Shown):
         step: nanoseconds per training step as measured; 0 where nobody asked.
         digits: significant digits that the figures have where nothing was measured.
         modules: every module that holds parameters or ran operators, as the model lists them.
+        untied: parameters and modules that were given values of their own first, on request.
     """
 
     model: ClassName
@@ -119,6 +120,7 @@ class Analysis(Measured[Estimate], Shown):
     members: tuple[Region, ...] = ()
     step: Cost = 0
     digits: Size = 4
+    untied: tuple[Text, ...] = ()
     modules: tuple[ModuleSummary, ...] = ()
 
     def __repr__(self) -> str:
@@ -241,6 +243,7 @@ class Plan(Shown):
         originals: the original model's costs that `Figures` does not state and that are known:
             ``memory`` and ``step``.
         menu: what the user could choose between, as forecast, if a menu was made.
+        untied: parameters and modules that are given values of their own before the rewrite.
         member_widths: ``proportional`` (the widths of a member are one scale of the original's)
             or ``free``.
         estimator: registered estimator behind the figures.
@@ -275,6 +278,7 @@ class Plan(Shown):
     source: Source = ""
     originals: tuple[tuple[Word, Cost], ...] = ()
     member_widths: Annotated[str, one_of("proportional", "free")] = "proportional"
+    untied: tuple[Text, ...] = ()
     estimator: Word = ""
     draws: Index = 0
     parametrization: Annotated[str, one_of("ntk", "standard")] = "ntk"

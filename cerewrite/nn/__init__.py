@@ -5,7 +5,12 @@ from cerewrite.nn.channel_reorder import ChannelReorder
 from cerewrite.nn.member_exit import MemberConv, MemberConvTranspose, MemberExit, MemberLinear
 from cerewrite.nn.member_norm import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
 from cerewrite.nn.multiverse_head import MultiverseHead
-from cerewrite.nn.parameter_module import ParameterModule, get_parameter, put_parameter
+from cerewrite.nn.parameter_module import (
+    NumberModule,
+    ParameterModule,
+    get_parameter,
+    put_parameter,
+)
 from cerewrite.nn.scaled import (
     SCALED,
     ScaledConv1d,
@@ -29,6 +34,7 @@ __all__ = [
     "MemberLinear",
     "MemberRMSNorm",
     "MultiverseHead",
+    "NumberModule",
     "ParameterModule",
     "ScaledConv1d",
     "ScaledConv2d",

@@ -156,3 +156,43 @@ class ConcatLinear(ConcatenationReader, BlockDiagonalLinear):
     def __init__(self, *args: Any, parts: Sequence[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.reorder = ChannelReorder(parts, self.members, axis=-1)
+
+
+class PartedLinear(BlockDiagonalLinear):
+    """A `BlockDiagonalLinear` that writes several parts, each with all members in it.
+
+    A model that cuts the output of one layer into query, key and value, or into the halves of a
+    gate, expects the parts one after another; one block per member writes the members so.
+
+    Args:
+        args: of `BlockDiagonalLinear`.
+        written: features of each part of the output, all members together.
+        kwargs: of `BlockDiagonalLinear`.
+
+    Example:
+        >>> layer = PartedLinear(4, 8, 2, written=(4, 4))
+        >>> layer(torch.ones(1, 4)).shape
+        torch.Size([1, 8])
+    """
+
+    def __init__(self, *args: Any, written: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.written = tuple(written)
+        self.arrange = ChannelReorder(written, self.members, axis=-1)
+        self.arrange.order = self.arrange.order.argsort()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer's own forward, then the parts side by side."""
+        output: Tensor = self.arrange(super().forward(input))
+        return output
+
+
+class ConcatPartedLinear(ConcatLinear, PartedLinear):
+    """A `PartedLinear` behind a `ChannelReorder` of the last axis.
+
+    Args:
+        args: of `BlockDiagonalLinear`.
+        parts: features of each part of the input, all members together.
+        written: features of each part of the output, likewise.
+        kwargs: of `BlockDiagonalLinear`.
+    """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -31,7 +32,6 @@ def join(op: Op, inputs: Sequence[Value], widths: WidthBuilder, coupling: str) -
     axis = _aligned(first, rank)
     same = (
         axis == _aligned(second, rank)
-        and first.channels.inner == second.channels.inner
         and first.op.shape[first.channels.axis] == second.op.shape[second.channels.axis]
     )
     if not same or axis is None:
@@ -40,7 +40,7 @@ def join(op: Op, inputs: Sequence[Value], widths: WidthBuilder, coupling: str) -
         return None
     where = op.module or op.name
     width = widths.tie(first.channels.width, second.channels.width, coupling, where)
-    return Channels(axis, width, first.channels.inner)
+    return replace(first.channels, axis=axis, width=width)
 
 
 def _join_one(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -62,7 +62,7 @@ def _join_one(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels
             f"'{op.target}' joins it to {what} of fixed width ('{other.op.name}')",
             "keep this width, or make the other operand a layer that can be resized",
         )
-    return Channels(axis, known.channels.width, known.channels.inner)
+    return known.channels.at(axis)
 
 
 @register

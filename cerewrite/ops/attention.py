@@ -8,7 +8,6 @@ a closed form. Elsewhere its values pass. Measured estimators do not use it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -24,7 +23,9 @@ from cerewrite.kernel.values import Moments, gaussian_value
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.branches import branch_count, branch_softmax
 from cerewrite.ops.cases import Case, function_case
+from cerewrite.ops.heads import batched, refuse, summed
 from cerewrite.ops.layout import bound
+from cerewrite.ops.tables import Tables
 from cerewrite.ops.weighing import (
     FUSED,
     PRODUCTS,
@@ -36,26 +37,22 @@ from cerewrite.ops.weighing import (
 )
 
 
-class _Mixing(OpRule):
-    """Mixes channels or positions: every width it reads is kept."""
-
-    @override
-    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        for value in inputs:
-            bound(op, value, widths, "mixes channels or positions")
-        return None
-
-
 @register
-class ScaledDotProductAttention(_Mixing):
+class ScaledDotProductAttention(OpRule):
     """Fused attention: heads over independent positions; values alone where that is not known.
 
-    Masks other than causal ones are not looked at.
+    Masks other than causal ones are not looked at. Heads attend by themselves, so that members do:
+    query, key, value and a mask with heads share the class that lies on the axis of the heads.
     """
 
     name = "attention"
     targets = FUSED
     cases = (function_case(nn.functional.scaled_dot_product_attention, *[(2, 2, 3, 4)] * 3),)
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        grouped = bool((op.kwargs or {}).get("enable_gqa"))
+        return batched(op, inputs, widths, len(op.shape), grouped=grouped)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
@@ -109,14 +106,28 @@ def _written_units(values: Moments) -> float:
     return term.units if term is not None and term.layer else 0.0
 
 
+def _over_positions(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+    """Channels pass a softmax over another axis; what is summed over keeps its width."""
+    found = inputs[0].channels
+    dim = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim")
+    if found is not None and (not isinstance(dim, int) or dim % len(op.shape) == found.axis):
+        bound(op, inputs[0], widths, "sums over the channels")
+        return None
+    return found
+
+
 @register
-class Softmax(_Mixing):
+class Softmax(OpRule):
     """A softmax over positions, which as weights of attention is not looked at; over branches."""
 
     name = "softmax"
     targets = SOFTMAX
     leaves = ((nn.Softmax, "softmax"),)
     cases = (function_case(lambda x: x.softmax(-1), (2, 3, 4)),)
+
+    @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        return _over_positions(op, inputs, widths)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
@@ -127,7 +138,7 @@ class Softmax(_Mixing):
 
 
 @register
-class LogSoftmax(_Mixing):
+class LogSoftmax(OpRule):
     """A softmax's logarithm: the logits less a number that all of them share."""
 
     name = "log_softmax"
@@ -136,16 +147,21 @@ class LogSoftmax(_Mixing):
     cases = (function_case(lambda x: x.log_softmax(-1), (2, 4)),)
 
     @override
+    def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        return _over_positions(op, inputs, widths)
+
+    @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         return inputs[0]
 
 
 @register
-class MatMul(_Mixing):
+class MatMul(OpRule):
     """Attention weights times values, as fused attention; the weights are not handed on.
 
-    A product of two signals is a sum of products of units. A matrix without channels (an
-    adjacency, a resampling) from the left mixes positions alone, channel by channel.
+    A product of two signals is a sum of products of units. Heads, which lie before the last two
+    axes, are multiplied by themselves; channels that the product does not sum over pass, as those
+    that an adjacency mixes the positions of do.
     """
 
     name = "matmul"
@@ -155,11 +171,12 @@ class MatMul(_Mixing):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        if op.target != "einsum" and len(inputs) == 2 and inputs[0].channels is None:
-            read, rank = inputs[1].channels, len(inputs[1].op.shape)
-            if read is not None and rank > 1 and read.axis == rank - 1:
-                return replace(read, axis=len(op.shape) - 1)
-        return super().channels(op, inputs, widths)
+        if op.target == "einsum":
+            return summed(op, inputs, widths)
+        if min((len(value.op.shape) for value in inputs), default=0) < 2:
+            refuse(op, inputs, widths)
+            return None
+        return batched(op, inputs, widths, len(op.shape))
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
@@ -191,7 +208,11 @@ class Embedding(OpRule):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        return None
+        """Entries are as wide as all members: each looks up its own part."""
+        if inputs[0].op.shape[-1:] != op.shape[-1:] and len(inputs) > 1:
+            return None
+        axis = len(op.shape) - 1
+        return Channels(axis, widths.table(op, Tables(), op.shape[-1]))
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:

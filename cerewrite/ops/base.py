@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -46,11 +46,17 @@ class Channels:
         axis: which axis of the tensor.
         width: the width class that the axis carries.
         inner: elements per channel along the axis, channel-major (above 1 after a flatten).
+        unit: channels per element along the axis (above 1 where the axis counts heads).
     """
 
     axis: int
     width: int
     inner: int = 1
+    unit: int = 1
+
+    def at(self, axis: int) -> Channels:
+        """The same channels on another axis."""
+        return replace(self, axis=axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +109,50 @@ class WidthBuilder(Protocol):
         Without ``types``, it is one of the rule's own.
         """
 
-    def read_off(self, size: object) -> list[Channels]:
-        """The channel axes whose lengths a number is made of, as far as the trace saw them."""
+    def read_off(self, size: object) -> list[int]:
+        """The classes whose sizes a number is made of, as far as the trace saw them."""
+
+    def stays(self, size: object) -> bool:
+        """Whether a number that a forward names is the same for members of any width."""
+
+    def grows(self, size: object, width: int, where: str) -> bool:
+        """Whether a number that a forward names grows as a class does.
+
+        An attribute of a module may come to stand for the class, and is set when it is split.
+        """
+
+    def divide(self, width: int, sizes: Sequence[int]) -> tuple[int, ...] | None:
+        """Make a class several side by side, of so many elements; None where it cannot be."""
+
+    def fraction(self, width: int, parts: int) -> int:
+        """A number for one of some equal parts of every channel of a class."""
+
+    def size(self, width: int) -> int:
+        """Channels of a class, as often as a number takes it."""
+
+    def step(self, width: int, elements: int) -> None:
+        """Let members own multiples of so many elements of a class: whole heads."""
+
+    def table(self, op: Op, rule: ResizableModule, size: int) -> int:
+        """Note a table of entries so many channels wide; returns the class that it writes."""
+
+    def rows(self, op: Op, parameter: Op, rule: ResizableModule) -> int | None:
+        """Note a parameter ``[rows, channels]`` of which an operator picks rows.
+
+        Args:
+            op: the operator.
+            parameter: what it reads.
+            rule: of modules that hold such a table.
+
+        Returns:
+            The class of its columns; None where others read it too.
+        """
+
+    def own_forward(self, op: Op, rule: ResizableModule, channels: Channels) -> bool:
+        """Note that the module that ran an operator does it, and no more, along its channels.
+
+        Returns False where it does something else too, so that the class is to be pinned.
+        """
 
     def body(self, op: Op) -> tuple[Op, ...]:
         """What the module that ran an operator runs in all, in order, parameters left out."""

@@ -17,7 +17,8 @@ from cerewrite.ir import Op
 from cerewrite.kernel import values as algebra
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.ops.layout import VIEWED, axis_order
+from cerewrite.ops.layout import axis_order
+from cerewrite.ops.views import VIEWED
 
 _MOST = 8
 """Branches at most: each is a unit of its own in what follows."""

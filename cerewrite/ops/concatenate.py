@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from typing_extensions import override
@@ -72,27 +73,27 @@ def _side_by_side(
 ) -> Channels | None:
     """Along the channel axis: the classes one after another."""
     found = [_channels(value) for value in inputs]
-    if len({channels.inner for channels in found}) > 1:
+    if len({(channels.inner, channels.unit) for channels in found}) > 1:
         for value in inputs:
             bound(op, value, widths, "joins channels of different numbers of elements")
         return None
     if len(found) == 1:
         return found[0]
     width = widths.concatenate([channels.width for channels in found])
-    return Channels(axis, width, found[0].inner)
+    return Channels(axis, width, found[0].inner, found[0].unit)
 
 
 def _same(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
     """Along positions or tokens: the parts must have the same channels."""
     found = [_channels(value) for value in inputs]
-    if len({(c.axis, c.inner, v.op.shape[c.axis]) for c, v in zip(found, inputs, strict=True)}) > 1:
+    if len({(c.axis, v.op.shape[c.axis]) for c, v in zip(found, inputs, strict=True)}) > 1:
         for value in inputs:
             bound(op, value, widths, "joins values whose channel axes differ")
         return None
     width = found[0].width
     for other in found[1:]:
         width = widths.tie(width, other.width, "concatenate", op.module or op.name)
-    return Channels(found[0].axis, width, found[0].inner)
+    return replace(found[0], width=width)
 
 
 def _refuse(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> None:

@@ -15,7 +15,8 @@ from cerewrite.kernel.values import Moments
 from cerewrite.ops.attention import MatMul
 from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import function_case
-from cerewrite.ops.layout import VIEWED, bound
+from cerewrite.ops.layout import bound
+from cerewrite.ops.views import VIEWED
 
 _MOVES = frozenset({*VIEWED, "permute", "transpose", "contiguous", "clone", "dropout", "to"})
 

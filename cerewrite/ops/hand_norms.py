@@ -17,6 +17,7 @@ from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import function_case
 from cerewrite.ops.layout import bound
+from cerewrite.ops.member_forward import MemberForwards
 from cerewrite.ops.quotients import channel_axis
 
 
@@ -31,8 +32,13 @@ class _Direction(OpRule):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
-        bound(op, inputs[0], widths, "norms all channels together, written by hand")
-        return inputs[0].channels
+        found = inputs[0].channels
+        if found is None or found.axis != op.args[1]:
+            return found  # within a head, or along positions
+        last = found.axis == len(op.shape) - 1
+        if not last or not widths.own_forward(op, MemberForwards(), found):
+            bound(op, inputs[0], widths, "norms all channels together, written by hand")
+        return found
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:

@@ -9,11 +9,12 @@ from math import prod
 from torch import nn
 from typing_extensions import override
 
-from cerewrite.ir import Length, Op
+from cerewrite.ir import Op
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import function_case, module_case
+from cerewrite.ops.views import VIEWED, divided, merged, named_sizes, whole
 
 
 class Passing(OpRule):
@@ -49,8 +50,10 @@ def on_axis(
         flattened: whether a channel may have several elements there.
     """
     found = value.channels
+    if found is not None and found.axis == axis:
+        found = whole(found, widths)
     if found is None or (found.axis == axis and (flattened or found.inner == 1)):
-        return value
+        return Value(value.op, found)
     bound(op, value, widths, "is applied to an axis other than the channels")
     return Value(value.op, None)
 
@@ -130,24 +133,33 @@ class Flatten(Passing):
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
-        found = value.channels and _follow(value.op.shape, op.shape, value.channels)
-        _elsewhere(op, found, widths)
         if value.channels is None:
+            _elsewhere(op, None, widths)
             return None
+        found = merged(value.op.shape, op.shape, value.channels, widths)
+        if found is not None and len(inputs) > 1:
+            return _like(op, found, inputs[1], widths)
+        if found is not None and op.target in VIEWED and not _open(op, found, widths):
+            _fixed(op, found.width, f"names the channel count {op.shape[found.axis]}", widths)
+        if found is None and len(inputs) == 1:
+            found = divided(op, value, widths)
+            if found is None and len(op.shape) > len(value.op.shape) and op.target in VIEWED:
+                _fixed(op, value.channels.width, "divides channels by numbers", widths)
+                return None
+        _elsewhere(op, found, widths)
         if found is None:
             for read in inputs:
                 bound(op, read, widths, "mixes the channel axis with others")
-        elif len(inputs) > 1:
-            return _like(op, found, inputs[1], widths)
-        elif op.target in VIEWED and not _open(op, found, widths):
-            widths.pin(
-                found.width,
-                op.module or op.name,
-                "fixed-view",
-                f"'{op.target}' to {list(op.shape)} names the channel count {op.shape[found.axis]}",
-                "write -1 for the channel axis, or use torch.flatten",
-            )
         return found
+
+
+def _fixed(op: Op, width: int, what: str, widths: WidthBuilder) -> None:
+    """Pin a class for a number that may be hard-coded."""
+    where, reason = op.module or op.name, f"'{op.target}' to {list(op.shape)} {what}"
+    advice = "write -1 for the channel axis, or use torch.flatten"
+    if "divides" in what:
+        advice = "write -1 for the axis of the heads, or read their number off an attribute"
+    widths.pin(width, where, "fixed-view", reason, advice)
 
 
 def _like(op: Op, found: Channels, other: Value, widths: WidthBuilder) -> Channels | None:
@@ -160,12 +172,6 @@ def _like(op: Op, found: Channels, other: Value, widths: WidthBuilder) -> Channe
     return None
 
 
-def named_sizes(op: Op) -> list[object]:
-    """The sizes that a view names, -1 among them."""
-    sizes = op.args[1] if len(op.args) == 2 and isinstance(op.args[1], list | tuple) else None
-    return list(sizes) if sizes is not None else list(op.args[1:])
-
-
 def _inferred(op: Op, axis: int) -> bool:
     """Whether a view leaves the size of an axis to be inferred (-1)."""
     sizes = named_sizes(op)
@@ -173,18 +179,12 @@ def _inferred(op: Op, axis: int) -> bool:
 
 
 def _open(op: Op, found: Channels, widths: WidthBuilder) -> bool:
-    """Whether the channel axis of a view is inferred, or read off a value with the channels."""
-    if _inferred(op, found.axis):
-        return True
+    """Whether the channel axis of a view is inferred, or named by what grows with the channels."""
     sizes = named_sizes(op)
-    size = sizes[found.axis] if len(sizes) == len(op.shape) else None
-    read = widths.read_off(size)
-    if not isinstance(size, Length) or not size.exact or len(read) != 1:
+    if len(sizes) != len(op.shape):
         return False
-    if found.inner != 1 or read[0].inner != 1:
-        return False
-    widths.tie(found.width, read[0].width, "view", op.module or op.name)
-    return True
+    size = sizes[found.axis]
+    return size == -1 or widths.grows(size, found.width, op.module or op.name)
 
 
 def _elsewhere(op: Op, found: Channels | None, widths: WidthBuilder) -> None:
@@ -192,12 +192,12 @@ def _elsewhere(op: Op, found: Channels | None, widths: WidthBuilder) -> None:
     if op.target not in VIEWED:
         return
     for axis, size in enumerate(named_sizes(op)):
-        if found is not None and found.axis == axis:
+        if (found is not None and found.axis == axis) or widths.stays(size):
             continue
-        for channels in widths.read_off(size):
+        for width in widths.read_off(size):
             reason = f"'{op.target}' to {list(op.shape)} has a size made of its channel count"
             widths.pin(
-                channels.width,
+                width,
                 op.module or op.name,
                 "fixed-view",
                 reason,
@@ -210,27 +210,12 @@ def leaves_open(op: Op, size: int) -> bool:
     return all(_inferred(op, axis) for axis, length in enumerate(op.shape) if length == size)
 
 
-def _follow(before: tuple[int, ...], after: tuple[int, ...], channels: Channels) -> Channels | None:
-    """Find the channel axis after a reshape: the same lead, the channels first in the rest."""
-    lead = 1
-    for size in before[: channels.axis]:
-        lead *= size
-    count = before[channels.axis]
-    passed = 1
-    for axis, size in enumerate(after):
-        if passed == lead and size % count == 0 and (size > 1 or count == 1):
-            tail = size // count
-            return Channels(axis, channels.width, channels.inner * tail)
-        passed *= size
-    return None
-
-
 @register
 class Permute(Passing):
     """Transpose and permute: the channel axis moves."""
 
     name = "permute"
-    targets = frozenset({"permute", "transpose", "t", "movedim", "swapaxes", "numpy_T"})
+    targets = frozenset({"permute", "transpose", "t", "movedim", "swapaxes", "numpy_T", "mT"})
     keeps = Saved(shares=True)
     cases = (function_case(lambda x: x.permute(0, 2, 1), (2, 4, 3)),)
 
@@ -244,7 +229,7 @@ class Permute(Passing):
             bound(op, value, widths, "moves axes in a way that is not followed")
             return None
         found = value.channels
-        return Channels(order.index(found.axis), found.width, found.inner)
+        return found.at(order.index(found.axis))
 
 
 def axis_order(op: Op, rank: int) -> list[int] | None:
@@ -258,8 +243,6 @@ def axis_order(op: Op, rank: int) -> list[int] | None:
         first, second = (int(dim) % rank for dim in arguments)
         order[first], order[second] = order[second], order[first]
         return order
+    if op.target == "mT":
+        return [*order[:-2], rank - 1, rank - 2]
     return order[::-1] if op.target in ("t", "numpy_T") and rank <= 2 else None
-
-
-VIEWED = ("view", "reshape", "_unsafe_view")
-"""Operators that name the sizes of a value anew."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from cerewrite.errors import RewriteError
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.nn import BlockDiagonalLinear
-from cerewrite.nn.channel_reorder import ConcatLinear
-from cerewrite.ops.base import Channels, LayerRule, OpRule, Saved, Value, WidthBuilder, register
+from cerewrite.nn.channel_reorder import ConcatLinear, ConcatPartedLinear, PartedLinear
+from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.layout import on_axis
-from cerewrite.ops.modules import ConcatenationLayer, Geometry, SampledLayer
-from cerewrite.ops.own_forwards import expect
+from cerewrite.ops.modules import ConcatenationLayer, Geometry
+from cerewrite.ops.own_forwards import expect, has_own_forward
 from cerewrite.ops.resizing import empty_like, ensemble_sizes, take_parameters
 
 
@@ -29,7 +30,7 @@ class Linear(LayerRule, ConcatenationLayer):
     name = "linear"
     targets = frozenset({"linear"})
     modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
-    built: ClassVar[tuple[type[nn.Module], ...]] = (BlockDiagonalLinear,)
+    built: ClassVar[tuple[type[nn.Module], ...]] = (BlockDiagonalLinear, PartedLinear)
     axis = -1
     cases: ClassVar[tuple[Case, ...]] = (
         module_case(lambda: nn.Linear(6, 4), (3, 6)),
@@ -88,6 +89,8 @@ class Linear(LayerRule, ConcatenationLayer):
         linear: nn.Linear | BlockDiagonalLinear
         if isinstance(module, BlockDiagonalLinear):
             linear = expect(module, (BlockDiagonalLinear,))
+        elif has_own_forward(module, (nn.Linear,)):  # the trace has seen one product in it
+            linear = _stock(module)
         else:
             linear = expect(module, (nn.Linear,))
         bias = linear.bias is not None
@@ -99,6 +102,9 @@ class Linear(LayerRule, ConcatenationLayer):
         if layer.role == "interior" and multiplicity > 1:
             sizes = (n_in, n_out, multiplicity)
             blocks = BlockDiagonalLinear(*sizes, bias, device="meta", dtype=dtype)
+            if len(layer.writes) > 1:
+                written = layer.parts(multiplicity * widths[layer.target])
+                blocks = PartedLinear(*sizes, bias, written=written, device="meta", dtype=dtype)
             return empty_like(blocks, linear)
         return empty_like(nn.Linear(n_in, n_out, bias, device="meta", dtype=dtype), linear)
 
@@ -114,8 +120,11 @@ class Linear(LayerRule, ConcatenationLayer):
         assert isinstance(module, BlockDiagonalLinear)
         sizes = (module.in_features, module.out_features, module.members)
         bias, dtype = module.bias is not None, module.weight.dtype
-        new = ConcatLinear(*sizes, bias, parts=parts, device="meta", dtype=dtype)
-        return take_parameters(new, module)
+        options: dict[str, Any] = {"parts": parts, "device": "meta", "dtype": dtype}
+        if isinstance(module, PartedLinear):
+            parted = ConcatPartedLinear(*sizes, bias, written=module.written, **options)
+            return take_parameters(parted, module)
+        return take_parameters(ConcatLinear(*sizes, bias, **options), module)
 
     @override
     def plain(self, module: nn.Module) -> nn.Module:
@@ -139,19 +148,17 @@ class Turned(nn.Module):
 
 
 @register
-class LinearTurned(OpRule, SampledLayer):
+class LinearTurned(Linear):
     """``y = x W + b`` with ``W [in, out]``: written as a product, or a layer that holds it so.
 
-    What holds a weight this way is no module that can be rebuilt: its widths are kept.
+    In a split a stock linear layer takes the place of a module that is this product and no more.
     """
 
     name = "linear_turned"
     targets = frozenset({"linear_turned"})
-    modules = ()
-    axis = -1
-    keeps = Saved(reads=True)
-    channels = Linear.channels
-    moments = Linear.moments
+    modules = (Turned,)
+    built = ()
+    leaves = ()
     cases = (module_case(lambda: Turned(6, 4), (3, 6)),)
 
     @override
@@ -161,10 +168,37 @@ class LinearTurned(OpRule, SampledLayer):
 
     @override
     def fan_in(self, module: nn.Module) -> int:
-        """Rows of the weight.
+        """Rows of the weight, of a layer that has it turned.
 
         Example:
             >>> LinearTurned().fan_in(Turned(6, 4))
             6
         """
+        if isinstance(module, nn.Linear | BlockDiagonalLinear):
+            return super().fan_in(module)
         return module.get_parameter("weight").shape[0]
+
+    @override
+    def split(
+        self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
+    ) -> nn.Module:
+        if isinstance(module, nn.Linear | BlockDiagonalLinear):
+            return super().split(module, layer, multiplicity, widths)
+        return super().split(_stock(module, turned=True), layer, multiplicity, widths)
+
+
+def _stock(module: nn.Module, *, turned: bool = False) -> nn.Linear:
+    """A stock layer with the weight and bias of a module that is one product with them."""
+    held = dict(module.named_parameters())
+    if set(held) - {"weight", "bias"} or "weight" not in held or module._buffers:
+        raise RewriteError(
+            f"a {type(module).__name__} is no product with a weight",
+            advice="make the plan again for this model",
+        )
+    weight = held["weight"]
+    values = weight.detach().T if turned else weight.detach()
+    new = nn.Linear(values.shape[1], values.shape[0], "bias" in held, device="meta")
+    new.weight = nn.Parameter(values, requires_grad=weight.requires_grad)
+    if "bias" in held:
+        new.bias = held["bias"]
+    return new.train(module.training)

@@ -34,10 +34,13 @@ def member_major(
     """
     if isinstance(module, ConcatenationReader):
         return concatenation_layer(layer.op).plain(module)
+    if layer.role == "entry" and len(layer.writes) > 1:
+        written = layer.parts(multiplicity * widths[layer.target])
+        return _permuted(module, member_order(written, multiplicity), axis=0)
     if len(layer.sources) < 2 or layer.role != "exit":
         return module
     inner = sampled_layer(layer.op).inner(layer)
-    parts = [multiplicity * widths[source] * inner for source in layer.sources]
+    parts = [multiplicity * layer.times * widths[source] * inner for source in layer.sources]
     return _permuted(module, member_order(parts, multiplicity), axis=1)
 
 

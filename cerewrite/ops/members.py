@@ -16,7 +16,12 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.norms import normalise
 from cerewrite.kernel.values import Moments
 from cerewrite.nn import BlockDiagonalLinear, ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
-from cerewrite.nn.channel_reorder import ChannelReorder, ConcatLinear
+from cerewrite.nn.channel_reorder import (
+    ChannelReorder,
+    ConcatLinear,
+    ConcatPartedLinear,
+    PartedLinear,
+)
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import Passing
@@ -30,7 +35,7 @@ class BlockLinear(Linear):
 
     name = "block_linear"
     targets = frozenset({"block_linear"})
-    whole = (BlockDiagonalLinear, ConcatLinear)
+    whole = (BlockDiagonalLinear, ConcatLinear, PartedLinear, ConcatPartedLinear)
     modules = (BlockDiagonalLinear,)
     built = (nn.Linear,)
     leaves = ()
@@ -90,7 +95,7 @@ class MemberRMS(_MemberNorm):
 
     name = "member_rms_norm"
     targets = frozenset({"member_rms_norm"})
-    whole = (MemberRMSNorm,)
+    whole: ClassVar[tuple[type[nn.Module], ...]] = (MemberRMSNorm,)
     cases = (module_case(lambda: MemberRMSNorm(6, 2), (3, 6)),)
     centred = False
 

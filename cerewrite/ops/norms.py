@@ -7,6 +7,7 @@ over the channels, and their mean where they are not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import nn
@@ -113,7 +114,7 @@ class ChannelNorm(Norm):
         value = inputs[0]
         if value.channels is None:
             return None
-        if value.channels.axis != 1 or value.channels.inner != 1:
+        if replace(value.channels, width=0) != Channels(1, 0):
             bound(op, value, widths, "normalises an axis other than the channels")
             return None
         widths.per_channel(op, self, value.channels)
@@ -136,7 +137,14 @@ class LastAxisNorm(LastAxisModule, Norm):
             return None
         last = value.channels.axis == len(op.shape) - 1
         shape = op.args[1] if len(op.args) > 1 else (op.shape[-1],)
-        if not last or value.channels.inner != 1 or len(tuple(shape)) != 1:
+        if value.channels.axis < len(op.shape) - len(tuple(shape)):
+            return value.channels  # within a head, or along positions
+        if (
+            not last
+            or value.channels.inner != 1
+            or value.channels.unit != 1
+            or len(tuple(shape)) != 1
+        ):
             bound(op, value, widths, "normalises over more than the channel axis")
         else:
             self.note(op, value.channels, widths)

@@ -20,7 +20,7 @@ from cerewrite.errors import RewriteError
 
 M = TypeVar("M", bound=nn.Module)
 
-_SIZES = ("num_features", "num_channels", "in_channels", "out_channels")
+_SIZES = ("num_features", "num_channels", "in_channels", "out_channels", "embedding_dim")
 """Attributes in which stock modules keep their channel counts."""
 
 _METHODS = ("forward", "_conv_forward", "__call__")
@@ -112,8 +112,9 @@ def bound_to_width(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str |
     if set(module._parameters) - {"weight", "bias"} or "weight" not in module._parameters:
         return f"overrides forward and holds the parameters {sorted(module._parameters)}"
     attributes, buffers = _stock(kind)
-    if set(module._buffers) - buffers:
-        return f"overrides forward and holds the buffers {sorted(set(module._buffers) - buffers)}"
+    held = {name for name, b in module._buffers.items() if b is not None and b.numel() > 1}
+    if held - buffers:
+        return f"overrides forward and holds the buffers {sorted(held - buffers)}"
     sizes = {vars(module)[name] for name in _SIZES if name in vars(module)}
     for name in sorted(vars(module).keys() - attributes):
         if _knows(vars(module)[name], sizes):
@@ -124,7 +125,8 @@ def bound_to_width(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str |
 @functools.cache
 def _stock(kind: type[Any]) -> tuple[frozenset[str], frozenset[str]]:
     """Names of a stock module's attributes, and of its buffers."""
-    sizes = (1, 1, 1) if issubclass(kind, _ConvNd) else (1, 1) if kind is nn.GroupNorm else (1,)
+    two = kind in (nn.GroupNorm, nn.Embedding)
+    sizes = (1, 1, 1) if issubclass(kind, _ConvNd) else (1, 1) if two else (1,)
     module = kind(*sizes, device="meta")  # draws nothing
     return frozenset(vars(module)), frozenset(module._buffers)
 

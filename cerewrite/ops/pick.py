@@ -14,14 +14,12 @@ from cerewrite.kernel.slices import between
 from cerewrite.kernel.values import Moments, pick
 from cerewrite.ops.base import Channels, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import function_case
+from cerewrite.ops.cuts import CUTS, expanded, indexed, piece, repeated
 from cerewrite.ops.layout import Passing, bound
+from cerewrite.ops.tables import Tables
+from cerewrite.ops.views import named_sizes
 
-_CUTS = frozenset(
-    {"chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split", "tensor_split"}
-)
-
-
-_SHARING = _CUTS - {"tensor_split"} | {
+_SHARING = CUTS - {"tensor_split"} | {
     "getitem", "slice", "select", "unbind", "expand", "expand_as", "narrow",
 }  # fmt: skip
 """Those whose output is a view."""
@@ -53,10 +51,17 @@ class Pick(Passing):
         value = inputs[0]
         found = value.channels
         if found is None:
-            return None
+            return _rows(op, inputs, widths)
         if op.target == "getitem" and not value.op.shape:
+            if value.op.target in CUTS and found.axis in (_touched(value.op, len(op.shape)) or ()):
+                return piece(value.op, value, op.args[1], widths)
             return found  # one of several outputs, each with the same channel axis
         touched = _touched(op, len(value.op.shape))
+        if op.target in CUTS and touched == {found.axis}:
+            if piece(op, value, 0, widths) is not None:
+                return found
+        elif touched is None and (other := _beside(op, inputs, widths)) is not None:
+            return other
         if touched is None or found.axis in touched:
             _refuse(op, value, widths)
             return None
@@ -69,7 +74,7 @@ class Pick(Passing):
         source = context.operand(op)
         if op.target == "slice":
             return between(op, inputs[0], context)
-        if op.target != "getitem" or source.target not in _CUTS:
+        if op.target != "getitem" or source.target not in CUTS:
             return inputs[0]
         whole = context.operand(source).shape
         channels = context.channel_axis(context.operand(source))
@@ -83,9 +88,37 @@ class Pick(Passing):
         return Saved(shares=shares, output=not shares and op.target not in _COPYING)
 
 
+def _rows(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+    """Rows of a parameter, such as a table of positions: its columns are channels."""
+    table = inputs[0].op
+    if table.target != "parameter" or len(table.shape) != 2 or op.shape[-1:] != table.shape[1:]:
+        return None
+    first = _touched(op, 2) == {0} or (op.target == "index" and len(inputs) == 2)
+    if not first or len(op.shape) < 2:
+        return None
+    width = widths.rows(op, table, Tables())
+    return None if width is None else Channels(len(op.shape) - 1, width)
+
+
+def _beside(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+    """The channel axis of copies and picks along other axes."""
+    if op.target == "expand":
+        return expanded(op, inputs[0], named_sizes(op), widths)
+    if op.target in ("repeat", "tile", "repeat_interleave"):
+        return repeated(op, inputs[0], widths)
+    return indexed(op, inputs) if op.target == "index" else None
+
+
 def _refuse(op: Op, value: Value, widths: WidthBuilder) -> None:
     """Pin a class whose channels are divided, picked out or repeated."""
     assert value.channels is not None
+    where = op.module or op.name
+    named = _fixed_sizes(op)
+    if named:
+        reason = f"'{op.target}' names sizes by numbers: {named}"
+        advice = "read them off the module's attributes or a tensor's shape, or write -1"
+        widths.pin(value.channels.width, where, "fixed-view", reason, advice)
+        return
     if op.target not in ("chunk", "split", "split_with_sizes", "tensor_split"):
         bound(op, value, widths, "picks out or repeats channels")
         return
@@ -96,6 +129,16 @@ def _refuse(op: Op, value: Value, widths: WidthBuilder) -> None:
         f"'{op.target}' divides its channels between branches, across the members",
         "let one layer per branch write its channels, instead of one layer for all",
     )
+
+
+def _fixed_sizes(op: Op) -> list[object]:
+    """The sizes that an expansion or a cut along the channels names."""
+    if op.target == "expand":
+        return named_sizes(op)
+    if op.target in ("split", "split_with_sizes") and len(op.args) > 1:
+        given = op.args[1]
+        return list(given) if isinstance(given, list | tuple) else [given]
+    return []
 
 
 def _touched(op: Op, rank: int) -> set[int] | None:

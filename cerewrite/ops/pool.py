@@ -102,7 +102,7 @@ class Mean(OpRule):
         kept = len(op.shape) == rank
         moved = 0 if kept else sum(dim < value.channels.axis for dim in reduced)
         found = value.channels
-        return Channels(found.axis - moved, found.width, found.inner)
+        return found.at(found.axis - moved)
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:

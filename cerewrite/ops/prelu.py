@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -38,7 +39,7 @@ class PReLU(ModuleRule):
         if value.channels is None:
             return None
         if _slopes(op, inputs, widths) > 1:
-            if value.channels.axis != 1 or value.channels.inner != 1:
+            if replace(value.channels, width=0) != Channels(1, 0):
                 bound(op, value, widths, "has one slope per element of a mixed axis")
             else:
                 widths.per_channel(op, self, value.channels)

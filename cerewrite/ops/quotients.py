@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cerewrite.ir import Op
-from cerewrite.ops.layout import VIEWED, axis_order
+from cerewrite.ops.layout import axis_order
+from cerewrite.ops.views import VIEWED
 
 Find = Callable[[str], Op]
 

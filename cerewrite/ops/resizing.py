@@ -185,7 +185,7 @@ def ensemble_sizes(
         n_in = multiplicity * layer.reads(widths) * inner
     if layer.role != "exit":
         check_size(module, f"output {what}", n_out, layer.out_channels)
-        n_out = multiplicity * widths[layer.target]
+        n_out = multiplicity * layer.written * widths[layer.target]
     return n_in, n_out
 
 
@@ -229,4 +229,4 @@ def member_bias(
         return None
     if layer.role == "exit":
         return bias if index == 0 else torch.zeros_like(bias)
-    return bias[part(index, widths[layer.target])]
+    return bias[part(index, layer.written * widths[layer.target])]

@@ -114,6 +114,7 @@ def _key(problem: Problem, cap: FloatArray) -> object:
     return (
         region.sizes,
         region.multiplicity,
+        region.heads,
         tuple(
             (
                 y.role,
@@ -125,6 +126,8 @@ def _key(problem: Problem, cap: FloatArray) -> object:
                 y.positions,
                 y.bias,
                 y.groups,
+                y.times,
+                y.writes,
             )
             for y in region.layers
         ),

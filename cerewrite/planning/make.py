@@ -182,6 +182,7 @@ def make_plan(
         exit_scale=exit_scale,
         weights=weights,
         inputs=analysis.inputs,
+        untied=analysis.untied,
         originals=tuple(
             (cost, BUDGETS[cost].baseline(analysis))
             for cost in ("memory", "step")

@@ -184,9 +184,9 @@ def _lowered(rows: IntArray, steps: Sequence[int]) -> IntArray:
 def _widths(region: Region, steps: Sequence[int], constraints: Constraints) -> IntArray:
     """Member widths at every scale, rounded to allowed ones, ``[scales, classes]``, ascending."""
     columns = []
-    sizes = zip(region.sizes, region.widths, steps, region.least, strict=True)
-    for size, own, unit, least in sizes:
-        first = -(-max(constraints.least(own), least) // unit) * unit
+    sizes = zip(region.sizes, region.widths, steps, region.least, region.grains, strict=True)
+    for size, own, unit, least, grain in sizes:
+        first = -(-max(constraints.least(own, grain), least) // unit) * unit
         wanted = np.floor(SCALES * size / unit + 0.5).astype(np.int64) * unit
         columns.append(np.maximum(wanted, first))
     return np.unique(np.stack(columns, axis=-1), axis=0)

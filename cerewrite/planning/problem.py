@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lcm
+from math import gcd, lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,9 +77,16 @@ class Constraints:
             if value is not None:
                 require_whole(name, value, 1, LARGEST_SIZE)
 
-    def least(self, own: int) -> int:
-        """The least width of a member of a class whose original members are ``own`` wide."""
-        return min(TRUSTED, own) if self.min_width is None else self.min_width
+    def least(self, own: int, grain: int = 1) -> int:
+        """The least width of a member of a class whose original members are ``own`` wide.
+
+        Args:
+            own: their width.
+            grain: channels of layers where the class has one (`Region.grains`).
+        """
+        wanted = TRUSTED if self.min_width is None else self.min_width
+        wanted = -(-wanted // grain)
+        return min(wanted, own) if self.min_width is None else wanted
 
     @property
     def most(self) -> int:
@@ -198,13 +205,18 @@ def build_problem(
     region: Region, costs: Sequence[str], measure: Measure, constraints: Constraints
 ) -> Problem | Rejection:
     """The search space of a region, or why it has none."""
-    unmeasured = _unmeasured(region)
+    unmeasured = _unmeasured(region, constraints.widths)
     if unmeasured is not None:
         return unmeasured
-    steps = [lcm(constraints.channel_multiple, step) for step in region.steps]
+    grains = region.grains
+    multiple = constraints.channel_multiple
+    steps = [
+        lcm(multiple // gcd(multiple, grain), step)
+        for grain, step in zip(grains, region.steps, strict=True)
+    ]
     least = [
-        max(constraints.least(own), width)
-        for own, width in zip(region.widths, region.least, strict=True)
+        max(constraints.least(own, grain), width)
+        for own, grain, width in zip(region.widths, grains, region.least, strict=True)
     ]
     keys: list[tuple[int, ...]] = [
         (size, steps[index], least[index]) if len(region.classes) > FREE_CLASSES else (index,)
@@ -243,12 +255,18 @@ def build_problem(
     )
 
 
-def _unmeasured(region: Region) -> Rejection | None:
-    """A class that adds nothing to nu would be shrunk to nothing: such a region is refused."""
+def _unmeasured(region: Region, widths: str) -> Rejection | None:
+    """A class that adds nothing to nu would be shrunk to nothing: such a region is refused.
+
+    Where members keep the original's proportions, classes that tables alone write keep theirs.
+    """
     total = np.zeros(len(region.classes))
     for site in region.sites:
         total[site.width] += site.coefficient
     silent = total <= 1e-12 * max(total.max(initial=0.0), 0.0)
+    written = {layer.target for layer in region.layers}
+    if widths == "proportional":
+        silent &= np.asarray([index in written for index in range(len(total))])
     if not silent.any():
         return None
     name = region.classes[int(np.flatnonzero(silent)[0])]

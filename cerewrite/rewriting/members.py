@@ -13,6 +13,7 @@ from cerewrite.frontend.tracing import record_ops
 from cerewrite.frontend.unwrapping import unwrap
 from cerewrite.ir import RegionLayer
 from cerewrite.nn import SCALED, MemberConv, MemberConvTranspose, MemberExit, MemberLinear
+from cerewrite.ops import sampled_layer
 from cerewrite.ops.own_forwards import expect
 from cerewrite.rewriting.behind import SPLIT_AGAIN, Behind, look_behind
 from cerewrite.rewriting.record import draw_inputs, get_record
@@ -27,6 +28,7 @@ CLOSE = 1e-2
 
 _EXITS: dict[str, tuple[type[MemberExit], tuple[type[nn.Module], ...]]] = {
     "linear": (MemberLinear, (nn.Linear,)),
+    "linear_turned": (MemberLinear, (nn.Linear,)),
     "conv": (MemberConv, (nn.Conv1d, nn.Conv2d, nn.Conv3d)),
     "conv_transpose": (
         MemberConvTranspose,
@@ -276,8 +278,8 @@ def _exit(model: nn.Module, layer: RegionLayer, change: Change, behind: Behind) 
             advice="remove its hooks, or hook the model",
         )
     m, widths = change.split.multiplicity, change.split.widths
-    inner = layer.kernel if layer.op == "linear" else 1
-    parts = tuple(m * widths[source] * inner for source in layer.sources)
+    times = m * layer.times * sampled_layer(layer.op).inner(layer)
+    parts = tuple(times * widths[source] for source in layer.sources)
     return kind(module, parts, m, rows=behind.rows)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cerewrite.errors import RewriteError, UsageError
 from cerewrite.frontend.loading import Inputs, make_inputs, parse_input_shape
 from cerewrite.ir import Plan
-from cerewrite.nn import get_parameter
+from cerewrite.nn import NumberModule, get_parameter
 from cerewrite.rewriting.session import set_submodule
 from cerewrite.runtime.copies import deep_copy
 
@@ -116,7 +116,8 @@ def copy_sharing_record(model: nn.Module, stand_ins: Mapping[int, Any] = _NONE) 
 def _refuse_changed(model: nn.Module, record: Record) -> None:
     """Refuse a model whose structure has changed since it was rewritten."""
     known = {name for name, _ in model.named_modules()} | _tensors(model).keys()
-    missing = [name for name in (*(record.modules or ()), *record.state) if name not in known]
+    swapped = [n for n, m in (record.modules or {}).items() if not isinstance(m, NumberModule)]
+    missing = [name for name in (*swapped, *record.state) if name not in known]
     if missing:
         raise RewriteError(
             f"the rewritten model has lost '{missing[0]}': it was changed by other means",

@@ -16,6 +16,7 @@ from cerewrite.rewriting.record import attach, get_record, is_rewritten, restore
 from cerewrite.rewriting.session import Session, renames
 from cerewrite.runtime.copies import deep_copy
 from cerewrite.runtime.fingerprint import class_name, fingerprint
+from cerewrite.runtime.untie import untie
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ def rewrite(
     if inplace:
         refuse_wrapped(model)
     model = unwrap(model)
+    if plan.untied:
+        model = _untied(model, inplace)
     _check(plan, model)
     target = model if inplace else _copy(model)
     session = Session(target, plan)
@@ -106,6 +109,16 @@ def renamed(model: nn.Module) -> tuple[tuple[str, str], ...]:
     """Old and new parameter names of a rewritten model; empty if it did not keep its original."""
     record = get_record(model)
     return () if record is None or record.modules is None else renames(model, record.modules)
+
+
+def _untied(model: nn.Module, inplace: bool) -> nn.Module:
+    new, parted = untie(model)
+    if inplace and new is not model:
+        raise RewriteError(
+            f"the plan unties '{parted[0]}', which is done in a copy only",
+            advice="rewrite a copy (inplace=False), or untie the model yourself",
+        )
+    return new
 
 
 def _check(plan: Plan, model: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.ir import PerChannel, Plan, Region, RegionLayer, Split
-from cerewrite.nn import ParameterModule, get_parameter, put_parameter
+from cerewrite.nn import NumberModule, ParameterModule, get_parameter, put_parameter
 from cerewrite.runtime.copies import carries_hooks
 
 
@@ -64,7 +64,7 @@ class Session:
                 yield change, module
 
     def get(self, name: str) -> nn.Module:
-        """The module that now has a qualified name; a free parameter comes held.
+        """The module that now has a qualified name; a free parameter or a number comes held.
 
         Raises:
             RewriteError: if there is none.
@@ -136,6 +136,8 @@ def renames(model: nn.Module, originals: Mapping[str, nn.Module]) -> tuple[tuple
     """See `Session.renamed`."""
     pairs = []
     for name, original in originals.items():
+        if isinstance(original, NumberModule):
+            continue
         if isinstance(original, ParameterModule):
             pairs.append((name, name))
             continue

@@ -236,7 +236,7 @@ class _Timer:
     def _interior(self, region: Region, layer: RegionLayer) -> dict[int, float]:
         """Nanoseconds per member, by member width, at about the region's own total width."""
         read = layer.reads(region.sizes) / len(layer.sources)
-        total = math.sqrt(read * region.sizes[layer.target])
+        total = math.sqrt(read * layer.written * region.sizes[layer.target])
         found: dict[int, float] = {}
         for least in self._kind.widths:
             width = -(-least // layer.groups) * layer.groups
@@ -252,7 +252,7 @@ class _Timer:
         module = self._model.get_submodule(layer.name.partition("@")[0])
         members, widths = design.multiplicity, design.widths
         read = layer.in_channels if layer.role == "entry" else members * layer.reads(widths)
-        write = layer.out_channels if layer.role == "exit" else widths[layer.target]
+        write = layer.out_channels if layer.role == "exit" else layer.written * widths[layer.target]
         if layer.role == "entry":
             write *= members
         work = 2.0 * layer.kernel * layer.positions * read * write

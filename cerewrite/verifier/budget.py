@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 
 from cerewrite.ir import Check, Plan
 from cerewrite.ir.inputs import Inputs
-from cerewrite.ops import SampledLayer, sampled_of
+from cerewrite.ops import SampledLayer, sampled_layer, sampled_of
 from cerewrite.runtime.trees import examples
 from cerewrite.verifier.shapes import run_for_shapes
 
@@ -25,7 +27,9 @@ def check_budget(
     baseline, and the detail says how many.
     """
     params = count_params(rewritten)
-    before, after = count_flops(original, inputs), count_flops(rewritten, inputs)
+    layers = [layer for region in plan.regions for layer in region.layers]
+    rules = {layer.name: sampled_layer(layer.op) for layer in layers}
+    before, after = (count_flops(model, inputs, rules) for model in (original, rewritten))
     outside = plan.baseline.flops - before
     flops = after + outside
     note = f", {outside:,} of them outside linear and conv modules" if outside else ""
@@ -48,12 +52,15 @@ def count_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_flops(model: nn.Module, inputs: Inputs) -> int:
+def count_flops(
+    model: nn.Module, inputs: Inputs, rules: Mapping[str, SampledLayer] = MappingProxyType({})
+) -> int:
     """FLOPs per example of the sampled layers (linear, convolution) that the model calls.
 
     Args:
         model: the model; a copy of it is run.
         inputs: example inputs, as many as `cerewrite.runtime.trees.examples` says.
+        rules: of layers whose types no rule knows, by name.
 
     Example:
         >>> import torch
@@ -71,8 +78,8 @@ def count_flops(model: nn.Module, inputs: Inputs) -> int:
     def hook(copy: nn.Module) -> None:
         nonlocal total, rows
         total = rows = 0
-        for module in copy.modules():
-            if (rule := sampled_of(module)) is not None:
+        for name, module in copy.named_modules():
+            if (rule := sampled_of(module) or rules.get(name)) is not None:
                 module.register_forward_hook(partial(count, rule))
 
     run_for_shapes(model, inputs, training=False, prepare=hook)

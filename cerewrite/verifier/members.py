@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cerewrite.ir import PerChannel, RegionLayer
 from cerewrite.nn import get_parameter
+from cerewrite.nn.channel_reorder import member_order
 from cerewrite.ops import resizable_module, sampled_layer, splittable_layer
 from cerewrite.ops.member_order import channels_by_member, member_major
 from cerewrite.ops.resizing import part
@@ -55,7 +56,8 @@ class RegionModule:
         if len(self.item.widths) == 1:
             return self.wide
         own = (self.change.region.classes.index(name) for name in self.item.widths)
-        return channels_by_member(self.wide, [m * widths[i] for i in own], m)
+        times = self.item.times
+        return channels_by_member(self.wide, [m * times * widths[i] for i in own], m)
 
     def narrow(self, index: int) -> nn.Module:
         """The module of member ``index``."""
@@ -69,10 +71,11 @@ class RegionModule:
         if self.reader is None:
             return output
         change, layer = self.reader
-        width = change.split.widths[layer.target]
-        axis = sampled_layer(layer.op).axis
-        own = part(min(index, change.split.multiplicity - 1), width)
-        return output.narrow(axis, own.start, width)
+        m, width = change.split.multiplicity, change.split.widths[layer.target]
+        order = member_order(layer.parts(m * width), m)
+        own = part(min(index, m - 1), layer.written * width)
+        picked = torch.tensor(order[own], device=output.device)
+        return output.index_select(sampled_layer(layer.op).axis, picked)
 
 
 def pieces(model: nn.Module, changes: Sequence[Change]) -> list[RegionModule]:

@@ -15,7 +15,7 @@ from cerewrite.errors import UsageError
 from cerewrite.initialisers import Initialiser, find_initialiser
 from cerewrite.ir import Check, Plan
 from cerewrite.ir.inputs import Inputs
-from cerewrite.ops import sampled_of
+from cerewrite.ops import sampled_layer, sampled_of
 from cerewrite.rewriting.drawing import draw, measure
 from cerewrite.rewriting.session import Change, changes_of
 from cerewrite.runtime.alone import short_of_memory
@@ -205,6 +205,6 @@ def _redraw(
                 continue
             generator = generator_for(seed, layer.name)
             pieces = [piece for row in rule.member_weights(module, 1, 1) for piece in row]
-            found = measure(rule, layer.name, module)
+            found = measure(sampled_layer(layer.op), layer.name, module)
             with torch.no_grad():
                 draw(module, pieces, 1.0, found, initialiser, generator)

@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from cerewrite.analysis.kept import SPLIT, saved_bytes
 from cerewrite.frontend.tracing import trace
 from cerewrite.ir import RegionLayer, Role
-from cerewrite.nn import ParameterModule
+from cerewrite.nn import BlockDiagonalLinear, NumberModule, ParameterModule
 from cerewrite.nn.parameter_module import channel_axis
 from cerewrite.ops import FAMILIES, OPRULES, family_of
 from cerewrite.ops.base import OpRule
@@ -114,14 +114,19 @@ def test_resized_modules_act_member_by_member(
     new = rule.resize(old, members, width)
     check_kept(rule, old, new)
     drawn(new)
+    if isinstance(new, NumberModule):
+        parts = [rule.member(new, j, members) for j in range(members)]
+        assert new.value == members * width and {part.value for part in parts} == {width}
+        return
     if isinstance(new, ParameterModule):
         axis = channel_axis(tuple(new.value.shape))
         assert axis is not None
         parts = [rule.member(new, j, members).get_parameter("value") for j in range(members)]
         assert torch.equal(new.value, torch.cat(parts, axis))
         return
-    x = wide(case, rule.axis, members * width)
-    chunks = enumerate(x.chunk(members, rule.axis))
+    x = case.inputs()[0] if case.integers else wide(case, rule.axis, members * width)
+    shares = [x] * members if case.integers else x.chunk(members, rule.axis)
+    chunks = enumerate(shares)
     outs = [rule.member(new, j, members)(chunk) for j, chunk in chunks]
     torch.testing.assert_close(new(x), torch.cat(outs, rule.axis))
 
@@ -204,9 +209,10 @@ def wide(case: Case, axis: int, size: int) -> Tensor:
 
 def check_kept(rule: ModuleFamily, old: nn.Module, new: nn.Module) -> None:
     """Type, names, dtype, train flag and ``requires_grad`` of a rebuilt module."""
-    assert isinstance(new, (*rule.modules, *rule.built))
+    takes_place = (nn.Linear, BlockDiagonalLinear) if rule.name == "linear_turned" else ()
+    assert isinstance(new, (*rule.modules, *rule.built, *takes_place))
     assert [name for name, _ in new.named_parameters()] == [n for n, _ in old.named_parameters()]
-    assert isinstance(new, ParameterModule) or not new.training
+    assert isinstance(new, NumberModule | ParameterModule) or not new.training
     assert not any(p.requires_grad for p in new.parameters())
     floats = [t for t in (*new.parameters(), *new.buffers()) if t.is_floating_point()]
     assert all(tensor.dtype == torch.float64 for tensor in floats)

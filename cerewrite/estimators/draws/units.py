@@ -123,7 +123,7 @@ class _Finder:
     def find(self) -> Units:
         units = self._units
         for layer in self._traced.layers:
-            name = layer.target or layer.name
+            name = _owner(layer)
             if name not in units.classes:
                 units.classes[name] = (units.count, layer.out_channels)
             units.writers.setdefault(name, []).append(layer.name)
@@ -136,14 +136,14 @@ class _Finder:
             if layer.op == "conv_transpose" and layer.groups > 1:
                 units.refused[layer.name] = "grouped transposed convolutions pass no gate"
             elif layer.op == "depthwise_conv":
-                ids = self._class(layer.target or layer.name)
+                ids = self._class(_owner(layer))
                 units.own.append(Place(module_name(layer), 0, ids))
             else:
                 self._read(layer)
         self._norms()
         read = {i for place in units.reads for i in place.ids.tolist()}
         for layer in self._traced.layers:
-            name = layer.target or layer.name
+            name = _owner(layer)
             if layer.op == "depthwise_conv" or layer.name in units.refused:
                 continue
             if units.classes[name][0] in read or self._meets(layer.node, _CONTRACTIONS):
@@ -160,7 +160,7 @@ class _Finder:
     def _follow(self, op: Op) -> Ids | None:
         layer = self._layers.get(op.name)
         if layer is not None:
-            return self._class(layer.target or layer.name)
+            return self._class(_owner(layer))
         if op.target in _OPAQUE:
             return None
         if op.target in JOINS:
@@ -185,7 +185,12 @@ class _Finder:
     def _read(self, layer: Layer) -> None:
         op = self._ops[layer.node]
         known = self._ids.get(op.inputs[0])
-        source = self._class(layer.sources[0]) if len(layer.sources) == 1 else known
+        one = len(layer.sources) == 1 and layer.times == 1
+        source = (
+            self._class(layer.sources[0])
+            if one and layer.sources[0] in self._units.classes
+            else known
+        )
         if source is None:
             return
         axis = 1 if "conv" in layer.op else -1
@@ -265,3 +270,13 @@ class _Finder:
 
 def _others(ops: Sequence[Op]) -> list[Op]:
     return [op for op in ops if op.target != "output"]
+
+
+def _owner(layer: Layer) -> str:
+    """Whose units a layer writes: its class's, or its own where it writes the class several times.
+
+    The two kinds never share a name.
+    """
+    if layer.target is None:
+        return layer.name
+    return layer.target if layer.writes == (1,) else f"{layer.name} ({layer.writes} times)"

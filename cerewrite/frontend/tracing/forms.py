@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from cerewrite.frontend.tracing.norm_forms import as_norm
 from cerewrite.ir import Op, Ref
 from cerewrite.kernel.slices import JOINS
 from cerewrite.ops.layout import axis_order
+from cerewrite.ops.views import VIEWED
 
 _TURNS = ("t", "numpy_T", "transpose", "permute", "swapaxes", "mT")
 _SHOWN = ("alias", "detach", "contiguous", "to", "_to_copy", "clone")
@@ -35,7 +37,44 @@ def in_known_forms(ops: Sequence[Op]) -> list[Op]:
             found[op.name] = _as_layer(op, found)
         else:
             found[op.name] = as_norm(op, found)
-    return list(found.values())
+    return _whole_products(list(found.values()))
+
+
+def _whole_products(ops: Sequence[Op]) -> list[Op]:
+    """Modules that turn a weight, flatten rows, multiply, and give the rows their shape, as one.
+
+    Such are layers that hold their weight ``[in, out]``, or write a linear layer's forward anew.
+    """
+    inside: dict[str, list[Op]] = defaultdict(list)
+    for op in ops:
+        if op.target not in ("parameter", "constant"):
+            inside[op.module].append(op)
+    reads = Counter(name for op in ops for name in op.inputs)
+    known = {op.name: op for op in ops}
+    gone: set[str] = set()
+    for module, body in inside.items():
+        products = [op for op in body if op.target in ("linear", "linear_turned")]
+        if not module or len(products) != 1 or len(body) == 1:
+            continue
+        (product,) = products
+        unread = {op.name for op in body if not reads[op.name] and op.target in (*_TURNS, *_SHOWN)}
+        before, after = known[product.inputs[0]], product
+        if before.target in VIEWED and before.module == module and len(before.inputs) == 1:
+            unread.add(before.name)
+            before = known[before.inputs[0]]
+        follow = [op for op in body if op.inputs == (product.name,) and op.target in VIEWED]
+        if len(follow) == 1 and reads[product.name] == 1:
+            unread.add(product.name)
+            after = follow[0]
+        rest = [op for op in body if op.name not in unread and op is not after]
+        if rest or before.shape[:-1] != after.shape[:-1] or product.shape[-1] != after.shape[-1]:
+            continue
+        names = (before.name, *product.inputs[1:])
+        known[after.name] = replace(
+            product, name=after.name, shape=after.shape, inputs=names, args=tuple(map(Ref, names))
+        )
+        gone |= unread
+    return [known[op.name] for op in ops if op.name not in gone]
 
 
 def _without_empty(op: Op, ops: Mapping[str, Op]) -> Op:

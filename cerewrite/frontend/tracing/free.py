@@ -8,7 +8,8 @@ from cerewrite.frontend.tracing.modules import ModuleTable
 from cerewrite.ir import Length, Op
 from cerewrite.kernel.moments import VIEWS
 from cerewrite.nn.parameter_module import channel_axis
-from cerewrite.ops.layout import VIEWED, leaves_open, named_sizes
+from cerewrite.ops.layout import leaves_open
+from cerewrite.ops.views import VIEWED, named_sizes
 
 
 def free_parameter(

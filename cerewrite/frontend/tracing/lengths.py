@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cerewrite.ir import TracedModel
-from cerewrite.ops.layout import VIEWED, named_sizes
+from cerewrite.ops.views import VIEWED, named_sizes
 
 UNTOLD = "cannot tell numbers from sizes that the forward read off a tensor"
 

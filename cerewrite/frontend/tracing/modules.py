@@ -16,6 +16,8 @@ from cerewrite.runtime.copies import carries_hooks, hooked, overlaps
 _COMPUTED_FROM = ("weight_g", "weight_orig")
 """What weight norm, and spectral norm or pruning, of the kind that uses hooks leave on a module."""
 
+_SETTINGS = {"weight", "bias"}
+
 _QUANTISED = ("torch.ao.nn", "torch.nn.quantized", "torch.nn.qat", "torch.nn.intrinsic")
 
 
@@ -57,6 +59,7 @@ class ModuleTable:
             if op.target in ("parameter", "constant"):
                 self._held[op.module.rpartition(".")[0]].add(op.name)
         self._all_reads = reads
+        self._scalars = {op.name for op in ops if op.target == "constant" and op.numel == 1}
         self._same: Counter[tuple[str, str]] = Counter((op.module, op.target) for op in ops)
         self._reads = {op.name: reads[op.name] for op in ops if op.target == "parameter"}
         self._parameters = {op.name: op.module for op in ops if op.target == "parameter"}
@@ -169,9 +172,33 @@ class ModuleTable:
             )
         own = forwards and has_own_forward(module, types)
         why = self._unlike_inside(op, module, types) if own else unlike(module, types)
+        if op.target in ("linear", "linear_turned") and why is not None and self._is_product(op):
+            why = None
         calls = self._same[op.module, op.target] if own else self._calls[op.module]
         return self._refuse_module(op.module, module, types, why) or self._refuse_sharing(
             op, module, calls if once else 1
+        )
+
+    def refusal_whole(self, op: Op, module: nn.Module) -> Rejection | None:
+        """Why a module may not be swapped for one that calls it member by member."""
+        why = None
+        if module._modules or module._buffers or any(p.dim() != 1 for p in module.parameters()):
+            why = "holds more than one setting per channel"
+        return self._refuse_module(op.module, module, (type(module),), why) or self._refuse_sharing(
+            op, module, self._same[op.module, op.target]
+        )
+
+    def _is_product(self, op: Op) -> bool:
+        """Whether a module holds a weight and perhaps a bias, and is one product with them."""
+        module = self.module(op.module)
+        assert module is not None
+        weight = module._parameters.get("weight")
+        alone = not (module._modules or module._buffers or set(module._parameters) - _SETTINGS)
+        names = [self.parameter_name(node) for node in op.inputs[1:]]
+        full = [f"{op.module}.{name}" for name, p in module._parameters.items() if p is not None]
+        plain = weight is not None and weight.dim() == 2 and "forward" not in vars(module)
+        return (
+            alone and plain and names == sorted(full, reverse=True) and self._calls[op.module] == 1
         )
 
     def _unlike_inside(
@@ -180,6 +207,7 @@ class ModuleTable:
         """Why a forward of its own does not use its values as the stock module does."""
         why = bound_to_width(module, types)
         held = self._held[op.module]
+        held -= self._scalars
         if why is None and any(self._all_reads[n] > op.inputs.count(n) for n in held):
             why = f"overrides forward, and '{op.target}' is not all that reads its values"
         weight = module._parameters["weight"]
@@ -215,9 +243,7 @@ class ModuleTable:
                 name,
                 "custom-module",
                 f"{type(module).__qualname__} {why}",
-                f"use the stock {types[0].__name__}, or register a rule for this module"
-                if types
-                else "register a rule for this module",
+                f"use the stock {(*types, nn.Linear)[0].__name__}, or register a rule for it",
             )
         if any(parameter.is_complex() for parameter in module.parameters(recurse=False)):
             return Rejection(

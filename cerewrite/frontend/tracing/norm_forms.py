@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cerewrite.ir import Op, Ref
@@ -13,6 +13,8 @@ _SQUARES = ("pow", "square", "mul", "multiply")
 _STEPS = frozenset(
     {"expand", "expand_as", "clamp_min", "rsqrt", "sqrt", "add", "pow", "reciprocal"}
 )
+
+_PARTS = _STEPS | _SHOWN | {*_VARIANCES, *_SQUARES, "mean", "sum", "sub"}
 
 
 def as_norm(op: Op, ops: Mapping[str, Op]) -> Op:
@@ -107,3 +109,20 @@ def _shown(op: Op, ops: Mapping[str, Op]) -> Op:
     while op.target in _SHOWN and op.inputs:
         op = ops[op.inputs[0]]
     return op
+
+
+def parts_of_norms(ops: Sequence[Op]) -> set[str]:
+    """The steps of norms that are one operator now (`as_norm`), where nothing else reads them.
+
+    Means that nothing reads are among them: attention weights that a caller leaves.
+    """
+    norms = {op.module for op in ops if op.target in ("rms_direction", "centred_direction")}
+    read: set[str] = set()
+    found: set[str] = set()
+    for op in reversed(ops):
+        inside = op.module in norms and op.target in _PARTS
+        if (inside or op.target == "mean") and op.name not in read:
+            found.add(op.name)
+        else:
+            read.update(op.inputs)
+    return found

@@ -19,6 +19,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 
 from cerewrite.frontend.tracing.fusion import fuse
+from cerewrite.frontend.tracing.numbers import USED, numbers_remembered
 from cerewrite.frontend.tracing.recording import Recording
 from cerewrite.ir import Op
 from cerewrite.runtime.alone import alone
@@ -32,6 +33,15 @@ def recorded_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     Raises:
         Exception: whatever the model raises, on fake tensors and on the inputs themselves.
     """
+    with numbers_remembered(model) as used:
+        ops = _recorded(model, args, kwargs)
+    marks = (
+        Op(f"used_{i}", "constant", (), (), n, args=(USED,)) for i, n in enumerate(sorted(used))
+    )
+    return [*marks, *ops]
+
+
+def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Op]:
     try:
         with attributes_kept(model), FakeTensorMode(allow_non_fake_inputs=True) as fakes:
             return _record(model, args, kwargs, fakes.from_tensor, fakes.from_tensor)

@@ -6,76 +6,37 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from cerewrite.frontend.tracing.classes import Classes
 from cerewrite.frontend.tracing.decisions import undecided
-from cerewrite.frontend.tracing.free import free_parameter
 from cerewrite.frontend.tracing.freeze import UnresolvedLayer, freeze
 from cerewrite.frontend.tracing.initial import bias_variance_of, gain_of
-from cerewrite.frontend.tracing.modules import ModuleTable
-from cerewrite.ir import Layer, Length, Op, PerChannel, Rejection, TracedModel
+from cerewrite.frontend.tracing.norm_forms import parts_of_norms
+from cerewrite.frontend.tracing.per_channel import PerChannelBuilder
+from cerewrite.ir import Layer, Op, PerChannel, Rejection, TracedModel
 from cerewrite.ops import rule_for
 from cerewrite.ops.base import Channels, Value
 from cerewrite.ops.modules import (
     ConcatenationLayer,
     Geometry,
-    ResizableModule,
     SampledLayer,
 )
 from cerewrite.runtime.fingerprint import class_name
 
 
-class Builder:
+class Builder(PerChannelBuilder):
     """What `cerewrite.ops.base.WidthBuilder` promises, over one traced model."""
 
     def __init__(self, ops: Sequence[Op], model: nn.Module, frontend: str, batch: int) -> None:
-        self.classes = Classes()
+        super().__init__(ops, model)
         self.found: list[UnresolvedLayer] = []
         self.rejections: list[Rejection] = []
-        self._table = ModuleTable(model, ops)
-        self._ops = {op.name: op for op in ops}
         self._frontend = frontend
         self._batch = batch
-        self.values: dict[str, Value] = {}
-
-    def tie(self, first: int, second: int, coupling: str, where: str) -> int:
-        """Make two classes one."""
-        return self.classes.tie(first, second, coupling, where)
-
-    def concatenate(self, parts: Sequence[int]) -> int:
-        """Set classes side by side."""
-        return self.classes.concatenate(parts)
-
-    def is_concatenation(self, width: int) -> bool:
-        """Whether a number stands for several classes side by side."""
-        return len(self.classes.resolve(width)) > 1
-
-    def pin(self, width: int, where: str, code: str, reason: str, advice: str) -> None:
-        """Refuse to split a class."""
-        self.classes.pin(width, Rejection(where, code, reason, advice))
 
     def unknown(self, op: Op) -> Rejection:
         """Why an operator without a rule bounds what it reads; noted if no layer may show it."""
         refusal = self._table.unknown(op)
         self.rejections += [refusal] if refusal.code != "unknown-operator" else []
         return refusal
-
-    def module(self, op: Op) -> nn.Module | None:
-        """The module that ran an operator."""
-        return self._table.module(op.module)
-
-    def read_off(self, size: object) -> list[Channels]:
-        """The channel axes whose lengths a number is made of."""
-        axes = size.axes if isinstance(size, Length) else ()
-        found = ((self.values[name].channels, axis) for name, axis in axes if name in self.values)
-        return [channels for channels, axis in found if channels and channels.axis == axis]
-
-    def body(self, op: Op) -> tuple[Op, ...]:
-        """What the module that ran an operator runs in all, in order, parameters left out."""
-        return tuple(
-            other
-            for other in self._ops.values()
-            if other.module == op.module and other.target not in ("parameter", "constant")
-        )
 
     def weight(self, op: Op, inputs: Sequence[Value]) -> tuple[int, ...]:
         """Shape of the weight that an operator reads."""
@@ -142,42 +103,6 @@ class Builder:
         if x.channels is not None:
             self.classes.pin(x.channels.width, refusal)
 
-    def per_channel(
-        self,
-        op: Op,
-        rule: ResizableModule,
-        channels: Channels,
-        *,
-        types: tuple[type[nn.Module], ...] | None = None,
-    ) -> None:
-        """Note a norm or another module with one setting per channel."""
-        refusal = self._table.refusal(
-            op, types or rule.modules, once=types is None, forwards=rule.forwards
-        )
-        if refusal is not None:
-            self.classes.pin(channels.width, refusal)
-            return
-        if rule.mixes and self.is_concatenation(channels.width):
-            self.classes.pin(channels.width, _apart(op.module, rule.name))
-            return
-        module = self.module(op)
-        assert module is not None, op
-        settings = sum(p.numel() for p in module.parameters(recurse=False))
-        size = self.classes.size(channels.width)
-        found = PerChannel(op.module, rule.name, (), settings // size, least=rule.least)
-        self._keep(found, channels.width)
-
-    def free_parameter(self, channels: Channels, value: Value, rank: int) -> bool:
-        """Note a free parameter along the channels; False if it is none."""
-        size = self.classes.size(channels.width)
-        axis = channels.axis - rank
-        name = free_parameter(value.op, self._ops, self._table, size, axis)
-        if name is None or channels.inner != 1 or self.is_concatenation(channels.width):
-            return False
-        settings = self._table.numel(name) // size
-        self._keep(PerChannel(name, "free_parameter", (), settings), channels.width)
-        return True
-
     def keep_targets(self, kept: Mapping[str, Rejection]) -> None:
         """Refuse the classes that some modules' layers write."""
         for found in self.found:
@@ -185,10 +110,10 @@ class Builder:
             if layer in kept and found.target is not None:
                 self.classes.pin(found.target, kept[layer])
 
-    def _keep(self, module: PerChannel, width: int) -> None:
-        """Note a per-channel module with the first of its classes."""
-        widths = self.classes.resolve(width)
-        self.classes.drafts[widths[0]].modules.append((module, widths))
+    def written(self) -> list[str]:
+        """Names of what writes a class, in execution order."""
+        nodes = {item.layer.node: item.layer.name for item in self.found} | dict(self._tables)
+        return [nodes[name] for name in self._ops if name in nodes]
 
     def _depthwise(self, op: Op, rule: str, width: int, geometry: Geometry, bias: bool) -> None:
         flops = 2 * geometry.kernel * (op.numel // (self._batch * geometry.out_channels))
@@ -203,12 +128,6 @@ class Builder:
             return name
         call = op.call or sum(n == name or n.startswith(f"{name}@") for n in taken)
         return f"{name}@{call}"
-
-
-def _apart(where: str, name: str) -> Rejection:
-    reason = f"'{name}' mixes the channels of a concatenation, in which one member's lie apart"
-    advice = "normalise the parts before concatenating them, or use a batch norm"
-    return Rejection(where, "norm-over-concatenation", reason, advice)
 
 
 def _torn(op: Op, name: str) -> Rejection:
@@ -240,13 +159,15 @@ def build_widths(
     """
     builder = Builder(ops, model, frontend, batch)
     values = builder.values
+    unread = parts_of_norms(ops)
     for op in ops:
         inputs = [values[name] for name in op.inputs]
-        values[op.name] = Value(op, _channels(op, inputs, builder))
+        values[op.name] = Value(op, None if op.name in unread else _channels(op, inputs, builder))
     for width, refusal in undecided(ops, values, builder.classes.resolve):
         builder.classes.pin(width, refusal)
     builder.keep_targets(kept or {})
-    layers, widths, names = freeze(builder.found, builder.classes)
+    builder.keep_numbers()
+    layers, widths, names = freeze(builder.found, builder.classes, builder.written())
     skipped = tuple(
         Rejection("", "earlier-rung", note, "nothing to do: a later tracer saw the model")
         for note in notes

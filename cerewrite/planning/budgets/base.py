@@ -181,16 +181,16 @@ def weight_polynomial(region: Region, *, per_weight: bool) -> Polynomial:
         weight = layer.kernel if per_weight else 2 * layer.kernel * layer.positions
         bias = int(layer.bias and per_weight)
         if layer.role == "entry":
-            linear[layer.target] += weight * layer.in_channels + bias
+            linear[layer.target] += (weight * layer.in_channels + bias) * layer.written
         elif layer.role == "exit":
             for source in layer.sources:
-                linear[source] += weight * layer.out_channels
+                linear[source] += weight * layer.times * layer.out_channels
             constant += bias * layer.out_channels
         else:
             for source in layer.sources:
                 key = (source, layer.target, layer.groups)
-                pairs[key] = pairs.get(key, 0) + weight
-            linear[layer.target] += bias
+                pairs[key] = pairs.get(key, 0) + weight * layer.times * layer.written
+            linear[layer.target] += bias * layer.written
     index = {name: i for i, name in enumerate(region.classes)}
     for module in region.modules:
         for name in module.widths:

@@ -20,7 +20,7 @@ def ends_of(region: Region, design: Design) -> dict[tuple[str, str], int]:
         if layer.role == "exit":
             ends[layer.name, "source"] = members * layer.reads(widths)
         elif layer.role == "entry":
-            ends[layer.name, "target"] = members * widths[layer.target]
+            ends[layer.name, "target"] = members * layer.written * widths[layer.target]
     return ends
 
 

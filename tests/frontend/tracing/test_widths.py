@@ -164,7 +164,7 @@ PINS = {
     "fixed-view": lambda x: x.view(2, 8),
     "concatenated-with-fixed": lambda x: torch.cat([x, torch.ones(2, 4)], 1)[:, :8],
     "not-member-wise": lambda x: x[:, [1, 0, 2, 3, 4, 5, 6, 7]],
-    "channel-split": lambda x: torch.cat(x.chunk(2, 1), 1),
+    "channel-split": lambda x: torch.cat(x.tensor_split(3, 1), 1),
     "channel-shuffle": lambda x: nn.functional.channel_shuffle(x[..., None, None], 2).flatten(1),
     "pixel-shuffle": lambda x: nn.functional.pixel_shuffle(x[..., None, None], 2).flatten(1),
     "unknown-operator": lambda x: torch.cumsum(x, 1),

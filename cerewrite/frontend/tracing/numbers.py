@@ -1,0 +1,71 @@
+"""Integers that modules and their configurations hold, handed out so that they remember it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from cerewrite.ir.lengths import HELD, Length
+
+_STOCK = ("torch.nn.", "torch.ao.")
+
+USED = "used"
+"""Marks a constant that stands for an attribute which the forward computes with."""
+
+
+@contextlib.contextmanager
+def numbers_remembered(model: nn.Module) -> Iterator[set[str]]:
+    """Integer attributes of users' modules, and fields of their configurations, as `Length`.
+
+    An attribute's axis is its qualified name and `HELD`. Stock modules keep plain numbers: what
+    a split does to them its rule knows. A configuration that several modules hold goes by the
+    name that it has in the first of them.
+
+    Yields:
+        The names of those that the forward computes with in other ways than as lengths.
+
+    Example:
+        >>> layer = nn.Sequential(nn.Identity())
+        >>> layer.heads = 4
+        >>> with numbers_remembered(layer):
+        ...     layer.heads.axes
+        (('heads', -1),)
+        >>> type(layer.heads)
+        <class 'int'>
+    """
+    before: list[tuple[dict[str, Any], str, int]] = []
+    seen: set[int] = set()
+    used: set[str] = set()
+    try:
+        for name, module in model.named_modules():
+            if type(module).__module__.startswith(_STOCK):
+                continue
+            for path, fields in _holders(name, module):
+                if id(fields) in seen:
+                    continue
+                seen.add(id(fields))
+                for key, value in list(fields.items()):
+                    if type(value) is int and value > 1 and not key.startswith("__"):
+                        before.append((fields, key, value))
+                        fields[key] = Length(value, [(f"{path}{key}", HELD)])
+                        fields[key].used = used
+        yield used
+    finally:
+        for fields, key, value in before:
+            if key in fields:
+                fields[key] = value
+
+
+def _holders(name: str, module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The dictionaries of a module's own attributes, and of objects that it holds."""
+    prefix = f"{name}." if name else ""
+    yield prefix, vars(module)
+    for key, value in list(vars(module).items()):
+        if isinstance(value, nn.Module | Tensor | type) or callable(value):
+            continue
+        fields = getattr(value, "__dict__", None)
+        if type(fields) is dict and not type(value).__module__.startswith(("torch", "builtins")):
+            yield f"{prefix}{key}.", fields

@@ -1,0 +1,201 @@
+"""Per-channel modules, tables and numbers in the width graph, and what rules ask of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from cerewrite.frontend.tracing.classes import Classes
+from cerewrite.frontend.tracing.free import free_parameter
+from cerewrite.frontend.tracing.modules import ModuleTable
+from cerewrite.frontend.tracing.named import NamedSizes
+from cerewrite.frontend.tracing.numbers import USED
+from cerewrite.ir import Op, PerChannel, Rejection
+from cerewrite.ops.base import Channels, Value
+from cerewrite.ops.modules import ResizableModule
+
+
+class PerChannelBuilder:
+    """The part of `cerewrite.ops.base.WidthBuilder` without sampled layers.
+
+    Args:
+        ops: operators in execution order.
+        model: the traced module.
+
+    Attributes:
+        classes: the width classes under construction.
+        values: the values so far, by name.
+        named: the numbers that stand for classes.
+    """
+
+    def __init__(self, ops: Sequence[Op], model: nn.Module) -> None:
+        self.classes = Classes()
+        self.values: dict[str, Value] = {}
+        used = [op.module for op in ops if op.target == "constant" and op.args == (USED,)]
+        self.named = NamedSizes(self.classes, self.values, used)
+        self._table = ModuleTable(model, ops)
+        self._ops = {op.name: op for op in ops}
+        self._tables: list[tuple[str, str]] = []
+        self._swapped: set[str] = set()
+        self._free: dict[str, int] = {}
+
+    def tie(self, first: int, second: int, coupling: str, where: str) -> int:
+        """Make two classes one."""
+        return self.classes.tie(first, second, coupling, where)
+
+    def concatenate(self, parts: Sequence[int]) -> int:
+        """Set classes side by side."""
+        return self.classes.concatenate(parts)
+
+    def is_concatenation(self, width: int) -> bool:
+        """Whether a number stands for several classes side by side."""
+        return len(self.classes.resolve(width)) > 1
+
+    def pin(self, width: int, where: str, code: str, reason: str, advice: str) -> None:
+        """Refuse to split a class."""
+        self.classes.pin(width, Rejection(where, code, reason, advice))
+
+    def module(self, op: Op) -> nn.Module | None:
+        """The module that ran an operator."""
+        return self._table.module(op.module)
+
+    def read_off(self, size: object) -> list[int]:
+        """The classes that a number is made of."""
+        return self.named.widths(size)
+
+    def stays(self, size: object) -> bool:
+        """Whether a number is the same for members of any width."""
+        return self.named.stays(size)
+
+    def grows(self, size: object, width: int, where: str) -> bool:
+        """Whether a number grows as a class does."""
+        return self.named.grows(size, width, where)
+
+    def divide(self, width: int, sizes: Sequence[int]) -> tuple[int, ...] | None:
+        """Make a class several side by side; None where something has read it as a whole."""
+        return self.classes.divide(width, sizes)
+
+    def fraction(self, width: int, parts: int) -> int:
+        """A number for one of some equal parts of every channel."""
+        return self.classes.fraction(width, parts)
+
+    def size(self, width: int) -> int:
+        """Elements along the axis of a number."""
+        return self.classes.size(width)
+
+    def step(self, width: int, elements: int) -> None:
+        """Let members own multiples of so many elements."""
+        self.classes.step(width, elements)
+
+    def body(self, op: Op) -> tuple[Op, ...]:
+        """What the module that ran an operator runs in all, in order, parameters left out."""
+        return tuple(
+            other
+            for other in self._ops.values()
+            if other.module == op.module and other.target not in ("parameter", "constant")
+        )
+
+    def per_channel(
+        self,
+        op: Op,
+        rule: ResizableModule,
+        channels: Channels,
+        *,
+        types: tuple[type[nn.Module], ...] | None = None,
+    ) -> None:
+        """Note a norm or another module with one setting per channel."""
+        refusal = self._table.refusal(
+            op, types or rule.modules, once=types is None, forwards=rule.forwards
+        )
+        if refusal is not None:
+            self.classes.pin(channels.width, refusal)
+            return
+        if rule.mixes and self.is_concatenation(channels.width):
+            self.classes.pin(channels.width, _apart(op.module, rule.name))
+            return
+        module = self.module(op)
+        assert module is not None, op
+        settings = sum(p.numel() for p in module.parameters(recurse=False))
+        size = self.classes.size(channels.width)
+        found = PerChannel(op.module, rule.name, (), settings // size, least=rule.least)
+        self._keep(found, channels.width)
+
+    def free_parameter(self, channels: Channels, value: Value, rank: int) -> bool:
+        """Note a free parameter along the channels; False if it is none."""
+        own = value.op.target == "parameter"
+        owner = value.op.module.rpartition(".")[0] if own else value.op.module
+        if owner in self._swapped:
+            return True  # it goes with its module
+        size = self.classes.size(channels.width)
+        axis = channels.axis - rank
+        name = free_parameter(value.op, self._ops, self._table, size, axis)
+        if (
+            name is None
+            or channels.inner != 1
+            or channels.unit != 1
+            or self.is_concatenation(channels.width)
+        ):
+            return False
+        if name in self._free:  # joined again: the same channels
+            self.tie(channels.width, self._free[name], "parameter", value.op.name)
+            return True
+        self._free[name] = channels.width
+        settings = self._table.numel(name) // size
+        self._keep(PerChannel(name, "free_parameter", (), settings), channels.width)
+        return True
+
+    def keep_numbers(self) -> None:
+        """Note the attributes that stand for classes, if their modules are not swapped whole."""
+        for number, width in self.named.modules():
+            if number.name.rpartition(".")[0] not in self._swapped:
+                self._keep(number, width)
+
+    def table(self, op: Op, rule: ResizableModule, size: int) -> int:
+        """Note a table whose rows are so many channels wide; returns the class that it writes."""
+        width = self.classes.add(size, op.module)
+        self._tables.append((op.name, op.module))
+        self.per_channel(op, rule, Channels(len(op.shape) - 1, width))
+        return width
+
+    def rows(self, op: Op, parameter: Op, rule: ResizableModule) -> int | None:
+        """Note a parameter of which an operator picks rows; the class of its columns, if any."""
+        if not self._table.is_standalone(parameter.name):
+            return None
+        if isinstance(self.module(op), rule.modules):
+            return self.table(op, rule, op.shape[-1])
+        name = self._table.parameter_name(parameter.name)
+        assert name is not None, parameter
+        width = self.classes.add(op.shape[-1], name)
+        self._tables.append((op.name, name))
+        self._keep(PerChannel(name, "free_parameter", (), parameter.shape[0]), width)
+        return width
+
+    def own_forward(self, op: Op, rule: ResizableModule, channels: Channels) -> bool:
+        """Note a module that does one thing along the channels of what it reads; False if none."""
+        module = self.module(op)
+        body = self.body(op)
+        reads = {name for other in body for name in other.inputs} - {y.name for y in body}
+        values = [n for n in reads if self._ops[n].target not in ("parameter", "constant")]
+        if module is None or len(values) != 1 or channels.inner != 1 or channels.unit != 1:
+            return False
+        refusal = self._table.refusal_whole(op, module)
+        if refusal is not None or self.is_concatenation(channels.width):
+            self.classes.pin(channels.width, refusal or _apart(op.module, rule.name))
+            return True
+        self._swapped.add(op.module)
+        settings = sum(p.numel() for p in module.parameters(recurse=False))
+        size = self.classes.size(channels.width)
+        self._keep(PerChannel(op.module, rule.name, (), settings // size, least=2), channels.width)
+        return True
+
+    def _keep(self, module: PerChannel, width: int) -> None:
+        """Note a per-channel module with the first of its classes."""
+        widths = self.classes.parts(width)
+        self.classes.drafts[self.classes.find(widths[0])].modules.append((module, widths))
+
+
+def _apart(where: str, name: str) -> Rejection:
+    reason = f"'{name}' mixes the channels of a concatenation, in which one member's lie apart"
+    advice = "normalise the parts before concatenating them, or use a batch norm"
+    return Rejection(where, "norm-over-concatenation", reason, advice)
