@@ -24,15 +24,10 @@ from cerewrite.api.requests import calibration_of, recorded_analysis, request_of
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import timed, timed_budgets
 from cerewrite.api.stages import PathLike, analyze, as_arguments, passes_for
-from cerewrite.api.widths import refuse_widths
+from cerewrite.api.failed import refuse_failed
 from cerewrite.api.zero_branches import planned
-from cerewrite.errors import UsageError, VerificationError
-from cerewrite.planning.budgets import (
-    Allowed,
-    BudgetLike,
-    batches_for,
-    read_requests,
-)
+from cerewrite.errors import UsageError
+from cerewrite.planning.budgets import Allowed, BudgetLike, batches_for, read_requests
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.clock import Clock
 
@@ -299,13 +294,7 @@ def _rewrite(
             redrawn = rewriting.rewrite(made, model, passes=drawing, keep_original=False)
             check = verifier.check_transfer(model, rewritten.model, redrawn.model, unseen)
             verification = ir.Verification((*verification.checks, check))
-    if verification.failures:
-        refuse_widths(rewritten.model, made, inputs)
-        failed = "; ".join(f"{check.name}: {check.detail}" for check in verification.failures)
-        raise VerificationError(
-            f"the rewritten {made.model} fails its checks: {failed}",
-            advice="exclude the layers that are named (--exclude), or take another scope",
-        )
+    refuse_failed(verification, rewritten.model, made, inputs)
     report = ir.Report(
         analysis=analysis,
         plan=made,
