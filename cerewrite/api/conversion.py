@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Unpack, cast
 
 from cerewrite import ir, output, planning
+from cerewrite.api.failed import refuse_failed
 from cerewrite.api.held_time import within_time
 from cerewrite.api.menu import check_pick, nothing_gained, profiled
 from cerewrite.api.options import (
@@ -24,7 +25,6 @@ from cerewrite.api.requests import calibration_of, recorded_analysis, request_of
 from cerewrite.api.saving import save, versions
 from cerewrite.api.speed import timed, timed_budgets
 from cerewrite.api.stages import PathLike, analyze, as_arguments, passes_for
-from cerewrite.api.failed import refuse_failed
 from cerewrite.api.zero_branches import planned
 from cerewrite.errors import UsageError
 from cerewrite.planning.budgets import Allowed, BudgetLike, batches_for, read_requests
