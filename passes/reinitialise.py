@@ -11,7 +11,7 @@ from cerewrite.errors import RewriteError
 from cerewrite.initialisers import Custom, find_initialiser
 from cerewrite.ir import exit_factor
 from cerewrite.nn import scale_of
-from cerewrite.ops import sampled_layer, sampled_of
+from cerewrite.ops import FAMILIES, sampled_layer, sampled_of
 from cerewrite.rewriting.drawing import draw, measure
 from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
 from cerewrite.rewriting.session import Session
@@ -43,14 +43,15 @@ class Reinitialise(Pass):
         """Draw every sampled layer that was swapped."""
         initialiser = find_initialiser(session.plan.init, self.init)
         members = _members(session)
-        rules = {layer.name: sampled_layer(layer.op) for _, layer in session.layers()}
+        ops = {layer.name: layer.op for _, layer in session.layers()}
         drawn = 0
         for name, module in session.originals.items():
             new = session.get(name)
             rule = sampled_of(new)
             if rule is not None and not new.get_parameter("weight").is_meta:
                 generator = generator_for(session.plan.seed, name)
-                original = measure(rules.get(name, rule), name, module)
+                op = ops.get(name, "")
+                original = measure(sampled_layer(op) if op in FAMILIES else rule, name, module)
                 with torch.no_grad():
                     writers, readers = members[name]
                     factor = exit_factor(session.plan.exit_scale, readers) / scale_of(new)

@@ -38,12 +38,15 @@ def with_sites(
                     bundle=bundle,
                 )
             )
-    return replace(region, sites=_with_norms(sites, region))
+    return replace(region, sites=_with_norms(sites, region, traced))
 
 
-def _with_norms(sites: list[Site], region: Region) -> tuple[Site, ...]:
+def _with_norms(sites: list[Site], region: Region, traced: TracedModel) -> tuple[Site, ...]:
     """Sites with the share of K in front of norms over their units, at the last of each class."""
     normed = {m.widths[0] for m in region.modules if m.op in UNIT_NORMS and len(m.widths) == 1}
+    for width in traced.widths:  # norms of members that are there already pin their class
+        if width.name in region.classes and any(pin.code == "member-norm" for pin in width.pins):
+            normed.add(width.name)
     for name in normed:
         at = region.classes.index(name)
         own = [i for i, site in enumerate(sites) if site.width == at]

@@ -71,6 +71,7 @@ class ConvertOptions(AnalysisOptions, PlanOptions, total=False):
 class RaceOptions(PlanOptions, total=False):
     """Options of `cerewrite.race`: those of `plan`, and those of `analyze` but its time limit."""
 
+    untie: bool
     estimator: str
     parametrization: str
     gain: str | float

@@ -135,6 +135,8 @@ def race(
     if out is not None:
         output.check_target(out, folder=True, overwrite=overwrite)
     task = Task(read_data(data, test, batch=batch, seed=terms.seed), loss, make)
+    if options.get("untie"):
+        model = _untied(model)
     first = fresh(model, terms.seed)
     check_task(first, task)
     if example_inputs is None:
@@ -192,6 +194,18 @@ def write_winner(
         clock=clock,
         max_params=planning.asked_params(raced.plan),
     )
+
+
+def _untied(model: nn.Module | Callable[[], nn.Module]) -> Callable[[], nn.Module] | nn.Module:
+    """The model, or what makes it, with nothing tied: the baseline of plans that untie."""
+    from torch import nn
+
+    from cerewrite.runtime.untie import untie
+
+    if isinstance(model, nn.Module):
+        return untie(model)[0]
+    make = model
+    return lambda: untie(make())[0]
 
 
 @contextlib.contextmanager

@@ -20,9 +20,11 @@ def explained(session: Session, model: str, layer: str, options: Given) -> ir.Ex
     from cerewrite import analysis
     from cerewrite.frontend import tracing
     from cerewrite.frontend.unwrapping import unwrap
+    from cerewrite.runtime.untie import untie
 
     loaded, inputs = session.load(model)
     module = unwrap(loaded.module)
+    module = untie(module)[0] if options.pop("untie", False) else module
     with session.clock("trace"):
         traced = tracing.trace(module, inputs)
     try:

@@ -72,8 +72,9 @@ def resampled(setting: Tensor, channels: Tensor, members: int = 1) -> Tensor:
         members: how many there are.
 
     Example:
-        >>> resampled(torch.tensor([3.0, -4.0]), torch.tensor([0, 0, 1, 0]), members=2).tolist()
-        [3.535533905932738, 3.535533905932738, -4.0, 3.0]
+        >>> new = resampled(torch.tensor([3.0, -4.0]), torch.tensor([0, 0, 1, 0]), members=2)
+        >>> [round(value, 4) for value in new.tolist()]
+        [3.5355, 3.5355, -4.0, 3.0]
     """
     wide = setting.detach().double()
     if bool((wide == wide[0]).all()):

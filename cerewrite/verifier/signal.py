@@ -66,6 +66,8 @@ def check_signal(
     changes = tuple(changes_of(plan))
     if not changes:
         return [Check("signal", True, "no region was split")]
+    if plan.weights == "transfer":
+        return [Check("signal", True, "not run: weights are fitted, not drawn; see transfer")]
     if on_meta(rewritten) or on_meta(original):
         return [Check("signal", True, "not run: parameters are on the meta device")]
     try:

@@ -16,6 +16,7 @@ from cerewrite.initialisers.base import CustomInitialiser, Original, fan_in, see
 from cerewrite.ir import EXIT_SCALES, Plan
 from cerewrite.nn import BlockDiagonalLinear, ScaledLinear, with_scale
 from cerewrite.ops import FAMILIES, LayerRule
+from cerewrite.ops.linear import Turned
 from cerewrite.rewriting import Change, Session, default_passes_with, revert, rewrite
 from cerewrite.verifier import verify
 from passes.reinitialise import Reinitialise
@@ -27,7 +28,7 @@ WIDE = 112
 
 
 def _dense(kind: Callable[..., nn.Module], *sizes: int) -> Callable[[], nn.Module]:
-    options = () if kind is nn.Linear else (sizes[-1],)
+    options = () if kind in (nn.Linear, Turned) else (sizes[-1],)
 
     def build() -> nn.Module:
         return nn.Sequential(
@@ -60,6 +61,7 @@ LAYERS = {
     case.name: case
     for case in (
         _case("linear", _dense(nn.Linear)),
+        _case("linear_turned", _dense(Turned)),
         _case("conv1d", _dense(nn.Conv1d, 2), 5),
         _case("conv2d", _dense(nn.Conv2d, 2), 4, 4),
         _case("conv3d", _dense(nn.Conv3d, 1), 2, 2, 2),

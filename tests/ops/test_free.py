@@ -23,7 +23,13 @@ def converted(
     torch.manual_seed(0)
     net = ScaledNet(flat=request.param)
     return net, cerewrite.convert(
-        net, X, scope="network", gain="he", budget="params", estimator="analytic"
+        net,
+        X,
+        scope="network",
+        gain="he",
+        estimator="analytic",
+        budget="params=1.2x",
+        fixed={"stem": "3x8"},
     )
 
 
@@ -101,6 +107,6 @@ def test_values_that_differ_keep_their_mean_square_and_members_are_slices() -> N
 
 def test_what_has_no_single_channel_axis_is_refused() -> None:
     with pytest.raises(RewriteError, match="no single channel axis"):
-        FreeParameter().resize(ParameterModule(nn.Parameter(torch.ones(2, 2))), 2, 2)
+        FreeParameter().resize(ParameterModule(nn.Parameter(torch.ones(2, 2, 2))), 2, 2)
     with pytest.raises(RewriteError, match="no free parameter"):
         FreeParameter().resize(nn.Linear(2, 2), 2, 2)

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from cerewrite.errors import RewriteError
+import cerewrite
+from cerewrite.errors import PlanError, RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.ops import resizable_module, sampled_of, splittable_layer
@@ -123,9 +124,16 @@ class Renamed(nn.Linear):
     """Changes nothing about the computation."""
 
 
+def test_a_forward_that_does_more_than_the_product_keeps_the_layer() -> None:
+    """What a forward of the user's own does is for the trace to say."""
+    net = nn.Sequential(*(f for _ in range(4) for f in (Scaled(16, 16), nn.ReLU())))
+    with pytest.raises(PlanError, match="custom-module"):
+        cerewrite.convert(net, torch.ones(2, 16), estimator="analytic")
+
+
 def test_only_plain_layers_are_split() -> None:
     spec = part("linear", "interior", 0, 0, (4, 4, 1))
-    refused = [Scaled(4, 4), weight_norm(nn.Linear(4, 4)), nn.Bilinear(4, 4, 4), nn.Conv1d(4, 4, 1)]
+    refused = [weight_norm(nn.Linear(4, 4)), nn.Bilinear(4, 4, 4), nn.Conv1d(4, 4, 1)]
     for module in refused:
         with pytest.raises(RewriteError, match="cannot be split"):
             linear.split(module, spec, 2, (2,))

@@ -20,6 +20,7 @@ from cerewrite.ir import (
     RegionLayer,
     Split,
 )
+from cerewrite.ops.linear import Turned
 from cerewrite.runtime.fingerprint import fingerprint
 
 Shape = tuple[int, ...]
@@ -59,6 +60,9 @@ def layer(
     if isinstance(module, nn.Linear):
         n_in, n_out = module.in_features // inner, module.out_features
         return RegionLayer(name, "linear", role, sources, target, n_in, n_out, inner, 1, bias)
+    if isinstance(module, Turned):
+        n_in, n_out = module.weight.shape
+        return RegionLayer(name, "linear_turned", role, sources, target, n_in, n_out, 1, 1, bias)
     sizes = (module.in_channels, module.out_channels, prod(module.kernel_size))
     op = "conv_transpose" if module.transposed else "conv"
     return RegionLayer(name, op, role, sources, target, *sizes, 1, bias)
@@ -165,14 +169,14 @@ def _positions(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
             read = args[0] if getattr(module, "transposed", False) else out
-            found[name] = read[0].numel() // module.weight.shape[0]
+            found[name] = read[0].numel() // module.weight.shape[isinstance(module, Turned)]
 
         return hook
 
     hooks = [
         module.register_forward_hook(note(name))
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+        if isinstance(module, nn.Linear | Turned | nn.modules.conv._ConvNd)
     ]
     training = model.training
     state = {name: value.clone() for name, value in model.state_dict().items()}

@@ -22,9 +22,11 @@ def names_widths(traced: TracedModel) -> bool:
         if op.target == "input" or not reached.isdisjoint(op.inputs):
             reached.add(op.name)
     return any(
-        size in free
+        size in free or op.target == "unflatten"
         for op in traced.ops
-        if op.target in VIEWED and op.name in reached and not traced.carried.get(op.name)
+        if op.target in (*VIEWED, "unflatten")
+        and op.name in reached
+        and not traced.carried.get(op.name)
         for size in named_sizes(op)
         if isinstance(size, int)
     )

@@ -28,7 +28,9 @@ def numbers_remembered(model: nn.Module) -> Iterator[set[str]]:
         The names of those that the forward computes with in other ways than as lengths.
 
     Example:
-        >>> layer = nn.Sequential(nn.Identity())
+        >>> class Layer(nn.Module):
+        ...     heads = 0
+        >>> layer = Layer()
         >>> layer.heads = 4
         >>> with numbers_remembered(layer):
         ...     layer.heads.axes
