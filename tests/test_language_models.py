@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import cerewrite
+from benchmarks.zoo.sources import declare_operators
 
+declare_operators()
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
 SIZES = {

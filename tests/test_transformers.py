@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import cerewrite
+from benchmarks.zoo.sources import declare_operators
 from cerewrite.runtime.untie import untie
 from tests.rewriting.test_attention import planned
+
+declare_operators()
 
 SIZES = {
     "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,

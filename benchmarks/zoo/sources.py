@@ -21,17 +21,22 @@ TORCHVISION = {"resnet50": 64, "resnet101": 64, "wide_resnet50_2": 64, "vgg16_bn
 _library: torch.library.Library | None = None
 
 
+def declare_operators() -> None:
+    """Declare what torchvision's binary part would define; timm and transformers import it too."""
+    global _library
+    if _library is None:
+        _library = torch.library.Library("torchvision", "DEF")
+        _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
 def torchvision_models() -> Any:
     """The module ``torchvision.models``.
 
     Raises:
         ImportError: if torchvision is not installed.
     """
-    global _library
-    if _library is None:
-        _library = torch.library.Library("torchvision", "DEF")
-        _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    declare_operators()
     return importlib.import_module("torchvision.models")
 
 
