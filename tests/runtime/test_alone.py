@@ -79,7 +79,9 @@ VERBS: dict[str, Callable[[nn.Module, Any], object]] = {
     "jackknife": lambda model, path: cerewrite.analyze(
         model, X, gain="he", estimator="jackknife", draws=8
     ),
-    "convert": lambda model, path: cerewrite.convert(model, X, gain="he", out=path / "out"),
+    "convert": lambda model, path: cerewrite.convert(
+        model, X, gain="he", draws=64, out=path / "out"
+    ),
     "export": lambda model, path: export_onnx(model, path / "m.onnx", (X,)),
 }
 
@@ -98,13 +100,13 @@ def test_nothing_that_a_forward_sets_reaches_the_caller(tmp_path: Any, verb: str
 def test_two_threads_give_what_each_would_alone() -> None:
     models = [net(), chain([48, 48, 48], inputs=16)]
     before = process()
-    wanted = [cerewrite.convert(model, X, gain="he") for model in models]
+    wanted = [cerewrite.convert(model, X, gain="he", draws=64) for model in models]
     failed: list[BaseException] = []
     found: dict[int, Any] = {}
 
     def convert(index: int) -> None:
         try:
-            found[index] = cerewrite.convert(models[index % 2], X, gain="he")
+            found[index] = cerewrite.convert(models[index % 2], X, gain="he", draws=64)
         except BaseException as error:
             failed.append(error)
 
