@@ -19,7 +19,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n logical --maxpr
 
 help:
 	@echo "make demo       convert the ResNet-50 example, export it, check it in ONNX Runtime"
-	@echo "make check      lint, types, unit tests, doctests: a minute and a half"
+	@echo "make check      lint, types, unit tests, doctests: three to four minutes"
 	@echo "make test       these and the tests marked thorough: what continuous integration runs"
 	@echo "make docs       the documentation site, into build/site; warnings are errors"
 	@echo "make test-slow  the tests marked slow, torchvision's models among them"
