@@ -12,7 +12,6 @@ Results are kept in ``--store`` and not made again.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 
 import cerewrite
 from benchmarks.levels import DOCUMENT, placed
+from benchmarks.lines import add_line, read_lines
 
 FEATURES = 512
 BEGIN, END = "<!-- attention: begin -->", "<!-- attention: end -->"
@@ -183,15 +183,10 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("build/attention.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    if options.store.exists():
-        kept = options.store.read_text(encoding="utf-8").splitlines()
-        rows = [Row(**json.loads(line)) for line in kept]
-    options.store.parent.mkdir(parents=True, exist_ok=True)
+    rows = [Row(**line) for line in read_lines(options.store)]
     for index in range(len(rows), options.blocks):
         rows.append(measure(index, options.seed, options.draws))
-        with options.store.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(rows[-1])) + "\n")
+        add_line(options.store, asdict(rows[-1]))
         print(rows[-1], f"error {rows[-1].error:+.2f}", flush=True)
     settings = f"seed {options.seed}, {options.draws} draws"
     text = placed(DOCUMENT.read_text(encoding="utf-8"), section(rows, settings), BEGIN, END)

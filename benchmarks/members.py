@@ -10,7 +10,6 @@ that was broken off goes on from there. Needs scikit-learn.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -25,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import cerewrite
+from benchmarks.lines import add_line, read_lines
 from cerewrite.training.assess import bins, expected_calibration_error
 from cerewrite.training.uncertainty import fit_temperature
 from examples.members.plain_loop import build_model
@@ -206,37 +206,26 @@ def cost(name: str, net: nn.Module, x: Tensor, rounds: int = 30) -> Run:
     return {"seed": -1, "contender": f"cost {name}", "batch": len(x), **figures}
 
 
-def stored() -> list[Run]:
-    """What has been measured."""
-    if not STORE.exists():
-        return []
-    return [json.loads(line) for line in STORE.read_text(encoding="utf-8").splitlines()]
-
-
 def measure(seeds: int, epochs: int) -> None:
     """Run what is missing, a line per run."""
-    done = {(run["seed"], run["contender"]) for run in stored() if epochs_of(run) == epochs}
+    done = {
+        (run["seed"], run["contender"]) for run in read_lines(STORE) if epochs_of(run) == epochs
+    }
     for name, net, shape in (("MLP", build_model(), (256, 64)), ("CNN", cnn(), (64, 1, 28, 28))):
         if epochs == EPOCHS and (-1, f"cost {name}") not in done:
-            keep(cost(name, net, torch.randn(shape)))
+            add_line(STORE, cost(name, net, torch.randn(shape)))
     for seed in range(seeds):
         data = Data(seed, epochs)
         for name, contender in CONTENDERS.items():
             if (seed, name) in done:
                 continue
             run = {"seed": seed, "contender": name, "epochs": epochs}
-            keep({**run, **contender(data, seed)})
+            add_line(STORE, {**run, **contender(data, seed)})
 
 
 def epochs_of(run: Run) -> int:
     """How long a run trained; the first ones do not say."""
     return int(run.get("epochs", EPOCHS))
-
-
-def keep(run: Run) -> None:
-    """Add a line to the store."""
-    with STORE.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(run) + "\n")
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -297,7 +286,7 @@ def results(runs: Sequence[Run], epochs: int) -> list[str]:
 
 def write() -> None:
     """Put the results below the protocol."""
-    runs = stored()
+    runs = read_lines(STORE)
     times = sorted({epochs_of(run) for run in runs if run["seed"] >= 0})
     lines = [line for epochs in times for line in results(runs, epochs)]
     lines.append(

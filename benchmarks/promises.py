@@ -13,7 +13,6 @@ not made again.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ import torch
 import cerewrite
 from benchmarks.kinds import KINDS, make
 from benchmarks.levels import DOCUMENT, TRUTH_SEED, placed
+from benchmarks.lines import add_line, read_lines
 from cerewrite import ir
 from cerewrite.api.promise import measure_promise
 from cerewrite.errors import PlanError
@@ -142,20 +142,15 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("build/promises.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    if options.store.exists():
-        kept = options.store.read_text(encoding="utf-8").splitlines()
-        rows = [Row(**json.loads(line)) for line in kept]
+    rows = [Row(**line) for line in read_lines(options.store)]
     known = {(row.name, row.allow, row.seed) for row in rows}
-    options.store.parent.mkdir(parents=True, exist_ok=True)
     for allow in ALLOWED:
         for name in options.kinds:
             if (name, allow, options.seed) in known:
                 continue
             row = measure(name, allow, options.seed, options.draws, options.truth)
             rows.append(row)
-            with options.store.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(row)) + "\n")
+            add_line(options.store, asdict(row))
             print(row, f"error {row.error:.2f}", flush=True)
     settings = (
         f"seed {options.seed}, analysis by {options.draws} draws, {options.truth} pairs of draws"

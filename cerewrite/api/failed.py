@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cerewrite import ir
-from cerewrite.errors import RewriteError, VerificationError, first_line, own_line
+from cerewrite.errors import (
+    EndedError,
+    RewriteError,
+    VerificationError,
+    first_line,
+    own_line,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,10 +43,14 @@ def _refuse_widths(rewritten: nn.Module, made: ir.Plan, inputs: ir.Inputs) -> No
 
     try:
         call(fresh_copy(rewritten, training=False), inputs)
+    except EndedError:
+        raise
     except Exception as error:  # whatever a user's forward raises is the reason
-        where = own_line(error)
-        if not where or short_of_memory(error):
+        if short_of_memory(error):
             raise
+        where = own_line(error)
+        if not where:  # no fault of the user's own code: what failed are the checks
+            return
         names = ", ".join(f"'{split.region}'" for split in made.splits)
         raise RewriteError(
             f"{made.model} refuses other widths in a forward of its own: {first_line(error)}"

@@ -127,7 +127,8 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     if not context.route:
         context.route = route(traced, ends, context)
     values: dict[str, Moments | None] = {}
-    for op, signals in context.route:
+    for name, signals in context.route.items():
+        op = context.find(name)
         values[op.name] = context.known(op) or _routed(op, signals, values, context)
     last = [values[name] for name in ends]
     assert all(value is not None for value in last), "what outputs are made of is not optional"

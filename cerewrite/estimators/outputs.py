@@ -15,11 +15,9 @@ def counted_outputs(traced: TracedModel) -> tuple[int, ...]:
     """
     ops = {op.name: op for op in traced.ops}
     layers = {layer.node for layer in traced.layers}
-    ends = [name for op in traced.ops if op.target == "output" for name in op.inputs]
-    floating = [name for name in ends if not ops[name].is_integral]
     seen: set[str] = set()
     counted: list[int] = []
-    for place, name in enumerate(floating):
+    for place, name in enumerate(_floating(traced)):
         stack, fresh = [name], False
         while stack:
             current = stack.pop()
@@ -34,7 +32,12 @@ def counted_outputs(traced: TracedModel) -> tuple[int, ...]:
 
 def counted_names(traced: TracedModel) -> tuple[str, ...]:
     """Names of the operators that make them."""
+    floating = _floating(traced)
+    return tuple(floating[place] for place in counted_outputs(traced))
+
+
+def _floating(traced: TracedModel) -> list[str]:
+    """The outputs that are no whole numbers; all of them where they all are."""
     ops = {op.name: op for op in traced.ops}
     ends = [name for op in traced.ops if op.target == "output" for name in op.inputs]
-    floating = [name for name in ends if not ops[name].is_integral]
-    return tuple(floating[place] for place in counted_outputs(traced)) or tuple(ends[:1])
+    return [name for name in ends if not ops[name].is_integral] or ends[:1]

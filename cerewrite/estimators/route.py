@@ -20,19 +20,22 @@ _TRANSPARENT = frozenset({"add", "concatenate", "identity", "pool", "flatten", "
 
 def route(
     traced: TracedModel, ends: Sequence[str], context: MomentContext
-) -> tuple[tuple[Op, tuple[str, ...]], ...]:
-    """What some values are made of, in execution order: operators, and what each of them reads."""
+) -> dict[str, tuple[str, ...]]:
+    """What some values are made of, in execution order: operators by name, what each of them reads.
+
+    What only attention's logits need becomes `MomentContext.optional`.
+    """
     ops = {op.name: op for op in traced.ops}
     weights = _attention_weights(traced)
     least = _ancestors(ops, ends, weights, context, logits=False)
     needed = _ancestors(ops, ends, weights, context, logits=True)
     context.optional = frozenset(needed - least)
     context.batched.update(_towards_batch_norms(traced))
-    return tuple(
-        (op, tuple(_signals(ops, op, weights, logits=True)))
+    return {
+        op.name: tuple(_signals(ops, op, weights, logits=True))
         for op in traced.ops
         if op.name in needed
-    )
+    }
 
 
 def _attention_weights(traced: TracedModel) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -50,7 +50,7 @@ class MomentContext(Weights, Readings):
 
     Attributes:
         layers: sampled layers by the name of their operator.
-        route: the operators that are asked, and what each of them reads; empty before it is known.
+        route: what each operator that is asked reads, in execution order; empty before it is known.
         optional: those that only attention's logits need.
         batch: examples that the model was traced with.
     """
@@ -69,7 +69,7 @@ class MomentContext(Weights, Readings):
         self._ops = {op.name: op for op in traced.ops}
         self._axes = traced.axes
         self.batched = {}
-        self.route: tuple[tuple[Op, tuple[str, ...]], ...] = ()
+        self.route: Mapping[str, tuple[str, ...]] = {}
         self.optional: frozenset[str] = frozenset()
         self.start(Sampler(points_for(len(traced.layers))), _zero)
 
@@ -123,10 +123,6 @@ class MomentContext(Weights, Readings):
     def find(self, name: str) -> Op:
         """An operator by name."""
         return self._ops[name]
-
-    def signals(self, op: Op) -> tuple[str, ...]:
-        """What an operator of the route reads."""
-        return next(signals for one, signals in self.route if one.name == op.name)
 
     def operand(self, op: Op) -> Op:
         """The operator that makes the first operand."""

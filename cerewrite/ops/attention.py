@@ -180,7 +180,7 @@ class MatMul(OpRule):
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        read = context.signals(op)
+        read = context.route[op.name]
         weights = [name for name in op.inputs if name not in read]
         if weights:
             return _attended(op, weighing(op, weights[0], context.find), inputs, context)

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from cerewrite.errors import UsageError
+from cerewrite.errors import EndedError, UsageError
 from cerewrite.initialisers import Initialiser, find_initialiser
 from cerewrite.ir import Check, Plan
 from cerewrite.ir.inputs import Inputs
@@ -122,7 +122,9 @@ def _as_it_is(
     for training in (True, False):
         try:
             return _energies(original, names, inputs, training), training
-        except Exception as error:
+        except EndedError:
+            raise
+        except Exception as error:  # whatever the user's forward raises is the reason
             if short_of_memory(error):
                 raise
             reason = error

@@ -22,7 +22,7 @@ from cerewrite.estimators.draws.gaussian import (
 from cerewrite.estimators.draws.readout import Readout, parse_readout
 from cerewrite.estimators.draws.undrawn import Fresh, fresh_modules, weights_apart
 from cerewrite.ir import TracedModel
-from cerewrite.runtime.alone import alone
+from cerewrite.runtime.alone import alone, short_of_memory
 from cerewrite.runtime.copies import deep_copy
 from cerewrite.runtime.seeds import generator_for
 
@@ -234,6 +234,8 @@ def _copy(model: nn.Module) -> nn.Module:
     try:
         own = deep_copy(model)
     except Exception as error:  # a user's module may refuse in any way
+        if short_of_memory(error):
+            raise
         raise AnalysisError(
             f"the model cannot be copied: {type(error).__name__}: {error}",
             advice="make it deep-copyable, or use estimator 'analytic'",
