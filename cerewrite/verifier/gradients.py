@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from cerewrite.ir import Check, Plan
 from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.alone import short_of_memory
-from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.perturb import ATTEMPTS, perturb, resample_signs
 from cerewrite.verifier.running import (
     as_sentence,
-    call,
     fresh_copy,
     on_meta,
+    send_back,
 )
 from cerewrite.verifier.shapes import smaller
 
@@ -119,11 +118,7 @@ def _gradients(
             found[name] = None
             look = partial(_look, found, name)
             parameter.register_post_accumulate_grad_hook(look)  # type: ignore[no-untyped-call]
-    generator = torch.Generator().manual_seed(0)
-    with torch.enable_grad():
-        outputs = [out for out in tensors(call(model, inputs)) if out.requires_grad]
-        directions = [torch.randn(out.shape, generator=generator).to(out) for out in outputs]
-        torch.autograd.backward(outputs, directions)
+    send_back(model, inputs)
     return found
 
 

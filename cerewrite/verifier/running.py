@@ -14,6 +14,7 @@ from cerewrite.ir.inputs import Inputs, Output
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.runtime.alone import alone, printing_dropped
 from cerewrite.runtime.modes import called
+from cerewrite.runtime.trees import tensors
 
 LIMIT = 1e-10
 """Relative error, in float64, of what is the same but for rounding."""
@@ -51,6 +52,15 @@ def doubled(inputs: Inputs) -> Inputs:
 
     widened: Inputs = pytree.tree_map_only(Tensor, widen, copy.copy(inputs))
     return widened
+
+
+def send_back(model: nn.Module, inputs: Inputs) -> None:
+    """Run forward, and backward from a projection of all outputs that is always the same one."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.enable_grad():
+        outputs = [out for out in tensors(call(model, inputs)) if out.requires_grad]
+        directions = [torch.randn(out.shape, generator=generator).to(out) for out in outputs]
+        torch.autograd.backward(outputs, directions)
 
 
 def as_sentence(error: BaseException) -> str:

@@ -20,9 +20,8 @@ from cerewrite.rewriting.drawing import draw, measure
 from cerewrite.rewriting.session import Change, changes_of
 from cerewrite.runtime.alone import short_of_memory
 from cerewrite.runtime.seeds import generator_for
-from cerewrite.runtime.trees import tensors
 from cerewrite.verifier.perturb import ATTEMPTS, resample_signs
-from cerewrite.verifier.running import as_sentence, call, fresh_copy, on_meta
+from cerewrite.verifier.running import as_sentence, fresh_copy, on_meta, send_back
 from cerewrite.verifier.shapes import smaller
 
 FACTOR = 10.0
@@ -152,11 +151,7 @@ def _energies(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(_free)  # type: ignore[no-untyped-call]
-    generator = torch.Generator().manual_seed(0)
-    with torch.enable_grad():
-        outputs = [out for out in tensors(call(model, inputs)) if out.requires_grad]
-        directions = [torch.randn(out.shape, generator=generator).to(out) for out in outputs]
-        torch.autograd.backward(outputs, directions)
+    send_back(model, inputs)
     return dict(found)
 
 
