@@ -76,7 +76,7 @@ class Page:
             self.call(f"{part}.enable")
 
     def open(self, path: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
-        """Load a file at a width, in a colour scheme, and wait until its charts are drawn."""
+        """Load a file at a width, in a colour scheme, and wait until its scripts have run."""
         self.resize(width, height, scheme)
         self.run("window.before = true")
         self.call("Page.navigate", url=path.as_uri())

@@ -17,10 +17,8 @@ from typing import Any
 
 from cerewrite.errors import printable
 
-LIBRARIES = ("d3", "plot")
+LIBRARIES = {"d3": "d3.min.js", "plot": "plot.umd.min.js"}
 """d3 and Observable Plot, each with its licence."""
-
-SCRIPTS = {"d3": "d3.min.js", "plot": "plot.umd.min.js"}
 
 
 @functools.cache
@@ -31,7 +29,7 @@ def _asset(name: str) -> str:
 @functools.cache
 def _scripts() -> tuple[str, ...]:
     """Libraries behind their licences, then the page's own."""
-    found = [f"/*\n{_asset(f'{one}.LICENSE')}*/\n{_asset(SCRIPTS[one])}" for one in LIBRARIES]
+    found = [f"/*\n{_asset(f'{one}.LICENSE')}*/\n{_asset(code)}" for one, code in LIBRARIES.items()]
     return (*found, _asset("report.js"))
 
 
@@ -44,6 +42,7 @@ def page_html(name: str, body: str, footer: str, data: dict[str, Any] | None = N
         footer: its last line, as plain text.
         data: what the page's scripts draw; without any there are none.
     """
+    name = printable(name)
     scripts = () if data is None else _scripts()
     digests = (base64.b64encode(hashlib.sha256(one.encode()).digest()) for one in scripts)
     allowed = " ".join(f"'sha256-{one.decode()}'" for one in digests) or "'none'"

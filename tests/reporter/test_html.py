@@ -166,7 +166,9 @@ def test_nothing_steers_a_terminal_that_shows_the_page() -> None:
     analysis = builders.analysis()
     layer = dataclasses.replace(analysis.layers[0], name="a\x1b[31m\u202e")
     page = render_html(ir.Report(dataclasses.replace(analysis, layers=(layer,))))
-    assert "\x1b" not in page and "\u202e" not in page
+    region = dataclasses.replace(stored("resnet50").analysis.regions[0].region, name="a\x1b[31m")
+    other = render_landscape(landscape(region, rows=2))
+    assert "\x1b" not in page + other and "\u202e" not in page
     assert Page(page).data["signal"]["names"] == ["a\\x1b[31m\\u202e"]
 
 

@@ -95,17 +95,20 @@ def test_trees_unfold_sort_and_search_within_a_second(
             ".cellIndex].dataset.v).filter((one) => one !== undefined).map(Number)"
         )
         assert keys == sorted(keys, reverse=True) and len(keys) > 40
-    clean.run("document.getElementById('flat').click()")
     word = report.analysis.layers[7].name
     search = (
         f"const s = document.getElementById('search'); s.value = '{word}';"
         "s.dispatchEvent(new Event('input'))"
     )
     assert timed(clean, search) < SECOND
+    said = "document.getElementById('found').textContent"
+    layers = len(report.analysis.layers)
+    assert clean.run(said) == f"{clean.run(f'{SHOWN}.length')} of {layers} rows match"
+    clean.run("document.getElementById('flat').click()")
     found = clean.run(f"{SHOWN}.map((tr) => tr.dataset.name)")
     assert word in found and "" in found  # with those around it
     assert all(word in one or word.startswith(one) for one in found)
-    assert "match" in clean.run("document.getElementById('found').textContent")
+    assert "match" in clean.run(said)
 
 
 def test_a_layer_opens_its_page_with_its_charts(clean: Page, files: dict[str, Path]) -> None:
@@ -168,6 +171,8 @@ def test_the_tree_is_used_by_keys(clean: Page, files: dict[str, Path]) -> None:
     clean.press("ArrowDown")
     clean.press("Enter")
     assert clean.run("document.querySelector('dialog').open")
+    assert clean.run("document.querySelectorAll('#tree summary').length") > 0
+    assert clean.run("document.querySelectorAll('#tree details[open]').length") == 0  # shut
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -205,22 +210,24 @@ def test_nothing_overflows(
             clean.screenshot(KEPT / f"layer-{size}-{scheme}.webp")
 
 
+@pytest.mark.parametrize("scripts", [True, False])
 def test_without_scripts_and_in_print_every_row_is_there(
-    clean: Page, files: dict[str, Path]
+    clean: Page, files: dict[str, Path], scripts: bool
 ) -> None:
-    clean.open(files["resnet50"])
-    clean.call("Emulation.setEmulatedMedia", media="print", features=[])
+    shown = (
+        "[...document.querySelectorAll('#tree tbody tr')]"
+        ".every((tr) => tr.getBoundingClientRect().height > 0)"
+    )
+    clean.call("Emulation.setScriptExecutionDisabled", value=not scripts)
     try:
-        rows = "[...document.querySelectorAll('#tree tbody tr')]"
-        assert clean.run(f"{rows}.every((tr) => tr.getBoundingClientRect().height > 0)")
+        clean.open(files["resnet50"])
+        assert clean.run("document.documentElement.matches('.js')") == scripts
+        assert clean.run(shown) != scripts  # scripts fold what a screen does not hold
+        clean.call("Emulation.setEmulatedMedia", media="print", features=[])
+        assert clean.run(shown)
     finally:
         clean.call("Emulation.setEmulatedMedia", media="", features=[])
-
-
-def axe() -> Path | None:
-    """axe-core's file, where npm has it in its folder or cache; fetched where npm can."""
-    given = os.environ.get("AXE_CORE")
-    return Path(given) if given else None
+        clean.call("Emulation.setScriptExecutionDisabled", value=False)
 
 
 @pytest.mark.slow
@@ -229,8 +236,8 @@ def axe() -> Path | None:
 def test_axe_finds_no_serious_fault(
     clean: Page, files: dict[str, Path], name: str, scheme: str, tmp_path: Path
 ) -> None:
-    source = axe()
-    if source is None:
+    source = Path(os.environ.get("AXE_CORE", tmp_path / "package" / "axe.min.js"))
+    if "AXE_CORE" not in os.environ:
         npm = shutil.which("npm")
         if npm is None:
             pytest.skip("axe-core is not there: set AXE_CORE to axe.min.js, or install npm")
@@ -238,9 +245,8 @@ def test_axe_finds_no_serious_fault(
             [npm, "pack", "axe-core@4"], cwd=tmp_path, capture_output=True, text=True
         )
         if got.returncode:
-            pytest.skip("axe-core is not there, and npm reaches no registry")
+            pytest.skip(f"axe-core is not there, and npm fetches none: {got.stderr.strip()[-200:]}")
         shutil.unpack_archive(next(tmp_path.glob("*.tgz")), tmp_path, "gztar")
-        source = tmp_path / "package" / "axe.min.js"
     clean.open(files[name], scheme=scheme)
     clean.run("document.getElementById('expand').click()")
     clean.run("document.querySelectorAll('details').forEach((one) => (one.open = true))")

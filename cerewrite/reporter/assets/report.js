@@ -36,9 +36,9 @@
     const sorted = (list) => (state.column < 0 ? list : list.slice().sort(compare));
 
     function render() {
-      const hits = rows.filter((row) => row.text.includes(state.query));
+      const listed = state.flat ? rows.filter((row) => row.tr.dataset.page) : rows;
+      const hits = listed.filter((row) => row.text.includes(state.query));
       const shown = new Set(hits);
-      if (state.flat) for (const row of hits) if (!row.tr.dataset.page) shown.delete(row);
       if (!state.flat && state.query)
         for (let row of hits) while ((row = row.up)) shown.add(row);
       if (!state.flat && !state.query)
@@ -53,7 +53,7 @@
       }
       body.replaceChildren(...order.map((row) => row.tr));
       table.classList.toggle("flat", state.flat);
-      status.textContent = state.query ? `${hits.length} of ${rows.length} rows match` : "";
+      status.textContent = state.query ? `${hits.length} of ${listed.length} rows match` : "";
     }
 
     const of = new Map(rows.map((row) => [row.tr, row]));
@@ -81,7 +81,7 @@
       else if (event.key === "ArrowLeft")
         row.open && row.parts.length ? fold(row, false) : row.up && focus(row.up.tr);
       else if (event.key === "Enter" && event.target === tr)
-        tr.querySelector("a")?.click() ?? tr.querySelector("summary")?.click();
+        (tr.querySelector("a") ?? tr.querySelector("summary"))?.click();
       else if (event.key === " " && event.target === tr) tr.querySelector("summary")?.click();
       else return;
       event.preventDefault();
