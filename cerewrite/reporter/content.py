@@ -20,6 +20,14 @@ from cerewrite.reporter.section import Section
 from cerewrite.reporter.timed import slower, timings
 
 
+def at_plan(report: ir.Report) -> ir.Report:
+    """The report with its analysis at the plan's scope, where it covers several."""
+    analysis, plan = report.analysis, report.plan
+    if plan is None or plan.scope not in {item.scope for item in analysis.scopes}:
+        return report
+    return replace(report, analysis=analysis.at_scope(plan.scope))
+
+
 def analysis_sections(analysis: ir.Analysis, *, full: bool) -> list[Section]:
     """Headline, layers, regions, refusals and assumptions of an analysis."""
     return [

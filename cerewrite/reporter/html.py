@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
@@ -11,23 +10,20 @@ from cerewrite import ir
 from cerewrite.ir.assessed import Assessment
 from cerewrite.ir.diagnosed import Diagnosis
 from cerewrite.ir.raced import Race
-from cerewrite.planning import Landscape
+from cerewrite.planning import Landscape, Spot
 from cerewrite.reporter.assessed import assessment_sections
-from cerewrite.reporter.content import alarmed, page_sections
+from cerewrite.reporter.content import alarmed, at_plan, page_sections
 from cerewrite.reporter.diagnosed import comparison_sections, diagnosis_sections
 from cerewrite.reporter.elements import anchors, pairs_html, section_html, sections_html
 from cerewrite.reporter.figures import members, number, with_error
 from cerewrite.reporter.landscapes import considered, landscape_data, mapped_regions
 from cerewrite.reporter.measured import title
 from cerewrite.reporter.page import page_html
-from cerewrite.reporter.planned import claim
+from cerewrite.reporter.planned import MENU, claim
 from cerewrite.reporter.race_chart import race_chart
 from cerewrite.reporter.raced import race_sections
 from cerewrite.reporter.tree import Row, module_rows
 from cerewrite.reporter.treegrid import tree_html
-
-MENU = "Menu: what a gain costs, as forecast"
-"""The section that the chart of plans belongs to."""
 
 
 def render_html(report: ir.Report) -> str:
@@ -43,10 +39,8 @@ def render_html(report: ir.Report) -> str:
     Returns:
         A whole HTML document.
     """
+    report = at_plan(report)
     analysis, plan = report.analysis, report.plan
-    if plan is not None and plan.scope in {item.scope for item in analysis.scopes}:
-        analysis = analysis.at_scope(plan.scope)
-        report = dataclasses.replace(report, analysis=analysis)
     rows = module_rows(analysis, plan)
     maps = mapped_regions(analysis, plan)
     regions = {name: f"region{index}" for index, name in enumerate(maps)}
@@ -183,7 +177,7 @@ def _signal(analysis: ir.Analysis) -> dict[str, Any]:
 def _pages(
     rows: Sequence[Row],
     pages: dict[str, str],
-    maps: dict[str, tuple[Landscape, Any]],
+    maps: dict[str, tuple[Landscape, Spot | None]],
     regions: dict[str, str],
 ) -> Iterator[str]:
     """A page for every layer, and one for every region, which its layers share."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import zip_longest
 
 from cerewrite import ir
 from cerewrite.planning.budgets import BUDGETS, changed_cost, planned_cost
@@ -35,6 +34,10 @@ NOT_EQUIVALENT = (
 )
 
 
+MENU = "Menu: what a gain costs, as forecast"
+"""The section that a page's chart of plans belongs to."""
+
+
 def menu(plan: ir.Plan) -> tuple[Section, ...]:
     """What the user can choose between, if a menu was made."""
     if not plan.menu:
@@ -50,7 +53,7 @@ def menu(plan: ir.Plan) -> tuple[Section, ...]:
         rows.append((row.name, f"{row.measure:.3f}x", *shown, mark))
     return (
         Section(
-            title="Menu: what a gain costs, as forecast",
+            title=MENU,
             columns=("", f">{title(plan)}", ">step", ">memory", ">FLOPs", ">params", "option"),
             rows=tuple(rows),
             lines=(
@@ -172,7 +175,7 @@ def before_and_after(plan: ir.Plan, analysis: ir.Analysis | None = None) -> Sect
         analysis: for the errors of the measures before, which the plan does not hold.
     """
     old, new = plan.baseline, plan.planned
-    errors = [estimate.stderr for estimate in values(analysis.measures)] if analysis else []
+    errors = [one.stderr for one in values(analysis.measures)] if analysis else [None] * len(TITLES)
     rows = (
         ("params", count(old.params), count(new.params), ratio(new.params, old.params)),
         ("FLOPs", scaled(old.flops), scaled(new.flops), ratio(new.flops, old.flops)),
@@ -180,8 +183,8 @@ def before_and_after(plan: ir.Plan, analysis: ir.Analysis | None = None) -> Sect
         *_limited(plan),
         *(
             (name, with_error(before, error), number(after), ratio(after, before))
-            for name, before, after, error in zip_longest(
-                TITLES, values(old.measures), values(new.measures), errors
+            for name, before, after, error in zip(
+                TITLES, values(old.measures), values(new.measures), errors, strict=True
             )
         ),
     )

@@ -123,10 +123,7 @@ def _pair(before: object, after: object, text: Callable[..., str]) -> str:
     """Before and after, or one of them where nothing changes."""
     if before == after:
         return text(before)
-    return (
-        f'<span class="pair"><span class="was">{text(before)}</span>'
-        f'<b class="now">{text(after)}</b></span>'
-    )
+    return f'<span class="was">{text(before)}</span><b class="now">{text(after)}</b>'
 
 
 def _numbers(pair: tuple[int, int], text: Callable[[float], str]) -> str:

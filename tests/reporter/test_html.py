@@ -18,9 +18,8 @@ from cerewrite.planning import landscape
 from cerewrite.reporter import render_html, render_landscape
 from cerewrite.reporter.content import page_sections
 from cerewrite.reporter.figures import count, number, with_error
-from cerewrite.reporter.html import MENU
 from cerewrite.reporter.landscapes import mapped_regions
-from cerewrite.reporter.planned import claim, menu
+from cerewrite.reporter.planned import MENU, claim, menu
 from tests.reporter import builders
 from tests.reporter.reports import LARGE, stored
 

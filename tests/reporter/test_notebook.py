@@ -17,6 +17,7 @@ import cerewrite
 from cerewrite import ir
 from cerewrite.errors import UsageError
 from cerewrite.ir.diagnosed import Diagnosis, Figure, Finding, LayerFigure
+from cerewrite.ir.shown import VIEWS
 from cerewrite.reporter.tree import module_rows
 from tests.reporter import builders
 from tests.reporter.reports import stored
@@ -129,6 +130,31 @@ def test_frames_hold_the_records_own_numbers(conversion: cerewrite.Conversion) -
         assert list(modules["params"]) == [row.params[1] for row in rows]
         assert modules["params"][0] == plan.planned.params
         assert modules["params_before"][0] == plan.baseline.params
+
+
+class Residual(torch.nn.Module):
+    """A block of its own, whose stream only wider scopes split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = torch.nn.Linear(8, 64), torch.nn.Linear(64, 4)
+        self.inner, self.outer = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Stem, block, head."""
+        x = self.stem(x).relu()
+        return self.head(x + self.outer(self.inner(x).relu()))
+
+
+def test_a_report_on_several_scopes_is_shown_at_its_plans() -> None:
+    analysis = cerewrite.analyze(
+        Residual(), torch.ones(1, 8), estimator="analytic", gain="he", scope="auto"
+    )
+    plan = cerewrite.plan(analysis.at_scope("network"), allow="all")
+    assert plan.splits[0].region not in {region.name for region in analysis.regions}
+    columns = VIEWS["Report"].columns(ir.Report(analysis, plan))  # type: ignore[attr-defined]
+    assert columns["params_before"][0] == plan.baseline.params
+    assert columns["params"][0] == plan.planned.params != plan.baseline.params
 
 
 @pytest.mark.thorough

@@ -10,6 +10,7 @@ from torch import nn
 
 import cerewrite
 from cerewrite import ir
+from cerewrite.planning.budgets import region_cost
 from cerewrite.reporter.tree import Row, module_rows
 from tests.reporter import builders
 from tests.reporter.reports import LARGE, stored
@@ -105,8 +106,6 @@ def test_times_stand_at_the_module_that_holds_the_region() -> None:
     rows = {row.name: row for row in module_rows(report.analysis, report.plan) if row.name}
     region = next(item.region for item in report.analysis.regions if item.name == "layer1.1")
     split = next((s for s in report.plan.splits if s.region == "layer1.1"), None)
-    from cerewrite.planning.budgets import region_cost
-
     design = split.design if split else region.design
     assert rows["layer1.1"].nanoseconds == (
         region_cost("step", region, region.design),

@@ -30,6 +30,6 @@ class AnalysisView(RecordView[ir.Analysis]):
     def draw(self, record: ir.Analysis, axes: Any) -> None:
         """One bar a layer, in execution order."""
         shares = [layer.share for layer in record.layers]
-        draw_bars(axes, [layer.name for layer in record.layers], {"share": shares})
+        draw_bars(axes, [layer.name for layer in record.layers], shares)
         axes.set_xlabel("share of the variance")
         axes.set_title(record.model)

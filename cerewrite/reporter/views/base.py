@@ -80,14 +80,9 @@ def needed(library: str, what: str) -> Any:
         ) from None
 
 
-def draw_bars(axes: Any, names: Sequence[str], bars: Mapping[str, Sequence[float]]) -> None:
-    """Horizontal bars with their names, the first on top; several a name side by side."""
-    height = 0.8 / max(len(bars), 1)
-    colours = (AFTER,) if len(bars) == 1 else (BEFORE, AFTER)
-    for index, (label, values) in enumerate(bars.items()):
-        places = [place + index * height for place in range(len(names))]
-        axes.barh(places, values, height, label=label, color=colours[index % 2])
-    axes.set_yticks([place + 0.4 - height / 2 for place in range(len(names))], names)
+def draw_bars(axes: Any, names: Sequence[str], values: Sequence[float]) -> None:
+    """Horizontal bars with their names, the first on top; names may be equal."""
+    places = range(len(names))
+    axes.barh(places, values, color=AFTER)
+    axes.set_yticks(places, names)
     axes.invert_yaxis()
-    if len(bars) > 1:
-        axes.legend()

@@ -44,6 +44,6 @@ class DiagnosisView(RecordView[Diagnosis]):
             for figure in finding.figures
             if math.isfinite(figure.value)
         ]
-        draw_bars(axes, [name for name, _ in figures], {"": [value for _, value in figures]})
+        draw_bars(axes, [name for name, _ in figures], [value for _, value in figures])
         axes.set_xscale("symlog", linthresh=0.01)
         axes.set_title(record.model)

@@ -25,10 +25,8 @@ class PlanView(RecordView[ir.Plan]):
 
     def columns(self, record: ir.Plan) -> Mapping[str, Sequence[object]]:
         """Designs, costs and measures of every split, those before where they are known."""
-        before, measured = (
-            {region.name: region for region in record.regions},
-            before_of(record, None),
-        )
+        before = {region.name: region for region in record.regions}
+        measured = before_of(record, None)
         old = [before.get(split.region) for split in record.splits]
         columns: dict[str, Sequence[object]] = {
             "region": [split.region for split in record.splits],
@@ -51,7 +49,7 @@ class PlanView(RecordView[ir.Plan]):
         axes.set_title(record.model)
         if not rows:
             both = (record.baseline.measures, record.planned.measures)
-            draw_bars(axes, ["before", "after"], {title(record): [figure(record, m) for m in both]})
+            draw_bars(axes, ["before", "after"], [figure(record, m) for m in both])
             axes.set_xlabel(title(record))
             return
         timed = all(row.step is not None for row in rows)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from cerewrite import ir
 from cerewrite.ir.shown import VIEWS
 from cerewrite.reporter.analysed import headline
-from cerewrite.reporter.content import alarmed
+from cerewrite.reporter.content import alarmed, at_plan
 from cerewrite.reporter.planned import before_and_after, splits
 from cerewrite.reporter.proved import checks, promised
 from cerewrite.reporter.section import Section
@@ -24,6 +24,7 @@ class ReportView(RecordView[ir.Report]):
 
     def sections(self, record: ir.Report) -> Sequence[Section]:
         """See `RecordView.sections`."""
+        record = at_plan(record)
         plan, lines = record.plan, alarmed(record)
         found = [Section("Read this first", lines=lines, failed=True)] if lines else []
         if plan is None:
@@ -34,6 +35,7 @@ class ReportView(RecordView[ir.Report]):
 
     def columns(self, record: ir.Report) -> Mapping[str, Sequence[object]]:
         """The rows of the page's tree, before and after."""
+        record = at_plan(record)
         rows = module_rows(record.analysis, record.plan)
         columns: dict[str, Sequence[object]] = {
             "module": [row.name for row in rows],

@@ -37,7 +37,7 @@ class VerificationView(RecordView[ir.Verification]):
         limits = [(c.name, c.value / c.limit) for c in record.checks if c.value and c.limit]
         if not limits:
             raise UsageError("no check has a figure and a limit", advice="see to_frame()")
-        draw_bars(axes, [name for name, _ in limits], {"": [over for _, over in limits]})
+        draw_bars(axes, [name for name, _ in limits], [over for _, over in limits])
         axes.axvline(1.0, color="black", linewidth=1)
         axes.set_xscale("log")
         axes.set_xlabel("figure over its limit")
