@@ -20,8 +20,7 @@ from cerewrite.reporter.landscapes import considered, landscape_data, mapped_reg
 from cerewrite.reporter.measured import title
 from cerewrite.reporter.page import page_html
 from cerewrite.reporter.planned import MENU, claim
-from cerewrite.reporter.race_chart import race_chart
-from cerewrite.reporter.raced import race_sections
+from cerewrite.reporter.raced import race_data, race_sections
 from cerewrite.reporter.tree import Row, module_rows
 from cerewrite.reporter.treegrid import tree_html
 
@@ -117,11 +116,14 @@ def render_race(race: Race) -> str:
     Returns:
         A whole HTML document.
     """
+    points = race_data(race)
     charts = "".join(
-        f"<h2>{escape(name)}</h2>\n<figure>{svg}</figure>\n" for name, svg in race_chart(race)
+        _figure("race", f"Held-out loss over {by}, one line a design.", f' data-by="{by}"')
+        for by in (("steps", "seconds") if points else ())
     )
-    body = f"<main>{charts}{sections_html(list(race_sections(race)))}</main>"
-    return page_html(race.model, body, f"cerewrite, race schema {race.schema}")
+    body = f"<main>{charts}{sections_html(race_sections(race))}</main>"
+    data = {"race": points} if points else None
+    return page_html(race.model, body, f"cerewrite, race schema {race.schema}", data)
 
 
 def _figure(kind: str, caption: str, more: str = "") -> str:

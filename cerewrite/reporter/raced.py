@@ -1,14 +1,25 @@
-"""What a race found, in tables: at equal steps, at equal seconds, and who won."""
+"""What a race found: tables at equal steps and at equal seconds, who won, the data of a chart."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from cerewrite.ir.raced import Entrant, Interval, Race, Standing
 from cerewrite.reporter.figures import count, number, plural
 from cerewrite.reporter.section import Section
 from cerewrite.reporter.timed import seconds
+
+
+def race_data(race: Race) -> list[dict[str, Any]]:
+    """Every finalist's finite held-out losses as it trained: what charts are drawn from."""
+    return [
+        {"name": item.name, "steps": at.steps, "seconds": at.seconds, "loss": at.loss}
+        for item in race.entrants
+        for at in item.curve
+        if math.isfinite(at.loss)
+    ]
 
 
 def race_sections(race: Race) -> list[Section]:

@@ -40,7 +40,12 @@ def test_a_race_prints_both_comparisons_and_goes_on_from_its_records(model: Path
     record = json.loads((model.parent / "r.json").read_text())
     assert record["winner"] in ("baseline", "held")
     page = (model.parent / "r.html").read_text()
-    assert page.count("<svg") == 2 and page.count("<polyline") == 4
+    drawn = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["race"]
+    assert page.count('data-chart="race"') == 2
+    assert {point["name"] for point in drawn} == {"baseline", "held"}
+    curves = [(one["name"], at) for one in record["entrants"] for at in one["curve"]]
+    parts = ("steps", "seconds", "loss")
+    assert drawn == [{"name": name} | {key: at[key] for key in parts} for name, at in curves]
     lines = (model.parent / "model.race" / "race.jsonl").read_text()
     again = run("race", "model.py", *FAST)
     assert again.exit_code == 0

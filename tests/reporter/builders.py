@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 from cerewrite import ir
+from cerewrite.ir.raced import Entrant, Race, Reading
 
 REFERENCE = "docs/theory.md 4"
 
@@ -219,3 +222,13 @@ def slower_report() -> ir.Report:
         aligned,
     )
     return dataclasses.replace(report(), timings=timings, alternative=other)
+
+
+def race(names: Sequence[str], losses: Sequence[float], *, seconds: float) -> Race:
+    """Finalists that all had these losses, one a step of so many seconds, and then diverged."""
+    curve = tuple(
+        Reading(step, seconds * step, loss, loss) for step, loss in enumerate((*losses, math.inf))
+    )
+    entrants = [Entrant(name, "", 9, seconds, 0.1, False, 2, 0, "", None, None, curve)
+                for name in names]  # fmt: skip
+    return Race("Net", "Adam", "steps", True, 8, 9.0, 1.0, 4, tuple(entrants), names[0], "a draw")

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cerewrite.reporter import render_html
+from cerewrite.reporter import render_html, render_race
 from tests.browser import CHROMIUM, Page, browser
 from tests.conftest import ROOT
+from tests.reporter import builders
 from tests.reporter.reports import LARGE, stored
 
 pytestmark = [
@@ -208,6 +209,25 @@ def test_nothing_overflows(
         assert clean.run(f"Math.min(...{each})") >= 200  # texts are read in lines, not in letters
         if KEPT is not None:
             clean.screenshot(KEPT / f"layer-{size}-{scheme}.webp")
+
+
+@pytest.mark.parametrize("least", [0.25, -0.25])
+def test_a_race_is_drawn_over_steps_and_over_seconds(
+    clean: Page, tmp_path: Path, least: float
+) -> None:
+    """On a logarithmic scale where all losses are above 0; one that is not finite is left out."""
+    names = ("baseline", "<b>half")
+    path = tmp_path / "race.html"
+    page = render_race(builders.race(names, (1.0, 0.5, least), seconds=0.125))
+    path.write_text(page, encoding="utf-8")
+    clean.open(path)
+    clean.wait("document.querySelectorAll('.plot svg[role=img]').length === 2")
+    for by in ("steps", "seconds"):
+        within = f"document.querySelector('figure[data-by={by}]')"
+        text = clean.run(f"{within}.textContent")
+        assert all(word in text for word in (*names, f"over {by}", "held-out loss"))
+        assert clean.run(f"{within}.querySelectorAll('[data-mark=line] path').length") == 2
+    assert "<script" not in render_race(builders.race(names, (), seconds=1.0))
 
 
 @pytest.mark.parametrize("scripts", [True, False])

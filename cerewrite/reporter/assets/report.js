@@ -230,7 +230,22 @@
     })];
   }
 
-  const charts = { front, map, signal };
+  function race(figure, width) {
+    const by = figure.dataset.by, label = "held-out loss", points = data.race;
+    return [Plot.plot({
+      width, height: 260, marginLeft: 60, marginTop: 30, grid: true,
+      x: { label: by, zero: true }, y: points.every((one) => one.loss > 0) ? log(label) : { label },
+      color: { legend: true, domain: [...new Set(points.map((one) => one.name))] },
+      ariaLabel: `${label} over ${by}, one line a design`,
+      marks: [
+        Plot.line(points, { x: by, y: "loss", stroke: "name", marker: "dot" }),
+        Plot.tip(points, Plot.pointer({ x: by, y: "loss",
+          title: (one) => `${one.name}: ${four(one.loss)} at ${four(one[by])} ${by}` })),
+      ],
+    })];
+  }
+
+  const charts = { front, map, signal, race };
   const drawn = new WeakMap();
   const watch = new ResizeObserver((entries) => {
     for (const { target } of entries) {
