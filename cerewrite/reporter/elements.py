@@ -54,14 +54,17 @@ def anchors(titles: Sequence[str]) -> list[str]:
     """Titles as identifiers of a page, each another one; they need no escapes.
 
     Example:
-        >>> anchors(["Checks: 3 passed", "ONNX", "ONNX"])
-        ['checks-3-passed', 'onnx', 'onnx-2']
+        >>> anchors(["Checks: 3 passed", "ONNX", "ONNX 3", "ONNX", "ONNX"])
+        ['checks-3-passed', 'onnx', 'onnx-3', 'onnx-2', 'onnx-4']
     """
     found: list[str] = []
     for title in titles:
-        name = "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
-        again = sum(one == name or one.startswith(f"{name}-") for one in found)
-        found.append(f"{name}-{again + 1}" if name in found or not name else name)
+        name = base = "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+        again = 1
+        while not name or name in found:
+            again += 1
+            name = f"{base}-{again}"
+        found.append(name)
     return found
 
 

@@ -45,7 +45,7 @@ def print_first_screen(
     """
     for line in first_screen(record, model, then):
         failed = "FAILED" in line or "SLOWER" in line or "WORSE" in line
-        console.print(Text(printable(line), "bold red" if failed else ""), soft_wrap=True)
+        console.print(Text(line, "bold red" if failed else ""), soft_wrap=True)
 
 
 def first_screen(
@@ -182,7 +182,7 @@ def _labelled(label: str, lines: list[str]) -> list[str]:
 
 
 def _wrap(line: str) -> list[str]:
-    return textwrap.wrap(line, COLUMNS - LABEL, break_long_words=True) if line else []
+    return textwrap.wrap(printable(line, keep="\n\t"), COLUMNS - LABEL)
 
 
 def _fitted(notes: list[str], room: int) -> list[str]:
@@ -200,5 +200,5 @@ def _fitted(notes: list[str], room: int) -> list[str]:
 
 def _cut(line: str, used: int = 0) -> str:
     """A line that fits, with dots where it was cut."""
-    most = COLUMNS - used
+    most, line = COLUMNS - used, printable(line)
     return line if len(line) <= most else f"{line[: most - 3]}..."

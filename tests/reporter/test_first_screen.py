@@ -54,7 +54,8 @@ def test_long_names_and_many_notes_still_fit() -> None:
 
 
 def test_what_steers_a_terminal_is_written_out() -> None:
-    plan = dataclasses.replace(builders.plan(), model="Net\x1b[2J")
+    plan = dataclasses.replace(builders.plan(), model="Net\x1b[2J" * 9)
     out = io.StringIO()
     print_first_screen(plan, Console(file=out, width=80))
     assert "\x1b[2J" not in out.getvalue() and "\\x1b[2J" in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) < 80
