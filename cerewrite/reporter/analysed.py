@@ -139,6 +139,11 @@ def _roles(region: ir.Region) -> str:
     return ", ".join(f"{roles.count(kind)} {kind}" for kind in kinds if kind in roles)
 
 
+def refusals(analysis: ir.Analysis, plan: ir.Plan | None) -> tuple[ir.Rejection, ...]:
+    """What either left as it is, each once."""
+    return tuple(dict.fromkeys((*analysis.rejections, *(plan.rejections if plan else ()))))
+
+
 def rejections(refused: tuple[ir.Rejection, ...], *, full: bool) -> list[Section]:
     """What stays as it is and why, one group per code and reason."""
     by_reason: dict[tuple[str, str, str], list[str]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cerewrite import ir
-from cerewrite.reporter.analysed import assumptions, headline, layers, regions, rejections
+from cerewrite.reporter.analysed import assumptions, headline, layers, refusals, regions, rejections
 from cerewrite.reporter.measured import TITLES, by_region
 from cerewrite.reporter.planned import before_and_after, compared_scopes, menu, request, splits
 from cerewrite.reporter.proved import (
@@ -57,7 +57,6 @@ def plan_sections(
 def report_sections(report: ir.Report, *, full: bool) -> list[Section]:
     """Everything that a run found out, the conclusion last."""
     analysis, plan = report.analysis, report.plan
-    refused = dict.fromkeys((*analysis.rejections, *(plan.rejections if plan else ())))
     sections = [headline(analysis), layers(analysis, full=full)]
     if plan is None or full:
         sections.append(regions(analysis, full=full))
@@ -69,7 +68,7 @@ def report_sections(report: ir.Report, *, full: bool) -> list[Section]:
             splits(plan, analysis, full=full),
         ]
         sections += by_region(plan, analysis, full=full)
-    sections += [*rejections(tuple(refused), full=full), *assumptions(analysis)]
+    sections += [*rejections(refusals(analysis, plan), full=full), *assumptions(analysis)]
     if report.verification is not None:
         sections.append(checks(report.verification))
     if report.export is not None:
@@ -109,12 +108,11 @@ def page_sections(report: ir.Report) -> list[Section]:
             *by_region(plan, analysis, full=True),
             replace(first, facts=facts),
         ]
-    refused = dict.fromkeys((*analysis.rejections, *(plan.rejections if plan else ())))
     if report.verification is not None:
         sections.append(checks(report.verification))
     if report.export is not None:
         sections.append(exported(report.export))
     sections += timings(report)
-    sections += [*rejections(tuple(refused), full=True), *assumptions(analysis)]
+    sections += [*rejections(refusals(analysis, plan), full=True), *assumptions(analysis)]
     sections += run_facts(report, full=True)
     return sections

@@ -9,6 +9,7 @@ from itertools import takewhile
 
 from cerewrite import ir
 from cerewrite.planning.budgets import region_cost
+from cerewrite.reporter.analysed import refusals
 
 Shape = tuple[int, ...]
 
@@ -97,9 +98,8 @@ def module_rows(analysis: ir.Analysis, plan: ir.Plan | None = None) -> tuple[Row
         plan: what is to change, if anything is.
     """
     own = {item.name: item for item in _own(analysis, plan)}
-    refusals = dict.fromkeys((*analysis.rejections, *(plan.rejections if plan else ())))
     known = {"", *own, *(item.name for item in analysis.modules)}
-    for item in refusals:
+    for item in refusals(analysis, plan):
         place = item.where
         while place not in known:  # the module around it; in the end the model itself
             place = place.rpartition(".")[0]
