@@ -53,7 +53,7 @@ class Diagnostic(ABC):
         name: registered name.
         title: it in words.
         formula: what is computed, every symbol named.
-        source: paper and equation, or section of docs/theory.md.
+        source: paper, or section of docs/theory.md.
         caveats: what it leaves out, one sentence each.
         needs: ``structure`` (the trace and the weights), ``inputs`` (their values too) or
             ``targets`` (a loss as well).

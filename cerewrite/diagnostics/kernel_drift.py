@@ -44,7 +44,7 @@ class KernelDrift(Diagnostic):
         f"{SHARE:g} L / |g|^2 along -g, at a = 1 and {SCALES[1]:g}; the a at which it is {MOVED:g}"
     )
     source = (
-        "Chizat & Bach, On Lazy Training (1812.07956), section 2.2; Woodworth et al., Kernel and "
+        "Chizat & Bach, On Lazy Training (1812.07956); Woodworth et al., Kernel and "
         "Rich Regimes (2002.09277)"
     )
     caveats = (

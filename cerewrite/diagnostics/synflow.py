@@ -26,7 +26,7 @@ class SynFlow(Diagnostic):
         "outputs of the network with every parameter and buffer replaced by its absolute value, "
         "on one input of ones, batch norms on their running statistics"
     )
-    source = "Tanaka et al., SynFlow (2006.05467), equation 2, and the authors' code"
+    source = "Tanaka et al., SynFlow (2006.05467), and the authors' code"
     caveats = (
         "It is a product of norms over depth: it follows depth and scale first.",
         "It needs no data; integer inputs stay as they are.",
