@@ -1,6 +1,6 @@
 """What is each diagnostic worth? Rank correlations with trainings, written to docs/REFEREE.md.
 
-    python -m benchmarks.referee measure [--tasks 'mlp*'] [--seeds 4]
+    python -m benchmarks.referee measure [--tasks 'mlp*'] [--seeds 3]
     python -m benchmarks.referee report
 
 `measure` builds every design that benchmarks/training has trained, draws it with seeds that no
@@ -40,6 +40,8 @@ FIGURES = Path(__file__).with_name("referee.jsonl")
 DOCUMENT = ROOT / "docs" / "REFEREE.md"
 TRAINED = Path(__file__).with_name("training") / "results.jsonl"
 BATCH = 16
+SEEDS = 3
+"""Draws of the weights behind each stored figure."""
 DRAWS = 1000
 FEWEST = 4
 """Baselines with fewer designs are left out."""
@@ -51,7 +53,7 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("measure", help="diagnose what the file does not hold yet")
     run.add_argument("--tasks", nargs="+", default=["*"])
-    run.add_argument("--seeds", type=int, default=4)
+    run.add_argument("--seeds", type=int, default=SEEDS)
     verbs.add_parser("report", help="write docs/REFEREE.md and the packaged table")
     options = parser.parse_args()
     if options.verb == "measure":
@@ -210,7 +212,7 @@ def _document(table: dict[str, list[Any]], entries: Pairs) -> str:
         "",
         *textwrap.wrap(
             f"{designs} designs of {len(tasks)} baselines ({', '.join(tasks)}), each trained with "
-            "SGD and Adam (docs/TRAINING.md). Every figure is the mean over 3 draws of the "
+            f"SGD and Adam (docs/TRAINING.md). Every figure is the mean over {SEEDS} draws of the "
             f"weights, on the first {BATCH} training examples. Spearman's rank correlation inside "
             "each baseline and optimiser, averaged over them; `given` is the rank correlation "
             "inside baselines of what total width and parameters leave of figure and outcome. "

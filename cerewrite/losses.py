@@ -38,7 +38,7 @@ def variance_constancy(values: Tensor, beta: Tensor | float = BETA, sample: int 
 
     References:
         Littwin & Wolf, Regularizing by the Variance of the Activations' Sample-Variances
-        (1811.08764), equation 5.
+        (1811.08764).
 
     Example:
         >>> rows = torch.tensor([[0.0], [2.0], [0.0], [2.0]])

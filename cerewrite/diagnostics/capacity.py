@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cerewrite.diagnostics.base import Diagnostic, Passes, Reading, register
+from cerewrite.diagnostics.base import Diagnostic, Reading, register
 from cerewrite.diagnostics.material import Material
 from cerewrite.planning.budgets.capacity import model_bits
 
@@ -22,10 +22,6 @@ class Capacity(Diagnostic):
     needs = "structure"
     drawn = False
     higher_is_better = frozenset({"bits", "bits per parameter"})
-
-    def cost(self, material: Material) -> Passes:
-        """Pure numbers: no pass."""
-        return Passes()
 
     def read(self, material: Material) -> Reading:
         """See `Diagnostic.read`."""

@@ -16,7 +16,7 @@ class GradientConfusion(Diagnostic):
     name = "gradient-confusion"
     title = "gradient confusion"
     formula = "min over i < j of <g_i, g_j>, and of <g_i, g_j> / (|g_i| |g_j|)"
-    source = "Sankararaman et al., Gradient Confusion (1904.06963), definition 2.1"
+    source = "Sankararaman et al., Gradient Confusion (1904.06963)"
     caveats = (
         "The least of more pairs is less: compare at equal batches.",
         "Batch norms on the batch's statistics couple the examples.",

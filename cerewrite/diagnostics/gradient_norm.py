@@ -15,7 +15,7 @@ class GradientNorm(Diagnostic):
     name = "gradient-norm"
     title = "gradient norm"
     formula = "|g|, and sum over linear and convolution layers of |dL / dW_l|"
-    source = "Abdelfattah et al., Zero-Cost Proxies (2101.08134), section 3.2"
+    source = "Abdelfattah et al., Zero-Cost Proxies (2101.08134)"
     caveats = ("It scales with the loss and with the read-out's initialisation.",)
     higher_is_better = frozenset({"norm", "sum of layers"})
 

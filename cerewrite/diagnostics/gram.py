@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cerewrite.errors import CerewriteError, UsageError, first_line
 from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import BATCH_NORMS, called, undisturbed
+from cerewrite.runtime.trees import tensors
 
 
 def gram(model: nn.Module, probes: Inputs, seed: int = 0) -> Tensor:
@@ -71,8 +71,7 @@ def _read_out(model: nn.Module, probes: Inputs, seed: int) -> Tensor:
             f"the model does not take the probes: {first_line(error)}",
             advice="give a small batch of inputs as the model takes them",
         ) from error
-    leaves = [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
-    output = next((leaf for leaf in leaves if leaf.is_floating_point() and leaf.dim()), None)
+    output = next((leaf for leaf in tensors(tree) if leaf.is_floating_point() and leaf.dim()), None)
     if output is None or not output.requires_grad:
         raise UsageError(
             "the model has no output that depends on its parameters",

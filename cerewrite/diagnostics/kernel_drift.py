@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from cerewrite.diagnostics.base import Diagnostic, NotApplicableError, Passes, Reading, register
 from cerewrite.diagnostics.gradient_confusion import inner_products
 from cerewrite.diagnostics.gram import gram
 from cerewrite.diagnostics.material import Material
+from cerewrite.errors import UsageError
+from cerewrite.runtime.trees import map_tensors, tensors
 
 STEPS = 4
 """Gradient steps."""
@@ -44,7 +45,7 @@ class KernelDrift(Diagnostic):
         f"{SHARE:g} L / |g|^2 along -g, at a = 1 and {SCALES[1]:g}; the a at which it is {MOVED:g}"
     )
     source = (
-        "Chizat & Bach, On Lazy Training (1812.07956), section 2.2; Woodworth et al., Kernel and "
+        "Chizat & Bach, On Lazy Training (1812.07956); Woodworth et al., Kernel and "
         "Rich Regimes (2002.09277)"
     )
     caveats = (
@@ -64,7 +65,10 @@ class KernelDrift(Diagnostic):
     def read(self, material: Material) -> Reading:
         """See `Diagnostic.read`."""
         probes = material.part(0, min(PROBES, material.batch))
-        start = gram(material.model, probes.inputs, material.seed)
+        try:
+            start = gram(material.model, probes.inputs, material.seed)
+        except UsageError as error:  # the model takes no smaller batch
+            raise NotApplicableError(error.message, advice=error.advice) from error
         norm = float(start.norm())
         if not 0 < norm < math.inf:
             raise NotApplicableError(
@@ -114,10 +118,14 @@ def _after_steps(material: Material, probes: Material, scale: float) -> Tensor:
 
 def _scaled(outputs: Any, scale: float, first: list[Tensor]) -> Any:
     """Outputs whose change since the first call is multiplied."""
-    leaves, form = pytree.tree_flatten(outputs)
-    places = [i for i, z in enumerate(leaves) if isinstance(z, Tensor) and z.is_floating_point()]
     if not first:
-        first += [leaves[i].detach() for i in places]
-    for i, start in zip(places, first, strict=True):
-        leaves[i] = start + scale * (leaves[i] - start)
-    return pytree.tree_unflatten(leaves, form)
+        first += [z.detach() for z in tensors(outputs) if z.is_floating_point()]
+    starts = iter(first)
+
+    def moved(z: Tensor) -> Tensor:
+        if not z.is_floating_point():
+            return z
+        start = next(starts)
+        return start + scale * (z - start)
+
+    return map_tensors(moved, outputs)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cerewrite.errors import AnalysisError, CerewriteError, UsageError, first_line
 from cerewrite.ir import Inputs, TracedModel
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.modes import called
+from cerewrite.runtime.trees import map_tensors, tensors
 
 Loss = Callable[[Any, Any], Tensor]
 """Of a model's outputs and the targets, batch first: a scalar, the mean over the examples."""
@@ -49,14 +49,11 @@ class Material:
 
     def part(self, start: int, stop: int) -> Material:
         """The same model on some of the examples."""
-        return Material(
-            self.model,
-            self.traced,
-            rows(self.inputs, start, stop, self.batch),
-            rows(self.targets, start, stop, self.batch),
-            self.loss,
-            stop - start,
-            self.seed,
+        return replace(
+            self,
+            inputs=rows(self.inputs, start, stop, self.batch),
+            targets=rows(self.targets, start, stop, self.batch),
+            batch=stop - start,
         )
 
     def run(self) -> Any:
@@ -135,11 +132,10 @@ class Material:
 def rows(tree: Any, start: int, stop: int, batch: int) -> Any:
     """Some examples of every tensor whose first axis is the batch."""
 
-    def cut(leaf: Any) -> Any:
-        whole = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == batch
-        return leaf[start:stop] if whole else leaf
+    def cut(leaf: Tensor) -> Tensor:
+        return leaf[start:stop] if leaf.dim() and leaf.shape[0] == batch else leaf
 
-    return pytree.tree_map(cut, tree)
+    return map_tensors(cut, tree)
 
 
 def float_outputs(tree: Any) -> list[Tensor]:
@@ -148,8 +144,7 @@ def float_outputs(tree: Any) -> list[Tensor]:
     Raises:
         AnalysisError: if there are none.
     """
-    leaves = [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
-    found = [leaf for leaf in leaves if leaf.is_floating_point() and leaf.requires_grad]
+    found = [leaf for leaf in tensors(tree) if leaf.is_floating_point() and leaf.requires_grad]
     if not found:
         raise AnalysisError(
             "no output depends on a parameter", advice="give a model with a floating-point output"
@@ -197,8 +192,9 @@ def default_loss(outputs: Any, targets: Any) -> Tensor:
 
 def float_outputs_or_first(outputs: Any) -> Tensor:
     """The first floating-point tensor of a model's outputs."""
-    leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    output = next((leaf for leaf in leaves if leaf.is_floating_point() and leaf.dim()), None)
+    output = next(
+        (leaf for leaf in tensors(outputs) if leaf.is_floating_point() and leaf.dim()), None
+    )
     if output is None:
         raise AnalysisError("the model has no floating-point output", advice="give a loss")
     return output
@@ -206,6 +202,4 @@ def float_outputs_or_first(outputs: Any) -> Tensor:
 
 def batch_size(inputs: Inputs) -> int:
     """Examples in a batch: the first axis of its first tensor that has one."""
-    given = inputs.values() if isinstance(inputs, Mapping) else inputs
-    leaves = [leaf for leaf in pytree.tree_leaves(list(given)) if isinstance(leaf, Tensor)]
-    return next((leaf.shape[0] for leaf in leaves if leaf.dim()), 0)
+    return next((leaf.shape[0] for leaf in tensors(inputs) if leaf.dim()), 0)

@@ -21,7 +21,7 @@ class Multiverse(Diagnostic):
         "mean and largest over classes c and pairs of heads g < h of |cos(f_cg, f_ch)|; and the "
         "loss term, sum of |f_cg . f_ch|"
     )
-    source = "Littwin & Wolf, The Multiverse Loss (1511.09033), equation 5"
+    source = "Littwin & Wolf, The Multiverse Loss (1511.09033)"
     caveats = (
         "Heads are `MultiverseHead`s, or linear modules of one shape that read one tensor last.",
     )

@@ -18,7 +18,7 @@ class Naswot(Diagnostic):
     name = "naswot"
     title = "NASWOT"
     formula = "log |det K|, K_ij = N - Hamming(c_i, c_j), c the signs of N rectifiers' inputs"
-    source = "Mellor et al., Neural Architecture Search without Training (2006.04647), equation 2"
+    source = "Mellor et al., Neural Architecture Search without Training (2006.04647)"
     caveats = (
         "Only rectifiers (ReLU, ReLU6, leaky ReLU, hard tanh) have codes.",
         "Two examples of one code make it minus infinity.",

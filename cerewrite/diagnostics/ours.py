@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cerewrite.analysis import analyze
-from cerewrite.diagnostics.base import Diagnostic, NotApplicableError, Passes, Reading, register
+from cerewrite.diagnostics.base import Diagnostic, NotApplicableError, Reading, register
 from cerewrite.diagnostics.material import Material
 from cerewrite.errors import AnalysisError
 from cerewrite.ir import Analysis
@@ -23,10 +23,6 @@ class KernelMeasures(Diagnostic):
     )
     needs = "structure"
     drawn = False
-
-    def cost(self, material: Material) -> Passes:
-        """Pure numbers: no pass."""
-        return Passes()
 
     def read(self, material: Material) -> Reading:
         """See `Diagnostic.read`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import accumulate
 
-from cerewrite.diagnostics.base import Diagnostic, NotApplicableError, Passes, Reading, register
+from cerewrite.diagnostics.base import Diagnostic, NotApplicableError, Reading, register
 from cerewrite.diagnostics.material import Material
 from cerewrite.diagnostics.ours import closed_form
 from cerewrite.estimators.exact_relu import exact_relu_nu
@@ -28,10 +28,6 @@ class ResidualKernel(Diagnostic):
     )
     needs = "structure"
     drawn = False
-
-    def cost(self, material: Material) -> Passes:
-        """Pure numbers: no pass."""
-        return Passes()
 
     def read(self, material: Material) -> Reading:
         """See `Diagnostic.read`."""

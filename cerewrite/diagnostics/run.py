@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
-from torch.utils import _pytree as pytree
 
-from cerewrite.diagnostics.base import DIAGNOSTICS, Diagnostic, NotApplicableError, Reading
-from cerewrite.diagnostics.material import Loss, Material, batch_size, default_loss
+from cerewrite.diagnostics.base import DIAGNOSTICS, Diagnostic, Reading
+from cerewrite.diagnostics.material import (
+    Loss,
+    Material,
+    batch_size,
+    default_loss,
+    float_outputs_or_first,
+)
 from cerewrite.diagnostics.worth import worth_of
-from cerewrite.errors import UsageError
+from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.estimators.draws.subject import Subject, make_subject
 from cerewrite.ir import LARGEST_SEED, Inputs, Rejection, TracedModel
 from cerewrite.ir.diagnosed import DATA, Diagnosis, Figure, Finding, LayerFigure
 from cerewrite.registry import require_whole
 from cerewrite.runtime.alone import alone
+from cerewrite.runtime.trees import map_tensors
 
 DRAWS = 4
 """Draws of the weights where nobody says."""
@@ -53,7 +61,8 @@ def diagnose(
         raise UsageError(f"unknown data '{data}'", advice=f"choose from: {', '.join(DATA)}")
     asked = list(dict.fromkeys(only)) or list(DIAGNOSTICS)
     chosen = [DIAGNOSTICS[name] for name in asked]
-    with alone(), torch.enable_grad():
+    # Fused attention has no second derivative.
+    with alone(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         stays = None if draws else _as_it_stands
         subject = make_subject(traced, model, inputs, seed=seed, redraw=stays)
         material = _material(subject, traced, inputs, targets, loss, data, seed)
@@ -98,29 +107,25 @@ def _material(
         targets, labelled = _labels(material, generator), True
     if labelled:
         _check_targets(targets, batch)
-    used = (loss or default_loss) if labelled else None
-    return Material(subject.model, traced, inputs, targets, used, batch, seed)
+    return replace(material, targets=targets, loss=material.loss if labelled else None)
 
 
 def _gaussian(inputs: Inputs, generator: torch.Generator) -> Inputs:
     """Standard normal values in the place of every floating-point input."""
 
-    def drawn(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+    def drawn(leaf: Tensor) -> Tensor:
+        if not leaf.is_floating_point():
             return leaf
         return torch.randn(leaf.shape, generator=generator).to(leaf)
 
-    plain: Any = dict(inputs) if isinstance(inputs, Mapping) else inputs
-    filled: Inputs = pytree.tree_map(drawn, plain)
+    filled: Inputs = map_tensors(drawn, inputs)
     return filled
 
 
 def _labels(material: Material, generator: torch.Generator) -> Tensor:
     """Classes drawn uniformly, one per example and position."""
-    from cerewrite.diagnostics.material import float_outputs
-
-    with torch.enable_grad():
-        output = float_outputs(material.run())[0]
+    with torch.no_grad():
+        output = float_outputs_or_first(material.run())
     if output.dim() < 2 or output.shape[1] < 2:
         return torch.randn(output.shape, generator=generator).to(output.device)
     shape = (output.shape[0], *output.shape[2:])
@@ -139,14 +144,11 @@ def _read(
     subject: Subject, material: Material, chosen: Sequence[Diagnostic], data: str, draws: int
 ) -> tuple[tuple[Finding, ...], tuple[Rejection, ...]]:
     """Readings of every diagnostic, draw by draw."""
-    gaps = {one.name: gap for one in chosen if (gap := missing(one, material, data))}
+    gaps = {one.name: gap for one in chosen if (gap := _missing(one, material, data))}
     readings: dict[str, list[Reading]] = {}
     seconds: dict[str, float] = {}
     if data != "shapes":
-        with torch.no_grad():
-            material.run()  # what the user's forward raises is said once
-        if material.loss is not None and any(one.needs == "targets" for one in chosen):
-            material.loss_of(material.run())
+        _try(material, any(one.needs == "targets" for one in chosen))
     for index in range(max(draws, 1)):
         if draws:
             subject.redraw(index)
@@ -156,7 +158,7 @@ def _read(
             start = time.perf_counter()
             try:
                 readings.setdefault(one.name, []).append(one.read(material))
-            except NotApplicableError as error:
+            except AnalysisError as error:  # of its own run: on fewer examples, other weights
                 gaps[one.name] = _gap(one, error.message, error.advice)
             seconds[one.name] = seconds.get(one.name, 0.0) + time.perf_counter() - start
     findings = tuple(
@@ -167,7 +169,16 @@ def _read(
     return findings, tuple(gaps[one.name] for one in chosen if one.name in gaps)
 
 
-def missing(one: Diagnostic, material: Material, data: str) -> Rejection | None:
+def _try(material: Material, wanted: bool) -> None:
+    """One run, so that what the user's forward or loss raises is said once."""
+    labelled = wanted and material.loss is not None
+    with torch.set_grad_enabled(labelled):
+        outputs = material.run()
+        if labelled:
+            material.loss_of(outputs)
+
+
+def _missing(one: Diagnostic, material: Material, data: str) -> Rejection | None:
     """What a diagnostic needs and was not given."""
     if one.needs != "structure" and data == "shapes":
         return _gap(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.utils import _pytree as pytree
 
 from cerewrite.diagnostics.base import Diagnostic, NotApplicableError, Passes, Reading, register
 from cerewrite.diagnostics.material import Material, float_outputs
 from cerewrite.runtime.copies import deep_copy
-from cerewrite.runtime.modes import called
+from cerewrite.runtime.trees import map_tensors
 
 
 @register
@@ -26,7 +26,7 @@ class SynFlow(Diagnostic):
         "outputs of the network with every parameter and buffer replaced by its absolute value, "
         "on one input of ones, batch norms on their running statistics"
     )
-    source = "Tanaka et al., SynFlow (2006.05467), equation 2, and the authors' code"
+    source = "Tanaka et al., SynFlow (2006.05467), and the authors' code"
     caveats = (
         "It is a product of norms over depth: it follows depth and scale first.",
         "It needs no data; integer inputs stay as they are.",
@@ -57,14 +57,12 @@ def saliencies(material: Material) -> dict[str, float]:
         for tensor in [*model.parameters(), *_statistics(model)]:
             tensor.abs_()
 
-    def ones(leaf: object) -> object:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-            return leaf[:1] if isinstance(leaf, Tensor) and leaf.dim() else leaf
-        return torch.ones_like(leaf[:1] if leaf.dim() else leaf, dtype=torch.float64)
+    def ones(leaf: Tensor) -> Tensor:
+        one = leaf[:1] if leaf.dim() else leaf
+        return torch.ones_like(one, dtype=torch.float64) if leaf.is_floating_point() else one
 
-    inputs = material.inputs
-    plain = dict(inputs) if not isinstance(inputs, tuple) else inputs
-    outputs = float_outputs(called(model, pytree.tree_map(ones, plain)))
+    inputs = map_tensors(ones, material.inputs)
+    outputs = float_outputs(replace(material, model=model, inputs=inputs, batch=1).run())
     total = torch.stack([out.sum() for out in outputs]).sum()
     weights = material.layer_weights()
     tensors = [model.get_parameter(weight) for weight in weights.values()]

@@ -41,7 +41,6 @@ class Seen:
     """What one forward pass did.
 
     Attributes:
-        outputs: what the model returned.
         slopes: by layer, the derivative of what follows it unit by unit, batch norms with
             their statistics held, up to the first activation; of the layer's output's shape.
         weights: by layer, the weight and groups.
@@ -51,7 +50,6 @@ class Seen:
         reads: by layer, a number for the tensor that it read.
     """
 
-    outputs: Any = None
     slopes: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     codes: list[Tensor] = field(default_factory=list)
@@ -71,7 +69,7 @@ def watch(material: Material, *, joints: bool = True, slopes: bool = True) -> Se
     """
     tap = _Tap(material, joints, slopes)
     with tap:
-        tap.seen.outputs = material.run()
+        material.run()
     return tap.seen
 
 
@@ -139,17 +137,20 @@ class _Tap(TorchFunctionMode):
             return  # a computed weight, or a second call
         groups = int(kwargs.get("groups", args[6] if len(args) > 6 else 1))
         self.seen.weights[layer] = (weight.detach(), groups)
-        self.seen.reads[layer] = id(args[0])
-        self._kept.append(args[0])
+        read = args[0] if args else kwargs["input"]
+        self.seen.reads[layer] = id(read)
+        self._kept.append(read)
         self._last = layer
         if self._slopes:
-            self.seen.slopes[layer] = torch.ones_like(result, requires_grad=False)
+            self.seen.slopes[layer] = torch.ones_like(result)
             self._behind[id(result)] = (result, layer)
 
     def _follow(
         self, name: str, layer: str, func: Any, args: Any, kwargs: Any, before: Tensor, out: Tensor
     ) -> None:
         """Multiply the slope of what acts unit by unit; stop behind the first activation."""
+        if layer in self.seen.activated:
+            return  # in place, its result is the same tensor
         slope = self.seen.slopes[layer]
         if name == "batch_norm":
             self.seen.slopes[layer] = slope * _norm_slope(args, kwargs, before)
@@ -158,7 +159,7 @@ class _Tap(TorchFunctionMode):
         if name == "dropout":  # off
             self._behind[id(out)] = (out, layer)
             return
-        if layer in self.seen.activated or out.shape != before.shape:
+        if out.shape != before.shape:
             return
         if (
             not acts_unit_by_unit(name.rstrip("_"))

@@ -21,7 +21,7 @@ class VarianceConstancyTerm(Diagnostic):
         f"variances over the first and the last {SAMPLE} examples before the activation, "
         f"beta = {BETA:g}; its mean over layers"
     )
-    source = "Littwin & Wolf (1811.08764), equation 5"
+    source = "Littwin & Wolf (1811.08764)"
     caveats = (
         "beta makes it depend on the scale of the units.",
         f"Batches under {2 * SAMPLE} are halved into smaller samples.",

@@ -19,7 +19,7 @@ class VirtualDepth(Diagnostic):
         "coefficients of prod_l (1 + lambda_l z) over their sum, lambda_l = |branch|^2 / |skip|^2 "
         "at sum l: the share of energy on paths through so many blocks"
     )
-    source = "Littwin & Wolf, The Loss Surface of Residual Networks (1611.02525), section 4"
+    source = "Littwin & Wolf, The Loss Surface of Residual Networks (1611.02525)"
     caveats = (
         "Branches are taken to be uncorrelated with what they are added to.",
         "Blocks whose skip is projected have no operand that is the other's input: left out.",

@@ -20,7 +20,7 @@ class ZiCo(Diagnostic):
         "sum over layers l of log sum over weights w in l of mean_b |g_w,b| / std_b g_w,b, "
         "b the two halves of the batch, std without Bessel's correction"
     )
-    source = "Li et al., ZiCo (2301.11300), equation 15, and the authors' code"
+    source = "Li et al., ZiCo (2301.11300), and the authors' code"
     caveats = (
         "It grows with every layer and every weight: it is mostly a count.",
         "Weights whose gradient does not change between the halves are left out.",

@@ -25,7 +25,7 @@ class MultiverseHead(nn.Module):
         UsageError: if there are more heads than features.
 
     References:
-        Littwin & Wolf, The Multiverse Loss for Robust Transfer Learning (1511.09033), equation 5.
+        Littwin & Wolf, The Multiverse Loss for Robust Transfer Learning (1511.09033).
 
     Example:
         >>> _ = torch.manual_seed(0)

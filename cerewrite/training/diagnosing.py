@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from cerewrite import diagnostics
 from cerewrite.diagnostics.material import Loss
 from cerewrite.frontend import tracing
 from cerewrite.ir.diagnosed import Diagnosis
 from cerewrite.runtime.modes import buffers_kept
+from cerewrite.runtime.trees import map_tensors
 from cerewrite.training.callback import Callback
 
 
@@ -78,8 +78,9 @@ class DiagnosticMonitor(Callback[Diagnosed]):
     ) -> None:
         super().__init__(model, every)
         given = inputs if isinstance(inputs, tuple | dict) else (inputs,)
-        self._inputs: Any = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), given)
-        self._targets, self._loss, self._only = targets, loss, tuple(only)
+        kept: Any = map_tensors(lambda t: t.detach().clone(), (given, targets))
+        self._inputs, self._targets = kept
+        self._loss, self._only = loss, tuple(only)
         with buffers_kept(model):
             self._traced = tracing.trace(model, self._inputs)
         self._readings.append(self.look(0, None))

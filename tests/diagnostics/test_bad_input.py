@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cerewrite
@@ -126,3 +129,97 @@ def test_a_model_without_a_redraw_is_looked_at_as_it_stands() -> None:
 
     x, y = torch.randn(4, 5), torch.tensor([0, 1, 2, 0])
     assert cerewrite.diagnose(Own(), x, y, draws=0, only=["gradient-norm"]).findings
+
+
+def test_what_a_diagnostic_s_own_run_raises_is_its_gap() -> None:
+    net = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    x, y = torch.randn(3, 5), torch.tensor([0, 1, 2])
+    found = cerewrite.diagnose(net, x, y, draws=0)
+    assert gaps(found)["zico"].startswith("the model raises on 1 examples")
+    assert "gradient-norm" not in gaps(found)
+
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(5, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.relu(self.first(x)).view(8, 6))
+
+    _, x, y, _ = case("mlp")
+    found = cerewrite.diagnose(Fixed(), x.float(), y, draws=0)
+    for name in ("kernel-drift", "synflow", "zico"):
+        assert "is invalid for input of size" in gaps(found)[name]
+    assert "curvature" not in gaps(found)
+
+
+def test_outputs_in_a_data_class() -> None:
+    @dataclass
+    class Output:
+        logits: Tensor
+
+    class Wrapped(nn.Module):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Output:
+            return Output(self.net(x))
+
+    model, x, y, _ = case("mlp")
+    names = ["curvature", "gradient-confusion", "kernel-drift", "zico"]
+    plain = cerewrite.diagnose(model, x, y, draws=0, only=names)
+    found = cerewrite.diagnose(Wrapped(model), x, y, draws=0, only=names)
+    assert [f.figures[0].value for f in found.findings] == pytest.approx(
+        [f.figures[0].value for f in plain.findings], rel=1e-9
+    )
+    drift = "drift at scale 4"
+    assert found.value("kernel-drift", drift) == pytest.approx(plain.value("kernel-drift", drift))
+
+
+def test_fused_attention_has_a_curvature() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(5, 8) for _ in range(3))
+            self.out = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (m(x).unflatten(-1, (2, 4)).transpose(1, 2) for m in (self.q, self.k, self.v))
+            mixed = F.scaled_dot_product_attention(q, k, v)
+            return self.out(mixed.transpose(1, 2).flatten(2).mean(1))
+
+    torch.manual_seed(0)
+    x, y = torch.randn(4, 3, 5), torch.tensor([0, 1, 2, 0])
+    found = cerewrite.diagnose(Attention(), x, y, draws=0, only=["curvature"])
+    assert found.findings and not found.gaps
+
+
+class ByKeyword(nn.Linear):
+    """A layer that calls by keyword."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input=input, weight=self.weight, bias=self.bias)
+
+
+def test_a_layer_that_calls_by_keyword() -> None:
+    torch.manual_seed(0)
+    named = nn.Sequential(ByKeyword(5, 6), nn.ReLU(), ByKeyword(6, 3))
+    plain = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    plain.load_state_dict(named.state_dict())
+    x = torch.randn(4, 5)
+    values = [
+        cerewrite.diagnose(net, x, draws=0, only=["local-map"]).findings[0].figures
+        for net in (named, plain)
+    ]
+    assert values[0] == values[1]
+
+
+def test_nothing_behind_an_activation_in_place_counts() -> None:
+    x = torch.randn(8, 5)
+    values = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(inplace), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        values.append(cerewrite.diagnose(net, x, draws=0, only=["local-map"]).findings[0].figures)
+    assert values[0] == values[1]

@@ -59,3 +59,13 @@ def test_both_monitors_are_callbacks() -> None:
         assert callback.step() is callback.readings[1]
     with pytest.raises(UsageError, match="every is 0"):
         DiagnosticMonitor(model, x, every=0)
+
+
+def test_a_batch_that_the_loop_uses_again_is_not_seen() -> None:
+    model, x, y, _ = case("mlp")
+    monitor = DiagnosticMonitor(model, x, y, only=["gradient-norm"], every=1)
+    x.zero_()
+    y.zero_()
+    monitor.step()
+    first, second = (r.diagnosis.value("gradient-norm", "norm") for r in monitor.readings)
+    assert first == second

@@ -55,7 +55,7 @@ def model_bits(layers: Sequence[Layer]) -> dict[str, int]:
         whole = (
             sum(w for w, _ in known)
             if len(known) == len(layer.sources) and known
-            else (layer.in_channels)
+            else layer.in_channels
         )
         # Behind grouped layers a group has its own part, elsewhere a share of the whole.
         part = min((p for _, p in known), default=whole) if len(known) == 1 else whole
