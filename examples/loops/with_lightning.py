@@ -10,9 +10,9 @@ from __future__ import annotations
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from examples.loops.task import accuracy, rewritten
+from examples.members.with_lightning import fit
 
 
 class Task(lightning.LightningModule):
@@ -34,16 +34,7 @@ class Task(lightning.LightningModule):
 def main(epochs: int = 5) -> float:
     """Convert and train; returns the accuracy."""
     model, digits = rewritten()
-    loader = DataLoader(TensorDataset(digits.x, digits.y), batch_size=64, shuffle=True)
-    trainer = lightning.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(Task(model), loader)
+    fit(Task(model), digits, epochs)
     found = accuracy(model, digits.test_x, digits.test_y)
     print(f"accuracy: {found:.3f}")
     return found

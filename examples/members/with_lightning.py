@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import cerewrite
 from examples.members.plain_loop import build_model
-from examples.train_digits import load_data
+from examples.train_digits import Digits, load_data
 
 
 class Task(lightning.LightningModule):
@@ -34,11 +34,8 @@ class Task(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
-def main(epochs: int = 20) -> float:
-    """Convert and train; returns the accuracy of the members' mean."""
-    digits = load_data()
-    lightning.seed_everything(0, verbose=False)
-    model = cerewrite.convert(build_model(), digits.x[:2], members=4).model
+def fit(task: lightning.LightningModule, digits: Digits, epochs: int) -> None:
+    """Train on the digits, quietly."""
     loader = DataLoader(TensorDataset(digits.x, digits.y), batch_size=64, shuffle=True)
     trainer = lightning.Trainer(
         max_epochs=epochs,
@@ -48,7 +45,15 @@ def main(epochs: int = 20) -> float:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Task(model), loader)
+    trainer.fit(task, loader)
+
+
+def main(epochs: int = 20) -> float:
+    """Convert and train; returns the accuracy of the members' mean."""
+    digits = load_data()
+    lightning.seed_everything(0, verbose=False)
+    model = cerewrite.convert(build_model(), digits.x[:2], members=4).model
+    fit(Task(model), digits, epochs)
     right = model.eval()(digits.test_x).argmax(-1) == digits.test_y
     print(f"accuracy: {right.double().mean():.3f}")
     return float(right.double().mean())
