@@ -31,6 +31,7 @@ from cerewrite.errors import (
     VerificationError,
 )
 from cerewrite.frontend import tracing
+from cerewrite.frontend.unwrapping import unwrap
 from cerewrite.planning.problem import TRUSTED
 from cerewrite.runtime.clock import Clock
 
@@ -95,6 +96,7 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     Raises:
         VerificationError: if a check fails.
     """
+    model = unwrap(model)  # attention in one piece is opened into layers, as conversions do
     with clock("trace"):
         traced = tracing.trace(model, inputs)
     _note_trace(traced, record)
