@@ -14,7 +14,7 @@ from cerewrite.rewriting.members import members
 from cerewrite.rewriting.session import changes_of
 from cerewrite.runtime.doubling import double_precision
 from cerewrite.runtime.trees import tensors
-from cerewrite.verifier.members import member_network
+from cerewrite.verifier.members import member_networks
 from cerewrite.verifier.perturb import perturb
 from cerewrite.verifier.running import LIMIT, call, doubled, fresh_copy, on_meta, relative_error
 from cerewrite.verifier.shapes import smaller
@@ -47,10 +47,11 @@ def check_members(
         outputs = _apart(call(asked, given), asked.behind.apart)
         whole = _apart(call(wide, given), asked.behind.apart)
         worst = max(relative_error(z.mean(0), y) for z, y in zip(outputs, whole, strict=True))
-        for index in range(asked.count):
-            alone = call(member_network(wide, changes[0], index), given)
-            pairs = zip(outputs, _apart(alone, asked.behind.apart), strict=True)
-            worst = max(worst, *(relative_error(z[index], own) for z, own in pairs))
+    for index, member in enumerate(member_networks(wide, changes[0])):
+        with torch.no_grad(), double_precision():
+            alone = _apart(call(member, given), asked.behind.apart)
+        pairs = zip(outputs, alone, strict=True)
+        worst = max(worst, *(relative_error(z[index], own) for z, own in pairs))
     detail = f"{asked.count} members, their mean and each alone"
     return [Check("members", worst <= LIMIT, detail, worst, LIMIT)]
 

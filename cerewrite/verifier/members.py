@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,27 +89,35 @@ def pieces(model: nn.Module, changes: Sequence[Change]) -> list[RegionModule]:
     return [_piece(name, get_parameter(model, name), parts) for name, parts in found.items()]
 
 
-def member_network(model: nn.Module, change: Change, index: int) -> nn.Module:
-    """One member as the narrow network it is, of a model with one region from input to output.
+def member_networks(model: nn.Module, change: Change) -> Iterator[nn.Module]:
+    """Every member as the narrow network it is, of a model with one region from input to output.
 
-    Its exits give the member's own output, ``m`` times its contribution and all of the bias
-    (`cerewrite.members`).
+    Their exits give the member's own output, ``m`` times its contribution and all of the bias
+    (`cerewrite.members`). All are one copy of the model that shares its tensors and whose layers
+    are exchanged: use each before the next.
 
     Args:
         model: the rewritten model; left as it is.
         change: its one region and split.
-        index: which member, from 0.
     """
-    narrow = copy_sharing_record(model)
-    for piece in pieces(narrow, (change,)):
-        own = piece.narrow(index)
-        if piece.is_exit:
-            with torch.no_grad():
-                own.get_parameter("weight").mul_(piece.members)
-                if getattr(piece.wide, "bias", None) is not None:
-                    own.get_parameter("bias").copy_(piece.wide.get_parameter("bias"))
-        set_submodule(narrow, piece.name, own)
-    return narrow
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    narrow = copy_sharing_record(model, shared)
+    cut = pieces(narrow, (change,))
+    for index in range(change.split.multiplicity):
+        for piece in cut:
+            set_submodule(narrow, piece.name, _own(piece, index))
+        yield narrow
+
+
+def _own(piece: RegionModule, index: int) -> nn.Module:
+    """The layer of one member, that of its own output where it is an exit."""
+    own = piece.narrow(index)
+    if piece.is_exit:
+        with torch.no_grad():
+            own.get_parameter("weight").mul_(piece.members)
+            if getattr(piece.wide, "bias", None) is not None:
+                own.get_parameter("bias").copy_(piece.wide.get_parameter("bias"))
+    return own
 
 
 def _piece(

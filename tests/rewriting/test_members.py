@@ -20,7 +20,7 @@ from cerewrite.nn import MemberLinear
 from cerewrite.rewriting import members, rewrite
 from cerewrite.rewriting.members import mean_output, single_change
 from cerewrite.runtime.trees import tensors
-from cerewrite.verifier.members import member_network
+from cerewrite.verifier.members import member_networks
 from cerewrite.verifier.perturb import perturb
 from tests.models import Inverted, ScaledNet, StagedNet, plain_cnn
 from tests.rewriting.builders import Case, layer, make_plan, region
@@ -46,7 +46,7 @@ def test_members_are_narrow_networks_and_their_mean_is_the_model(number: int) ->
     with torch.no_grad():
         whole, outputs = model(*inputs), asked(*inputs)
         change = single_change(model)
-        alone = [member_network(model, change, j)(*inputs) for j in range(asked.count)]
+        alone = [member(*inputs) for member in member_networks(model, change)]
     scale = outputs.abs().max()
     assert asked.count == case.splits[0][0] and scale > 0
     assert (outputs.mean(0) - whole).abs().max() <= 1e-10 * scale
@@ -64,8 +64,8 @@ def test_a_wrong_order_of_the_members_is_caught(name: str) -> None:
     plain = exit_.apart
     exit_.apart = lambda x, *further: plain(x, *further).roll(1, 0)
     with torch.no_grad():
-        alone = [member_network(model, single_change(model), j)(*inputs) for j in range(2)]
-        assert (asked(*inputs)[:2] - torch.stack(alone)).abs().max() > 1e-3
+        alone = [member(*inputs) for member in member_networks(model, single_change(model))]
+        assert (asked(*inputs) - torch.stack(alone)).abs().max() > 1e-3
 
 
 def mlp(tail: Callable[[Tensor], object] | None = None, **further: nn.Module) -> nn.Module:
@@ -117,8 +117,8 @@ def test_what_is_affine_behind_the_exits_keeps_the_members_apart(tail: str) -> N
     for y, z, back in zip(tensors(whole), tensors(outputs), tensors(mean), strict=True):
         assert z.shape == (3, *y.shape)
         torch.testing.assert_close(back, y, rtol=0, atol=1e-12)
-    for j in range(3):
-        alone = tensors(member_network(model, single_change(model), j)(x))
+    for j, member in enumerate(member_networks(model, single_change(model))):
+        alone = tensors(member(x))
         for z, own in zip(tensors(outputs), alone, strict=True):
             torch.testing.assert_close(z[j], own, rtol=0, atol=1e-12)
 
