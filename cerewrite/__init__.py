@@ -45,6 +45,7 @@ from cerewrite.errors import (
     UnknownOptionError,
     UsageError,
     VerificationError,
+    ZeroKernelError,
 )
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ __all__ = [
     "UnknownOptionError",
     "UsageError",
     "VerificationError",
+    "ZeroKernelError",
     "__version__",
     "analyze",
     "apply",

@@ -106,6 +106,12 @@ class NoClosedFormError(AnalysisError):
     ADVICE = "measure with --estimator jackknife, or register a rule for the operator"
 
 
+class ZeroKernelError(AnalysisError):
+    """The tangent kernel is zero: a read-out or a branch of zeros lets no gradient through."""
+
+    ADVICE = "weights and scales of zeros are taken as drawn by --gain nonzero"
+
+
 class NotFiniteError(AnalysisError):
     """A draw's output or tangent kernel is not finite; no other estimator can mend that."""
 

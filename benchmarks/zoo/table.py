@@ -31,7 +31,7 @@ holds no region), objective primal at equal parameters *and* equal FLOPs, member
 conversions make them by default. Written by `make zoo`; the figures behind it are in
 [coverage.json](coverage.json).
 
-nu and Var[log K] are the estimator's, at the gain of the weights as built (at gain he where a
+nu and Var[log K] are the estimator's, at the gain of the weights as built (at gain nonzero where a
 read-out of zeros lets no signal through, or a branch that starts at zero has no correction).
 Membership is the largest relative error in float64 of "the ensemble equals its members, added";
 the limit is 1e-10. A split keeps a region's signature, not its function.

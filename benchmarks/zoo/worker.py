@@ -103,9 +103,9 @@ def convert(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> n
     try:
         plan = _plan(traced, model, inputs, record, clock)
     except PlanError as error:
-        if "gain he" not in error.advice or record["gain"] == "he":
+        if "gain nonzero" not in error.advice or record["gain"] == "nonzero":
             raise
-        plan = _plan(traced, model, inputs, record, clock, gain="he")
+        plan = _plan(traced, model, inputs, record, clock, gain="nonzero")
     record["min_width"] = TRUSTED
     record["split"] = len(plan.splits)
     for key in ("params", "flops", "nu", "log_variance"):
@@ -193,15 +193,15 @@ def _estimated(
     inputs: Inputs,
     record: Record,
 ) -> ir.Analysis:
-    """With a gain, or with He's where a head of zeros kills the signal."""
+    """With a gain, or with a head of zeros drawn where that kills the signal."""
     record |= {"estimator": estimator, "gain": gain}
     options: dict[str, Any] = {"estimator": estimator, "scope": "auto", "draws": DRAWS}
     try:
         return analysis.analyze(traced, model, inputs, gain=gain, **options)
     except AnalysisError as error:
-        if "gain he" not in error.advice or gain == "he":
+        if "gain nonzero" not in error.advice or gain == "nonzero":
             raise
-        record["gain"] = "he"
+        record["gain"] = "nonzero"
         return analysis.analyze(traced, model, inputs, gain="he", **options)
 
 

@@ -17,6 +17,7 @@ from cerewrite.analysis.sites import with_sites
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.estimators import ESTIMATORS, Assumption, Corrections, LayerCorrection
 from cerewrite.estimators.auto import closed_form_digits
+from cerewrite.estimators.awake import awake
 from cerewrite.estimators.base import Measuring, Parametrization
 from cerewrite.ir import (
     LARGEST_SEED,
@@ -35,6 +36,9 @@ from cerewrite.ir import (
 from cerewrite.planning.measures import region_measures, reported
 from cerewrite.registry import require_whole, suggest
 
+AS_BUILT = "as-built"
+NONZERO = "nonzero"
+
 
 def analyze(
     traced: TracedModel,
@@ -43,7 +47,7 @@ def analyze(
     *,
     estimator: str = "auto",
     parametrization: str = "ntk",
-    gain: str | float = "as-built",
+    gain: str | float = AS_BUILT,
     scope: str = "block",
     **measuring: Unpack[Measuring],
 ) -> Analysis:
@@ -55,7 +59,9 @@ def analyze(
         example_inputs: inputs for estimators that measure.
         estimator: registered estimator.
         parametrization: ``ntk`` or ``standard``.
-        gain: ``as-built``, ``he``, or a positive number: fan_in * Var[W] of every layer.
+        gain: ``as-built``; ``nonzero``, as built but for what starts at zero (see
+            `cerewrite.estimators.awake`); or fan_in * Var[W] of every layer, as a positive number
+            or ``he`` (2), which also wakes scales that start at zero.
         scope: ``block``, ``stage`` or ``network`` (see `find_regions`), or ``auto`` for all of
             them; `cerewrite.plan` then compares them.
         measuring: for estimators that measure: ``draws``, ``seconds``, ``seed``, ``precision``,
@@ -80,6 +86,7 @@ def analyze(
         raise UsageError(f"precision is {assumption.precision}", advice="give a positive number")
     check_seconds(assumption.seconds)
     _check_weights(traced, assumption)
+    traced, model, woken = (traced, model, "") if gain == AS_BUILT else awake(traced, model)
     if scope not in (*SCOPES, AUTO):
         raise UsageError(
             f"unknown scope '{scope}'", advice=f"choose from: {', '.join((*SCOPES, AUTO))}"
@@ -109,7 +116,7 @@ def analyze(
         params=traced.params,
         flops=traced.flops,
         frontend=traced.frontend,
-        assumptions=corrections.assumptions,
+        assumptions=(*corrections.assumptions, *([woken] if woken else [])),
         scopes=findings if scope == AUTO else (),
         members=first.members,
         digits=4 if corrections.log_variance or corrections.draws else closed_form_digits(traced),
@@ -196,7 +203,7 @@ def _assumption(parametrization: str, gain: str | float) -> Assumption:
 
 
 def parse_gain(gain: str | float) -> float | None:
-    """``as-built`` as None, ``he`` as 2, else the number.
+    """``as-built`` and ``nonzero`` as None, ``he`` as 2, else the number.
 
     Raises:
         UsageError: if it is neither a word nor a positive number.
@@ -205,7 +212,7 @@ def parse_gain(gain: str | float) -> float | None:
         >>> parse_gain("he"), parse_gain("as-built"), parse_gain("1.5")
         (2.0, None, 1.5)
     """
-    if gain == "as-built":
+    if gain in (AS_BUILT, NONZERO):
         return None
     if gain == "he":
         return 2.0
@@ -214,7 +221,9 @@ def parse_gain(gain: str | float) -> float | None:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise UsageError(f"gain '{gain}'", advice="give 'as-built', 'he' or a positive number")
+        raise UsageError(
+            f"gain '{gain}'", advice="give 'as-built', 'nonzero', 'he' or a positive number"
+        )
     return value
 
 

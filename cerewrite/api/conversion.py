@@ -210,21 +210,23 @@ def _converted(
     check_pick(pick, plan_options)
     if profile is not None:
         asked["step_batch"] = None
-    analysis = analyze(model, inputs, clock=clock, **asked, **analysis_options)
-    assert inputs is not None, "a trace refuses no inputs"
-    if profile is not None:
-        analysis = profiled(analysis, profile)
+
+    def analyzed() -> ir.Analysis:
+        found = analyze(model, inputs, clock=clock, **asked, **analysis_options)
+        return found if profile is None else profiled(found, profile)
+
+    def again() -> ir.Analysis:
+        analysis_options["gain"] = "nonzero"
+        return analyzed()
+
     given, replan = plan is not None, PlanOptions()  # a given plan is not made anew
-    if plan is None:
-
-        def again() -> ir.Analysis:
-            analysis_options["gain"] = "he"
-            he = analyze(model, inputs, clock=clock, **asked, **analysis_options)
-            return he if profile is None else profiled(he, profile)
-
+    if plan is not None:
+        analysis = analyzed()
+    else:
         other = None if "gain" in analysis_options else again
-        analysis, plan, replan = planned(analysis, other, pick, plan_options, clock)
+        analysis, plan, replan = planned(analyzed, other, pick, plan_options, clock)
         max_params = max_params or planning.asked_params(plan)
+    assert inputs is not None, "a trace refuses no inputs"
     if gains and not plan.splits:
         raise nothing_gained(plan)
     if analysis.scopes:

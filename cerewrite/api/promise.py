@@ -155,20 +155,25 @@ def promised_ratio(plan: ir.Plan, name: str) -> float:
 
 
 def _subject(model: nn.Module, inputs: Any, options: Mapping[str, Any]) -> Any:
-    from cerewrite.analysis.analyze import parse_gain
+    from cerewrite.analysis.analyze import AS_BUILT, parse_gain
     from cerewrite.estimators import Assumption
+    from cerewrite.estimators.awake import awake
     from cerewrite.estimators.monte_carlo import subject_of
     from cerewrite.frontend import tracing
 
+    gain = options.get("gain", AS_BUILT)
     assumption = Assumption(
         parametrization=options.get("parametrization", "ntk"),
-        gain=parse_gain(options.get("gain", "as-built")),
+        gain=parse_gain(gain),
         seed=options.get("seed", 0),
         readout=options.get("readout", ""),
         norms=options.get("norms", "train"),
         redraw=options.get("redraw"),
     )
-    return subject_of(tracing.trace(model, inputs), model, inputs, assumption)
+    traced = tracing.trace(model, inputs)
+    if gain != AS_BUILT:
+        traced, model, _ = awake(traced, model)
+    return subject_of(traced, model, inputs, assumption)
 
 
 def _undrawn(plan: ir.Plan, subject: Any) -> str:

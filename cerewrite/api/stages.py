@@ -51,10 +51,11 @@ def analyze(
         step_batch: time training steps of the model and its layers at this batch size, which
             holds or limits them in a plan; see `cerewrite.timing.profile_step`.
         options: ``estimator`` (a registered one, "auto"), ``parametrization`` ("ntk" or
-            "standard"), ``gain`` ("as-built", "he" or a number), ``scope`` ("block", "stage",
-            "network" or "auto"; see `cerewrite.analysis.find_regions`); and for estimators that
-            measure ``draws``, ``seconds`` (20), ``seed``, ``precision``, ``readout``, ``norms``,
-            ``redraw``, ``executor``, ``progress`` (see `cerewrite.estimators.Assumption`).
+            "standard"), ``gain`` ("as-built", "nonzero", "he" or a number), ``scope`` ("block",
+            "stage", "network" or "auto"; see `cerewrite.analysis.find_regions`); and for
+            estimators that measure ``draws``, ``seconds`` (20), ``seed``, ``precision``,
+            ``readout``, ``norms``, ``redraw``, ``executor``, ``progress`` (see
+            `cerewrite.estimators.Assumption`).
 
     Raises:
         TraceError: if the model cannot be traced.

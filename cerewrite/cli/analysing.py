@@ -36,7 +36,7 @@ _FIRST = together(
     text(
         "--gain",
         "GAIN",
-        "fan_in * Var[weight] to assume: as-built, he, or a number.",
+        "fan_in * Var[weight] to assume: as-built, nonzero, he, or a number.",
         default="as-built",
     ),
     choice(

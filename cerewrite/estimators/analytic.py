@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cerewrite.errors import AnalysisError, NoClosedFormError
+from cerewrite.errors import AnalysisError, NoClosedFormError, ZeroKernelError
 from cerewrite.estimators.base import (
     Assumption,
     Corrections,
@@ -135,14 +135,16 @@ def propagate(traced: TracedModel, context: MomentContext) -> Tensor:
     kernel = torch.stack([context.output(value) for value in last if value is not None]).sum(0)
     nominal = nominal_value(kernel)
     if not kernel.requires_grad and not nominal > 0:
-        raise AnalysisError(
+        raise ZeroKernelError(
             "no parameter reaches the output: its tangent kernel is zero",
-            advice="check for zero-initialised heads: --gain he analyses the architecture",
+            advice=ZeroKernelError.ADVICE,
         )
-    if not 0 < nominal < math.inf:
+    if nominal == 0:
+        raise ZeroKernelError("the tangent kernel is 0", advice=ZeroKernelError.ADVICE)
+    if not nominal < math.inf:
         raise AnalysisError(
             f"the tangent kernel is {nominal:g}",
-            advice="the signal dies or explodes at this initialisation: try --gain he",
+            advice="the signal explodes at this initialisation: try --gain he",
         )
     return kernel
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from cerewrite.errors import AnalysisError, NotFiniteError
+from cerewrite.errors import AnalysisError, NotFiniteError, ZeroKernelError
 from cerewrite.estimators.analytic import Analytic
 from cerewrite.estimators.base import (
     Assumption,
@@ -123,7 +123,8 @@ def _alone(
     """The closed form without any measurement, saying so; an error where there is none."""
     if closed is None:
         assert refusal is not None
-        raise AnalysisError(
+        kind = ZeroKernelError if isinstance(refusal, ZeroKernelError) else AnalysisError
+        raise kind(
             f"nothing can be measured ({error.message}), and the closed form refuses: "
             f"{refusal.message}",
             advice=refusal.advice,

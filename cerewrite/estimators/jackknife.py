@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import AnalysisError, ZeroKernelError
 from cerewrite.estimators.base import (
     Assumption,
     Corrections,
@@ -88,9 +88,9 @@ class Jackknife(Estimator):
         gates = Gates(units, subject.variances(), next(iter(subject.model.parameters())))
         found = list(self._draws(subject, gates, wanted, progress))
         if len(found) < FEWEST:
-            raise AnalysisError(
+            raise ZeroKernelError(
                 f"the tangent kernel is zero in {wanted - len(found)} of {wanted} draws",
-                advice="no gradient arrives: zero-initialised heads need --gain he",
+                advice=f"no gradient arrives: {ZeroKernelError.ADVICE}",
             )
         layers = tuple(_measured(marked(closed, subject, traced), traced, units, found))
         return Corrections(

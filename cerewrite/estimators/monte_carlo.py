@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from cerewrite.errors import AnalysisError, CerewriteError
+from cerewrite.errors import AnalysisError, CerewriteError, ZeroKernelError
 from cerewrite.estimators.analytic import Analytic
 from cerewrite.estimators.base import (
     Assumption,
@@ -79,9 +79,9 @@ class MonteCarlo(Estimator):
                 break
         count, dead = len(kernels), len(kernels) - len(alive)
         if len(alive) < 3:
-            raise AnalysisError(
+            raise ZeroKernelError(
                 f"the tangent kernel is zero in {dead} of {count} draws",
-                advice="no gradient arrives: zero-initialised heads need --gain he",
+                advice=f"no gradient arrives: {ZeroKernelError.ADVICE}",
             )
         log = log_variance(alive)
         notes = (*_notes(subject, assumption), *_tail(log.value, nu, count))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils import _pytree as pytree
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import AnalysisError, ZeroKernelError
 from cerewrite.estimators.base import (
     Assumption,
 )
@@ -30,13 +30,13 @@ def too_slow(count: Count, assumption: Assumption) -> AnalysisError:
     )
 
 
-def dead(subject: Subject, kernels: Sequence[float]) -> AnalysisError:
+def dead(subject: Subject, kernels: Sequence[float]) -> ZeroKernelError:
     """Why draws in which K is zero measure nothing."""
     count = sum(not kernel > 0 for kernel in kernels)
     why = "the inputs do not vary" if constant(subject) else "no gradient arrives"
-    return AnalysisError(
+    return ZeroKernelError(
         f"the tangent kernel is zero in {count} of {len(kernels)} draws: {why}",
-        advice="give real inputs; zero-initialised heads need --gain he",
+        advice=f"give real inputs; {ZeroKernelError.ADVICE}",
     )
 
 

@@ -75,7 +75,7 @@ class Analysis(Measured[Estimate], Shown):
         fingerprint: hash of the model's structure.
         estimator: registered estimator.
         parametrization: ``ntk`` or ``standard``.
-        gain: ``as-built``, ``he`` or a number: the initialisation that was assumed.
+        gain: ``as-built``, ``nonzero``, ``he`` or a number: the initialisation that was assumed.
         scope: the scope the regions were found at; ``auto`` for all, with the regions of the first.
         measures: of the tangent kernel's diagonal, with their errors.
         layers: per sampled layer, in execution order.

@@ -63,7 +63,8 @@ class MomentContext(Weights, Readings):
         standard: bool = False,
         gain: float | None = None,
     ) -> None:
-        super().__init__(model, traced, standard=standard, gain=gain)
+        super().__init__(model, traced, standard=standard)
+        self._gain = gain
         self.layers = Layers({layer.node: layer for layer in traced.layers})
         self.batch = traced.batch
         self._ops = {op.name: op for op in traced.ops}
@@ -78,24 +79,6 @@ class MomentContext(Weights, Readings):
         other = copy(self)
         other.start(self.sampler.replay(), noise)
         return other
-
-    def is_standalone(self, name: str) -> bool:
-        """Whether a value is a free parameter, perhaps seen under another shape."""
-        op = self._ops[name]
-        while op.target in VIEWS and op.inputs:
-            op = self._ops[op.inputs[0]]
-        return op.target == "parameter"
-
-    def rescale(self, x: Moments, scale: Moments) -> Moments:
-        """A value times a free parameter.
-
-        Under a gain that is not the model's own, scales are 1: what counts then is the
-        architecture, not how its branches start.
-        """
-        if self._gain is not None:
-            kernel = torch.stack([part.unit.terms[0].kernel for part in scale.parts]).sum(0)
-            scale = gaussian_value(scalar(1.0), kernel, constant=True)
-        return algebra.multiply(x, scale)
 
     def scale(self, x: Moments, square: float) -> Moments:
         """A value times constants of a known mean square, which get no kernel of their own."""

@@ -29,18 +29,14 @@ class Weights:
         model: the module.
         traced: its trace.
         standard: standard instead of NTK parametrisation.
-        gain: the ``fan_in * Var[W]`` to assume for every layer; None for as built.
 
     Attributes:
         constants: values that no input reaches.
     """
 
-    def __init__(
-        self, model: nn.Module, traced: TracedModel, *, standard: bool, gain: float | None
-    ) -> None:
+    def __init__(self, model: nn.Module, traced: TracedModel, *, standard: bool) -> None:
         self._model = model
         self.standard = standard
-        self._gain = gain
         drawn = {layer.node for layer in traced.layers}
         self.constants = Constants(traced.ops, lambda name: _tensor(model, name), drawn)
         self._known: dict[str, Moments | None] = {}
@@ -78,11 +74,7 @@ class Weights:
         return gaussian_value(scalar(square), scalar(float(trained)), constant=True)
 
     def affine(self, op: Op) -> tuple[float, float, float]:
-        """Mean square of a norm's scale and shift, and their own share of the kernel.
-
-        Under a gain that is not the model's own, scales that start at zero are 1: what counts
-        then is the architecture, not how its branches start.
-        """
+        """Mean square of a norm's scale and shift, and their own share of the kernel."""
         if op.module not in self._affine:
             self._affine[op.module] = self._read_affine(op)
         return self._affine[op.module]
@@ -95,8 +87,6 @@ class Weights:
             default if t is None or t.is_meta else _mean_square(t)
             for t, default in zip(tensors, (1.0, 0.0), strict=True)
         )
-        if scale == 0 and self._gain is not None:
-            scale = 1.0
         return scale, shift, float(len(found)) if self.standard else 0.0
 
     def module(self, op: Op) -> nn.Module:

@@ -107,10 +107,7 @@ class Multiply(OpRule):
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         if len(inputs) == 1:
             return inputs[0]
-        for scale, x, name in zip(inputs, reversed(inputs), op.inputs, strict=True):
-            if context.is_standalone(name):
-                return context.rescale(x, scale)
-        return algebra.multiply(inputs[0], inputs[1])
+        return algebra.multiply(*inputs)
 
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
@@ -133,12 +130,7 @@ class AddProduct(OpRule):
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
         base, first, second = inputs
-        if context.is_standalone(op.inputs[1]):
-            product = context.rescale(second, first)
-        elif context.is_standalone(op.inputs[2]):
-            product = context.rescale(first, second)
-        else:
-            product = algebra.multiply(first, second)
+        product = algebra.multiply(first, second)
         factor = (op.kwargs or {}).get("value", 1)
         return algebra.add(base, product if factor == 1 else context.scale(product, factor**2))
 

@@ -275,6 +275,6 @@ def _unmeasured(region: Region, widths: str) -> Rejection | None:
         "no-correction",
         f"the estimate gives class '{name}' no finite-width correction, so nothing holds its "
         "width up (a branch that starts at zero does this)",
-        "--gain he analyses the architecture, layer scales at 1; or use an estimator that "
-        "measures, or leave the region as it is",
+        "--gain nonzero takes it as drawn; or use an estimator that measures, or leave the region "
+        "as it is",
     )

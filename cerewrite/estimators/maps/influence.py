@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import AnalysisError, ZeroKernelError
 from cerewrite.estimators.base import Assumption
 from cerewrite.estimators.maps.fields import draw
 from cerewrite.estimators.maps.stem import examples_of
@@ -87,6 +87,8 @@ def reached(traced: TracedModel) -> frozenset[str]:
 def _variances(walk: Walk, output: Value) -> list[tuple[frozenset[str], float]]:
     count = prod(output.shape)
     kernel = output.field.theta[:count, :count].mean()
+    if float(kernel.detach()) == 0:
+        raise ZeroKernelError("the tangent kernel is 0", advice=ZeroKernelError.ADVICE)
     if not 0 < float(kernel.detach()) < float("inf"):
         raise AnalysisError(
             f"the tangent kernel is {float(kernel.detach()):g}", advice="try --gain he"

@@ -54,7 +54,7 @@ class Walk:
         self.standard = assumption.parametrization == "standard"
         self.gain = assumption.gain
         self.running = assumption.norms == "eval"
-        self.weights = Weights(model, traced, standard=self.standard, gain=self.gain)
+        self.weights = Weights(model, traced, standard=self.standard)
         self.layers = {layer.node: layer for layer in traced.layers}
         self.ops = {op.name: op for op in traced.ops}
         self.examples = len(maps)
