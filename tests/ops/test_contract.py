@@ -13,10 +13,10 @@ from cerewrite.analysis.kept import SPLIT, saved_bytes
 from cerewrite.frontend.tracing import trace
 from cerewrite.ir import RegionLayer, Role
 from cerewrite.nn import BlockDiagonalLinear, NumberModule, ParameterModule
-from cerewrite.nn.parameter_module import channel_axis
 from cerewrite.ops import FAMILIES, OPRULES, family_of
 from cerewrite.ops.base import OpRule
 from cerewrite.ops.cases import Case
+from cerewrite.ops.free import FreeParameter
 from cerewrite.ops.modules import ModuleFamily, ResizableModule, SampledLayer, SplittableLayer
 
 UNCOUNTED = {
@@ -119,7 +119,8 @@ def test_resized_modules_act_member_by_member(
         assert new.value == members * width and {part.value for part in parts} == {width}
         return
     if isinstance(new, ParameterModule):
-        axis = channel_axis(tuple(new.value.shape))
+        assert isinstance(rule, FreeParameter)
+        axis = rule.axis_of(tuple(new.value.shape))
         assert axis is not None
         parts = [rule.member(new, j, members).get_parameter("value") for j in range(members)]
         assert torch.equal(new.value, torch.cat(parts, axis))

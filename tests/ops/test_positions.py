@@ -105,3 +105,65 @@ def test_layer_norms_written_anew_are_layer_norms(kind: type[nn.LayerNorm], free
             net, (torch.randn(2, 6),), budget="params", min_width=2, estimator="analytic"
         )
         assert result.verification.passed and result.plan.splits
+
+
+class Grid(nn.Module):
+    """Positions on a map, made in ways that vision transformers make them."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.embed, self.head = kind, nn.Conv2d(3, 16, 2, 2), nn.Linear(16, 3)
+        shapes = {"grid": (1, 6, 6, 16), "first": (16, 4, 4), "cut": (1, 40, 16)}
+        self.positions = nn.Parameter(torch.randn(shapes.get(kind, (1, 36, 16))))
+        self.rows = nn.Parameter(torch.randn(1, 4, 16))
+        self.columns = nn.Parameter(torch.randn(1, 4, 16))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+            for _ in range(2)
+        )
+
+    def made(self) -> Tensor:
+        """``[1, 16, channels]``"""
+        if self.kind == "first":
+            return self.positions.flatten(1).t().unsqueeze(0)
+        if self.kind == "cut":
+            return self.positions[:, 3:19]
+        if self.kind == "sum":
+            return (self.rows.unsqueeze(2) + self.columns.unsqueeze(1)).flatten(1, 2)
+        if self.kind == "numbers":
+            return self.positions.reshape(1, 6, 6, 16)[:, :4, :4].reshape(1, 16, 16)
+        if self.kind == "mixed":
+            return self.positions[:, :16] @ self.positions[:, :16].transpose(1, 2)
+        grid = self.positions if self.kind == "grid" else self.positions.view(1, 6, 6, -1)
+        maps = nn.functional.interpolate(grid.permute(0, 3, 1, 2), (4, 4), mode="bilinear")
+        return maps.flatten(2).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2) + self.made()
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x.mean(1))
+
+
+@pytest.mark.parametrize("kind", ["grid", "first", "cut", "sum", "resized"])
+def test_positions_are_followed_back_to_their_parameters(kind: str) -> None:
+    torch.manual_seed(0)
+    net, x = Grid(kind), torch.randn(2, 3, 8, 8)
+    result = cerewrite.convert(net, (x,), scope="network", estimator="analytic", members=2)
+    assert result.verification.passed, result.verification.failures
+    (split,) = result.plan.splits
+    assert split.multiplicity == 2
+    wide = 2 * split.widths[0]
+    used = ("rows", "columns") if kind == "sum" else ("positions",)
+    for name in used:
+        old, new = net.get_parameter(name), result.model.get_parameter(name)
+        axis = 0 if kind == "first" else -1
+        assert new.shape[axis] == wide and new.numel() * old.shape[axis] == old.numel() * wide
+
+
+@pytest.mark.parametrize("kind", ["numbers", "mixed"])
+def test_positions_that_name_or_mix_channels_keep_them(kind: str) -> None:
+    net, x = Grid(kind), torch.randn(2, 3, 8, 8)
+    found = cerewrite.analyze(net, (x,), scope="network", estimator="analytic")
+    assert not found.regions
+    assert "tied-to-fixed-width" in {rejection.code for rejection in found.rejections}

@@ -3,55 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from cerewrite.frontend.tracing.modules import ModuleTable
 from cerewrite.ir import Length, Op
 from cerewrite.kernel.moments import VIEWS
-from cerewrite.nn.parameter_module import channel_axis
-from cerewrite.ops.layout import leaves_open
+from cerewrite.ops.layout import axis_order, leaves_open
 from cerewrite.ops.views import VIEWED, named_sizes
 
+Leaf = tuple[str, int]
+"""A parameter's name and the axis of its channels."""
 
-def free_parameter(
-    op: Op, ops: Mapping[str, Op], table: ModuleTable, size: int, axis: int
-) -> str | None:
-    """The name of the parameter along the channels that a value shows; None if none.
+_MOVED = ("permute", "transpose", "swapaxes", "t", "mT", "numpy_T")
+
+_MAPS = "upsample"
+"""Operators on maps ``[batch, channels, *positions]`` that treat every channel alike."""
+
+
+class FreeParameters:
+    """Values that are made of a model's own parameters alone, followed back to them.
 
     Args:
-        op: the value's operator: the parameter itself, a view of it that leaves the channel
-            count open (-1, or read off the parameter), or an expansion along other axes.
         ops: every operator by name.
         table: facts about the model's modules.
-        size: channels.
-        axis: the channel axis of the value, counted from the end (-1 is the last).
     """
-    shaped = False
-    while op.inputs and op.target in (*VIEWS, "expand"):
-        if op.target == "expand" and not _kept(op, axis):
+
+    def __init__(self, ops: Mapping[str, Op], table: ModuleTable) -> None:
+        self._ops = ops
+        self._table = table
+
+    def behind(self, op: Op, size: int, axis: int) -> tuple[Leaf, ...]:
+        """The parameters of which a value shows so many channels; none if it is anything else.
+
+        Args:
+            op: the value's operator: a parameter, a view of it that leaves the channel count open
+                (-1, or read off the parameter), what moves, cuts, resamples or adds up positions,
+                or sums of such values.
+            size: channels.
+            axis: the channel axis of the value, counted from the end (-1 is the last).
+        """
+        at = axis + len(op.shape)
+        if not 0 <= at < len(op.shape) or op.shape[at] != size:
+            return ()
+        if op.target == "parameter":
+            return self._leaf(op, at)
+        if op.target in ("add", "mul", "sub") and len(op.inputs) == 2:
+            return self._both(op, size, axis)
+        back = self._back(op, size, at) if op.inputs else None
+        if back is None:
+            return ()
+        source, found = back
+        return self.behind(source, size, found - len(source.shape))
+
+    def _leaf(self, op: Op, at: int) -> tuple[Leaf, ...]:
+        name = self._table.parameter_name(op.name)
+        return ((name, at),) if name and self._table.is_standalone(op.name) else ()
+
+    def _both(self, op: Op, size: int, axis: int) -> tuple[Leaf, ...]:
+        """Both operands, of which each has all channels."""
+        found = [self.behind(self._ops[name], size, axis) for name in op.inputs]
+        return (*found[0], *found[1]) if all(found) else ()
+
+    def _back(self, op: Op, size: int, at: int) -> tuple[Op, int] | None:
+        """What an operator shows, and the axis of its channels there; None if it mixes them."""
+        source = self._ops[op.inputs[0]]
+        if op.target in VIEWED and not (leaves_open(op, size) or self._reads_own_size(op, size)):
             return None
-        if op.target in VIEWED and not (leaves_open(op, size) or _own_size(op, size)):
-            return None
-        shaped = shaped or (op.shape != ops[op.inputs[0]].shape and op.target != "expand")
-        op = ops[op.inputs[0]]
-    if op.target != "parameter" or not table.is_standalone(op.name):
+        if op.target in (*VIEWS, "flatten", "unflatten"):
+            return _same_place(source, op, at)
+        if op.target == "expand":
+            sizes = named_sizes(op)
+            kept = len(sizes) == len(op.shape) and sizes[at] == -1
+            return (source, at - len(op.shape) + len(source.shape)) if kept else None
+        if op.target in _MOVED:
+            order = axis_order(op, len(op.shape))
+            return None if order is None else (source, order[at])
+        if op.target in ("slice", "narrow") or op.target.lstrip("_").startswith(_MAPS):
+            alike = len(op.shape) == len(source.shape) and op.shape[at] == source.shape[at]
+            cut = type(op.args[1]) is int and op.args[1] % len(op.shape) != at
+            return (source, at) if alike and (cut if op.target[0] == "s" else at == 1) else None
         return None
-    if op.numel != size:
-        at = channel_axis(op.shape)
-        if shaped or at is None or at - len(op.shape) != axis or op.shape[at] != size:
-            return None
-    return table.parameter_name(op.name)
+
+    def _reads_own_size(self, op: Op, size: int) -> bool:
+        """Whether a view reads its channel count off what it is a view of."""
+        return all(
+            isinstance(given, Length) and given.exact and self._is_behind(given.axes[0][0], op)
+            for given, length in zip(named_sizes(op), op.shape, strict=False)
+            if length == size
+        )
+
+    def _is_behind(self, name: str, op: Op) -> bool:
+        while op.inputs and op.name != name:
+            op = self._ops[op.inputs[0]]
+        return op.name == name
 
 
-def _kept(op: Op, axis: int) -> bool:
-    """Whether an expansion leaves the channel axis as it is."""
-    sizes = named_sizes(op)
-    return len(sizes) == len(op.shape) and sizes[axis] == -1
-
-
-def _own_size(op: Op, size: int) -> bool:
-    """Whether a view reads its channel count off what it is a view of."""
-    return all(
-        isinstance(given, Length) and given.exact and given.axes[0][0] == op.inputs[0]
-        for given, length in zip(named_sizes(op), op.shape, strict=False)
-        if length == size
+def _same_place(source: Op, op: Op, at: int) -> tuple[Op, int] | None:
+    """The axis of the same length with as many elements behind it, under another shape."""
+    behind = prod(op.shape[at + 1 :])
+    places = (
+        axis
+        for axis, length in enumerate(source.shape)
+        if length == op.shape[at] and prod(source.shape[axis + 1 :]) == behind
     )
+    found = next(places, None)
+    return None if found is None else (source, found)

@@ -94,6 +94,10 @@ class ModuleTable:
         """Elements of a parameter."""
         return self._model.get_parameter(name).numel()
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of a parameter."""
+        return tuple(self._model.get_parameter(name).shape)
+
     def is_standalone(self, node: str) -> bool:
         """Whether a parameter is a plain one that a single operator reads, and not tied."""
         name = self._parameters[node]

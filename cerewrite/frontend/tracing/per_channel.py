@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from torch import nn
 
 from cerewrite.frontend.tracing.classes import Classes
-from cerewrite.frontend.tracing.free import free_parameter
+from cerewrite.frontend.tracing.free import FreeParameters
 from cerewrite.frontend.tracing.modules import ModuleTable
 from cerewrite.frontend.tracing.named import NamedSizes
 from cerewrite.frontend.tracing.numbers import USED
 from cerewrite.ir import Op, PerChannel, Rejection
 from cerewrite.ops.base import Channels, Value
+from cerewrite.ops.free import free_rule
 from cerewrite.ops.modules import ResizableModule
 
 
@@ -36,6 +37,7 @@ class PerChannelBuilder:
         self.named = NamedSizes(self.classes, self.values, used)
         self._table = ModuleTable(model, ops)
         self._ops = {op.name: op for op in ops}
+        self._parameters = FreeParameters(self._ops, self._table)
         self._tables: list[tuple[str, str]] = []
         self._swapped: set[str] = set()
         self._free: dict[str, int] = {}
@@ -128,22 +130,21 @@ class PerChannelBuilder:
         if owner in self._swapped:
             return True  # it goes with its module
         size = self.classes.size(channels.width)
-        axis = channels.axis - rank
-        name = free_parameter(value.op, self._ops, self._table, size, axis)
-        if (
-            name is None
-            or channels.inner != 1
-            or channels.unit != 1
-            or self.is_concatenation(channels.width)
-        ):
+        if channels.inner != 1 or channels.unit != 1 or self.is_concatenation(channels.width):
             return False
-        if name in self._free:  # joined again: the same channels
-            self.tie(channels.width, self._free[name], "parameter", value.op.name)
-            return True
-        self._free[name] = channels.width
-        settings = self._table.numel(name) // size
-        self._keep(PerChannel(name, "free_parameter", (), settings), channels.width)
-        return True
+        found = self._parameters.behind(value.op, size, channels.axis - rank)
+        rules = {name: free_rule(self._table.shape(name), axis) for name, axis in found}
+        if None in rules.values():
+            return False
+        for name, rule in rules.items():
+            if name in self._free:  # joined again: the same channels
+                self.tie(channels.width, self._free[name], "parameter", value.op.name)
+                continue
+            self._free[name] = channels.width
+            assert rule is not None, name
+            settings = self._table.numel(name) // size
+            self._keep(PerChannel(name, rule, (), settings), channels.width)
+        return bool(rules)
 
     def keep_numbers(self) -> None:
         """Note the attributes that stand for classes, if their modules are not swapped whole."""
