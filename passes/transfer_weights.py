@@ -96,7 +96,7 @@ class TransferWeights(Pass):
     calibration: Any = None
 
     def requires(self, session: Session) -> None:
-        """Weights have values, every layer is linear or a convolution, and inputs are usable."""
+        """Weights have values, layers are linear ones or convolutions without heads, inputs usable."""
         if session.plan.weights != "transfer":
             return
         if any(parameter.is_meta for parameter in session.model.parameters()):
@@ -105,6 +105,7 @@ class TransferWeights(Pass):
                 advice="load trained weights, or choose weights='reinitialise'",
             )
         for change in session.changes:
+            _refuse_heads(change)
             for layer in change.region.layers:
                 if layer.op not in KNOWN:
                     raise RewriteError(
@@ -128,6 +129,25 @@ class TransferWeights(Pass):
         if errors:
             details += f", mean held-out error of {len(errors)} fits {np.mean(errors):.2f}"
         return PassResult(self.name, details)
+
+
+def _refuse_heads(change: Change) -> None:
+    """Channels of a head belong together, and query, key and value to one another.
+
+    Raises:
+        RewriteError: where members own whole heads, or parts of one layer's output.
+    """
+    region = change.region
+    heads = next(
+        (name for name, n in zip(region.classes, region.steps, strict=True) if n > 1), None
+    )
+    parted = next((layer.name for layer in region.layers if len(layer.writes) > 1), None)
+    if heads or parted:
+        raise RewriteError(
+            f"'{heads or parted}' writes heads, or several values at once: a warm start picks "
+            "channels one by one and would tear them apart",
+            advice="choose weights='reinitialise', or exclude the region",
+        )
 
 
 def _look(session: Session, inputs: Any) -> _Seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import cerewrite
-from cerewrite.errors import UsageError
+from cerewrite.errors import RewriteError, UsageError
 from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Plan, TracedModel, WidthClass
 from tests.attention_models import FORMS, IDS, Encoder, Norm
@@ -267,3 +268,14 @@ def test_layers_that_write_a_class_several_times_are_gated(how: str) -> None:
     found = cerewrite.analyze(Encoder(how), IDS, estimator="jackknife", **options)
     by_name = {layer.name: layer for layer in found.layers}
     assert by_name["blocks.0.attn.qkv" if how != "repeated" else "blocks.0.attn.v"].kappa > 0
+
+
+@pytest.mark.parametrize("how", ["fused", "separate"])
+def test_a_warm_start_of_heads_is_refused_before_anything_is_changed(how: str) -> None:
+    net = Encoder(how)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    plan = dataclasses.replace(planned(net, IDS), weights="transfer")
+    with pytest.raises(RewriteError, match="writes heads") as met:
+        cerewrite.apply(plan, net)
+    assert "reinitialise" in met.value.advice
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
