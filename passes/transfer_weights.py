@@ -96,7 +96,7 @@ class TransferWeights(Pass):
     calibration: Any = None
 
     def requires(self, session: Session) -> None:
-        """Weights have values, layers are linear ones or convolutions without heads, inputs usable."""
+        """Weights have values, every layer is linear or a convolution, no heads, usable inputs."""
         if session.plan.weights != "transfer":
             return
         if any(parameter.is_meta for parameter in session.model.parameters()):
@@ -138,9 +138,8 @@ def _refuse_heads(change: Change) -> None:
         RewriteError: where members own whole heads, or parts of one layer's output.
     """
     region = change.region
-    heads = next(
-        (name for name, n in zip(region.classes, region.steps, strict=True) if n > 1), None
-    )
+    found = zip(region.classes, region.heads, strict=False)
+    heads = next((name for name, step in found if step > 1), None)
     parted = next((layer.name for layer in region.layers if len(layer.writes) > 1), None)
     if heads or parted:
         raise RewriteError(
