@@ -60,6 +60,9 @@ class Attention(nn.Module):
         elif self.how == "einsum":
             weights = torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1)
             y = torch.einsum("bhij,bhjd->bhid", weights, v)
+        elif self.how == "cosine":
+            q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+            y = (8 * q @ k.transpose(-2, -1)).softmax(-1) @ v
         else:
             y = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.how == "grouped")
         return self.proj(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
@@ -72,7 +75,7 @@ def _repeated(x: Tensor, times: int) -> Tensor:
 
 
 FUSED = ("stacked", "indexed", "interleaved", "chunked", "cut")
-FORMS = ("separate", "fused", "einsum", "grouped", "repeated", *FUSED)
+FORMS = ("separate", "fused", "einsum", "grouped", "repeated", "cosine", *FUSED)
 
 
 class Norm(nn.Module):

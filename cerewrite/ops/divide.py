@@ -84,6 +84,10 @@ class VectorNorm(OpRule):
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
+        found = inputs[0].channels
+        rank = len(inputs[0].op.shape)
+        if found is not None and found.axis not in _normed(op, rank) and len(op.shape) == rank:
+            return found  # over what lies inside a head, or over positions
         bound(op, inputs[0], widths, "takes lengths")
         return None
 
@@ -93,6 +97,14 @@ class VectorNorm(OpRule):
             f"no closed form for a length by itself in '{op.module or op.name}'",
             advice=NoClosedFormError.ADVICE,
         )
+
+
+def _normed(op: Op, rank: int) -> set[int]:
+    """The axes over which lengths are taken: all of them where none is named."""
+    named = op.kwargs or {}
+    given = op.args[2] if len(op.args) > 2 else named.get("dim")
+    axes = range(rank) if given is None else [given] if isinstance(given, int) else given
+    return {int(axis) % rank for axis in axes}
 
 
 def sums_to_one(op: Op, ops: Mapping[str, Op]) -> bool:

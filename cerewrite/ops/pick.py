@@ -100,10 +100,24 @@ def _rows(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | N
     return None if width is None else Channels(len(op.shape) - 1, width)
 
 
+def _as_wide(op: Op, value: Value, other: Value, widths: WidthBuilder) -> Channels | None:
+    """Expanded along other axes to the shape of a value with the same channels."""
+    found, like = value.channels, other.channels
+    if found is None or like is None or found.unit != like.unit or found.inner != like.inner:
+        return None
+    moved = found.axis + len(op.shape) - len(value.op.shape)
+    if like.axis != moved or value.op.shape[found.axis] != op.shape[moved]:
+        return None
+    width = widths.tie(found.width, like.width, "expand_as", op.module or op.name)
+    return replace(found, axis=moved, width=width)
+
+
 def _beside(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
     """The channel axis of copies and picks along other axes."""
     if op.target == "expand":
         return expanded(op, inputs[0], named_sizes(op), widths)
+    if op.target == "expand_as" and len(inputs) == 2:
+        return _as_wide(op, inputs[0], inputs[1], widths)
     if op.target in ("repeat", "tile", "repeat_interleave"):
         return repeated(op, inputs[0], widths)
     return indexed(op, inputs) if op.target == "index" else None
