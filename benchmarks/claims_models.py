@@ -225,13 +225,13 @@ def _gated(shape: Shape) -> nn.Module:
 
 KINDS: dict[str, Kind] = {
     "mlp": Kind(_mlp, 2.0, (16, 32, 128), 4, skips=False),
-    "cnn": Kind(_cnn, 2.0, (8, 16, 48), 4, skips=False),
-    "resnet": Kind(_normed_resnet, 2.0, (8, 16, 48), 3),
-    "resnet without norm": Kind(_bare_resnet, 2.0, (8, 16, 48), 3),
-    "densenet": Kind(Dense, 2.0, (4, 8, 24), 4),
-    "vit": Kind(_vit, 1.0, (16, 32, 96), 2, step=4),
+    "cnn": Kind(_cnn, 2.0, (8, 16, 32), 4, skips=False),
+    "resnet": Kind(_normed_resnet, 2.0, (8, 16, 32), 3),
+    "resnet without norm": Kind(_bare_resnet, 2.0, (8, 16, 32), 3),
+    "densenet": Kind(Dense, 2.0, (4, 8, 16), 4),
+    "vit": Kind(_vit, 1.0, (16, 32, 64), 2, step=4),
     "gated": Kind(_gated, 1.0, (16, 32, 128), 2, gates=True),
-    "mixer": Kind(_mixer, 1.0, (16, 32, 96), 2),
+    "mixer": Kind(_mixer, 1.0, (16, 32, 64), 2),
 }
 
 
