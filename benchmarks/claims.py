@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,25 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from benchmarks.claims_expected import CLAIMS, PREDICTED, Claim, N, Term, U, Y
-from benchmarks.claims_models import KINDS, Kind, Shape, build, size, variants
+from benchmarks.claims_expected import CLAIMS
+from benchmarks.claims_models import (
+    BATCH,
+    DRAWS,
+    KINDS,
+    RANDOM,
+    RATE,
+    SEEDS,
+    STEP_BATCH,
+    STEPS,
+    TRAIN,
+    Kind,
+    Shape,
+    build,
+    size,
+    variants,
+)
+from benchmarks.claims_page import document
 from benchmarks.lines import add_line, read_lines
-from benchmarks.training.statistics import Interval, mean
 from cerewrite import diagnostics
 from cerewrite.estimators.draws import make_subject, relative_variance
 from cerewrite.frontend import tracing
@@ -33,11 +48,6 @@ from cerewrite.ir.diagnosed import Diagnosis
 ROOT = Path(__file__).resolve().parents[1]
 STORE = Path(__file__).with_name("claims.jsonl")
 DOCUMENT = ROOT / "docs" / "CLAIMS.md"
-
-SEEDS, STEPS, DRAWS = 8, 120, 48
-"""Repetitions; steps of a training; draws of K behind every nu."""
-BATCH, TRAIN, RANDOM, RATE, STEP_BATCH = 16, 1000, 256, 2e-3, 64
-"""Examples diagnosed, trained on, labelled at random; Adam's rate and its batch."""
 
 STRUCTURE = ("capacity", "residual-kernel")
 """Diagnostics that draws do not enter: looked at once."""
@@ -149,80 +159,6 @@ def fit(model: nn.Module, x: Tensor, y: Tensor, steps: int, seed: int) -> None:
         optimiser.zero_grad()
         nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
         optimiser.step()
-
-
-class Table:
-    """The stored figures by model, variant and seed."""
-
-    def __init__(self, lines: Iterable[Line]) -> None:
-        self.rows = {(row["model"], row["variant"], row["seed"]): row for row in lines}
-        self.models = [name for name in KINDS if any(row[0] == name for row in self.rows)]
-        self.seeds = sorted({seed for _, _, seed in self.rows})
-
-    def figure(self, model: str, term: Term, seed: int, claim: Claim) -> float | None:
-        """One term of a claim with its sign; None without."""
-        row = self.rows.get((term.kind or model, term.variant, seed))
-        value = row["figures"].get(term.figure) if row else None
-        if value is None or (claim.log and value <= 0):
-            return None
-        value = math.log10(value) if claim.log else abs(value) if claim.size else value
-        return term.sign * float(value)
-
-    def values(self, claim: Claim, model: str) -> list[float]:
-        """The claim's figure, seed by seed, of the seeds that have it."""
-        scale = 1.0
-        if claim.per_width:
-            narrow, _, wide = KINDS[model].widths
-            scale = math.log10(wide / narrow)
-        found = []
-        for seed in self.seeds:
-            terms = [self.figure(model, term, seed, claim) for term in claim.terms]
-            known = [value for value in terms if value is not None]
-            if len(known) == len(terms):
-                found.append(sum(known) / scale)
-        return found
-
-    def reason(self, claim: Claim, model: str) -> str:
-        """Why a model has no value."""
-        if (claim.skips and not KINDS[model].skips) or (claim.only and model not in claim.only):
-            return "not of this model"
-        for term in claim.terms:
-            row = self.rows.get((term.kind or model, term.variant, self.seeds[0]))
-            if row is None:
-                return f"no variant '{term.variant}'"
-            if term.figure not in row["figures"]:
-                diagnostic = term.figure.removeprefix("trained ").partition(":")[0]
-                return str(row["gaps"].get(diagnostic, "not finite"))
-        return "too few seeds have it"
-
-
-def verdict(claim: Claim, found: Interval) -> str:
-    """Yes where the interval lies in the claim's range, no where it lies outside."""
-    if claim.low < found.low and found.high < claim.high:
-        return Y
-    return N if found.high <= claim.low or found.low >= claim.high else U
-
-
-def judged(table: Table, claim: Claim) -> dict[str, tuple[Interval, int, str]]:
-    """Figure with its interval, seeds and verdict, of every model that has one."""
-    found = {}
-    for model in table.models:
-        if (claim.skips and not KINDS[model].skips) or (claim.only and model not in claim.only):
-            continue
-        values = table.values(claim, model)
-        closed = "(closed form)" in claim.title
-        if len(values) > 1 or (closed and values):
-            interval = mean(values) if len(values) > 1 else Interval(*values * 3)
-            found[model] = interval, len(values), verdict(claim, interval)
-    return found
-
-
-def document(lines: Sequence[Line]) -> str:
-    """The page, from the stored lines alone."""
-    from benchmarks.claims_page import page
-
-    table = Table(lines)
-    return page(table, [(claim, judged(table, claim)) for claim in CLAIMS], PREDICTED)
 
 
 if __name__ == "__main__":

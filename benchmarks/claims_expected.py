@@ -1,4 +1,4 @@
-"""The claims of benchmarks/claims.py, and what was expected of each before anything was measured."""
+"""The claims of benchmarks/claims.py, and what was expected before anything was measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ the tables). In short:
   the opposite of confusion; where batch norm stands, skips lower it, in the transformer they raise
   it.
 * Skips lower every block's condition number, before and after training.
-* The gradient is not orthogonal to H to 0.1 at these widths, but the curvature along it is positive.
+* The gradient is not orthogonal to H to 0.1 at these widths, but the curvature along it is
+  positive.
 * Virtual depth starts under half the blocks but for the network without norm (its branches carry
   twice the energy of the stream: 0.67), and grows in training.
 * nu is lower with skips; how it grows with depth is decided where batch norm stands only.

@@ -7,6 +7,7 @@ every bias 0.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,11 @@ import torch
 from torch import Tensor, nn
 
 CLASSES = 10
+
+SEEDS, STEPS, DRAWS = 8, 120, 48
+"""Repetitions; steps of a training; draws of K behind every nu."""
+BATCH, TRAIN, RANDOM, RATE, STEP_BATCH = 16, 1000, 256, 2e-3, 64
+"""Examples diagnosed, trained on, labelled at random; Adam's rate and its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +241,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
+@functools.cache
 def variants(kind: Kind) -> dict[str, Shape]:
     """Shapes of a kind, by what sets them apart."""
     narrow, middle, wide = (Shape(width, kind.depth) for width in kind.widths)
@@ -253,6 +260,7 @@ def variants(kind: Kind) -> dict[str, Shape]:
     return found
 
 
+@functools.cache
 def size(kind: Kind, shape: Shape) -> int:
     """Parameters of a shape."""
     with torch.device("meta"):

@@ -2,24 +2,107 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from benchmarks.claims_expected import Claim, N, U, Y
-from benchmarks.claims_models import KINDS, size, variants
-from benchmarks.training.statistics import Interval
+from benchmarks.claims_expected import CLAIMS, PREDICTED, Claim, N, Term, U, Y
+from benchmarks.claims_models import (
+    BATCH,
+    DRAWS,
+    KINDS,
+    RANDOM,
+    RATE,
+    STEP_BATCH,
+    STEPS,
+    TRAIN,
+    size,
+    variants,
+)
+from benchmarks.training.statistics import Interval, mean
 
-if TYPE_CHECKING:
-    from benchmarks.claims import Table
-
+Line = dict[str, Any]
 Judged = dict[str, tuple[Interval, int, str]]
 Found = Sequence[tuple[Claim, Judged]]
 SHORT = {Y: "yes", N: "no", U: "."}
 
 
-def page(table: Table, found: Found, predicted: str) -> str:
-    """All of it."""
+class Table:
+    """The stored figures by model, variant and seed."""
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self.rows = {(row["model"], row["variant"], row["seed"]): row for row in lines}
+        self.models = [name for name in KINDS if any(row[0] == name for row in self.rows)]
+        self.seeds = sorted({seed for _, _, seed in self.rows})
+
+    def figure(self, model: str, term: Term, seed: int, claim: Claim) -> float | None:
+        """One term of a claim with its sign; None without."""
+        row = self.rows.get((term.kind or model, term.variant, seed))
+        value = row["figures"].get(term.figure) if row else None
+        if value is None or (claim.log and value <= 0):
+            return None
+        value = math.log10(value) if claim.log else abs(value) if claim.size else value
+        return term.sign * float(value)
+
+    def values(self, claim: Claim, model: str) -> list[float]:
+        """The claim's figure, seed by seed, of the seeds that have it."""
+        scale = 1.0
+        if claim.per_width:
+            narrow, _, wide = KINDS[model].widths
+            scale = math.log10(wide / narrow)
+        found = []
+        for seed in self.seeds:
+            terms = [self.figure(model, term, seed, claim) for term in claim.terms]
+            known = [value for value in terms if value is not None]
+            if len(known) == len(terms):
+                found.append(sum(known) / scale)
+        return found
+
+    def reason(self, claim: Claim, model: str) -> str:
+        """Why a model has no value."""
+        if not concerns(claim, model):
+            return "no skips"
+        for term in claim.terms:
+            row = self.rows.get((term.kind or model, term.variant, self.seeds[0]))
+            if row is None:
+                return f"no variant '{term.variant}'"
+            if term.figure not in row["figures"]:
+                diagnostic = term.figure.removeprefix("trained ").partition(":")[0]
+                return str(row["gaps"].get(diagnostic, "not finite"))
+        return "too few seeds have it"
+
+
+def concerns(claim: Claim, model: str) -> bool:
+    """Whether a claim is about such a model."""
+    return model in (claim.only or KINDS) and (KINDS[model].skips or not claim.skips)
+
+
+def verdict(claim: Claim, found: Interval) -> str:
+    """Yes where the interval lies in the claim's range, no where it lies outside."""
+    if claim.low < found.low and found.high < claim.high:
+        return Y
+    return N if found.high <= claim.low or found.low >= claim.high else U
+
+
+def judged(table: Table, claim: Claim) -> dict[str, tuple[Interval, int, str]]:
+    """Figure with its interval, seeds and verdict, of every model that has one."""
+    found = {}
+    for model in table.models:
+        if not concerns(claim, model):
+            continue
+        values = table.values(claim, model)
+        closed = "(closed form)" in claim.title
+        if len(values) > 1 or (closed and values):
+            interval = mean(values) if len(values) > 1 else Interval(*values * 3)
+            found[model] = interval, len(values), verdict(claim, interval)
+    return found
+
+
+def document(rows: Sequence[Line]) -> str:
+    """The page, from the stored lines alone."""
+    table = Table(rows)
+    found = [(claim, judged(table, claim)) for claim in CLAIMS]
     lines = [
         "# Do the papers' claims come true?",
         "",
@@ -34,19 +117,17 @@ def page(table: Table, found: Found, predicted: str) -> str:
         "",
         "## Expected",
         "",
-        predicted,
+        PREDICTED,
         "## Found",
         "",
     ]
-    for claim, judged in found:
-        lines += _claim(table, claim, judged)
+    for claim, each in found:
+        lines += _claim(table, claim, each)
     lines += ["## Models", "", *_models()]
     return "\n".join([*lines, ""])
 
 
 def _protocol(table: Table) -> list[str]:
-    from benchmarks.claims import BATCH, DRAWS, RANDOM, RATE, STEP_BATCH, STEPS, TRAIN
-
     text = (
         f"{len(table.models)} small models on scikit-learn's digits (8x8), "
         f"{len(table.seeds)} seeds: each draws weights, examples and their order anew, the same "
@@ -63,12 +144,12 @@ def _protocol(table: Table) -> list[str]:
 
 
 def _counts(found: Found) -> list[str]:
-    every = [row for _, judged in found for row in judged.values()]
+    every = [row for _, each in found for row in each.values()]
     counts = {word: sum(v == word for _, _, v in every) for word in (Y, N, U)}
     right = sum(
-        verdict == claim.expected.get(model, claim.rest)
-        for claim, judged in found
-        for model, (_, _, verdict) in judged.items()
+        word == claim.expected.get(model, claim.rest)
+        for claim, each in found
+        for model, (_, _, word) in each.items()
     )
     text = (
         f"{len(found)} claims, {len(every)} figures: {counts[Y]} came true, {counts[N]} did not, "
@@ -83,13 +164,13 @@ def _matrix(table: Table, found: Found) -> list[str]:
         f"| claim | {' | '.join(table.models)} |",
         "| --- " * (len(table.models) + 1) + "|",
     ]
-    for claim, judged in found:
-        cells = [SHORT[judged[m][2]] if m in judged else "" for m in table.models]
+    for claim, each in found:
+        cells = [SHORT[each[m][2]] if m in each else "" for m in table.models]
         lines.append(f"| {claim.title} | {' | '.join(cells)} |")
     return lines
 
 
-def _claim(table: Table, claim: Claim, judged: Judged) -> list[str]:
+def _claim(table: Table, claim: Claim, each: Judged) -> list[str]:
     source = ", ".join(f"arXiv {number}" for number in claim.source.split(", "))
     lines = [
         f"### {claim.title}",
@@ -97,23 +178,21 @@ def _claim(table: Table, claim: Claim, judged: Judged) -> list[str]:
         f"{source}. Figure: {claim.shown}.",
         "",
     ]
-    if judged:
+    if each:
         lines += [
             "| model | figure | seeds | expected | came true |",
             "| --- | --- | --- | --- | --- |",
         ]
-    for model, (interval, seeds, verdict) in judged.items():
+    for model, (interval, seeds, word) in each.items():
         expected = claim.expected.get(model, claim.rest)
-        lines.append(
-            f"| {model} | {_figure(interval, seeds)} | {seeds} | {expected} | {verdict} |"
-        )
+        lines.append(f"| {model} | {_figure(interval, seeds)} | {seeds} | {expected} | {word} |")
     reasons: dict[str, list[str]] = {}
     for model in table.models:
-        if model not in judged and not (claim.only and model not in claim.only):
+        if model not in each and model in (claim.only or KINDS):
             reasons.setdefault(table.reason(claim, model), []).append(model)
     if reasons:
         text = "; ".join(f"{', '.join(models)} ({why})" for why, models in reasons.items())
-        gap = [""] if judged else []
+        gap = [""] if each else []
         lines += [*gap, *textwrap.wrap(f"Without a value: {text}.", 98)]
     return [*lines, ""]
 
