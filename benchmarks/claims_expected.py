@@ -183,7 +183,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "With skips nu grows less with depth", RANDOM,
         "log10 of nu by draws, (deep - middle) with - (deep - middle) without",
-        (*_pair("deep", "middle", NU), *_pair("plain", "deep plain", NU)), -INF, 0, U,
+        (*_pair("deep", "middle", NU), Term(-1, "deep plain", NU), Term(1, "plain", NU)),
+        -INF, 0, U,
         {"resnet": Y, "densenet": Y}, log=True,
     ),
     Claim(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 from benchmarks.claims_expected import CLAIMS, PREDICTED, Claim, N, Term, U, Y
@@ -45,19 +46,29 @@ class Table:
         value = math.log10(value) if claim.log else abs(value) if claim.size else value
         return term.sign * float(value)
 
+    def terms(self, claim: Claim, model: str) -> list[list[float]]:
+        """The claim's terms with their signs, of every seed that has them all."""
+        each = [
+            [self.figure(model, term, seed, claim) for term in claim.terms] for seed in self.seeds
+        ]
+        known = [[value for value in terms if value is not None] for terms in each]
+        return [terms for terms in known if len(terms) == len(claim.terms)]
+
     def values(self, claim: Claim, model: str) -> list[float]:
         """The claim's figure, seed by seed, of the seeds that have it."""
         scale = 1.0
         if claim.per_width:
             narrow, _, wide = KINDS[model].widths
             scale = math.log10(wide / narrow)
-        found = []
-        for seed in self.seeds:
-            terms = [self.figure(model, term, seed, claim) for term in claim.terms]
-            known = [value for value in terms if value is not None]
-            if len(known) == len(terms):
-                found.append(sum(known) / scale)
-        return found
+        return [sum(terms) / scale for terms in self.terms(claim, model)]
+
+    def levels(self, claim: Claim, model: str) -> list[float]:
+        """Means over seeds of each term by itself; geometric ones where logarithms are taken."""
+        columns = zip(*self.terms(claim, model), strict=True)
+        means = [
+            term.sign * fmean(column) for term, column in zip(claim.terms, columns, strict=True)
+        ]
+        return [10**value for value in means] if claim.log else means
 
     def reason(self, claim: Claim, model: str) -> str:
         """Why a model has no value."""
@@ -66,10 +77,11 @@ class Table:
         for term in claim.terms:
             row = self.rows.get((term.kind or model, term.variant, self.seeds[0]))
             if row is None:
-                return f"no variant '{term.variant}'"
+                return "no gate" if "gate" in term.variant else "no skips"
             if term.figure not in row["figures"]:
                 diagnostic = term.figure.removeprefix("trained ").partition(":")[0]
-                return str(row["gaps"].get(diagnostic, "not finite"))
+                lone = "no sum of a value and a function of it" if claim.skips else "not finite"
+                return str(row["gaps"].get(diagnostic, lone))
         return "too few seeds have it"
 
 
@@ -137,8 +149,9 @@ def _protocol(table: Table) -> list[str]:
         f"large; random labels are {RANDOM}, learnt in as many steps. Brackets hold Student's 95 % "
         "interval over seeds, of differences paired by seed. A claim came true (yes) where the "
         "whole interval lies as claimed, did not (no) where it lies wholly elsewhere, and is not "
-        "decided otherwise. Closed forms have no interval: their sign decides. The intervals do "
-        "not cover that many are looked at."
+        "decided otherwise. Levels are the means over seeds of what the figure is made of, in its "
+        "order (geometric where logarithms are taken). Closed forms have no interval: their sign "
+        "decides. The intervals do not cover that many are looked at."
     )
     return [*textwrap.wrap(text, 98), ""]
 
@@ -180,12 +193,15 @@ def _claim(table: Table, claim: Claim, each: Judged) -> list[str]:
     ]
     if each:
         lines += [
-            "| model | figure | seeds | expected | came true |",
-            "| --- | --- | --- | --- | --- |",
+            "| model | levels | figure | seeds | expected | came true |",
+            "| --- " * 6 + "|",
         ]
     for model, (interval, seeds, word) in each.items():
         expected = claim.expected.get(model, claim.rest)
-        lines.append(f"| {model} | {_figure(interval, seeds)} | {seeds} | {expected} | {word} |")
+        levels = ", ".join(f"{level:.3g}" for level in table.levels(claim, model))
+        lines.append(
+            f"| {model} | {levels} | {_figure(interval, seeds)} | {seeds} | {expected} | {word} |"
+        )
     reasons: dict[str, list[str]] = {}
     for model in table.models:
         if model not in each and model in (claim.only or KINDS):
