@@ -8,6 +8,7 @@ every bias 0.
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -253,10 +254,12 @@ def variants(kind: Kind) -> dict[str, Shape]:
     if kind.gates:
         found["wide gate"] = replace(narrow, gate=wide.width)
     goal = size(kind, middle)
-    widths = range(kind.step, middle.width + 1, kind.step)
-    shapes = [replace(deep, width=width) for width in widths]
+    shapes = [replace(deep, width=w) for w in range(kind.step, middle.width + 1, kind.step)]
+    place = bisect_left(shapes, goal, key=lambda shape: size(kind, shape))
     # Twice as deep, of as many parameters as near as widths allow.
-    found["thin"] = min(shapes, key=lambda shape: abs(size(kind, shape) - goal))
+    found["thin"] = min(
+        shapes[max(place - 1, 0) : place + 1], key=lambda shape: abs(size(kind, shape) - goal)
+    )
     return found
 
 

@@ -198,7 +198,7 @@ def _claim(table: Table, claim: Claim, each: Judged) -> list[str]:
         ]
     for model, (interval, seeds, word) in each.items():
         expected = claim.expected.get(model, claim.rest)
-        levels = ", ".join(f"{level:.3g}" for level in table.levels(claim, model))
+        levels = ", ".join(f"{level + 0.0:.3g}" for level in table.levels(claim, model))
         lines.append(
             f"| {model} | {levels} | {_figure(interval, seeds)} | {seeds} | {expected} | {word} |"
         )
