@@ -26,6 +26,14 @@ from benchmarks.training.statistics import Interval, mean
 Line = dict[str, Any]
 Judged = dict[str, tuple[Interval, int, str]]
 Found = Sequence[tuple[Claim, Judged]]
+UNCHECKED = (
+    "What ZiCo, SynFlow, NASWOT and the gradient norm claim is that they order designs as training "
+    "does: docs/REFEREE.md. That variance constancy trains as batch norm does, that orthogonal "
+    "heads transfer better, and that the curvature vanishes in the middle of a training are claims "
+    "about longer trainings than these. A DenseNet's skips are concatenations, in which local maps "
+    "and virtual depth see no sum."
+)
+"""What the papers claim beside."""
 SHORT = {Y: "yes", N: "no", U: "."}
 
 
@@ -135,6 +143,7 @@ def document(rows: Sequence[Line]) -> str:
     ]
     for claim, each in found:
         lines += _claim(table, claim, each)
+    lines += ["## Not checked", "", *textwrap.wrap(UNCHECKED, 98), ""]
     lines += ["## Models", "", *_models()]
     return "\n".join([*lines, ""])
 
