@@ -17,6 +17,7 @@ from benchmarks.training.statistics import Interval
 WIDTH = CLAIMS[0]
 REASONS = {
     "no skips",
+    "no gate",
     "no sum of a value and a function of it",
     "the model has no sum of a value and a function of it",
     "the model multiplies no two trained values",
