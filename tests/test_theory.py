@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cerewrite.diagnostics import DIAGNOSTICS
 from cerewrite.estimators.exact_relu import exact_relu_nu
 from tests.conftest import ROOT
 
@@ -79,6 +80,17 @@ def test_what_a_section_names_exists(body: str) -> None:
     missing = [path for paths in named for path in paths if not (ROOT / path).exists()]
     assert not missing
     assert all(named) or all("yet" in part for part, paths in zip(found, named, strict=True))
+
+
+def test_every_diagnostic_has_its_formula() -> None:
+    """Named with its file; its oracle is in the section's test."""
+    (body,) = (one for one in BODIES if "Diagnostics of trainability" in one.partition("\n")[0])
+    text = re.sub(r"\s+", " ", body)
+    held = (ROOT / "tests" / "diagnostics" / "test_oracles.py").read_text(encoding="utf-8")
+    for name, one in DIAGNOSTICS.items():
+        file = type(one).__module__.rpartition(".")[2]
+        assert f"`{name}` (`{file}.py`" in text
+        assert f'"{name}"' in held
 
 
 def reference_numbers() -> Iterator[tuple[list[int], str]]:
