@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from cerewrite.errors import RewriteError
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import member_order
-from cerewrite.ops import sampled_layer
 from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
-from cerewrite.rewriting.session import Change, Session, set_submodule
+from cerewrite.rewriting.session import Change, Session
 from cerewrite.rewriting.transfer import (
     Interior,
-    Rows,
     blocks_of,
     dense_weight,
     fit_block,
@@ -27,17 +25,13 @@ from cerewrite.rewriting.transfer import (
     read_rows,
     store_block,
     take_channels,
-    written_rows,
 )
 from cerewrite.rewriting.transfer.calibration import Visit, examples, visit
-from cerewrite.rewriting.transfer.patches import positions
+from cerewrite.rewriting.transfer.seen import Seen, look_at, refuse_uncarried
 from cerewrite.runtime.seeds import generator_for
 
 NOISE = 0.01
 """Relative deviation of what tells copies of a channel apart, so that they can grow apart."""
-
-KNOWN = ("linear", "conv", "conv_transpose")
-"""Operators whose weights the pass can carry."""
 
 
 @dataclass(slots=True)
@@ -57,23 +51,6 @@ class _Part:
     order: list[int] | None = None
     reads: Tensor | None = None
     writes: Tensor | None = None
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What the original showed on the calibration inputs.
-
-    Attributes:
-        rows: which positions of each layer's output were looked at.
-        targets: its outputs there, ``[rows, out]``.
-        energies: mean square of each of its input channels.
-        order: layers in the order in which they ran.
-    """
-
-    rows: dict[str, Rows] = field(default_factory=dict)
-    targets: dict[str, Tensor] = field(default_factory=dict)
-    energies: dict[str, Tensor] = field(default_factory=dict)
-    order: list[str] = field(default_factory=list)
 
 
 @register
@@ -105,13 +82,7 @@ class TransferWeights(Pass):
                 advice="load trained weights, or choose weights='reinitialise'",
             )
         for change in session.changes:
-            _refuse_heads(change)
-            for layer in change.region.layers:
-                if layer.op not in KNOWN:
-                    raise RewriteError(
-                        f"'{layer.name}' ({layer.op}): this pass cannot carry its weights",
-                        advice="exclude the layer, or choose weights='reinitialise'",
-                    )
+            refuse_uncarried(change)
         if self.calibration is not None:
             examples(self.calibration)
 
@@ -119,7 +90,7 @@ class TransferWeights(Pass):
         """Group, copy, fit."""
         if session.plan.weights != "transfer":
             return PassResult(self.name, "the plan asks for fresh weights")
-        seen = _look(session, self.calibration) if self.calibration is not None else _Seen()
+        seen = look_at(session, self.calibration) if self.calibration is not None else Seen()
         parts, kept = _group(session, seen)
         for part in parts.values():
             _copy(session, part)
@@ -131,58 +102,7 @@ class TransferWeights(Pass):
         return PassResult(self.name, details)
 
 
-def _refuse_heads(change: Change) -> None:
-    """Channels of a head belong together, and query, key and value to one another.
-
-    Raises:
-        RewriteError: where members own whole heads, or parts of one layer's output.
-    """
-    region = change.region
-    found = zip(region.classes, region.heads, strict=False)
-    heads = next((name for name, step in found if step > 1), None)
-    parted = next((layer.name for layer in region.layers if len(layer.writes) > 1), None)
-    if heads or parted:
-        raise RewriteError(
-            f"'{heads or parted}' writes heads, or several values at once: a warm start picks "
-            "channels one by one and would tear them apart",
-            advice="choose weights='reinitialise', or exclude the region",
-        )
-
-
-def _look(session: Session, inputs: Any) -> _Seen:
-    """Run the original, which is put back for that long, and note what its layers do."""
-    seen = _Seen()
-    layers = {layer.name: layer for change in session.changes for layer in change.region.layers}
-
-    def note(name: str) -> Visit:
-        def look(module: nn.Module, input: Tensor, output: Tensor) -> None:
-            generator = generator_for(session.plan.seed, f"rows of {name}")
-            seen.rows[name] = Rows.choose(positions(module, output), generator)
-            seen.targets[name] = written_rows(module, output, seen.rows[name]).double()
-            axis = sampled_layer(layers[name].op).axis
-            channels = input.movedim(axis, 0).reshape(layers[name].in_channels, -1)
-            seen.energies[name] = channels.double().square().mean(1)
-            seen.order.append(name)
-
-        return look
-
-    new = {name: session.get(name) for name in session.originals}
-    try:
-        for name, module in session.originals.items():
-            set_submodule(session.model, name, module)
-        visit(session.model, inputs, {name: note(name) for name in layers})
-    finally:
-        for name, module in new.items():
-            set_submodule(session.model, name, module)
-    if not all(bool(target.isfinite().all()) for target in seen.targets.values()):
-        raise RewriteError(
-            "the original's layers give values that are not finite on the calibration inputs",
-            advice="check the model's weights",
-        )
-    return seen
-
-
-def _group(session: Session, seen: _Seen) -> tuple[dict[str, _Part], list[float]]:
+def _group(session: Session, seen: Seen) -> tuple[dict[str, _Part], list[float]]:
     """Choose channels for every changed region; norms and other modules take them at once."""
     parts: dict[str, _Part] = {}
     kept = []
@@ -218,7 +138,7 @@ def _member_order(change: Change, layer: RegionLayer) -> list[int]:
     return member_order([m * widths[i] for i in layer.sources], m)
 
 
-def _choose(session: Session, change: Change, seen: _Seen) -> tuple[list[Tensor], float]:
+def _choose(session: Session, change: Change, seen: Seen) -> tuple[list[Tensor], float]:
     """Original channels per class, all members in a row, and the energy that stays inside."""
     region, split = change.region, change.split
     importance = [np.full(size, 1e-12) for size in region.sizes]
@@ -293,7 +213,7 @@ def _tell_apart(weight: Tensor, writes: Tensor, generator: torch.Generator) -> T
     return weight
 
 
-def _fit_all(session: Session, parts: dict[str, _Part], seen: _Seen, inputs: Any) -> list[float]:
+def _fit_all(session: Session, parts: dict[str, _Part], seen: Seen, inputs: Any) -> list[float]:
     """Fit interiors and exits in execution order, in one run; returns the held-out errors."""
     norms = [module.name for change in session.changes for module in change.region.modules]
     errors: list[float] = []
@@ -312,7 +232,7 @@ def _fit_all(session: Session, parts: dict[str, _Part], seen: _Seen, inputs: Any
 
 
 def _fit_layer(
-    session: Session, part: _Part, seen: _Seen, module: nn.Module, input: Tensor
+    session: Session, part: _Part, seen: Seen, module: nn.Module, input: Tensor
 ) -> list[float]:
     """Fit every block of a layer to what the original writes; returns the held-out errors."""
     assert part.reads is not None
