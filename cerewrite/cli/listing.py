@@ -35,7 +35,7 @@ def registered(kind: str | None) -> Iterator[ir.Registered]:
     kinds: tuple[Mapping[str, object], ...] = (
         OPRULES, ESTIMATORS, BUDGETS, MEASURES, PASSES, INITIALISERS, DIAGNOSTICS,
     )  # fmt: skip
-    for title, registry in zip(KINDS, kinds, strict=False):
+    for title, registry in zip(KINDS[:-1], kinds, strict=True):
         for name, item in registry.items() if kind in (None, title) else ():
             of = item if isinstance(item, type) else type(item)
             yield ir.Registered(title, name, (inspect.getdoc(of) or "").partition("\n")[0])
@@ -55,7 +55,7 @@ def _settings(options: tuple[tuple[str, object, str], ...]) -> Iterator[ir.Setti
 @files.json_option("what is registered", lambda: tuple[ir.Registered, ...])
 @files.FORCE
 def list_(kind: str | None, json: str | None, force: bool) -> None:
-    """List operators, estimators, budgets, passes, presets.
+    """List operators, estimators, budgets, measures, passes, initialisers, diagnostics, presets.
 
     `list presets` shows in full what --for NAME sets.
     """

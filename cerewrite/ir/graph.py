@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from cerewrite.ir.outcomes import Rejection
 from cerewrite.ir.ranges import Cost, Index, Size, Text, Word
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,8 @@ class TracedModel:
 
         Classes that something reads as one concatenation are linked by edges without a layer.
         """
+        import networkx as nx  # takes as long to import as everything else here
+
         graph = nx.MultiDiGraph()
         for width in self.widths:
             graph.add_node(width.name, width=width)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import networkx as nx
-
 from cerewrite.ir.graph import Layer, TracedModel
 
 
@@ -49,6 +47,8 @@ def bundles(traced: TracedModel) -> tuple[Bundle, ...]:
     for layer in sorted(grouped, key=lambda layer: -layer.groups):
         for name in _touched(layer):
             owner.setdefault(name, layer.groups)
+    import networkx as nx  # takes as long to import as everything else here
+
     graph: nx.Graph[str] = nx.Graph()
     for layer in grouped:
         own = [name for name in _touched(layer) if owner[name] == layer.groups]
