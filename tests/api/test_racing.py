@@ -228,3 +228,32 @@ def test_a_race_makes_the_menus_plans_itself() -> None:
     )  # fmt: skip
     assert len(found.race.entrants) > 1 and found.race.entrants[1].option
     assert found.race.entrants[0].at_steps.metric is None
+
+
+class Tied(nn.Module):
+    """A table that is the read-out too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, 16)
+        self.body = nn.Sequential(*(nn.Linear(16, 16) for _ in range(4)))
+        self.out = nn.Linear(16, 11, bias=False)
+        self.out.weight = self.table.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(self.body(self.table(ids)))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("made", [Tied, Tied()], ids=["function", "module"])
+def test_a_race_that_unties_races_the_untied_baseline(made: Any) -> None:
+    ids = torch.arange(64) % 11
+    given: dict[str, Any] = {
+        "data": (ids, (ids + 1) % 11), "loss": F.cross_entropy, "seconds": 1e4, "seeds": 2,
+        "steps": 2, "rates": (0.01,), "optimiser": "sgd", "estimator": "analytic",
+        "scope": "network", "members": 2,
+    }  # fmt: skip
+    tied, untied = (cerewrite.race(made, untie=untie, **given) for untie in (False, True))
+    params = sum(parameter.numel() for parameter in Tied().parameters())
+    assert tied.race.entrants[0].params == params
+    assert untied.race.entrants[0].params == params + 11 * 16
