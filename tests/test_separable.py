@@ -1,0 +1,138 @@
+"""Forwards whose widths members can share, in their smallest form; and those that they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cerewrite
+from cerewrite.errors import NoClosedFormError, PlanError
+from cerewrite.frontend.tracing import trace
+
+WIDTH = 24
+Forward = Callable[..., Tensor]
+
+
+class Net(nn.Module):
+    """Layers by name, and a forward that a test writes."""
+
+    def __init__(self, forward: Forward, **parts: nn.Module) -> None:
+        super().__init__()
+        self.written = forward
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.written(self, x) if y is None else self.written(self, x, y)
+
+
+def dense(**more: nn.Module) -> dict[str, nn.Module]:
+    layers = {name: nn.Linear(WIDTH, WIDTH) for name in ("a", "b", "c")}
+    return {"up": nn.Linear(12, WIDTH), **layers, "down": nn.Linear(WIDTH, 3), **more}
+
+
+def x(*shape: int) -> Tensor:
+    return torch.randn(shape or (2, 12), generator=torch.Generator().manual_seed(0))
+
+
+def selective(self: Any, x: Tensor) -> Tensor:
+    """Selective kernels: branches on an axis of their own, weighed by a softmax over it."""
+    x = self.up(x).relu()
+    branches = torch.stack([self.a(x).relu(), self.b(x).relu()], dim=1)
+    gate = self.c(branches.sum(1).mean((2, 3))).relu()
+    weights = torch.stack([self.fa(gate), self.fb(gate)], dim=1).softmax(1)
+    return self.down((branches * weights[..., None, None]).sum(1).mean((2, 3)))
+
+
+def kernels() -> dict[str, nn.Module]:
+    conv = nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.Conv2d(WIDTH, WIDTH, 3, padding=2, dilation=2)
+    linear = {name: nn.Linear(WIDTH, WIDTH) for name in ("c", "fa", "fb")}
+    ends = {"up": nn.Conv2d(3, WIDTH, 3), "down": nn.Linear(WIDTH, 3)}
+    return {**ends, "a": conv[0], "b": conv[1], **linear}
+
+
+def streams(join: Callable[[list[Tensor]], Tensor]) -> Forward:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.up(x).relu()
+        joined = join([self.a(x).relu(), self.b(x).relu(), x])
+        return self.down(self.c(joined).relu())
+
+    return forward
+
+
+STACKS: dict[str, Callable[[list[Tensor]], Tensor]] = {
+    "summed": lambda v: torch.stack(v).sum(0),
+    "mean behind": lambda v: torch.stack(v, -1).mean(-1),
+    "largest": lambda v: torch.stack(v, 1).amax(1),
+    "picked": lambda v: torch.stack(v, 1)[:, 0] + torch.stack(v, dim=-1).unbind(-1)[1],
+    "channels first": lambda v: torch.stack(v, 2).flatten(1).unflatten(1, (-1, 3)).sum(2),
+}
+
+CONVERTED: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
+    "selective kernels": lambda: (Net(selective, **kernels()), (x(2, 3, 6, 6),)),
+    **{
+        f"stack, {name}": lambda join=join: (Net(streams(join), **dense()), (x(),))
+        for name, join in STACKS.items()
+    },
+}
+
+
+def model_of(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    torch.manual_seed(0)
+    return CONVERTED[name]()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", CONVERTED)
+def test_separable_models_convert(name: str, tmp_path: Path) -> None:
+    """Every check passes, and members reach every hidden width."""
+    model, inputs = model_of(name)
+    result = cerewrite.convert(
+        model, inputs, scope="network", gain="he", estimator="jackknife", draws=2, allow="all"
+    )
+    checks = {check.name: check for check in result.verification.checks}
+    assert result.verification.passed and checks["membership"].value < 1e-10
+    assert {name for region in result.plan.regions for name in region.classes} == {
+        width.name for width in trace(model, inputs).widths if width.readers
+    }
+    assert result.plan.planned.params == sum(p.numel() for p in result.model.parameters())
+    cerewrite.export_onnx(result.model, tmp_path / "model.onnx", inputs)
+
+
+def refused(forward: Forward, **more: nn.Module) -> str:
+    """The first reason for which a model of dense layers keeps its widths."""
+    torch.manual_seed(0)
+    net = Net(forward, **dense(**more))
+    with pytest.raises(PlanError):
+        cerewrite.plan(cerewrite.analyze(net, (x(),), scope="network", gain="he", draws=8))
+    return next(iter(trace(net, (x(),)).widths)).pins[0].code
+
+
+def test_a_stack_whose_axis_mixes_with_the_channels_is_refused() -> None:
+    def outer(v: list[Tensor]) -> Tensor:
+        return torch.stack(v, 1).flatten(1).unflatten(1, (-1, 3)).sum(2)
+
+    assert refused(streams(outer)) == "not-member-wise"
+
+
+def test_branches_are_independent_in_the_closed_form() -> None:
+    """A sum over a stack is the sum of what was stacked; one value twice is that value twice."""
+
+    def nu(forward: Forward) -> float:
+        torch.manual_seed(0)
+        net = Net(forward, **dense())
+        return cerewrite.analyze(net, (x(),), estimator="analytic", gain="he").nu.value
+
+    plain = nu(streams(lambda v: v[0] + v[1]))
+    assert nu(streams(lambda v: torch.stack(v[:2], 1).sum(1))) == pytest.approx(plain)
+    assert nu(streams(lambda v: torch.stack(v, 1)[:, 0] + v[1])) == pytest.approx(plain)
+    assert nu(streams(lambda v: torch.stack([v[0]] * 2, 1).sum(1))) == pytest.approx(
+        nu(streams(lambda v: v[0] * 2))
+    )
+    with pytest.raises(NoClosedFormError, match="9 branches"):
+        nu(streams(lambda v: torch.stack(v * 3, 1).sum(1)))
