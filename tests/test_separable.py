@@ -73,12 +73,32 @@ STACKS: dict[str, Callable[[list[Tensor]], Tensor]] = {
     "channels first": lambda v: torch.stack(v, 2).flatten(1).unflatten(1, (-1, 3)).sum(2),
 }
 
+def decoder(dims: int, exit: bool) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """An upsampling layer reads a skip connection side by side with what lies below it."""
+    conv, up = getattr(nn, f"Conv{dims}d"), getattr(nn, f"ConvTranspose{dims}d")
+    parts = {"up": conv(2, WIDTH, 3, padding=1), "b": conv(WIDTH // 2, 8, 1)}
+    parts["a"] = conv(WIDTH, WIDTH // 2, 3, padding=1)
+    parts["c"] = up(WIDTH + 8, 2 if exit else 16, 2, stride=2)
+    parts["down"] = nn.Identity() if exit else conv(16, 2, 1)
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.up(x).relu()
+        below = self.b(self.a(x).relu()).relu()
+        return self.down(self.c(torch.cat([x, below], 1)).relu())
+
+    return Net(forward, **parts), (x(2, 2, *[4] * dims),)
+
+
 CONVERTED: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
     "selective kernels": lambda: (Net(selective, **kernels()), (x(2, 3, 6, 6),)),
     **{
         f"stack, {name}": lambda join=join: (Net(streams(join), **dense()), (x(),))
         for name, join in STACKS.items()
     },
+    "upsampled concatenation, 1d": lambda: decoder(1, exit=False),
+    "upsampled concatenation, 2d": lambda: decoder(2, exit=False),
+    "upsampled concatenation, 3d": lambda: decoder(3, exit=False),
+    "upsampled concatenation, exit": lambda: decoder(2, exit=True),
 }
 
 
