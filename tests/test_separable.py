@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import cerewrite
 from cerewrite.errors import NoClosedFormError, PlanError
 from cerewrite.frontend.tracing import trace
-from torch.utils.flop_counter import FlopCounterMode
 
 WIDTH = 24
 Forward = Callable[..., Tensor]
@@ -74,6 +74,7 @@ STACKS: dict[str, Callable[[list[Tensor]], Tensor]] = {
     "channels first": lambda v: torch.stack(v, 2).flatten(1).unflatten(1, (-1, 3)).sum(2),
 }
 
+
 def decoder(dims: int, exit: bool) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """An upsampling layer reads a skip connection side by side with what lies below it."""
     conv, up = getattr(nn, f"Conv{dims}d"), getattr(nn, f"ConvTranspose{dims}d")
@@ -129,6 +130,27 @@ def mixing() -> nn.Module:
     return Net(mixed, **parts)
 
 
+def named_twice() -> nn.Module:
+    """One layer registered and called under two names, and a norm too."""
+    layer, norm = nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH)
+    hidden = [layer, norm, nn.ReLU(), layer, norm, nn.ReLU()]
+    return nn.Sequential(nn.Linear(12, WIDTH), nn.ReLU(), *hidden, nn.Linear(WIDTH, 3))
+
+
+def listed_twice() -> nn.Module:
+    """Blocks registered one by one and in a list, as DynUNet has them."""
+    parts = dense()
+    blocks = nn.ModuleList([parts["b"], nn.ReLU(), parts["a"]])
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.up(x).relu()
+        for block in self.blocks:
+            x = block(x)
+        return self.down(self.c(x.relu()).relu())
+
+    return Net(forward, **parts, blocks=blocks)
+
+
 CONVERTED: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
     "selective kernels": lambda: (Net(selective, **kernels()), (x(2, 3, 6, 6),)),
     **{
@@ -141,20 +163,27 @@ CONVERTED: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
     "upsampled concatenation, exit": lambda: decoder(2, exit=True),
     "siamese, apart": lambda: (pair(lambda a, b: (a - b).abs()), (x(), 1 + x())),
     "siamese, side by side": lambda: (
-        pair(lambda a, b: torch.cat([a, b], 1), 2 * WIDTH), (x(), 1 + x())
+        pair(lambda a, b: torch.cat([a, b], 1), 2 * WIDTH),
+        (x(), 1 + x()),
     ),
-    "a block three times": lambda: (
-        Net(repeated, **dense(norm=nn.LayerNorm(WIDTH))), (x(),)
-    ),
+    "a block three times": lambda: (Net(repeated, **dense(norm=nn.LayerNorm(WIDTH))), (x(),)),
     "a recurrence": lambda: (
-        Net(lambda self, x: self.down(self.a(self.a(self.a(self.up(x)).relu()).relu()).relu()),
-            **{k: v for k, v in dense().items() if k not in "bc"}), (x(),)
+        Net(
+            lambda self, x: self.down(self.a(self.a(self.a(self.up(x)).relu()).relu()).relu()),
+            **{k: v for k, v in dense().items() if k not in "bc"},
+        ),
+        (x(),),
     ),
     "one table for two": lambda: (
-        Net(lambda self, x: self.down(self.b(self.a(self.table(x) + self.table(x + 1)).relu())),
-            table=nn.Embedding(9, WIDTH), **{k: v for k, v in dense().items() if k not in ("up", "c")}),
-        (torch.tensor([1, 5]),)
+        Net(
+            lambda self, x: self.down(self.b(self.a(self.table(x) + self.table(x + 1)).relu())),
+            table=nn.Embedding(9, WIDTH),
+            **{k: v for k, v in dense().items() if k not in ("up", "c")},
+        ),
+        (torch.tensor([1, 5]),),
     ),
+    "one layer under two names": lambda: (named_twice(), (x(),)),
+    "one list under two names": lambda: (listed_twice(), (x(),)),
     "a depthwise convolution and a norm twice": lambda: (mixing(), (x(2, 3, 12, 12),)),
 }
 
@@ -179,6 +208,26 @@ def test_separable_models_convert(name: str, tmp_path: Path) -> None:
     }
     assert result.plan.planned.params == sum(p.numel() for p in result.model.parameters())
     cerewrite.export_onnx(result.model, tmp_path / "model.onnx", inputs)
+
+
+@pytest.mark.thorough
+def test_a_layer_is_one_under_all_its_names(tmp_path: Path) -> None:
+    """Rewritten, saved, read back and put back; old and new parameters by every name."""
+    net, inputs = model_of("one list under two names")
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    result = cerewrite.convert(
+        net, inputs, scope="network", gain="he", estimator="jackknife", draws=2, allow="all"
+    )
+    model = result.model
+    assert model.b is model.blocks[0] and model.a is model.blocks[2] and net.b is net.blocks[0]
+    assert {old for old, _ in result.renamed} == before.keys()
+    assert {new for _, new in result.renamed} >= {"b.weight", "blocks.0.weight"}
+    cerewrite.save(tmp_path / "out", model, result.plan)
+    read = cerewrite.load(tmp_path / "out", model=net)
+    assert torch.equal(read(*inputs), model(*inputs)) and read.b is read.blocks[0]
+    cerewrite.revert(model)
+    assert model.b is model.blocks[0]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_costs_of_a_layer_are_those_of_all_its_calls() -> None:
@@ -282,7 +331,11 @@ def test_modules_with_two_roles_keep_their_widths(name: str) -> None:
     net = Net(forward, **dense(norm=nn.LayerNorm(WIDTH), **more))
     pins = {w.name: {pin.code for pin in w.pins} for w in trace(net, (x(),)).widths}
     assert all(code in pins[width] for width in kept)
-    assert {width for width, codes in pins.items() if code in codes} <= kept | {"down"}
+    assert {width for width, codes in pins.items() if code in codes} <= {
+        *kept,
+        *(f"{width}@1" for width in kept),
+        "down",
+    }
 
 
 def test_branches_are_independent_in_the_closed_form() -> None:

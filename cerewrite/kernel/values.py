@@ -97,8 +97,9 @@ def multiply(first: Moments, second: Moments) -> Moments:
 def concatenate(parts: list[tuple[int, Moments]], *, merged: bool = True) -> Moments:
     """Values side by side, each with its number of elements.
 
-    Neighbours of one kind are one part if they are ``merged``; kinds of fewer than one element in 10,000 are left
-    out: tokens that are cut off and put back in every block would make new ones without end.
+    Neighbours of one kind are one part if they are ``merged``; kinds of fewer than one element in
+    10,000 are left out: tokens that are cut off and put back in every block would make new ones
+    without end.
     """
     count = sum(size for size, _ in parts)
     joined: list[Part] = []

@@ -22,9 +22,9 @@ from cerewrite.ops.layout import bound
 class Concatenate(OpRule):
     """``cat``: along the channels the classes stand side by side, else they must be equal.
 
-    So they must in a ``stack``, whose axis is a new one. Each part keeps its own class: a member then owns a slice of every part, and what reads them
-    inside a region puts the slices together (`cerewrite.nn.ChannelReorder`). Moments are means
-    weighted by channels.
+    So they must in a ``stack``, whose axis is a new one. Each part keeps its own class: a member
+    then owns a slice of every part, and what reads them inside a region puts the slices together
+    (`cerewrite.nn.ChannelReorder`). Moments are means weighted by channels.
     """
 
     name = "concatenate"
@@ -46,7 +46,8 @@ class Concatenate(OpRule):
         known = [value for value in inputs if value.channels is not None]
         if not known:
             return None
-        if all(value.channels is not None and value.channels.axis == axis for value in inputs):
+        alike = all(value.channels is not None and value.channels.axis == axis for value in inputs)
+        if axis is not None and alike:
             return _side_by_side(op, inputs, widths, axis)
         rest = [value for value in inputs if value.channels is None]
         if any(_channels(v).axis == axis for v in known):

@@ -60,7 +60,7 @@ def channels_by_member(module: nn.Module, parts: Sequence[int], multiplicity: in
 
 
 def _permuted(module: nn.Module, order: Sequence[int]) -> nn.Module:
-    """A copy whose settings are permuted along axis 0, if that has as many elements as the order."""
+    """A copy whose settings are permuted along axis 0 where it is as long as the order."""
     new = copy.deepcopy(module)
     with torch.no_grad():
         for settings in (new._parameters, new._buffers):

@@ -97,7 +97,8 @@ def _one_branch(op: Op, x: Moments, context: MomentContext) -> Moments:
     found, index = _touched(picks, len(context.operand(picks).shape)), op.args[-1]
     if found is None or not isinstance(index, int):
         return x
-    return branch(x, picks, *found, index, context.find)
+    (axis,) = found
+    return branch(x, picks, axis, index, context.find)
 
 
 def _rows(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:

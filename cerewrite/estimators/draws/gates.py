@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from cerewrite.estimators.draws.fit import quadratic
 from cerewrite.estimators.draws.layout import Layout
 from cerewrite.estimators.draws.units import Place, Units
 
@@ -293,26 +294,3 @@ def _fit(total: Influences, place: Place, signal: Tensor, slope: Tensor, rates: 
         shares: Array = (energies / energies.sum().clamp_min(1e-300)).cpu().numpy()
         np.add.at(total.plain, ids, rate * shares)
         np.add.at(total.fitted, ids, quadratic(a, h) if a.shape[1] > 1 else rate * shares)
-
-
-def quadratic(a: Tensor, h: Tensor) -> Array:
-    """Influences ``a_i' M a_i`` with ``h_i = 2 M a_i`` fitted over all units, ``[units]``.
-
-    M is in the span of the identity and the mean over positions. The sum over units is that of
-    the raw rates ``a_i . h_i / 2``.
-
-    Args:
-        a: signals, ``[units, positions]``.
-        h: dlog K / da, likewise.
-
-    Example:
-        >>> a = torch.tensor([[1.0, -1.0], [2.0, 0.0]], dtype=torch.float64)
-        >>> quadratic(a, 3 * a).round(6).tolist()
-        [3.0, 6.0]
-    """
-    basis = torch.stack([a, a.mean(1, keepdim=True).expand_as(a)])
-    design = basis.flatten(1)
-    gram, target = design @ design.T, design @ h.flatten() / 2
-    weights = torch.linalg.lstsq(gram.cpu(), target.cpu()[:, None], driver="gelsd").solution
-    values: Array = torch.einsum("b,bip,ip->i", weights[:, 0].to(a), basis, a).cpu().numpy()
-    return values

@@ -41,9 +41,6 @@ class ModuleTable:
 
     def __init__(self, model: nn.Module, ops: Sequence[Op]) -> None:
         self._model = model
-        self._names = Counter(
-            id(module) for _, module in model.named_modules(remove_duplicate=False)
-        )
         self._owners = Counter(
             id(parameter)
             for module in dict.fromkeys(model.modules())
@@ -114,7 +111,6 @@ class ModuleTable:
             and "parametrizations." not in name
             and self._owners[id(parameter)] == 1
             and not hooked(parameter)
-            and self._names[id(owner)] == 1
             and self._reads[node] == 1
         )
 
@@ -280,13 +276,6 @@ class ModuleTable:
             uses: operators that it is, in all its calls; 0 where they may be several a call.
         """
         name, calls = op.module, self._runs[op.module]
-        if self._names[id(module)] > 1:
-            return Rejection(
-                name,
-                "aliased",
-                "the module is registered under several names",
-                "register it once",
-            )
         if uses > calls:
             return Rejection(
                 name,

@@ -218,7 +218,6 @@ class PerChannelBuilder:
         widths = self.classes.parts(width)
         self.classes.drafts[self.classes.find(widths[0])].modules.append((module, widths))
 
-
     def _keep_again(self, module: PerChannel, width: int) -> None:
         """Tie the classes of a later call to those of the first."""
         for draft in self.classes.drafts:

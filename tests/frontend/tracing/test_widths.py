@@ -89,11 +89,6 @@ class Twice(nn.Module):
         return self.fc3(self.fc2(self.fc2(nn.functional.pad(x, (0, 1))).relu()))
 
 
-def aliased() -> nn.Module:
-    layer = nn.Linear(8, 8)
-    return nn.Sequential(nn.Linear(7, 8), layer, nn.ReLU(), layer, nn.Linear(8, 2))
-
-
 def hooked() -> nn.Module:
     model = chain([8, 8, 8])
     model[2].register_forward_hook(lambda *_: None)
@@ -122,7 +117,6 @@ class Named(nn.Linear):
 REFUSALS = {
     "tied": (tied, "2"),
     "shared": (Twice, "fc2"),
-    "aliased": (aliased, "1"),
     "hooked": (hooked, "2"),
     "custom-module": (lambda: nn.Sequential(nn.Linear(7, 8), Own(8, 8), nn.Linear(8, 2)), "1"),
 }
