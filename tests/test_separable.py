@@ -130,6 +130,36 @@ def mixing() -> nn.Module:
     return Net(mixed, **parts)
 
 
+def gated(dims: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """Convolutions that write two parts: a gate and what it weighs; one reads a concatenation."""
+    conv = getattr(nn, f"Conv{dims}d")
+    parts = {"up": conv(3, WIDTH, 1), "a": conv(WIDTH, 2 * WIDTH, 3, padding=1)}
+    parts |= {"b": conv(2 * WIDTH, 2 * WIDTH, 1), "down": conv(WIDTH, 3, 1)}
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.up(x).relu()
+        value, gate = self.a(x).chunk(2, 1)
+        value, gate = self.b(torch.cat([value * gate.sigmoid(), x], 1)).chunk(2, dim=1)
+        return self.down(value * gate.sigmoid())
+
+    return Net(forward, **parts), (x(2, 3, *[4] * dims),)
+
+
+def selected(self: Any, x: Tensor) -> Tensor:
+    """Selective kernels whose logits one convolution writes for both branches."""
+    x = self.up(x).relu()
+    branches = torch.stack([self.a(x).relu(), self.b(x).relu()], dim=1)
+    gate = self.c(branches.sum(1).mean((2, 3), keepdim=True)).relu()
+    weights = self.both(gate).unflatten(1, (2, -1)).softmax(1)
+    return self.down((branches * weights).sum(1).mean((2, 3)))
+
+
+def selecting() -> nn.Module:
+    parts = {name: layer for name, layer in kernels().items() if name in ("up", "a", "b", "down")}
+    logits = {"c": nn.Conv2d(WIDTH, 16, 1), "both": nn.Conv2d(16, 2 * WIDTH, 1)}
+    return Net(selected, **parts, **logits)
+
+
 def named_twice() -> nn.Module:
     """One layer registered and called under two names, and a norm too."""
     layer, norm = nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH)
@@ -153,6 +183,10 @@ def listed_twice() -> nn.Module:
 
 CONVERTED: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
     "selective kernels": lambda: (Net(selective, **kernels()), (x(2, 3, 6, 6),)),
+    "selective kernels, logits of one layer": lambda: (selecting(), (x(2, 3, 6, 6),)),
+    "gated convolutions, 1d": lambda: gated(1),
+    "gated convolutions, 2d": lambda: gated(2),
+    "gated convolutions, 3d": lambda: gated(3),
     **{
         f"stack, {name}": lambda join=join: (Net(streams(join), **dense()), (x(),))
         for name, join in STACKS.items()

@@ -20,6 +20,7 @@ from cerewrite.ops.modules import (
     Geometry,
     SampledLayer,
 )
+from cerewrite.ops.own_forwards import has_own_forward
 from cerewrite.runtime.fingerprint import class_name
 
 
@@ -96,7 +97,8 @@ class Builder(PerChannelBuilder):
             bias_variance=bias_variance_of(bias, geometry),
             frontend=self._frontend,
         )
-        self.found.append(UnresolvedLayer(layer, source, target))
+        own = rule.forwards and has_own_forward(self._table.module(op.module), rule.modules)
+        self.found.append(UnresolvedLayer(layer, source, target, rule.parted and not own))
         return target
 
     def _first(self, op: Op) -> UnresolvedLayer | None:
