@@ -154,10 +154,22 @@ def selected(self: Any, x: Tensor) -> Tensor:
     return self.down((branches * weights).sum(1).mean((2, 3)))
 
 
-def selecting() -> nn.Module:
+def by_number(self: Any, x: Tensor) -> Tensor:
+    """The same, by the number of branches that the module holds."""
+    x = self.up(x).relu()
+    branches = torch.stack([self.a(x).relu(), self.b(x).relu()], dim=1)
+    logits = self.both(self.c(branches.sum(1).mean((2, 3), keepdim=True)).relu())
+    batch, channels, height, width = logits.shape
+    logits = logits.view(batch, self.paths, channels // self.paths, height, width)
+    return self.down((branches * logits.softmax(dim=1)).sum(1).mean((2, 3)))
+
+
+def selecting(forward: Forward = selected) -> nn.Module:
     parts = {name: layer for name, layer in kernels().items() if name in ("up", "a", "b", "down")}
     logits = {"c": nn.Conv2d(WIDTH, 16, 1), "both": nn.Conv2d(16, 2 * WIDTH, 1)}
-    return Net(selected, **parts, **logits)
+    net = Net(forward, **parts, **logits)
+    net.paths = 2
+    return net
 
 
 def named_twice() -> nn.Module:
@@ -184,6 +196,7 @@ def listed_twice() -> nn.Module:
 CONVERTED: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
     "selective kernels": lambda: (Net(selective, **kernels()), (x(2, 3, 6, 6),)),
     "selective kernels, logits of one layer": lambda: (selecting(), (x(2, 3, 6, 6),)),
+    "selective kernels, by number": lambda: (selecting(by_number), (x(2, 3, 6, 6),)),
     "gated convolutions, 1d": lambda: gated(1),
     "gated convolutions, 2d": lambda: gated(2),
     "gated convolutions, 3d": lambda: gated(3),

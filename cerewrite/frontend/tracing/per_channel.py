@@ -17,6 +17,8 @@ from cerewrite.ops.base import Channels, Value
 from cerewrite.ops.free import free_rule
 from cerewrite.ops.modules import ResizableModule
 
+_REDUCING = frozenset({"sum", "mean", "softmax", "_softmax"})
+
 
 class PerChannelBuilder:
     """The part of `cerewrite.ops.base.WidthBuilder` without sampled layers.
@@ -77,6 +79,16 @@ class PerChannelBuilder:
     def grows(self, size: object, width: int, where: str) -> bool:
         """Whether a number grows as a class does."""
         return self.named.grows(size, width, where)
+
+    def is_reduced(self, op: Op, axis: int) -> bool:
+        """Whether something that reads a value sums, or weighs by a softmax, over an axis."""
+        for reader in self._ops.values():
+            if reader.target in _REDUCING and reader.inputs[:1] == (op.name,):
+                given = reader.args[1] if len(reader.args) > 1 else (reader.kwargs or {}).get("dim")
+                axes = given if isinstance(given, list | tuple) else [given]
+                if any(isinstance(dim, int) and dim % len(op.shape) == axis for dim in axes):
+                    return True
+        return False
 
     def divide(self, width: int, sizes: Sequence[int]) -> tuple[int, ...] | None:
         """Make a class several side by side; None where something has read it as a whole."""
