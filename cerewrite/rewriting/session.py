@@ -102,12 +102,16 @@ class Session:
         if name not in self.originals:
             self._refuse_shared(name, old)
             self.originals[name] = old
-        set_submodule(self.model, name, new, self._aliases)
+        self.put(name, new)
+
+    def put(self, name: str, module: nn.Module) -> None:
+        """Put a module under all its names, whatever is there."""
+        set_submodule(self.model, name, module, self._aliases)
 
     def undo(self) -> None:
         """Put every original back."""
         for name, original in self.originals.items():
-            set_submodule(self.model, name, original, self._aliases)
+            self.put(name, original)
         self.originals.clear()
 
     def renamed(self) -> tuple[tuple[str, str], ...]:

@@ -97,7 +97,8 @@ class Builder(PerChannelBuilder):
             bias_variance=bias_variance_of(bias, geometry),
             frontend=self._frontend,
         )
-        own = rule.forwards and has_own_forward(self._table.module(op.module), rule.modules)
+        module = self.module(op)
+        own = module is not None and rule.forwards and has_own_forward(module, rule.modules)
         self.found.append(UnresolvedLayer(layer, source, target, rule.parted and not own))
         return target
 
