@@ -82,7 +82,9 @@ class LocalMap(Diagnostic):
 def block_flops(traced: TracedModel) -> Iterator[int]:
     """FLOPs of what lies between the operands of every sum of a value and a function of it."""
     graph = nx.DiGraph([(source, op.name) for op in traced.ops for source in op.inputs])
-    flops = {layer.node: layer.flops for layer in traced.layers}
+    flops = {
+        node: layer.flops // len(layer.nodes) for layer in traced.layers for node in layer.nodes
+    }
     for op in traced.ops:
         if op.target.strip("_") not in ("add", "iadd") or len(op.inputs) < 2:
             continue

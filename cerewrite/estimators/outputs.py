@@ -14,7 +14,7 @@ def counted_outputs(traced: TracedModel) -> tuple[int, ...]:
     one (features, caches of keys and values, the input itself) adds none.
     """
     ops = {op.name: op for op in traced.ops}
-    layers = {layer.node for layer in traced.layers}
+    layers = {node for layer in traced.layers for node in layer.nodes}
     seen: set[str] = set()
     counted: list[int] = []
     for place, name in enumerate(_floating(traced)):

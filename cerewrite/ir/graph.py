@@ -80,7 +80,8 @@ class Layer:
         groups: existing groups.
         kernel: weights per (input channel, output channel) pair of one group: kernel elements,
             times the elements a flattened channel contributes.
-        positions: output positions per example; input positions of a transposed convolution.
+        positions: output positions per example, of all calls together; input positions of a
+            transposed convolution.
         bias: whether it has a bias.
         gain: ``fan_in * Var[W]``, dimensionless (docs/theory.md, eq. 3).
         bias_variance: variance of its biases, 0 without.
@@ -89,6 +90,7 @@ class Layer:
             aside, where the class has one channel.
         writes: how often it writes its target class: once for every part side by side (query,
             key and value of one layer), each so many elements where the class has one channel.
+        again: names of the operators of its module's later calls; positions are those of all.
     """
 
     name: str
@@ -107,6 +109,12 @@ class Layer:
     frontend: str
     times: int = 1
     writes: tuple[int, ...] = (1,)
+    again: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of its operators, one for every call of its module."""
+        return (self.node, *self.again)
 
     @property
     def fan_in(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.kernel import values as algebra
 from cerewrite.kernel.growth import nominal_value
@@ -48,6 +49,9 @@ class MomentContext(Weights, Readings):
         standard: standard instead of NTK parametrisation.
         gain: the ``fan_in * Var[W]`` to assume for every layer, biases zero; None for as built.
 
+    Raises:
+        NoClosedFormError: if a layer is called several times.
+
     Attributes:
         layers: sampled layers by the name of their operator.
         route: what each operator that is asked reads, in execution order; empty before it is known.
@@ -65,6 +69,13 @@ class MomentContext(Weights, Readings):
     ) -> None:
         super().__init__(model, traced, standard=standard)
         self._gain = gain
+        for layer in traced.layers:
+            if layer.again:
+                raise NoClosedFormError(
+                    f"no closed form for '{layer.name}', called {len(layer.nodes)} times: its "
+                    "calls have their weights in common",
+                    advice=NoClosedFormError.ADVICE,
+                )
         self.layers = Layers({layer.node: layer for layer in traced.layers})
         self.batch = traced.batch
         self._ops = {op.name: op for op in traced.ops}

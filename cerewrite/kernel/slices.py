@@ -16,8 +16,16 @@ _FAR = 256
 
 def joined_axis(op: Op) -> int | None:
     """The axis along which an operator concatenates; None where it cannot be read off."""
-    if op.target == "stack":
-        return None
+    return None if op.target == "stack" else _axis(op)
+
+
+def stacked_axis(op: Op) -> int:
+    """The new axis of a stack; -1 for another operator."""
+    axis = _axis(op) if op.target == "stack" else None
+    return -1 if axis is None else axis
+
+
+def _axis(op: Op) -> int | None:
     named = op.kwargs or {}
     dim = op.args[1] if len(op.args) > 1 else named.get("dim", named.get("axis", 0))
     return int(dim) % len(op.shape) if isinstance(dim, int) else None

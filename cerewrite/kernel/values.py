@@ -94,18 +94,19 @@ def multiply(first: Moments, second: Moments) -> Moments:
     return _join("multiply", first, second)
 
 
-def concatenate(parts: list[tuple[int, Moments]]) -> Moments:
+def concatenate(parts: list[tuple[int, Moments]], *, merged: bool = True) -> Moments:
     """Values side by side, each with its number of elements.
 
-    Neighbours of one kind are one part; kinds of fewer than one element in 10,000 are left
-    out: tokens that are cut off and put back in every block would make new ones without end.
+    Neighbours of one kind are one part if they are ``merged``; kinds of fewer than one element in
+    10,000 are left out: tokens that are cut off and put back in every block would make new ones
+    without end.
     """
     count = sum(size for size, _ in parts)
     joined: list[Part] = []
     for size, x in parts:
         for part in x.parts:
             share = part.weight * size / count
-            if joined and joined[-1].unit is part.unit:
+            if merged and joined and joined[-1].unit is part.unit:
                 share += joined.pop().weight
             joined.append(Part(part.unit, share))
     kept = [part for part in joined if part.weight >= _THIN]

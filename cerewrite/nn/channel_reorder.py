@@ -93,9 +93,9 @@ class ConcatenationReader(nn.Module):
 
     reorder: ChannelReorder
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, *further: Any, **named: Any) -> Tensor:
         """Reorder the channels, then the layer's own forward."""
-        output: Tensor = super().forward(self.reorder(input))
+        output: Tensor = super().forward(self.reorder(input), *further, **named)
         return output
 
 
@@ -141,6 +141,36 @@ class ConcatConv3d(_ConcatConv, nn.Conv3d):
         args: of `torch.nn.Conv3d`.
         parts: channels of each part of the input, all members together.
         kwargs: of `torch.nn.Conv3d`; its groups are the members.
+    """
+
+
+class ConcatConvTranspose1d(_ConcatConv, nn.ConvTranspose1d):
+    """A grouped `torch.nn.ConvTranspose1d` behind a `ChannelReorder`.
+
+    Args:
+        args: of `torch.nn.ConvTranspose1d`.
+        parts: channels of each part of the input, all members together.
+        kwargs: of `torch.nn.ConvTranspose1d`; its groups are the members.
+    """
+
+
+class ConcatConvTranspose2d(_ConcatConv, nn.ConvTranspose2d):
+    """A grouped `torch.nn.ConvTranspose2d` behind a `ChannelReorder`.
+
+    Args:
+        args: of `torch.nn.ConvTranspose2d`.
+        parts: channels of each part of the input, all members together.
+        kwargs: of `torch.nn.ConvTranspose2d`; its groups are the members.
+    """
+
+
+class ConcatConvTranspose3d(_ConcatConv, nn.ConvTranspose3d):
+    """A grouped `torch.nn.ConvTranspose3d` behind a `ChannelReorder`.
+
+    Args:
+        args: of `torch.nn.ConvTranspose3d`.
+        parts: channels of each part of the input, all members together.
+        kwargs: of `torch.nn.ConvTranspose3d`; its groups are the members.
     """
 
 

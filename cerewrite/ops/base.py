@@ -121,6 +121,9 @@ class WidthBuilder(Protocol):
         An attribute of a module may come to stand for the class, and is set when it is split.
         """
 
+    def is_reduced(self, op: Op, axis: int) -> bool:
+        """Whether something that reads a value sums over one of its axes: it holds branches."""
+
     def divide(self, width: int, sizes: Sequence[int]) -> tuple[int, ...] | None:
         """Make a class several side by side, of so many elements; None where it cannot be."""
 

@@ -13,9 +13,11 @@ from math import prod
 import torch
 from torch import Tensor
 
+from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op
 from cerewrite.kernel import values as algebra
 from cerewrite.kernel.moments import MomentContext
+from cerewrite.kernel.slices import stacked_axis
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.layout import axis_order
 from cerewrite.ops.views import VIEWED
@@ -38,19 +40,21 @@ def branch_count(name: str, axis: int, find: Find) -> int:
         name: the operator that makes the value.
         axis: its axis.
         find: gives an operator by name.
+
+    Raises:
+        NoClosedFormError: if they are more than the closed form follows.
     """
     op = find(name)
     count = op.shape[axis]
-    if not 2 <= count <= _MOST:
+    if count < 2:
         return 0
     if op.target == "stack":
-        dim = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim", 0)
-        return count if isinstance(dim, int) and dim % len(op.shape) == axis else 0
+        return _followed(op) if stacked_axis(op) == axis else 0
     if op.target in (*VIEWED, "unflatten"):
         before = find(op.inputs[0]).shape
         if before == op.shape:
             return branch_count(op.inputs[0], axis, find)
-        return count if _cuts_channels(before, op.shape, axis) else 0
+        return count if count <= _MOST and _cuts_channels(before, op.shape, axis) else 0
     if op.target in ("permute", "transpose"):
         order = axis_order(op, len(op.shape))
         return 0 if order is None else branch_count(op.inputs[0], order[axis], find)
@@ -59,6 +63,23 @@ def branch_count(name: str, axis: int, find: Find) -> int:
     same = (n for n in op.inputs if len(find(n).shape) == len(op.shape))
     same = (n for n in same if find(n).shape[axis] == count)
     return max((branch_count(n, axis, find) for n in same), default=0)
+
+
+def _followed(op: Op) -> int:
+    """How many branches a stack has."""
+    count = len(op.inputs)
+    if count > _MOST:
+        raise NoClosedFormError(
+            f"no closed form for {count} branches in '{op.module or op.name}', more than {_MOST}",
+            advice=NoClosedFormError.ADVICE,
+        )
+    return count
+
+
+def branch(x: Moments, op: Op, axis: int, index: int, find: Find) -> Moments:
+    """One of the branches that lie on an axis of what an operator reads; of other axes: all."""
+    count = branch_count(op.inputs[0], axis, find)
+    return algebra.slices(x, count)[index] if count else x
 
 
 def _cuts_channels(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> bool:

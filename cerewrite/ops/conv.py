@@ -5,7 +5,8 @@ In an ensemble entries and exits are dense, interiors have one group per member.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -17,6 +18,15 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d
 from cerewrite.nn.channel_reorder import ConcatConv1d, ConcatConv2d, ConcatConv3d
+from cerewrite.nn.parted_conv import (
+    ConcatPartedConv1d,
+    ConcatPartedConv2d,
+    ConcatPartedConv3d,
+    PartedConv,
+    PartedConv1d,
+    PartedConv2d,
+    PartedConv3d,
+)
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound, on_axis
@@ -42,10 +52,18 @@ _CONCATENATED: dict[type[AnyConv], type[Any]] = {
     nn.Conv2d: ConcatConv2d,
     nn.Conv3d: ConcatConv3d,
 }
+_PARTED: dict[type[AnyConv], tuple[type[Any], type[Any]]] = {
+    nn.Conv1d: (PartedConv1d, ConcatPartedConv1d),
+    nn.Conv2d: (PartedConv2d, ConcatPartedConv2d),
+    nn.Conv3d: (PartedConv3d, ConcatPartedConv3d),
+}
+"""What writes several parts; over a concatenation."""
 
 
 def _any_conv(module: nn.Module) -> AnyConv:
     """The module, if it is a convolution, perhaps in a forward of its own."""
+    if isinstance(module, PartedConv):
+        return module  # type: ignore[return-value]  # all of its subclasses are convolutions
     return expect(module, (*_SCALED, *_MODULES), forwards=True)
 
 
@@ -75,14 +93,19 @@ def _conv_like(
         kind: its type; the stock type of the other if not given.
         further: arguments of that type alone.
     """
-    if kind is None and has_own_forward(module, (*_SCALED, *_MODULES)):
+    parted = isinstance(module, PartedConv)
+    if kind is None and not parted and has_own_forward(module, (*_SCALED, *_MODULES)):
         n_in, n_out = channels
         shapes = {"weight": (n_out, n_in // groups, *module.kernel_size), "bias": (n_out,)}
         return resized_copy(module, shapes, in_channels=n_in, out_channels=n_out, groups=groups)
-    stock: type[Any] = next(stock for stock in _MODULES if isinstance(module, stock))
+    stock: type[Any] = _stock_kind(module)
     further |= convolution_options(module, "padding_mode")
     conv: AnyConv = (kind or stock)(*channels, groups=groups, bias=bias, **further)
     return conv
+
+
+def _stock_kind(module: AnyConv) -> type[AnyConv]:
+    return next(stock for stock in _MODULES if isinstance(module, stock))
 
 
 @register
@@ -103,6 +126,7 @@ class Conv(LayerRule, ConcatenationLayer):
     )
     modules = _MODULES
     forwards = True
+    parted = True
     cases = (
         module_case(lambda: nn.Conv1d(4, 6, 3), (2, 4, 7)),
         module_case(lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), (2, 4, 5, 5)),
@@ -132,7 +156,13 @@ class Conv(LayerRule, ConcatenationLayer):
     def split(
         self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
     ) -> nn.Module:
-        return split_convolution(_any_conv(module), layer, multiplicity, widths, _conv_like)
+        conv = _any_conv(module)
+        like: Callable[..., AnyConv] = _conv_like
+        if layer.role == "interior" and len(layer.writes) > 1 and multiplicity > 1:
+            kind, _ = _PARTED[_stock_kind(conv)]
+            written = layer.parts(multiplicity * widths[layer.target])
+            like = partial(_conv_like, kind=kind, written=written)
+        return split_convolution(conv, layer, multiplicity, widths, like)
 
     @override
     def narrow(
@@ -142,6 +172,10 @@ class Conv(LayerRule, ConcatenationLayer):
 
     @override
     def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:
+        if isinstance(module, PartedConv):
+            conv, written = _any_conv(module), module.written
+            _, kind = _PARTED[_stock_kind(conv)]
+            return take_parameters(_same(conv, kind=kind, parts=parts, written=written), conv)
         conv = expect(module, _MODULES)
         return take_parameters(_same(conv, kind=_CONCATENATED[type(conv)], parts=parts), conv)
 

@@ -13,6 +13,11 @@ from typing_extensions import override
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
+from cerewrite.nn.channel_reorder import (
+    ConcatConvTranspose1d,
+    ConcatConvTranspose2d,
+    ConcatConvTranspose3d,
+)
 from cerewrite.nn.scaled import (
     ScaledConvTranspose1d,
     ScaledConvTranspose2d,
@@ -20,10 +25,10 @@ from cerewrite.nn.scaled import (
 )
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
-from cerewrite.ops.layout import bound, on_axis
-from cerewrite.ops.modules import Geometry, weight_of
+from cerewrite.ops.layout import on_axis
+from cerewrite.ops.modules import ConcatenationLayer, Geometry, weight_of
 from cerewrite.ops.own_forwards import expect
-from cerewrite.ops.resizing import convolution_options, split_convolution
+from cerewrite.ops.resizing import convolution_options, split_convolution, take_parameters
 
 AnyTransposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _MODULES: tuple[type[AnyTransposed], ...] = (
@@ -36,20 +41,39 @@ _SCALED: tuple[type[AnyTransposed], ...] = (
     ScaledConvTranspose2d,
     ScaledConvTranspose3d,
 )
+_CONCATENATED: dict[type[AnyTransposed], type[Any]] = {
+    nn.ConvTranspose1d: ConcatConvTranspose1d,
+    nn.ConvTranspose2d: ConcatConvTranspose2d,
+    nn.ConvTranspose3d: ConcatConvTranspose3d,
+}
 
 
 def _like(
-    module: AnyTransposed, channels: tuple[int, int], groups: int, *, bias: bool
+    module: AnyTransposed,
+    channels: tuple[int, int],
+    groups: int,
+    *,
+    bias: bool,
+    kind: type[Any] | None = None,
+    **further: Any,
 ) -> AnyTransposed:
-    """A transposed convolution with the geometry of another, on meta."""
-    kind: type[Any] = next(kind for kind in _MODULES if isinstance(module, kind))
-    options = convolution_options(module, "output_padding")
-    conv: AnyTransposed = kind(*channels, groups=groups, bias=bias, **options)
+    """A transposed convolution with the geometry of another, on meta; stock if no kind is given."""
+    stock: type[Any] = next(stock for stock in _MODULES if isinstance(module, stock))
+    further |= convolution_options(module, "output_padding")
+    conv: AnyTransposed = (kind or stock)(*channels, groups=groups, bias=bias, **further)
     return conv
 
 
+def _same(conv: AnyTransposed, **kind: Any) -> AnyTransposed:
+    """A transposed convolution of another kind with the sizes and parameters of one."""
+    channels = conv.in_channels, conv.out_channels
+    return take_parameters(
+        _like(conv, channels, conv.groups, bias=conv.bias is not None, **kind), conv
+    )
+
+
 @register
-class ConvTranspose(LayerRule):
+class ConvTranspose(LayerRule, ConcatenationLayer):
     """Every input position adds its kernel to the output; weight ``[in, out / groups, *kernel]``.
 
     An output position gets ``kernel * input positions / output positions`` taps of each input
@@ -76,9 +100,6 @@ class ConvTranspose(LayerRule):
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         x = on_axis(op, inputs[0], widths, 1)
-        if x.channels is not None and widths.is_concatenation(x.channels.width):
-            bound(op, x, widths, "is transposed and reads a concatenation")
-            x = Value(x.op, None)
         width = widths.layer(op, self, x)
         return None if width is None else Channels(1, width)
 
@@ -96,6 +117,17 @@ class ConvTranspose(LayerRule):
         weight = module.get_parameter("weight").detach()
         rows = weight.chunk(writers, 0 if _groups(module) > 1 else 1)
         return [[piece.transpose(0, 1) for piece in row.chunk(readers, 0)] for row in rows]
+
+    @override
+    def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:
+        conv = expect(module, _MODULES)
+        return _same(conv, kind=_CONCATENATED[type(conv)], parts=parts)
+
+    @override
+    def plain(self, module: nn.Module) -> nn.Module:
+        kind = next(kind for kind, own in _CONCATENATED.items() if isinstance(module, own))
+        assert isinstance(module, kind)
+        return _same(module)
 
     @override
     def fan_in(self, module: nn.Module) -> int:

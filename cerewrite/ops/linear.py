@@ -32,6 +32,7 @@ class Linear(LayerRule, ConcatenationLayer):
     modules: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
     built: ClassVar[tuple[type[nn.Module], ...]] = (BlockDiagonalLinear, PartedLinear)
     axis = -1
+    parted = True
     cases: ClassVar[tuple[Case, ...]] = (
         module_case(lambda: nn.Linear(6, 4), (3, 6)),
         module_case(lambda: nn.Linear(6, 4, bias=False), (2, 5, 6)),

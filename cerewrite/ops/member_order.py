@@ -36,12 +36,16 @@ def member_major(
         return concatenation_layer(layer.op).plain(module)
     if layer.role == "entry" and len(layer.writes) > 1:
         written = layer.parts(multiplicity * widths[layer.target])
-        return _permuted(module, member_order(written, multiplicity), axis=0)
+        return _permuted(module, member_order(written, multiplicity))
     if len(layer.sources) < 2 or layer.role != "exit":
         return module
     inner = sampled_layer(layer.op).inner(layer)
     parts = [multiplicity * layer.times * widths[source] * inner for source in layer.sources]
-    return _permuted(module, member_order(parts, multiplicity), axis=1)
+    new = copy.deepcopy(module)
+    weight = sampled_layer(layer.op).member_weights(new, 1, 1)[0][0]  # a view: inputs on axis 1
+    order = torch.tensor(member_order(parts, multiplicity), device=weight.device)
+    weight.copy_(weight.index_select(1, order))
+    return new
 
 
 def channels_by_member(module: nn.Module, parts: Sequence[int], multiplicity: int) -> nn.Module:
@@ -52,17 +56,17 @@ def channels_by_member(module: nn.Module, parts: Sequence[int], multiplicity: in
         parts: channels of each part, all members together.
         multiplicity: members.
     """
-    return _permuted(module, member_order(parts, multiplicity), axis=0)
+    return _permuted(module, member_order(parts, multiplicity))
 
 
-def _permuted(module: nn.Module, order: Sequence[int], axis: int) -> nn.Module:
-    """A copy whose settings are permuted along an axis that has as many elements as the order."""
+def _permuted(module: nn.Module, order: Sequence[int]) -> nn.Module:
+    """A copy whose settings are permuted along axis 0 where it is as long as the order."""
     new = copy.deepcopy(module)
     with torch.no_grad():
         for settings in (new._parameters, new._buffers):
             for tensor in settings.values():
-                if tensor is None or tensor.shape[axis : axis + 1] != (len(order),):
+                if tensor is None or tensor.shape[:1] != (len(order),):
                     continue
                 index = torch.tensor(order, device=tensor.device)
-                tensor.copy_(tensor.index_select(axis, index))
+                tensor.copy_(tensor.index_select(0, index))
     return new

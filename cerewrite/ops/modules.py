@@ -105,7 +105,13 @@ class ResizableModule(ModuleFamily):
 
 
 class SampledLayer(ModuleFamily):
-    """A layer whose weight is drawn at initialisation, ``[out, in / groups, *kernel]``."""
+    """A layer whose weight is drawn at initialisation, ``[out, in / groups, *kernel]``.
+
+    Attributes:
+        parted: whether one with a block per member can write several parts side by side.
+    """
+
+    parted: ClassVar[bool] = False
 
     @abstractmethod
     def geometry(self, op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:

@@ -13,6 +13,7 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.slices import between
 from cerewrite.kernel.values import Moments, pick
 from cerewrite.ops.base import Channels, Saved, Value, WidthBuilder, register
+from cerewrite.ops.branches import branch
 from cerewrite.ops.cases import function_case
 from cerewrite.ops.cuts import CUTS, expanded, indexed, piece, repeated
 from cerewrite.ops.layout import Passing, bound
@@ -74,6 +75,8 @@ class Pick(Passing):
         source = context.operand(op)
         if op.target == "slice":
             return between(op, inputs[0], context)
+        if op.target == "select" or source.target == "unbind":
+            return _one_branch(op, inputs[0], context)
         if op.target != "getitem" or source.target not in CUTS:
             return inputs[0]
         whole = context.operand(source).shape
@@ -86,6 +89,16 @@ class Pick(Passing):
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         shares = op.target in _SHARING
         return Saved(shares=shares, output=not shares and op.target not in _COPYING)
+
+
+def _one_branch(op: Op, x: Moments, context: MomentContext) -> Moments:
+    """The units at one place of an axis that branches are stacked on."""
+    picks = op if op.target == "select" else context.operand(op)
+    found, index = _touched(picks, len(context.operand(picks).shape)), op.args[-1]
+    if found is None or not isinstance(index, int):
+        return x
+    (axis,) = found
+    return branch(x, picks, axis, index, context.find)
 
 
 def _rows(op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:

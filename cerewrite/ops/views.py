@@ -79,6 +79,7 @@ def divided(op: Op, value: Value, widths: WidthBuilder) -> Channels | None:
     where = op.module or op.name
     inferred = [axis for axis in run if sizes[axis] == -1]
     read = [axis for axis in run if isinstance(sizes[axis], Length)]
+    read = [axis for axis in read if not widths.is_reduced(op, axis)] or read
     at = next(iter(inferred or read), None)
     if at is None:
         return None

@@ -15,6 +15,7 @@ from cerewrite.frontend.loading import Inputs, make_inputs, parse_input_shape
 from cerewrite.ir import Plan
 from cerewrite.nn import NumberModule, get_parameter
 from cerewrite.rewriting.session import set_submodule
+from cerewrite.runtime.aliases import aliases
 from cerewrite.runtime.copies import deep_copy
 
 _ATTRIBUTE = "_cerewrite_record"
@@ -89,11 +90,12 @@ def restore(model: nn.Module, record: Record) -> None:
     """
     assert record.modules is not None
     _refuse_changed(model, record)
+    others = aliases(model)
     for name, original in record.modules.items():
         current = get_parameter(model, name)
         original.train(current.training)
         where = next(current.parameters(), None)
-        set_submodule(model, name, original if where is None else original.to(where.device))
+        set_submodule(model, name, original if where is None else original.to(where.device), others)
     tensors = _tensors(model)
     with torch.no_grad():
         for name, value in record.state.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from cerewrite.errors import RewriteError
 from cerewrite.ir import PerChannel, Plan, Region, RegionLayer, Split
 from cerewrite.nn import NumberModule, ParameterModule, get_parameter, put_parameter
+from cerewrite.runtime.aliases import aliases
 from cerewrite.runtime.copies import carries_hooks
 
 
@@ -48,8 +49,10 @@ class Session:
         self.plan = plan
         self.changes = tuple(changes_of(plan))
         self.originals: dict[str, nn.Module] = {}
-        self._uses = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
-        self._ties = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+        self._aliases = aliases(model)
+        self._ties = Counter(
+            id(p) for m in model.modules() for p in m._parameters.values() if p is not None
+        )
 
     def layers(self) -> Iterator[tuple[Change, RegionLayer]]:
         """The sampled layers of all changing regions."""
@@ -93,18 +96,22 @@ class Session:
         """Put ``new`` in the place of the module of that name, and remember the original.
 
         Raises:
-            RewriteError: if the old module is registered or tied elsewhere too, or hooked.
+            RewriteError: if the old module is tied elsewhere too, or hooked.
         """
         old = self.get(name)
         if name not in self.originals:
             self._refuse_shared(name, old)
             self.originals[name] = old
-        set_submodule(self.model, name, new)
+        self.put(name, new)
+
+    def put(self, name: str, module: nn.Module) -> None:
+        """Put a module under all its names, whatever is there."""
+        set_submodule(self.model, name, module, self._aliases)
 
     def undo(self) -> None:
         """Put every original back."""
         for name, original in self.originals.items():
-            set_submodule(self.model, name, original)
+            self.put(name, original)
         self.originals.clear()
 
     def renamed(self) -> tuple[tuple[str, str], ...]:
@@ -119,8 +126,6 @@ class Session:
         why = None
         if not name:
             why = "is the model itself"
-        elif self._uses[id(module)] > 1:
-            why = "is registered under several names"
         elif any(self._ties[id(parameter)] > 1 for parameter in module.parameters()):
             why = "shares a parameter with another module"
         elif carries_hooks(module):
@@ -135,7 +140,11 @@ class Session:
 def renames(model: nn.Module, originals: Mapping[str, nn.Module]) -> tuple[tuple[str, str], ...]:
     """See `Session.renamed`."""
     pairs = []
-    for name, original in originals.items():
+    others = aliases(model)
+    under = [
+        (at, module) for name, module in originals.items() for at in (name, *others.get(name, ()))
+    ]
+    for name, original in under:
         if isinstance(original, NumberModule):
             continue
         if isinstance(original, ParameterModule):
@@ -148,9 +157,19 @@ def renames(model: nn.Module, originals: Mapping[str, nn.Module]) -> tuple[tuple
     return tuple(pairs)
 
 
-def set_submodule(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put a module, or a held parameter, under a qualified name, whatever container holds it."""
-    put_parameter(model, name, new)
+def set_submodule(
+    model: nn.Module, name: str, new: nn.Module, others: Mapping[str, Sequence[str]]
+) -> None:
+    """Put a module, or a held parameter, under a qualified name, whatever container holds it.
+
+    Args:
+        model: the model.
+        name: the name.
+        new: what to put there.
+        others: further names of the model's modules (`cerewrite.runtime.aliases`).
+    """
+    for place in (name, *others.get(name, ())):
+        put_parameter(model, place, new)
 
 
 def changes_of(plan: Plan) -> Iterator[Change]:

@@ -36,11 +36,12 @@ def channel_times(
         One figure per class of the region.
     """
     ops = {op.name: op for op in traced.ops}
-    layers = {layer.node: layer for layer in traced.layers if layer.op != "depthwise_conv"}
+    sampled = [layer for layer in traced.layers if layer.op != "depthwise_conv"]
+    layers = {node: layer for layer in sampled for node in layer.nodes}
     owner: dict[str, int] = {}
-    for layer in layers.values():
+    for node, layer in layers.items():
         if layer.target in region.classes:
-            owner[layer.node] = region.classes.index(layer.target)
+            owner[node] = region.classes.index(layer.target)
     found = [0.0] * len(region.classes)
     for op in traced.ops:
         if op.name in layers:

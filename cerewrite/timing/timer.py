@@ -198,7 +198,7 @@ class _Timer:
     def __init__(self, traced: TracedModel, model: nn.Module, kind: Timed, store: Store) -> None:
         self._traced = traced
         self._ops = {op.name: op for op in traced.ops}
-        self._nodes = {layer.name: layer.node for layer in traced.layers}
+        self._nodes = {layer.name: layer.nodes for layer in traced.layers}
         self._model = model
         self._kind = kind
         self._store = store
@@ -248,7 +248,7 @@ class _Timer:
         return found
 
     def _time(self, layer: RegionLayer, design: Design) -> float:
-        """Nanoseconds of one layer in one design."""
+        """Nanoseconds of all calls of one layer in one design, each taken as the first."""
         module = self._model.get_submodule(layer.name.partition("@")[0])
         members, widths = design.multiplicity, design.widths
         read = layer.in_channels if layer.role == "entry" else members * layer.reads(widths)
@@ -260,7 +260,7 @@ class _Timer:
         shape = self._shape(layer, design, rows)
         kind = str(module).partition("(")[2]  # strides, paddings: all that torch prints of it
         key = f"{self._kind.prefix}{layer.op} {layer.role} {kind} {shape} {members} x {widths}"
-        source = self._ops[self._ops[self._nodes[layer.name]].inputs[0]]
+        source = self._ops[self._ops[self._nodes[layer.name][0]].inputs[0]]
 
         def measure() -> float:
             built = splittable_layer(layer.op).split(module, layer, members, widths)
@@ -270,11 +270,12 @@ class _Timer:
             action = self._kind.action(built, shape, learns=source.target != "input")
             return nanoseconds(action, quick=self._kind.quick)
 
-        return self._store.get(key, measure) * self._kind.batch / rows
+        calls = len(self._nodes[layer.name])
+        return self._store.get(key, measure) * calls * self._kind.batch / rows
 
     def _shape(self, layer: RegionLayer, design: Design, rows: int) -> tuple[int, ...]:
         """Shape of the layer's input at the batch, with the channels of the design."""
-        op = self._ops[self._ops[self._nodes[layer.name]].inputs[0]]
+        op = self._ops[self._ops[self._nodes[layer.name][0]].inputs[0]]
         shape = [rows * op.shape[0] // self._traced.batch, *op.shape[1:]]
         rule = sampled_layer(layer.op)
         if layer.sources:

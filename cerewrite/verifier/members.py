@@ -17,6 +17,7 @@ from cerewrite.ops.member_order import channels_by_member, member_major
 from cerewrite.ops.resizing import part
 from cerewrite.rewriting.record import copy_sharing_record
 from cerewrite.rewriting.session import Change, set_submodule
+from cerewrite.runtime.aliases import aliases
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,10 @@ def member_networks(model: nn.Module, change: Change) -> Iterator[nn.Module]:
     """
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     narrow = copy_sharing_record(model, shared)
-    cut = pieces(narrow, (change,))
+    cut, others = pieces(narrow, (change,)), aliases(narrow)
     for index in range(change.split.multiplicity):
         for piece in cut:
-            set_submodule(narrow, piece.name, _own(piece, index))
+            set_submodule(narrow, piece.name, _own(piece, index), others)
         yield narrow
 
 

@@ -29,6 +29,7 @@ from cerewrite.ir import Check, Plan
 from cerewrite.ir.inputs import Inputs
 from cerewrite.ops import sampled_of
 from cerewrite.rewriting.session import Change, changes_of, set_submodule
+from cerewrite.runtime.aliases import aliases
 from cerewrite.runtime.doubling import double_precision, widened
 from cerewrite.runtime.threads import threads
 from cerewrite.verifier.members import RegionModule, pieces
@@ -145,6 +146,7 @@ class _Trial:
         self.model = model
         self.pieces = parts
         self.inputs = inputs
+        self.others = aliases(model)
         self.recorded: dict[str, list[Tensor]] = defaultdict(list)
         self.totals: dict[str, list[Tensor]] = {}
         self.silent: Counter[str] = Counter()
@@ -207,7 +209,7 @@ class _Trial:
         self.waiting = {p.name: len(self.recorded[p.name]) for p in live if p.is_exit}
         for piece in live:
             narrow = piece.narrow(index)
-            set_submodule(self.model, piece.name, narrow)
+            set_submodule(self.model, piece.name, narrow, self.others)
             if piece.is_exit:
                 narrow.register_forward_hook(self._add(piece))
         self.calls.clear()

@@ -20,7 +20,7 @@ even that one coefficient would be noise, the identity alone is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from cerewrite.estimators.draws.fit import quadratic
 from cerewrite.estimators.draws.layout import Layout
 from cerewrite.estimators.draws.units import Place, Units
 
@@ -59,7 +60,7 @@ class _Tap(torch.autograd.Function):
 
 @dataclass(slots=True)
 class _Pass:
-    """What a tap saw at one layer: weight, layout, input, output, the gradient and its probe."""
+    """What a tap saw at one call of a layer: weight, input, output, the gradient and its probe."""
 
     weight: Tensor
     layout: Layout
@@ -111,7 +112,7 @@ class Gates:
         self._writes = {place.module: place for place in units.writes}
         self._energy = torch.ones(units.count + 1, dtype=like.dtype, device=like.device)
         self._energy.requires_grad_()
-        self._passes: dict[str, _Pass] = {}
+        self._passes: dict[str, list[_Pass]] = {}
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[None]:
@@ -138,16 +139,16 @@ class Gates:
         Args:
             log_kernel: log K with its graph.
         """
-        passes = list(self._passes.items())
-        leaves = [t for _, p in passes for t in (p.weight, p.x, p.z, p.probe) if t is not None]
-        leaves = [t for t in leaves if t.requires_grad]
+        seen = [one for calls in self._passes.values() for one in calls]
+        found_at = [t for p in seen for t in (p.weight, p.x, p.z, p.probe) if t is not None]
+        leaves = list({id(t): t for t in found_at if t.requires_grad}.values())
         found = torch.autograd.grad(
             log_kernel, [*leaves, self._energy], allow_unused=True, retain_graph=True
         )
         slopes = {id(t): s for t, s in zip(leaves, found, strict=False) if s is not None}
         total = Influences(*(np.zeros(self.units.count + 1) for _ in fields(Influences)))
-        for name, seen in passes:
-            self._layer(name, seen, slopes, total)
+        for name, calls in self._passes.items():
+            self._layer(name, calls, slopes, total)
         np.add(total.forward, total.backward, out=total.share)
         if found[-1] is not None:
             energies = found[-1].detach().double().cpu().numpy()
@@ -156,39 +157,59 @@ class Gates:
             np.add(total.plain, energies, out=total.plain)
         return Influences(*(getattr(total, part.name)[:-1] for part in fields(Influences)))
 
-    def _layer(self, name: str, seen: _Pass, slopes: dict[int, Tensor], total: Influences) -> None:
-        """Add one layer's part: forward rates of what it reads, backward rates of its output."""
-        whole, slope = slopes.get(id(seen.weight)), slopes.get(id(seen.z))
+    def _layer(
+        self, name: str, calls: Sequence[_Pass], slopes: dict[int, Tensor], total: Influences
+    ) -> None:
+        """Add one layer's part: forward rates of what it reads, backward rates of its output.
+
+        A unit that passes in several calls has the sum of their rates, and one noise: that of the
+        weights, which the calls have in common.
+        """
+        weight, layout = calls[0].weight, calls[0].layout
+        whole = slopes.get(id(weight))
         quarter = self._variances.get(name, 0.0) / 4
-        through = torch.zeros_like(seen.weight)
-        if slope is not None and seen.z is not None:
-            (found,) = torch.autograd.grad(
-                seen.z, seen.weight, slope, retain_graph=True, allow_unused=True
-            )
-            through = through if found is None else found
+        through = torch.zeros_like(weight)
+        for seen in calls:
+            slope = slopes.get(id(seen.z))
+            if slope is not None and seen.z is not None:
+                (found,) = torch.autograd.grad(
+                    seen.z, weight, slope, retain_graph=True, allow_unused=True
+                )
+                through = through if found is None else through + found
         reads, writes = self._reads.get(name), self._writes.get(name)
-        rate = slopes.get(id(seen.x))
-        if reads is not None and rate is not None and seen.x is not None:
-            rates = _rates(seen.x, rate, reads.axis)
-            np.add.at(total.forward, reads.ids, rates)
-            noise = quarter * seen.layout.columns(through, len(reads.ids))
-            _fit(total, reads, seen.x, rate, rates)
-            self._noise(total, reads, seen, noise, seen.x)
-        if writes is not None and name in self.units.loose and slope is not None:
-            assert seen.z is not None
-            rates = _rates(seen.z, slope, writes.axis)
-            np.add.at(total.forward, writes.ids, rates)
-            _fit(total, writes, seen.z * (slope != 0), slope, rates)  # units that pass on
-            np.add.at(total.noise, writes.ids, UNKNOWN)
-        rate = slopes.get(id(seen.probe))
-        if writes is not None and rate is not None and seen.box:
-            rates = _rates(seen.box[0], rate, writes.axis)
-            np.add.at(total.backward, writes.ids, rates)
-            rest = through.neg() if whole is None else whole - through
-            rest = seen.layout.turn(rest)
+        read = [seen for seen in calls if seen.x is not None and id(seen.x) in slopes]
+        if reads is not None:
+            for seen in read:
+                assert seen.x is not None
+                self._add(total, total.forward, reads, seen.x, slopes[id(seen.x)])
+            if read:
+                noise = quarter * layout.columns(through, len(reads.ids))
+                assert read[0].x is not None
+                self._noise(total, reads, read[0], noise, read[0].x)
+        if writes is None:
+            return
+        if name in self.units.loose:
+            for seen in calls:
+                slope = slopes.get(id(seen.z))
+                if slope is not None and seen.z is not None:
+                    rates = _rates(seen.z, slope, writes.axis)
+                    np.add.at(total.forward, writes.ids, rates)
+                    _fit(total, writes, seen.z * (slope != 0), slope, rates)  # that pass on
+                    np.add.at(total.noise, writes.ids, UNKNOWN)
+        wrote = [seen for seen in calls if seen.box and id(seen.probe) in slopes]
+        for seen in wrote:
+            self._add(total, total.backward, writes, seen.box[0], slopes[id(seen.probe)])
+        if wrote:
+            rest = layout.turn(through.neg() if whole is None else whole - through)
             rows = rest.detach().flatten(1).square().sum(1).double().cpu().numpy()
-            _fit(total, writes, seen.box[0], rate, rates)
-            self._noise(total, writes, seen, quarter * rows, seen.box[0])
+            self._noise(total, writes, wrote[0], quarter * rows, wrote[0].box[0])
+
+    @staticmethod
+    def _add(total: Influences, kind: Array, place: Place, signal: Tensor, slope: Tensor) -> None:
+        """Add the rates of a place's units in one call, and what they do as fitted."""
+        rates = _rates(signal, slope, place.axis)
+        np.add.at(kind, place.ids, rates)
+        _fit(total, place, signal, slope, rates)
 
     @staticmethod
     def _noise(total: Influences, place: Place, seen: _Pass, noise: Array, signal: Tensor) -> None:
@@ -203,14 +224,14 @@ class Gates:
             x = inputs[0].view_as(inputs[0])
             layout = Layout.of(module, name in self.units.turned)
             seen = _Pass(module.weight, layout, x if x.requires_grad else None)
-            self._passes[name] = seen
+            self._passes.setdefault(name, []).append(seen)
             return (x, *inputs[1:])
 
         return hook
 
     def _writing(self, name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            seen = self._passes[name]
+            seen = self._passes[name][-1]
             seen.z = output
             if name not in self._writes:
                 return output
@@ -273,26 +294,3 @@ def _fit(total: Influences, place: Place, signal: Tensor, slope: Tensor, rates: 
         shares: Array = (energies / energies.sum().clamp_min(1e-300)).cpu().numpy()
         np.add.at(total.plain, ids, rate * shares)
         np.add.at(total.fitted, ids, quadratic(a, h) if a.shape[1] > 1 else rate * shares)
-
-
-def quadratic(a: Tensor, h: Tensor) -> Array:
-    """Influences ``a_i' M a_i`` with ``h_i = 2 M a_i`` fitted over all units, ``[units]``.
-
-    M is in the span of the identity and the mean over positions. The sum over units is that of
-    the raw rates ``a_i . h_i / 2``.
-
-    Args:
-        a: signals, ``[units, positions]``.
-        h: dlog K / da, likewise.
-
-    Example:
-        >>> a = torch.tensor([[1.0, -1.0], [2.0, 0.0]], dtype=torch.float64)
-        >>> quadratic(a, 3 * a).round(6).tolist()
-        [3.0, 6.0]
-    """
-    basis = torch.stack([a, a.mean(1, keepdim=True).expand_as(a)])
-    design = basis.flatten(1)
-    gram, target = design @ design.T, design @ h.flatten() / 2
-    weights = torch.linalg.lstsq(gram.cpu(), target.cpu()[:, None], driver="gelsd").solution
-    values: Array = torch.einsum("b,bip,ip->i", weights[:, 0].to(a), basis, a).cpu().numpy()
-    return values

@@ -127,7 +127,7 @@ def unit_vector(size: int) -> Tensor:
 def _channel_axis(traced: TracedModel) -> int:
     """1 if the nearest sampled layer before the output is a convolution, else the last."""
     ops = {op.name: op for op in traced.ops}
-    kinds = {layer.node: layer.op for layer in traced.layers}
+    kinds = {node: layer.op for layer in traced.layers for node in layer.nodes}
     stack = [op.name for op in traced.ops if op.target == "output"]
     seen: set[str] = set()
     while stack:

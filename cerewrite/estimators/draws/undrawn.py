@@ -88,7 +88,8 @@ def weights_apart(traced: TracedModel, drawn: Sequence[str]) -> tuple[str, ...]:
         drawn: the parameters of sampled layers.
     """
     known = set(drawn)
-    layers = {y.node for y in traced.layers if known & {f"{module_name(y)}.weight", module_name(y)}}
+    held = [y for y in traced.layers if known & {f"{module_name(y)}.weight", module_name(y)}]
+    layers = {node for layer in held for node in layer.nodes}
     vectors = {op.module for op in traced.ops if op.target == "parameter" and len(op.shape) < 2}
     made: dict[str, tuple[str, ...]] = {}
     found: dict[str, None] = {}

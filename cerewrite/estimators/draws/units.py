@@ -112,7 +112,7 @@ class _Finder:
         self._traced = traced
         self._model = model
         self._ops = {op.name: op for op in traced.ops}
-        self._layers = {layer.node: layer for layer in traced.layers}
+        self._layers = {node: layer for layer in traced.layers for node in layer.nodes}
         self._units = Units()
         self._ids: dict[str, Ids | None] = {}
         self._readers: dict[str, list[Op]] = {}
@@ -146,9 +146,9 @@ class _Finder:
             name = _owner(layer)
             if layer.op == "depthwise_conv" or layer.name in units.refused:
                 continue
-            if units.classes[name][0] in read or self._meets(layer.node, _CONTRACTIONS):
+            if units.classes[name][0] in read or self._meets(layer, _CONTRACTIONS):
                 self._write(layer, name)
-            elif self._meets(layer.node, frozenset()):
+            elif self._meets(layer, frozenset()):
                 self._write(layer, name)
                 units.loose.add(module_name(layer))
         return units
@@ -251,12 +251,12 @@ class _Finder:
             ids = self._class(name)
             self._units.writes.append(Place(module, axis, ids, groups=self._groups(ids)))
 
-    def _meets(self, node: str, targets: frozenset[str]) -> bool:
+    def _meets(self, layer: Layer, targets: frozenset[str]) -> bool:
         """Whether what a layer writes meets one of some operators before any other layer.
 
         Without operators: whether it meets another layer at all.
         """
-        stack: list[Op] = list(self._readers.get(node, ()))
+        stack = [op for node in layer.nodes for op in self._readers.get(node, ())]
         seen: set[str] = set()
         while stack:
             op = stack.pop()

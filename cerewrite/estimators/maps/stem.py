@@ -107,7 +107,7 @@ def sizes(traced: TracedModel) -> int:
 
     The input needs none, nor does what one layer makes of it up to a maximum.
     """
-    layers = {layer.node for layer in traced.layers}
+    layers = {node for layer in traced.layers for node in layer.nodes}
     count, most = 0, 1
     for op in traced.ops:
         if op.target in ("parameter", "constant", "input") or len(op.shape) < 3:

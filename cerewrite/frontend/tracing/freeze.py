@@ -18,11 +18,13 @@ class UnresolvedLayer:
         layer: the layer, without its classes.
         source: the class that it reads, or a concatenation; None if not followed.
         target: the class that it writes, likewise.
+        parted: whether it can write several parts side by side.
     """
 
     layer: Layer
     source: int | None
     target: int | None
+    parted: bool = False
 
 
 def freeze(
@@ -97,10 +99,10 @@ def _refuse_uneven(found: Sequence[UnresolvedLayer], classes: Classes) -> None:
             if end is None:
                 continue
             scales = classes.scales(end)
-            linear = item.layer.op in ("linear", "linear_turned")
             uneven = len(set(scales)) > 1 and end is item.source
             grouped = item.layer.groups > 1 and set(scales) != {1}
-            parted = len(scales) > 1 and end is item.target and not linear
+            can = item.parted and item.layer.groups == 1
+            parted = len(scales) > 1 and end is item.target and not can
             if uneven or grouped or parted:
                 classes.pin(end, _uneven(item.layer.name))
     for i in classes.roots():

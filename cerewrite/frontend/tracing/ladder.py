@@ -11,6 +11,7 @@ from torch import nn
 from cerewrite.errors import CerewriteError, TraceError, first_line, own_line
 from cerewrite.frontend.tracing.collapse import collapse_leaf_modules
 from cerewrite.frontend.tracing.export_rung import export_ops
+from cerewrite.frontend.tracing.first_names import under_first_names
 from cerewrite.frontend.tracing.forms import in_known_forms
 from cerewrite.frontend.tracing.lengths import UNTOLD, names_widths
 from cerewrite.frontend.tracing.modes import read_in_training
@@ -70,7 +71,8 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
             continue
         try:
             with observed(model), muted():
-                ops = in_known_forms(collapse_leaf_modules(frontend(model, args, kwargs), model))
+                seen_ops = under_first_names(frontend(model, args, kwargs), model)
+                ops = in_known_forms(collapse_leaf_modules(seen_ops, model))
                 kept = read_in_training(model, args, kwargs, ops)
         except TraceError:
             raise

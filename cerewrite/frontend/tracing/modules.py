@@ -41,9 +41,6 @@ class ModuleTable:
 
     def __init__(self, model: nn.Module, ops: Sequence[Op]) -> None:
         self._model = model
-        self._names = Counter(
-            id(module) for _, module in model.named_modules(remove_duplicate=False)
-        )
         self._owners = Counter(
             id(parameter)
             for module in dict.fromkeys(model.modules())
@@ -61,6 +58,7 @@ class ModuleTable:
         self._all_reads = reads
         self._scalars = {op.name for op in ops if op.target == "constant" and op.numel == 1}
         self._same: Counter[tuple[str, str]] = Counter((op.module, op.target) for op in ops)
+        self._runs = Counter(name for name, _ in {(op.module, op.call) for op in ops})
         self._reads = {op.name: reads[op.name] for op in ops if op.target == "parameter"}
         self._parameters = {op.name: op.module for op in ops if op.target == "parameter"}
         self._buffers = {op.name: op.module for op in ops if op.target == "constant"}
@@ -81,6 +79,10 @@ class ModuleTable:
             return quantised(where, module)
         reason = f"no rule knows the operator '{op.target}'"
         return Rejection(where, "unknown-operator", reason, "register a rule for it")
+
+    def runs(self, name: str) -> int:
+        """How often a module is called."""
+        return self._runs[name]
 
     def parameter(self, node: str) -> nn.Parameter:
         """The parameter behind a ``parameter`` operator."""
@@ -109,7 +111,6 @@ class ModuleTable:
             and "parametrizations." not in name
             and self._owners[id(parameter)] == 1
             and not hooked(parameter)
-            and self._names[id(owner)] == 1
             and self._reads[node] == 1
         )
 
@@ -160,7 +161,7 @@ class ModuleTable:
             op: an operator that reads parameters.
             types: the module types that can be rebuilt at another width, subclasses that keep
                 their forward included.
-            once: whether the module must be this one operator, called once.
+            once: whether the module must be this one operator and no more.
             forwards: whether subclasses with a forward of their own can be rebuilt too; that
                 forward must read its parameters and buffers in this operator alone.
         """
@@ -178,9 +179,9 @@ class ModuleTable:
         why = self._unlike_inside(op, module, types) if own else unlike(module, types)
         if op.target in ("linear", "linear_turned") and why is not None and self._is_product(op):
             why = None
-        calls = self._same[op.module, op.target] if own else self._calls[op.module]
+        uses = self._same[op.module, op.target] if own else self._calls[op.module]
         return self._refuse_module(op.module, module, types, why) or self._refuse_sharing(
-            op, module, calls if once else 1
+            op, module, uses if once else 0
         )
 
     def refusal_whole(self, op: Op, module: nn.Module) -> Rejection | None:
@@ -202,7 +203,10 @@ class ModuleTable:
         full = [f"{op.module}.{name}" for name, p in module._parameters.items() if p is not None]
         plain = weight is not None and weight.dim() == 2 and "forward" not in vars(module)
         return (
-            alone and plain and names == sorted(full, reverse=True) and self._calls[op.module] == 1
+            alone
+            and plain
+            and names == sorted(full, reverse=True)
+            and self._calls[op.module] == self.runs(op.module)
         )
 
     def _unlike_inside(
@@ -212,7 +216,8 @@ class ModuleTable:
         why = bound_to_width(module, types)
         held = self._held[op.module]
         held -= self._scalars
-        if why is None and any(self._all_reads[n] > op.inputs.count(n) for n in held):
+        uses = self._same[op.module, op.target]
+        if why is None and any(self._all_reads[n] > op.inputs.count(n) * uses for n in held):
             why = f"overrides forward, and '{op.target}' is not all that reads its values"
         weight = module._parameters["weight"]
         read = [self.parameter(node) for node in op.inputs if node in self._parameters]
@@ -262,25 +267,25 @@ class ModuleTable:
             )
         return None
 
-    def _refuse_sharing(self, op: Op, module: nn.Module, calls: int) -> Rejection | None:
-        name = op.module
-        if self._names[id(module)] > 1:
-            return Rejection(
-                name,
-                "aliased",
-                "the module is registered under several names",
-                "register it once",
-            )
-        if calls > 1:
+    def _refuse_sharing(self, op: Op, module: nn.Module, uses: int) -> Rejection | None:
+        """Why a module that is used elsewhere too may not be swapped.
+
+        Args:
+            op: an operator that it ran.
+            module: the module.
+            uses: operators that it is, in all its calls; 0 where they may be several a call.
+        """
+        name, calls = op.module, self._runs[op.module]
+        if uses > calls:
             return Rejection(
                 name,
                 "shared",
-                f"the module is called {calls} times in one forward",
+                f"the module is used {uses} times in {calls} calls",
                 "use one module per call",
             )
         tied = [p for p in module._parameters.values() if p is not None]
         if any(self._owners[id(p)] > 1 for p in tied) or any(
-            self._reads.get(node, 1) > 1 for node in op.inputs
+            self._reads.get(node, 1) > max(calls, 1) for node in op.inputs
         ):
             return Rejection(
                 name,

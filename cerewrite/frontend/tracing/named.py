@@ -77,9 +77,12 @@ class NamedSizes:
             ((name, _), value), total = found[0], self._classes.size(width)
             shared = gcd(value, total)
             self._standing[name] = (width, value // shared, total // shared)
+        alone = len(self._classes.parts(width)) == 1
         for other in self.widths(size):
-            if other != width:
-                self._classes.tie(width, other, "view", where)
+            # a class that is a share of a concatenation's length grows as each of its parts
+            for part in self._classes.parts(other) if alone else (other,):
+                if part != width:
+                    self._classes.tie(width, part, "view", where)
         for divisor in size.divisors(self._doubled(size)):
             for other in self.widths(size):
                 self._classes.step(other, divisor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -15,6 +16,8 @@ from cerewrite.ir import Op, PerChannel, Rejection
 from cerewrite.ops.base import Channels, Value
 from cerewrite.ops.free import free_rule
 from cerewrite.ops.modules import ResizableModule
+
+_REDUCING = frozenset({"sum", "mean", "softmax", "_softmax"})
 
 
 class PerChannelBuilder:
@@ -41,6 +44,9 @@ class PerChannelBuilder:
         self._tables: list[tuple[str, str]] = []
         self._swapped: set[str] = set()
         self._free: dict[str, int] = {}
+        self._rows: dict[str, int] = {}
+        self._kept: set[str] = set()
+        self._noted: dict[str, set[int]] = {}
 
     def tie(self, first: int, second: int, coupling: str, where: str) -> int:
         """Make two classes one."""
@@ -74,6 +80,16 @@ class PerChannelBuilder:
         """Whether a number grows as a class does."""
         return self.named.grows(size, width, where)
 
+    def is_reduced(self, op: Op, axis: int) -> bool:
+        """Whether something that reads a value sums, or weighs by a softmax, over an axis."""
+        for reader in self._ops.values():
+            if reader.target in _REDUCING and reader.inputs[:1] == (op.name,):
+                given = reader.args[1] if len(reader.args) > 1 else (reader.kwargs or {}).get("dim")
+                axes = given if isinstance(given, list | tuple) else [given]
+                if any(isinstance(dim, int) and dim % len(op.shape) == axis for dim in axes):
+                    return True
+        return False
+
     def divide(self, width: int, sizes: Sequence[int]) -> tuple[int, ...] | None:
         """Make a class several side by side; None where something has read it as a whole."""
         return self.classes.divide(width, sizes)
@@ -95,7 +111,8 @@ class PerChannelBuilder:
         return tuple(
             other
             for other in self._ops.values()
-            if other.module == op.module and other.target not in ("parameter", "constant")
+            if (other.module, other.call) == (op.module, op.call)
+            and other.target not in ("parameter", "constant")
         )
 
     def per_channel(
@@ -121,6 +138,7 @@ class PerChannelBuilder:
         settings = sum(p.numel() for p in module.parameters(recurse=False))
         size = self.classes.size(channels.width)
         found = PerChannel(op.module, rule.name, (), settings // size, least=rule.least)
+        self._noted.setdefault(op.module, set()).add(op.call)
         self._keep(found, channels.width)
 
     def free_parameter(self, channels: Channels, value: Value, rank: int) -> bool:
@@ -154,7 +172,10 @@ class PerChannelBuilder:
 
     def table(self, op: Op, rule: ResizableModule, size: int) -> int:
         """Note a table whose rows are so many channels wide; returns the class that it writes."""
-        width = self.classes.add(size, op.module)
+        if op.module in self._rows:  # called before
+            self._noted.setdefault(op.module, set()).add(op.call)
+            return self._rows[op.module]
+        self._rows[op.module] = width = self.classes.add(size, op.module)
         self._tables.append((op.name, op.module))
         self.per_channel(op, rule, Channels(len(op.shape) - 1, width))
         return width
@@ -185,15 +206,45 @@ class PerChannelBuilder:
             self.classes.pin(channels.width, refusal or _apart(op.module, rule.name))
             return True
         self._swapped.add(op.module)
+        self._noted.setdefault(op.module, set()).add(op.call)
         settings = sum(p.numel() for p in module.parameters(recurse=False))
         size = self.classes.size(channels.width)
         self._keep(PerChannel(op.module, rule.name, (), settings // size, least=2), channels.width)
         return True
 
+    def keep_roles(self) -> None:
+        """Refuse the classes of modules that are called on other values too."""
+        for draft in self.classes.drafts:
+            for module, widths in draft.modules:
+                calls = self._noted.get(module.name)
+                if calls is not None and len(calls) < self._table.runs(module.name):
+                    for width in widths:
+                        self.classes.pin(width, other_role(module.name))
+
     def _keep(self, module: PerChannel, width: int) -> None:
-        """Note a per-channel module with the first of its classes."""
+        """Note a per-channel module with the first of its classes; once for all of its calls."""
+        if module.name in self._kept:
+            self._keep_again(module, width)
+            return
+        self._kept.add(module.name)
         widths = self.classes.parts(width)
         self.classes.drafts[self.classes.find(widths[0])].modules.append((module, widths))
+
+    def _keep_again(self, module: PerChannel, width: int) -> None:
+        """Tie the classes of a later call to those of the first."""
+        for draft in self.classes.drafts:
+            for at, (known, widths) in enumerate(draft.modules):
+                if known.name == module.name:
+                    draft.modules[at] = replace(known, flops=known.flops + module.flops), widths
+                    first = widths[0] if len(widths) == 1 else self.concatenate(widths)
+                    self.tie(first, width, "shared", module.name)
+                    return
+
+
+def other_role(where: str) -> Rejection:
+    """Why a module keeps its width that other calls put on values of a fixed one."""
+    reason = "the module is called on this width and on one that is not followed"
+    return Rejection(where, "shared", reason, "use one module per call")
 
 
 def _apart(where: str, name: str) -> Rejection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ from cerewrite.frontend.tracing.decisions import undecided
 from cerewrite.frontend.tracing.freeze import UnresolvedLayer, freeze
 from cerewrite.frontend.tracing.initial import bias_variance_of, gain_of
 from cerewrite.frontend.tracing.norm_forms import parts_of_norms
-from cerewrite.frontend.tracing.per_channel import PerChannelBuilder
+from cerewrite.frontend.tracing.per_channel import PerChannelBuilder, other_role
 from cerewrite.ir import Layer, Op, PerChannel, Rejection, TracedModel
 from cerewrite.ops import rule_for
 from cerewrite.ops.base import Channels, Value
@@ -19,6 +20,7 @@ from cerewrite.ops.modules import (
     Geometry,
     SampledLayer,
 )
+from cerewrite.ops.own_forwards import has_own_forward
 from cerewrite.runtime.fingerprint import class_name
 
 
@@ -54,6 +56,9 @@ class Builder(PerChannelBuilder):
         refusal = self._table.refusal(op, rule.modules, forwards=rule.forwards and not apart)
         if apart and refusal is None and not isinstance(rule, ConcatenationLayer):
             refusal = _torn(op, rule.name)
+        first = self._first(op)
+        if first is not None and refusal is None:
+            return self._again(first, op, rule, x)
         weight, bias = self._table.weight(op), self._table.bias(op)
         if weight is None:
             why = "is computed in the forward, not kept as a parameter"
@@ -72,7 +77,8 @@ class Builder(PerChannelBuilder):
             self._depthwise(op, rule.name, target, geometry, bias is not None)
         if refusal is not None:
             self.rejections.append(refusal)
-            for side in {source, target} - {None}:
+            others = {first.source, first.target} if first is not None else set()
+            for side in {source, target, *others} - {None}:
                 assert side is not None
                 self.classes.pin(side, refusal)
         layer = Layer(
@@ -91,8 +97,35 @@ class Builder(PerChannelBuilder):
             bias_variance=bias_variance_of(bias, geometry),
             frontend=self._frontend,
         )
-        self.found.append(UnresolvedLayer(layer, source, target))
+        module = self.module(op)
+        own = module is not None and rule.forwards and has_own_forward(module, rule.modules)
+        self.found.append(UnresolvedLayer(layer, source, target, rule.parted and not own))
         return target
+
+    def _first(self, op: Op) -> UnresolvedLayer | None:
+        """The layer of a module that has been called before."""
+        same = (found for found in self.found if found.layer.name == op.module)
+        return next(same, None)
+
+    def _again(self, first: UnresolvedLayer, op: Op, rule: SampledLayer, x: Value) -> int | None:
+        """A later call of a layer reads and writes the same classes; returns what it writes."""
+        source = None if x.channels is None else x.channels.width
+        if first.source is not None and source is not None:
+            self.tie(first.source, source, "shared", op.module)
+        elif first.source is not None or source is not None:
+            self.rejections.append(other_role(op.module))
+            for side in {first.source, source, first.target} - {None}:
+                assert side is not None
+                self.classes.pin(side, self.rejections[-1])
+        weight, found = self._table.weight(op), first.layer
+        assert weight is not None, op
+        geometry = rule.geometry(op, x, tuple(weight.shape))
+        positions = geometry.positions or op.numel // (self._batch * geometry.out_channels)
+        again = replace(found, positions=found.positions + positions, again=(*found.again, op.name))
+        self.found[self.found.index(first)] = replace(first, layer=again)
+        if first.target is not None and first.target == first.source:  # one number: depthwise
+            self._depthwise(op, rule.name, first.target, geometry, found.bias)
+        return first.target
 
     def _unweighed(self, op: Op, x: Value, code: str, reason: str, advice: str) -> None:
         """A layer without weights that could be drawn: it bounds what it reads."""
@@ -167,6 +200,7 @@ def build_widths(
         builder.classes.pin(width, refusal)
     builder.keep_targets(kept or {})
     builder.keep_numbers()
+    builder.keep_roles()
     layers, widths, names = freeze(builder.found, builder.classes, builder.written())
     skipped = tuple(
         Rejection("", "earlier-rung", note, "nothing to do: a later tracer saw the model")

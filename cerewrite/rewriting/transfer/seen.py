@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.ops import sampled_layer
-from cerewrite.rewriting.session import Change, Session, set_submodule
+from cerewrite.rewriting.session import Change, Session
 from cerewrite.rewriting.transfer.calibration import Visit, visit
 from cerewrite.rewriting.transfer.patches import Rows, positions, written_rows
 from cerewrite.runtime.seeds import generator_for
@@ -82,11 +82,11 @@ def look_at(session: Session, inputs: Any) -> Seen:
     new = {name: session.get(name) for name in session.originals}
     try:
         for name, module in session.originals.items():
-            set_submodule(session.model, name, module)
+            session.put(name, module)
         visit(session.model, inputs, {name: note(name) for name in layers})
     finally:
         for name, module in new.items():
-            set_submodule(session.model, name, module)
+            session.put(name, module)
     if not all(bool(target.isfinite().all()) for target in seen.targets.values()):
         raise RewriteError(
             "the original's layers give values that are not finite on the calibration inputs",

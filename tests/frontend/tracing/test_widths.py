@@ -79,19 +79,14 @@ def tied() -> nn.Module:
 
 
 class Twice(nn.Module):
-    """One layer called twice."""
+    """One layer called on the input, whose width is fixed, and on what it writes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc1, self.fc2, self.fc3 = nn.Linear(7, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+        self.fc2, self.fc3 = nn.Linear(8, 8), nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc3(self.fc2(self.fc2(self.fc1(x)).relu()))
-
-
-def aliased() -> nn.Module:
-    layer = nn.Linear(8, 8)
-    return nn.Sequential(nn.Linear(7, 8), layer, nn.ReLU(), layer, nn.Linear(8, 2))
+        return self.fc3(self.fc2(self.fc2(nn.functional.pad(x, (0, 1))).relu()))
 
 
 def hooked() -> nn.Module:
@@ -122,7 +117,6 @@ class Named(nn.Linear):
 REFUSALS = {
     "tied": (tied, "2"),
     "shared": (Twice, "fc2"),
-    "aliased": (aliased, "1"),
     "hooked": (hooked, "2"),
     "custom-module": (lambda: nn.Sequential(nn.Linear(7, 8), Own(8, 8), nn.Linear(8, 2)), "1"),
 }
