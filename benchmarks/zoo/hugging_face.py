@@ -13,6 +13,9 @@ from cerewrite.runtime.untie import untie
 Sizes = dict[str, Any]
 
 WORDS = 97
+POSITIONS = 10
+"""As many as no width has: a size that is met tells what it is."""
+
 MARKS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 BLOCK = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
@@ -98,7 +101,7 @@ MASKED: dict[str, Sizes] = {
                           "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 64},
     "ConvBertForMaskedLM": {**TEXT, "embedding_size": 32, "conv_kernel_size": 3, "head_ratio": 2},
     "SqueezeBertForMaskedLM": {**TEXT, "embedding_size": 32},
-    "NystromformerForMaskedLM": {**TEXT, "num_landmarks": 4, "segment_means_seq_len": 8},
+    "NystromformerForMaskedLM": {**TEXT, "num_landmarks": 5, "segment_means_seq_len": POSITIONS},
     "FNetForMaskedLM": TEXT,
 }  # fmt: skip
 SEQUENCE: dict[str, Sizes] = {
@@ -109,7 +112,7 @@ SEQUENCE: dict[str, Sizes] = {
     "MBartForConditionalGeneration": CODER,
     "BlenderbotForConditionalGeneration": CODER,
     "LEDForConditionalGeneration": {
-        **CODER, "attention_window": 4, "max_encoder_position_embeddings": 64,
+        **CODER, "attention_window": 2, "max_encoder_position_embeddings": 64,
         "max_decoder_position_embeddings": 64},
     "WhisperForConditionalGeneration": {**CODER, "num_mel_bins": 16, "max_source_positions": 20,
                                         "max_target_positions": 20},
@@ -223,7 +226,7 @@ def build(name: str) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _inputs(name: str, kind: str, config: Any) -> dict[str, Any]:
-    ids = torch.randint(5, WORDS, (2, 8))
+    ids = torch.randint(5, WORDS, (2, POSITIONS))
     if name == "ASTForAudioClassification":
         return {"input_values": torch.randn(2, 16, 16)}
     if kind == "audio":
