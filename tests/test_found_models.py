@@ -184,6 +184,13 @@ def inside(model: nn.Module, start: int, stop: int, x: Tensor) -> Tensor:
     return model.body[start:stop](x)
 
 
+def beside(self: Around, x: Tensor) -> Tensor:
+    """What BERT does with its pooler where no output reads it."""
+    hidden = inside(self, 0, 4, x)
+    self.pooler(hidden)
+    return inside(self, 4, 7, hidden)
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "tied": (tied, "2"),
     "hooked": (lambda: hooked(2), "2"),
@@ -225,6 +232,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         ),
         "body.6",
     ),
+    "unused": (lambda: Around(beside, pooler=nn.Linear(32, 8)), "pooler"),
     "complex": (lambda: body().to(torch.complex64), "2"),
     "one-channel": (lambda: chain([1, 1, 1], inputs=12), "2"),
     "no-channels": (lambda: chain([4, 0, 4], inputs=12), "2"),
@@ -250,6 +258,17 @@ def test_refused_with_code_reason_and_remedy(
     assert at is not None, lines
     assert len(lines[at].partition("): ")[2]) > 10 and lines[at + 1].startswith("  -> ")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("scope", ["block", "network"])
+def test_a_layer_that_no_output_depends_on_stops_no_region(scope: str) -> None:
+    torch.manual_seed(0)
+    model = Around(beside, pooler=nn.Linear(32, 32))
+    found = cerewrite.analyze(model, (x(),), scope=scope, estimator="analytic", gain="he")
+    plan = cerewrite.plan(found, budget="params", allow="all", widths="free")
+    new = cerewrite.apply(plan, model)
+    assert plan.splits and new.pooler.out_features == 32
+    assert cerewrite.verify(model, new, plan, (x(),)).passed
 
 
 def raises(self: Around, x: Tensor) -> Tensor:
