@@ -271,6 +271,24 @@ def test_a_layer_that_no_output_depends_on_stops_no_region(scope: str) -> None:
     assert cerewrite.verify(model, new, plan, (x(),)).passed
 
 
+@pytest.mark.parametrize("widths", ["free", "proportional"])
+def test_tables_behind_a_norm_keep_the_proportions_of_their_region(widths: str) -> None:
+    """Electra's factorised embedding: a norm holds its energy still, so no figure holds it up."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Embedding(11, 16), nn.LayerNorm(16), nn.Linear(16, 64), nn.ReLU(),
+        nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5),
+    )  # fmt: skip
+    inputs = (torch.arange(6).reshape(2, 3),)
+    found = cerewrite.analyze(model, inputs, scope="network", estimator="analytic", gain="he")
+    plan = cerewrite.plan(found, budget="params", allow="all", widths=widths)
+    (split,) = plan.splits
+    table, wide, again = split.design.widths
+    assert table / 16 == pytest.approx(wide / 64, rel=0.25) and again == wide
+    new = cerewrite.apply(plan, model)
+    assert cerewrite.verify(model, new, plan, inputs).passed
+
+
 def raises(self: Around, x: Tensor) -> Tensor:
     raise KeyError("planted")
 
