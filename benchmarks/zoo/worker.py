@@ -203,7 +203,7 @@ def _estimated(
         if "gain nonzero" not in error.advice or gain == "nonzero":
             raise
         record["gain"] = "nonzero"
-        return analysis.analyze(traced, model, inputs, gain="he", **options)
+        return analysis.analyze(traced, model, inputs, gain="nonzero", **options)
 
 
 def export(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> None:
