@@ -112,7 +112,7 @@ SEQUENCE: dict[str, Sizes] = {
     "MBartForConditionalGeneration": CODER,
     "BlenderbotForConditionalGeneration": CODER,
     "LEDForConditionalGeneration": {
-        **CODER, "attention_window": 2, "max_encoder_position_embeddings": 64,
+        **CODER, "attention_window": POSITIONS, "max_encoder_position_embeddings": 64,
         "max_decoder_position_embeddings": 64},
     "WhisperForConditionalGeneration": {**CODER, "num_mel_bins": 16, "max_source_positions": 20,
                                         "max_target_positions": 20},
