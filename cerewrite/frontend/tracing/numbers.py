@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +39,29 @@ def numbers_remembered(model: nn.Module) -> Iterator[set[str]]:
         >>> type(layer.heads)
         <class 'int'>
     """
+    with _nothing_reused():
+        yield from _remembered(model)
+
+
+@contextlib.contextmanager
+def _nothing_reused() -> Iterator[None]:
+    """Let einops work out every view anew: it would give one module's numbers to another.
+
+    It keeps the sizes of views by their values, and those of other modules and runs are equal.
+    """
+    views: Any = sys.modules.get("einops.einops")
+    kept = getattr(views, "_reconstruct_from_shape", None)
+    if not hasattr(kept, "__wrapped__"):
+        yield
+        return
+    views._reconstruct_from_shape = kept.__wrapped__
+    try:
+        yield
+    finally:
+        views._reconstruct_from_shape = kept
+
+
+def _remembered(model: nn.Module) -> Iterator[set[str]]:
     before: list[tuple[dict[str, Any], str, int]] = []
     seen: set[int] = set()
     used: set[str] = set()

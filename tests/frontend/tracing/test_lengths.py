@@ -92,3 +92,34 @@ def test_a_module_with_two_names_comes_back_from_the_recorder() -> None:
     before = list(net.parameters())
     recorded_ops(net.eval(), (torch.ones(2, 5, 12),), {})
     assert all(new is old for new, old in zip(net.parameters(), before, strict=True))
+
+
+class Rearranged(nn.Module):
+    """Attention with a skip, as vit-pytorch writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.qkv, self.out = 4, nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        from einops import rearrange
+
+        parts = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (rearrange(part, "b n (h d) -> b h n d", h=self.heads) for part in parts)
+        y = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+        return x + self.out(rearrange(y, "b h n d -> b n (h d)"))
+
+
+def test_einops_views_are_those_of_the_module_that_asks_for_them() -> None:
+    einops = pytest.importorskip("einops.einops", reason="einops is not installed")
+    net, x = nn.Sequential(nn.Linear(5, 32), *(Rearranged() for _ in range(2))), torch.ones(2, 3, 5)
+    net(x)  # einops keeps the views of this run
+    kept = einops._reconstruct_from_shape
+    traced = trace(net, x)
+    heads = {width.writers[0]: width for width in traced.widths}
+    for block in ("1", "2"):
+        found = heads[f"{block}.qkv"]
+        assert (found.size, found.step, found.pins) == (32, 8, ())
+        assert [module.name for module in found.modules] == [f"{block}.heads"]
+    assert einops._reconstruct_from_shape is kept
+    assert torch.equal(net(x), net(x))
