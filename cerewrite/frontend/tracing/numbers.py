@@ -50,7 +50,7 @@ def _nothing_reused() -> Iterator[None]:
     It keeps the sizes of views by their values, and those of other modules and runs are equal.
     """
     views: Any = sys.modules.get("einops.einops")
-    kept = getattr(views, "_reconstruct_from_shape", None)
+    kept: Any = getattr(views, "_reconstruct_from_shape", None)
     if not hasattr(kept, "__wrapped__"):
         yield
         return
