@@ -146,9 +146,10 @@ VISION: dict[str, Sizes] = {
         "mlp_ratio": [2, 2, 2]},
     "CvtForImageClassification": {"embed_dim": [16, 32, 48], "num_heads": [2, 4, 6],
                                   "depth": [1, 2, 3], "mlp_ratio": [2.0, 2.0, 2.0]},
-    "DPTForSemanticSegmentation": {
+    "DPTForSemanticSegmentation": {  # at 0.02 no signal would pass its narrow convolutions
         **IMAGE, "image_size": 32, "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3],
-        "neck_hidden_sizes": [8, 16, 32, 32], "fusion_hidden_size": 16},
+        "neck_hidden_sizes": [8, 16, 32, 32], "fusion_hidden_size": 16,
+        "initializer_range": 0.1},
     "ResNetForImageClassification": {"embedding_size": 16, "hidden_sizes": [32, 64],
                                      "depths": [1, 1]},
     "RegNetForImageClassification": {"embedding_size": 16, "hidden_sizes": [32, 64],
