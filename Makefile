@@ -8,6 +8,7 @@ DEMO := build/demo
 
 TORCHVISION := $(VENV)/.torchvision
 TIMM := $(VENV)/.timm
+TRANSFORMERS := $(VENV)/.transformers
 EXTRAS := $(VENV)/.extras
 DOCS := $(VENV)/.docs
 
@@ -28,7 +29,7 @@ help:
 	@echo "make test-lowest  the tests of exporting, with the lowest versions that are promised"
 	@echo "make figures    convert the examples and torchvision's models; cost of an analysis"
 	@echo "make reliability  hostile files and requests by the thousand; writes docs/RELIABILITY.md"
-	@echo "make zoo        convert torchvision's and timm's models; writes docs/COVERAGE.md (hours)"
+	@echo "make zoo        convert models of torchvision, timm and Hugging Face; writes docs/COVERAGE.md (hours)"
 	@echo "make clean      remove the environment and everything that was built"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -44,6 +45,10 @@ $(TORCHVISION): $(STAMP)
 $(TIMM): $(TORCHVISION)
 	$(BIN)/python -m pip install --quiet --no-deps timm==1.0.31
 	$(BIN)/python -m pip install --quiet -c constraints.txt huggingface_hub pyyaml
+	@touch $@
+
+$(TRANSFORMERS): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt transformers==5.24.0
 	@touch $@
 
 demo: $(STAMP)
@@ -100,7 +105,7 @@ reliability: $(STAMP)
 	$(BIN)/python -m benchmarks.reliability
 
 # hours; picks up where it stopped
-zoo: $(TIMM)
+zoo: $(TIMM) $(TRANSFORMERS)
 	$(BIN)/python -m benchmarks.zoo
 	$(BIN)/python -m benchmarks.zoo --onnx
 

@@ -184,6 +184,13 @@ def inside(model: nn.Module, start: int, stop: int, x: Tensor) -> Tensor:
     return model.body[start:stop](x)
 
 
+def beside(self: Around, x: Tensor) -> Tensor:
+    """What BERT does with its pooler where no output reads it."""
+    hidden = inside(self, 0, 4, x)
+    self.pooler(hidden)
+    return inside(self, 4, 7, hidden)
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "tied": (tied, "2"),
     "hooked": (lambda: hooked(2), "2"),
@@ -224,6 +231,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         ),
         "body.6",
     ),
+    "unused": (lambda: Around(beside, pooler=nn.Linear(32, 8)), "pooler"),
     "complex": (lambda: body().to(torch.complex64), "2"),
     "one-channel": (lambda: chain([1, 1, 1], inputs=12), "2"),
     "no-channels": (lambda: chain([4, 0, 4], inputs=12), "2"),
@@ -249,6 +257,35 @@ def test_refused_with_code_reason_and_remedy(
     assert at is not None, lines
     assert len(lines[at].partition("): ")[2]) > 10 and lines[at + 1].startswith("  -> ")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("scope", ["block", "network"])
+def test_a_layer_that_no_output_depends_on_stops_no_region(scope: str) -> None:
+    torch.manual_seed(0)
+    model = Around(beside, pooler=nn.Linear(32, 32))
+    found = cerewrite.analyze(model, (x(),), scope=scope, estimator="analytic", gain="he")
+    plan = cerewrite.plan(found, budget="params", allow="all", widths="free")
+    new = cerewrite.apply(plan, model)
+    assert plan.splits and new.pooler.out_features == 32
+    assert cerewrite.verify(model, new, plan, (x(),)).passed
+
+
+@pytest.mark.parametrize("widths", ["free", "proportional"])
+def test_tables_behind_a_norm_keep_the_proportions_of_their_region(widths: str) -> None:
+    """Electra's factorised embedding: a norm holds its energy still, so no figure holds it up."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Embedding(11, 16), nn.LayerNorm(16), nn.Linear(16, 64), nn.ReLU(),
+        nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5),
+    )  # fmt: skip
+    inputs = (torch.arange(6).reshape(2, 3),)
+    found = cerewrite.analyze(model, inputs, scope="network", estimator="analytic", gain="he")
+    plan = cerewrite.plan(found, budget="params", allow="all", widths=widths)
+    (split,) = plan.splits
+    table, wide, again = split.design.widths
+    assert table / 16 == pytest.approx(wide / 64, rel=0.25) and again == wide
+    new = cerewrite.apply(plan, model)
+    assert cerewrite.verify(model, new, plan, inputs).passed
 
 
 def raises(self: Around, x: Tensor) -> Tensor:

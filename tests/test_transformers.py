@@ -9,94 +9,26 @@ import torch
 from torch import Tensor, nn
 
 import cerewrite
+from benchmarks.zoo import hugging_face
 from benchmarks.zoo.sources import declare_operators
-from cerewrite.runtime.untie import untie
 from tests.rewriting.test_attention import planned
 
 declare_operators()
 
-SIZES = {
-    "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
-    "intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id": 0,
-    "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-GROUPED = {**SIZES, "num_key_value_heads": 2}
-GPT = {"vocab_size": 97, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 64,
-       "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
-CODER = {
-    "vocab_size": 97, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1,
-    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-    "decoder_start_token_id": 1,
-}  # fmt: skip
-VISION = {
-    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64,
-    "image_size": 16, "patch_size": 8,
-}  # fmt: skip
-
-CAUSAL: dict[str, dict[str, Any]] = {
-    "GPT2LMHeadModel": GPT,
-    "GPTNeoXForCausalLM": SIZES,
-    "OPTForCausalLM": {**SIZES, "ffn_dim": 64, "word_embed_proj_dim": 32},
-    "LlamaForCausalLM": GROUPED,
-    "MistralForCausalLM": GROUPED,
-    "Qwen2ForCausalLM": GROUPED,
-    "Qwen3ForCausalLM": {**GROUPED, "head_dim": 8},
-    "GemmaForCausalLM": {**GROUPED, "head_dim": 8},
-    "Phi3ForCausalLM": GROUPED,
-}
-OTHERS: dict[str, dict[str, Any]] = {
-    "BertForMaskedLM": SIZES,
-    "RobertaForMaskedLM": SIZES,
-    "ElectraForMaskedLM": {**SIZES, "embedding_size": 16},
-    "T5ForConditionalGeneration": {"vocab_size": 97, "d_model": 32, "d_kv": 8, "d_ff": 64,
-                                   "num_layers": 1, "num_heads": 4},
-    "WhisperForConditionalGeneration": {**CODER, "num_mel_bins": 16, "max_source_positions": 20,
-                                        "max_target_positions": 20},
-    "ViTForImageClassification": VISION,
-    "DeiTForImageClassification": VISION,
-    "Dinov2ForImageClassification": {**VISION, "mlp_ratio": 2},
-    "BeitForImageClassification": VISION,
-    "CLIPVisionModelWithProjection": {**VISION, "projection_dim": 16},
-    "CLIPTextModelWithProjection": {**SIZES, "projection_dim": 16},
-    "SwinForImageClassification": {"image_size": 16, "patch_size": 2, "embed_dim": 16,
-                                   "depths": [1, 1], "num_heads": [2, 4], "window_size": 4},
-}  # fmt: skip
-
-
-class Tower(nn.Module):
-    """One output of a model that returns its stream too."""
-
-    def __init__(self, model: nn.Module, output: str) -> None:
-        super().__init__()
-        self.model, self.output = model, output
-
-    def forward(self, x: Tensor) -> Tensor:
-        return getattr(self.model(x), self.output)
+HUGGING_FACE = (
+    "GPT2LMHeadModel", "GPTNeoXForCausalLM", "OPTForCausalLM", "LlamaForCausalLM",
+    "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "GemmaForCausalLM",
+    "Phi3ForCausalLM", "BertForMaskedLM", "RobertaForMaskedLM", "ElectraForMaskedLM",
+    "T5ForConditionalGeneration", "WhisperForConditionalGeneration", "ViTForImageClassification",
+    "DeiTForImageClassification", "Dinov2ForImageClassification", "BeitForImageClassification",
+    "CLIPVisionModelWithProjection", "CLIPTextModelWithProjection", "SwinForImageClassification",
+)  # fmt: skip
 
 
 def build(name: str) -> tuple[nn.Module, Any]:
-    """A tiny model with nothing tied and no cache among its outputs, and inputs."""
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    torch.manual_seed(0)
-    kind = getattr(transformers, name)
-    config = kind.config_class(**(CAUSAL | OTHERS)[name])
-    model, _ = untie(kind(config).eval())
-    ids, pixels = torch.randint(5, 97, (2, 8)), torch.randn(2, 3, 16, 16)
-    if "Projection" in name:
-        vision = "Vision" in name
-        tower = Tower(model, "image_embeds" if vision else "text_embeds")
-        return tower, (pixels if vision else ids,)
-    if "Image" in name:
-        return model, {"pixel_values": pixels}
-    if name in CAUSAL:
-        return model, {"input_ids": ids, "use_cache": False}
-    if "Whisper" in name:
-        audio = torch.randn(2, 16, 40)
-        return model, {"input_features": audio, "decoder_input_ids": ids, "use_cache": False}
-    if "T5" in name:
-        return model, {"input_ids": ids, "decoder_input_ids": ids, "use_cache": False}
-    return model, {"input_ids": ids}
+    """One of the zoo's, with nothing tied."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    return hugging_face.build(name)
 
 
 def check(model: nn.Module, inputs: Any) -> nn.Module:
@@ -119,7 +51,7 @@ def check(model: nn.Module, inputs: Any) -> nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*CAUSAL, *OTHERS])
+@pytest.mark.parametrize("name", HUGGING_FACE)
 def test_hugging_face_models_are_rewritten(name: str) -> None:
     model, inputs = build(name)
     check(model, inputs)

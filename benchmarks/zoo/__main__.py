@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from benchmarks.zoo.catalogue import Entry, catalogue, is_large, stratified
+from benchmarks.zoo.catalogue import SOURCES, Entry, catalogue, is_large, stratified
 from benchmarks.zoo.processes import Limits, context, work
 from benchmarks.zoo.store import ROOT, Record, Store, code_version
 from benchmarks.zoo.table import render
@@ -65,7 +65,7 @@ def is_left(store: Store, part: str, name: str, options: argparse.Namespace) -> 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__)
-    parser.add_argument("--source", action="append", choices=("torchvision", "timm"))
+    parser.add_argument("--source", action="append", choices=SOURCES)
     parser.add_argument("--only", action="append", help="glob of names, such as timm/resnet*")
     parser.add_argument("--onnx", action="store_true", help=f"export {PARITY} converted models")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")

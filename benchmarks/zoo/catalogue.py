@@ -1,12 +1,13 @@
-"""Which models the zoo holds: all of torchvision's, a stratified selection of timm's."""
+"""Which models the zoo holds: torchvision's, a selection of timm's, tiny ones of Hugging Face's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from benchmarks.zoo import hugging_face
 from benchmarks.zoo.sources import torchvision_models
 
 TIMM = 420
@@ -26,8 +27,8 @@ class Entry:
 
     Attributes:
         name: unique name, ``source/model``.
-        source: ``torchvision`` or ``timm``.
-        family: the module that defines it.
+        source: ``torchvision``, ``timm`` or ``transformers``.
+        family: the module that defines it; the kind of model of Hugging Face's.
     """
 
     name: str
@@ -40,14 +41,13 @@ class Entry:
         return self.name.partition("/")[2]
 
 
-def catalogue(sources: Sequence[str] = ("torchvision", "timm")) -> list[Entry]:
-    """Every entry of the named sources, small sources first.
+def catalogue(sources: Sequence[str] = ()) -> list[Entry]:
+    """Every entry of the named sources, of all by default, in the order of `SOURCES`.
 
     Raises:
         ImportError: if a source is not installed.
     """
-    listers = {"torchvision": torchvision_entries, "timm": timm_entries}
-    return [entry for source in sources for entry in listers[source]()]
+    return [entry for source in sources or SOURCES for entry in SOURCES[source]()]
 
 
 def torchvision_entries() -> list[Entry]:
@@ -76,6 +76,21 @@ def timm_entries(count: int = TIMM) -> list[Entry]:
         )
     rows = zip_longest(*columns)
     return [entry for row in rows for entry in row if entry is not None][:count]
+
+
+def transformers_entries() -> list[Entry]:
+    """Every tiny configuration of Hugging Face's architectures."""
+    return [
+        Entry(f"transformers/{name}", "transformers", kind)
+        for kind, models in hugging_face.KINDS.items()
+        for name in models
+    ]
+
+
+SOURCES: dict[str, Callable[[], list[Entry]]] = {
+    "torchvision": torchvision_entries, "timm": timm_entries, "transformers": transformers_entries,
+}  # fmt: skip
+"""What lists the models of every source."""
 
 
 def is_large(entry: Entry) -> bool:

@@ -13,21 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.zoo import hugging_face
 from benchmarks.zoo.catalogue import Entry
 from benchmarks.zoo.sources import torchvision_models
+from cerewrite import ir
 
 PIXELS = (64, 96, 128, 160, 192, 224, 256, 288, 384)
 """Sides of an image that are tried, in this order."""
 
-Inputs = tuple[Any, ...]
+Inputs = ir.Inputs
 
 
 def build(entry: Entry) -> tuple[nn.Module, Inputs, int]:
-    """A model, two small examples, and the pixels of a side.
+    """A model, two small examples, and the pixels of a side; none of Hugging Face's.
 
     Raises:
         Exception: whatever the model raises at the last size that was tried.
     """
+    if entry.source == "transformers":
+        return *hugging_face.build(entry.model), 0
     torch.manual_seed(0)
     for pixels, make in _candidates(entry):
         try:
@@ -87,7 +91,7 @@ def _declare_nms() -> None:
     boxes.nms = nms
 
 
-def _inputs(entry: Entry, pixels: int) -> Inputs:
+def _inputs(entry: Entry, pixels: int) -> tuple[Any, ...]:
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
@@ -101,7 +105,7 @@ def _inputs(entry: Entry, pixels: int) -> Inputs:
     return (draw(2, 3, pixels, pixels),)
 
 
-def _run(model: nn.Module, inputs: Inputs) -> None:
+def _run(model: nn.Module, inputs: tuple[Any, ...]) -> None:
     """One forward in evaluation mode, as it was afterwards."""
     training = model.training
     with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):

@@ -25,11 +25,12 @@ LOG = {"log_variance_before", "log_variance_after"}
 INTRODUCTION = """\
 # Coverage
 
-What cerewrite does with the models of torchvision and timm: random weights, two small images,
-the closed form (the jackknife where an operator has none), block scope (network scope where that
-holds no region), objective primal at equal parameters *and* equal FLOPs, members as wide as
-conversions make them by default. Written by `make zoo`; the figures behind it are in
-[coverage.json](coverage.json).
+What cerewrite does with the models of torchvision and timm, and with tiny configurations of Hugging
+Face's transformers, whose tied read-outs are untied and whose caches are left out: random weights,
+two small examples, the closed form (the jackknife where an operator has none), block scope (network
+scope where that holds no region, and for transformers), objective primal at equal parameters *and*
+equal FLOPs, members as wide as conversions make them by default. Written by `make zoo`; the figures
+behind it are in [coverage.json](coverage.json).
 
 nu and Var[log K] are the estimator's, at the gain of the weights as built (at gain nonzero where a
 read-out of zeros lets no signal through, or a branch that starts at zero has no correction).
@@ -70,7 +71,7 @@ def _state(models: Sequence[Record], total: int | None) -> Iterator[str]:
 
 
 def _totals(models: Sequence[Record], exported: Mapping[str, Record]) -> Iterator[str]:
-    sources = sorted({r["source"] for r in models}, reverse=True)
+    sources = _sources(models)
     yield "## Totals"
     yield ""
     yield f"| | {' | '.join(sources)} | |"
@@ -123,25 +124,31 @@ def _gains(done: Sequence[Record]) -> Iterator[str]:
         yield f"nu grows on {len(grown)}, where it was {least:.2g} or more: rare draws rule it."
 
 
+def _sources(models: Sequence[Record]) -> list[str]:
+    return sorted({r["source"] for r in models}, reverse=True)
+
+
 def _row(name: str, counts: Any, meaning: str) -> str:
     return f"| {name} | {' | '.join(map(str, counts))} | {meaning} |"
 
 
 def _refusals(models: Sequence[Record]) -> Iterator[str]:
-    """Codes over all models, and those of models where nothing could be split."""
-    everywhere, alone = Counter[str](), Counter[str]()
+    """Codes over all models, and by source those of models where nothing could be split."""
+    sources = _sources(models)
+    everywhere, alone = Counter[str](), Counter[tuple[str, str]]()
     for record in models:
         everywhere.update(record.get("refusals", {}).keys())
         if not record.get("regions") and "refusals" in record:
-            alone.update(record["refusals"].keys())
+            alone.update((record["source"], code) for code in record["refusals"])
     yield "## Refusals"
     yield ""
-    yield "Models in which a code occurs, and how many of them have no region at all."
+    yield "Models in which a code occurs, and how many of every source have no region at all."
     yield ""
-    yield "| code | models | without a region |"
-    yield "| --- | ---: | ---: |"
+    yield f"| code | models | {' | '.join(sources)} |"
+    yield f"| --- | {'---: | ' * (1 + len(sources))}".rstrip()
     for code, count in everywhere.most_common():
-        yield f"| {code} | {count} | {alone[code]} |"
+        counts = (count, *(alone[source, code] for source in sources))
+        yield f"| {code} | {' | '.join(map(str, counts))} |"
     errors = [r for r in models if r["outcome"] not in ("converted", "unchanged")]
     errors = [r for r in errors if r.get("regions") != 0 or r["outcome"] != "declined"]
     if errors:
@@ -221,7 +228,7 @@ def _models(models: Sequence[Record], exported: Mapping[str, Record]) -> Iterato
         codes = ", ".join(f"{code} {n}" for code, n in list(r.get("refusals", {}).items())[:4])
         parity = exported.get(r["name"], {}).get("parity")
         spent = sum(s for stage, s in r["seconds"].items() if stage != "load")
-        cells = [r["name"], r.get("pixels", ""), r.get("rung", ""), r.get("layers", ""),
+        cells = [r["name"], r.get("pixels") or "", r.get("rung", ""), r.get("layers", ""),
                  r.get("scope", ""), r.get("regions", ""), r["outcome"], *_figures(r),
                  "" if parity is None else f"{parity:.0e}", f"{spent:.1f}", codes]  # fmt: skip
         yield f"| {' | '.join(map(str, cells))} |"

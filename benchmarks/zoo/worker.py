@@ -157,7 +157,7 @@ DRAWS = 4
 def _analyze(
     traced: ir.TracedModel, model: nn.Module, inputs: Inputs, record: Record, gain: str
 ) -> ir.Analysis:
-    """Block scope, or network scope where that holds no region.
+    """Block scope, or network scope where that holds no region and for Hugging Face's models.
 
     By the closed form; by the jackknife where an operator has none, which the record says.
     """
@@ -168,7 +168,8 @@ def _analyze(
         _require_regions(traced, record)
         found = _estimated("jackknife", gain, traced, model, inputs, record)
     block = found.at_scope("block")
-    return block if block.regions else found.at_scope("network")
+    whole = record["source"] == "transformers" or not block.regions
+    return found.at_scope("network") if whole else block
 
 
 def _require_regions(traced: ir.TracedModel, record: Record) -> None:
@@ -202,7 +203,7 @@ def _estimated(
         if "gain nonzero" not in error.advice or gain == "nonzero":
             raise
         record["gain"] = "nonzero"
-        return analysis.analyze(traced, model, inputs, gain="he", **options)
+        return analysis.analyze(traced, model, inputs, gain="nonzero", **options)
 
 
 def export(model: nn.Module, inputs: Inputs, record: Record, clock: Clock) -> None:

@@ -26,6 +26,7 @@ class Length(int):
         exact: whether it is the length of its one axis.
         used: where names of attributes are noted that became other numbers (roots, quotients);
             None for nowhere.
+        met: where an attribute and the axis whose length it was found to equal are noted.
 
     Example:
         >>> width = Length(12, [("linear", 1)])
@@ -39,6 +40,7 @@ class Length(int):
     axes: tuple[Axis, ...]
     exact: bool
     used: set[str] | None
+    met: set[tuple[str, Axis]] | None
     _formula: _Formula | None
 
     def __new__(cls, value: int, axes: Iterable[Axis], *, exact: bool = True) -> Length:
@@ -46,7 +48,7 @@ class Length(int):
         made = super().__new__(cls, value)
         made.axes = tuple(dict.fromkeys(axes))
         made.exact = exact
-        made.used = None
+        made.used = made.met = None
         made._formula = None
         return made
 
@@ -96,6 +98,21 @@ class Length(int):
         if self.used is not None:
             self.used.update(name for name, axis in self.axes if axis == HELD)
         return int(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Equality as of integers; an attribute that equals the length of an axis is noted."""
+        same = int(self) == other
+        if same and isinstance(other, Length) and self.exact and other.exact:
+            for held, met in ((self, other), (other, self)):
+                (name, at), axis = held.axes[0], met.axes[0]
+                if at == HELD != axis[1] and held.met is not None:
+                    held.met.add((name, axis))
+        return same
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
 
     def __truediv__(self, other: float) -> float:
         return self._lost() / other

@@ -174,8 +174,13 @@ class MomentContext(Weights, Readings):
         parts = []
         for part in x.parts:
             largest = max(max(abs(term.mean), term.deviation) for term in part.unit.terms)
+            if x.constant and not largest and function is not None:  # zeros that the forward makes
+                value = float(function(torch.zeros(1, dtype=torch.float64)))
+                return gaussian_value(scalar(value**2), scalar(0.0), constant=True)
             if not 0 < largest < math.inf:
-                raise signal_range_error(largest**2, key)
+                raise signal_range_error(
+                    largest**2, f"'{key[0] if isinstance(key, tuple) else key}'"
+                )
             unit = make_unit("apply", part.unit, function=function, key=key)
             parts.append(Part(unit, part.weight))
         return Moments(tuple(parts), constant=x.constant)

@@ -14,6 +14,7 @@ from cerewrite.ir import Op
 from cerewrite.nn import ChannelLayerNorm as MemberChannelNorm
 from cerewrite.nn import MemberLayerNorm
 from cerewrite.ops.base import Channels, Saved, WidthBuilder, register
+from cerewrite.ops.called_norm import CalledNorm, as_stock
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import axis_order
 from cerewrite.ops.norms import LastAxisModule, LastAxisNorm, NormModule
@@ -25,6 +26,8 @@ from cerewrite.ops.resizing import (
     part,
     slice_channels,
 )
+
+_CASTS = frozenset({"to", "_to_copy", "float", "type_as", "_assert_tensor_metadata"})
 
 
 class _LayerNormModule(LastAxisModule):
@@ -65,7 +68,9 @@ class LayerNorm(_LayerNormModule, LastAxisNorm):
             widths.per_channel(op, ChannelLayerNorm(), channels, types=(type(module),))
         elif isinstance(module, nn.LayerNorm) and _is_stock(op, body, module):
             widths.per_channel(op, OwnLayerNorm(), channels, types=(type(module),))
-        else:
+        elif not _is_called(op, body, module) or not widths.own_forward(
+            op, CalledLayerNorm(), channels
+        ):
             widths.per_channel(op, self, channels)
 
 
@@ -76,6 +81,31 @@ class OwnLayerNorm(_LayerNormModule):
     name = "own_layer_norm"
     forward_anew = True
     cases = (module_case(lambda: nn.LayerNorm(4), (3, 4)),)
+
+
+@register
+class CalledLayerNorm(NormModule):
+    """A layer norm that a module of the user's own calls as a function."""
+
+    name = "called_layer_norm"
+    modules = (CalledNorm,)
+    built = (MemberLayerNorm, nn.LayerNorm)
+    axis = -1
+    least = 2
+    mixes = True
+    cases = (module_case(lambda: CalledNorm(4), (3, 4)),)
+
+    @override
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        return OwnLayerNorm().resize(_stock(module), multiplicity, width)
+
+    @override
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        return OwnLayerNorm().member(_stock(module), index, multiplicity)
+
+
+def _stock(module: nn.Module) -> nn.Module:
+    return module if isinstance(module, nn.LayerNorm | MemberLayerNorm) else as_stock(module)
 
 
 @register
@@ -106,6 +136,17 @@ class ChannelLayerNorm(NormModule):
         width = module.features // multiplicity
         own = own_settings(module, part(index, width))
         return slice_channels(_channel_norm(module, width, 1, module.eps), module, **own)
+
+
+def _is_called(op: Op, body: Sequence[Op], module: nn.Module | None) -> bool:
+    """Whether all that a module of no stock type runs is one layer norm, and casts."""
+    if module is None or isinstance(module, nn.LayerNorm) or op.target != "layer_norm":
+        return False
+    own = module._parameters.keys() - {"weight", "bias"}
+    names = [name for name, value in module._parameters.items() if value is not None]
+    plain = not own and names in ([], ["weight"], ["weight", "bias"])
+    casts = all(other is op or other.target in _CASTS for other in body)
+    return plain and casts and len(op.inputs) == 1 + len(names)
 
 
 def _channel_norm(module: nn.Module, size: int, members: int, eps: float) -> MemberChannelNorm:

@@ -205,9 +205,11 @@ def build_problem(
     region: Region, costs: Sequence[str], measure: Measure, constraints: Constraints
 ) -> Problem | Rejection:
     """The search space of a region, or why it has none."""
-    unmeasured = _unmeasured(region, constraints.widths)
-    if unmeasured is not None:
-        return unmeasured
+    silent = _silent(region)
+    written = {layer.target for layer in region.layers}
+    for index in silent:
+        if index in written:
+            return _unmeasured(region, index)
     grains = region.grains
     multiple = constraints.channel_multiple
     steps = [
@@ -242,7 +244,7 @@ def build_problem(
                 "lower --min-width or --channel-multiple",
             )
     parts = tuple(BUDGETS[name].region(region) for name in costs)
-    proportional = constraints.widths == "proportional"
+    proportional = constraints.widths == "proportional" or bool(silent)
     return Problem(
         region,
         group,
@@ -255,26 +257,24 @@ def build_problem(
     )
 
 
-def _unmeasured(region: Region, widths: str) -> Rejection | None:
-    """A class that adds nothing to nu would be shrunk to nothing: such a region is refused.
+def _silent(region: Region) -> list[int]:
+    """Classes that add nothing to nu: nothing holds their width up.
 
-    Where members keep the original's proportions, classes that tables alone write keep theirs.
+    Those that tables alone write keep the original's proportions, with the rest of the region;
+    one that a layer writes would be shrunk to nothing.
     """
     total = np.zeros(len(region.classes))
     for site in region.sites:
         total[site.width] += site.coefficient
-    silent = total <= 1e-12 * max(total.max(initial=0.0), 0.0)
-    written = {layer.target for layer in region.layers}
-    if widths == "proportional":
-        silent &= np.asarray([index in written for index in range(len(total))])
-    if not silent.any():
-        return None
-    name = region.classes[int(np.flatnonzero(silent)[0])]
+    return np.flatnonzero(total <= 1e-12 * max(total.max(initial=0.0), 0.0)).tolist()
+
+
+def _unmeasured(region: Region, index: int) -> Rejection:
     return Rejection(
         region.name,
         "no-correction",
-        f"the estimate gives class '{name}' no finite-width correction, so nothing holds its "
-        "width up (a branch that starts at zero does this)",
+        f"the estimate gives class '{region.classes[index]}' no finite-width correction, so "
+        "nothing holds its width up (a branch that starts at zero does this)",
         "--gain nonzero takes it as drawn; or use an estimator that measures, or leave the region "
         "as it is",
     )

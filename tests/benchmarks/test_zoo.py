@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.zoo import example
+from benchmarks.zoo import example, hugging_face
 from benchmarks.zoo.__main__ import is_left
-from benchmarks.zoo.catalogue import Entry, stratified
+from benchmarks.zoo.catalogue import SOURCES, Entry, stratified
 from benchmarks.zoo.processes import Limits, conclude, work
 from benchmarks.zoo.store import Store
 from benchmarks.zoo.table import OUTCOMES, render
-from benchmarks.zoo.worker import main
+from benchmarks.zoo.worker import main, work_on
 from tests.models import chain
 
 
@@ -100,6 +100,7 @@ def test_records_fill_the_table(record: Callable[[str], dict[str, Any]], tmp_pat
     page = render(store.parts, 7)
     assert "**5 of 7 models so far**" in page
     assert "| converted | 2 |" in page
+    assert "| code | models | tests |" in page
     assert "| one-hidden-layer | 2 | 2 |" in page
     assert "RuntimeError: planted" in page
     records = store.parts["models"]
@@ -186,3 +187,34 @@ def test_what_a_process_knew_when_it_was_stopped_is_kept() -> None:
 def test_a_selection_takes_every_family_in_turn() -> None:
     entries = [Entry(f"timm/{f}{i}", "timm", f) for f in "ab" for i in range(3)]
     assert [entry.model for entry in stratified(entries, 4)] == ["a0", "b0", "a1", "b1"]
+
+
+def test_hugging_face_s_architectures_are_named_by_class_and_kind() -> None:
+    entries = SOURCES["transformers"]()
+    assert len({entry.model for entry in entries}) == len(entries) >= 70
+    assert {entry.family for entry in entries} == set(hugging_face.KINDS)
+    assert all(entry.name == f"transformers/{entry.model}" for entry in entries)
+
+
+@pytest.mark.thorough
+def test_hugging_face_s_models_are_planned_at_network_scope() -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    record = work_on(Entry("transformers/GPT2LMHeadModel", "transformers", "causal"))
+    assert record["outcome"] == "converted", record
+    assert (record["scope"], record["pixels"]) == ("network", 0)
+    page = render({"models": {"a": record | {"code": "x", "wall": 1.0}}, "onnx": {}})
+    assert "| | transformers | |" in page
+    assert "| transformers/GPT2LMHeadModel |  | recorder |" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [entry.model for entry in SOURCES["transformers"]()])
+def test_hugging_face_s_models_are_tiny_untied_and_without_caches(name: str) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    model, inputs = hugging_face.build(name)
+    assert sum(p.numel() for p in model.parameters()) < 200_000
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    assert len(names) == len(list(model.parameters()))
+    with torch.no_grad():
+        outputs = model(**inputs)
+    assert isinstance(outputs, Tensor) or not {"past_key_values", "cache"} & set(outputs)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from cerewrite.errors import RewriteError
 from cerewrite.nn import MemberLayerNorm
 from cerewrite.ops import resizable_module
+from cerewrite.ops.called_norm import CalledNorm
 
 resize_batch_norm = resizable_module("batch_norm").resize
 resize_group_norm = resizable_module("group_norm").resize
@@ -21,6 +22,7 @@ CASES = [
     (nn.LayerNorm(8), "layer_norm", -1, ()),
     (nn.LayerNorm(8, bias=False), "layer_norm", -1, ()),
     (nn.LayerNorm(8, elementwise_affine=False), "layer_norm", -1, ()),
+    (CalledNorm(8), "called_layer_norm", -1, ()),
     (nn.RMSNorm(8), "rms_norm", -1, ()),
     (nn.PReLU(8), "prelu", 1, (3,)),
     (nn.PReLU(1), "prelu", 1, (3,)),
@@ -100,6 +102,17 @@ def test_only_plain_norms_are_resized() -> None:
         resize_layer_norm(ChannelsFirst(4), 2, 2)
     with pytest.raises(RewriteError, match="is none of"):
         resize_batch_norm(nn.GroupNorm(2, 4), 2, 2)
+
+
+def test_what_calls_no_layer_norm_is_refused_and_what_calls_one_keeps_its_eps() -> None:
+    rule = resizable_module("called_layer_norm")
+    new = rule.resize(CalledNorm(8), 2, 3)
+    assert isinstance(new, MemberLayerNorm) and new.eps == 1e-4
+    by_torch = CalledNorm(8)
+    by_torch.forward = lambda x: torch.layer_norm(x, (8,), by_torch.weight, None, 0.5)
+    assert rule.resize(by_torch, 1, 6).eps == 0.5
+    with pytest.raises(RewriteError, match="no layer norm over one axis"):
+        rule.resize(nn.Identity(), 2, 3)
 
 
 def test_meta_norms_stay_on_meta() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import cerewrite
 from cerewrite.errors import RewriteError, UsageError
 from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Plan, TracedModel, WidthClass
+from cerewrite.ops.called_norm import CalledNorm
 from tests.attention_models import FORMS, IDS, Encoder, Norm
 
 
@@ -38,6 +40,17 @@ def planned(net: nn.Module, inputs: Any, members: int = 2) -> Plan:
     return cerewrite.plan(found, fixed=fixed, allow="all")
 
 
+class Weightless(nn.Module):
+    """Olmo's: a norm without weights, in single precision."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.normalized_shape = (width,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x.to(torch.float32), self.normalized_shape).to(x.dtype)
+
+
 @pytest.mark.parametrize("how", FORMS)
 def test_heads_are_followed_through_every_form(how: str) -> None:
     traced = trace(Encoder(how), IDS)
@@ -60,7 +73,8 @@ def test_heads_are_followed_through_every_form(how: str) -> None:
     ("how", "gate", "norm", "members"),
     [(how, "plain", nn.LayerNorm, 2) for how in FORMS]
     + [("fused", gate, Norm, 4) for gate in ("gated", "chunked", "turned")]
-    + [("stacked", "chunked", nn.RMSNorm, 3)],
+    + [("stacked", "chunked", nn.RMSNorm, 3)]
+    + [("fused", "gated", norm, 2) for norm in (CalledNorm, Weightless)],
 )
 def test_a_rewritten_encoder_is_its_members(
     how: str, gate: str, norm: type[nn.Module], members: int

@@ -12,7 +12,13 @@ from cerewrite.kernel.slices import JOINS
 from cerewrite.ops.layout import axis_order
 from cerewrite.ops.views import VIEWED
 
-_TURNS = ("t", "numpy_T", "transpose", "permute", "swapaxes", "mT")
+_TURNS = ("t", "numpy_T", "transpose", "permute", "mT")
+_SAME = {
+    "multiply": "mul", "subtract": "sub", "divide": "div", "true_divide": "div", "concat": "cat",
+    "concatenate": "cat", "swapaxes": "transpose", "swapdims": "transpose", "moveaxis": "movedim",
+}  # fmt: skip
+"""Second names of operators."""
+
 _SHOWN = ("alias", "detach", "contiguous", "to", "_to_copy", "clone")
 _PRODUCTS = {"addmm": (1, 2, 0), "mm": (0, 1, None), "matmul": (0, 1, None), "linear": (0, 1, 2)}
 """Where a product has its value, its weight and its bias, among its arguments."""
@@ -23,6 +29,7 @@ def in_known_forms(ops: Sequence[Op]) -> list[Op]:
 
     * ``x W`` and ``b + x W`` with a parameter ``W [in, out]`` are ``linear_turned``, with its
       transpose ``linear``; their operands are the value, the weight, the bias.
+    * Second names (``torch.multiply``) give way to first ones.
     * Norms over one axis that are written by hand are one operator (`norm_forms`).
     * A concatenation leaves out what is empty (a cache that holds nothing yet).
 
@@ -31,6 +38,8 @@ def in_known_forms(ops: Sequence[Op]) -> list[Op]:
     """
     found: dict[str, Op] = {}
     for op in ops:
+        if op.target in _SAME:
+            op = replace(op, target=_SAME[op.target])
         if op.target in JOINS:
             found[op.name] = _without_empty(op, found)
         elif op.target in _PRODUCTS:

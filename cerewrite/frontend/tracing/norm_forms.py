@@ -9,7 +9,7 @@ from cerewrite.ir import Op, Ref
 
 _SHOWN = frozenset({"to", "float", "_to_copy", "type_as", "clone", "contiguous", "alias"})
 _VARIANCES = ("var",)
-_SQUARES = ("pow", "square", "mul", "multiply")
+_SQUARES = ("pow", "square", "mul")
 _STEPS = frozenset(
     {"expand", "expand_as", "clamp_min", "rsqrt", "sqrt", "add", "pow", "reciprocal"}
 )
@@ -31,11 +31,11 @@ def as_norm(op: Op, ops: Mapping[str, Op]) -> Op:
     Returns:
         The operator itself where it is none of these.
     """
-    if op.target not in ("mul", "multiply", "div", "divide", "true_divide") or len(op.inputs) != 2:
+    if op.target not in ("mul", "div") or len(op.inputs) != 2:
         return op
-    pairs = [op.inputs, op.inputs[::-1]] if op.target in ("mul", "multiply") else [op.inputs]
+    pairs = [op.inputs, op.inputs[::-1]] if op.target == "mul" else [op.inputs]
     for above, below in pairs:
-        found = _energy(ops[below], ops, inverted=op.target in ("mul", "multiply"))
+        found = _energy(ops[below], ops, inverted=op.target == "mul")
         value = _shown(ops[above], ops)
         if found is None or op.shape != value.shape:
             continue
@@ -90,14 +90,15 @@ def _axis(op: Op, ops: Mapping[str, Op]) -> int | None:
     named, rank = op.kwargs or {}, len(ops[op.inputs[0]].shape)
     dim = op.args[1] if len(op.args) > 1 else named.get("dim")
     listed = [dim] if isinstance(dim, int) else dim
-    if not isinstance(listed, list | tuple) or len(listed) != 1 or len(op.shape) != rank:
+    kept = 0 < rank == len(op.shape)
+    if not isinstance(listed, list | tuple) or len(listed) != 1 or not kept:
         return None
     return int(listed[0]) % rank
 
 
 def _centred(op: Op, ops: Mapping[str, Op], axis: int) -> Op | None:
     """The value that an operator takes the mean along an axis from; None if it does not."""
-    if op.target not in ("sub", "subtract") or len(op.inputs) != 2:
+    if op.target != "sub" or len(op.inputs) != 2:
         return None
     value, mean = (_shown(ops[name], ops) for name in op.inputs)
     known = mean.target == "mean" and _shown(ops[mean.inputs[0]], ops) is value

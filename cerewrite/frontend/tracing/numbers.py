@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-from cerewrite.ir.lengths import HELD, Length
+from cerewrite.ir.lengths import HELD, Axis, Length
 
 _STOCK = ("torch.nn.", "torch.ao.")
+
+Met = set[tuple[str, Axis]]
+
+MET = "met"
+"""Marks a constant that stands for an attribute which the forward compared with an axis."""
 
 USED = "used"
 """Marks a constant that stands for an attribute which the forward computes with."""
 
 
 @contextlib.contextmanager
-def numbers_remembered(model: nn.Module) -> Iterator[set[str]]:
+def numbers_remembered(model: nn.Module) -> Iterator[tuple[set[str], Met]]:
     """Integer attributes of users' modules, and fields of their configurations, as `Length`.
 
     An attribute's axis is its qualified name and `HELD`. Stock modules keep plain numbers: what
@@ -25,7 +31,8 @@ def numbers_remembered(model: nn.Module) -> Iterator[set[str]]:
     name that it has in the first of them.
 
     Yields:
-        The names of those that the forward computes with in other ways than as lengths.
+        The names of those that the forward computes with in other ways than as lengths; and those
+        that it found to equal the length of an axis, each with the axis.
 
     Example:
         >>> class Layer(nn.Module):
@@ -38,9 +45,33 @@ def numbers_remembered(model: nn.Module) -> Iterator[set[str]]:
         >>> type(layer.heads)
         <class 'int'>
     """
+    with _nothing_reused():
+        yield from _remembered(model)
+
+
+@contextlib.contextmanager
+def _nothing_reused() -> Iterator[None]:
+    """Let einops work out every view anew: it would give one module's numbers to another.
+
+    It keeps the sizes of views by their values, and those of other modules and runs are equal.
+    """
+    views: Any = sys.modules.get("einops.einops")
+    kept: Any = getattr(views, "_reconstruct_from_shape", None)
+    if not hasattr(kept, "__wrapped__"):
+        yield
+        return
+    views._reconstruct_from_shape = kept.__wrapped__
+    try:
+        yield
+    finally:
+        views._reconstruct_from_shape = kept
+
+
+def _remembered(model: nn.Module) -> Iterator[tuple[set[str], Met]]:
     before: list[tuple[dict[str, Any], str, int]] = []
     seen: set[int] = set()
     used: set[str] = set()
+    met: Met = set()
     try:
         for name, module in model.named_modules():
             if type(module).__module__.startswith(_STOCK):
@@ -53,8 +84,8 @@ def numbers_remembered(model: nn.Module) -> Iterator[set[str]]:
                     if type(value) is int and value > 1 and not key.startswith("__"):
                         before.append((fields, key, value))
                         fields[key] = Length(value, [(f"{path}{key}", HELD)])
-                        fields[key].used = used
-        yield used
+                        fields[key].used, fields[key].met = used, met
+        yield used, met
     finally:
         for fields, key, value in before:
             if key in fields:

@@ -11,8 +11,9 @@ from cerewrite.frontend.tracing.classes import Classes
 from cerewrite.frontend.tracing.free import FreeParameters
 from cerewrite.frontend.tracing.modules import ModuleTable
 from cerewrite.frontend.tracing.named import NamedSizes
-from cerewrite.frontend.tracing.numbers import USED
-from cerewrite.ir import Op, PerChannel, Rejection
+from cerewrite.frontend.tracing.numbers import MET, USED
+from cerewrite.ir import Length, Op, PerChannel, Rejection
+from cerewrite.ir.lengths import HELD
 from cerewrite.ops.base import Channels, Value
 from cerewrite.ops.free import free_rule
 from cerewrite.ops.modules import ResizableModule
@@ -165,7 +166,20 @@ class PerChannelBuilder:
         return bool(rules)
 
     def keep_numbers(self) -> None:
-        """Note the attributes that stand for classes, if their modules are not swapped whole."""
+        """Note the attributes that stand for classes, if their modules are not swapped whole.
+
+        An attribute that the forward compared with a width stands for it, or keeps it.
+        """
+        for op in self._ops.values():
+            if op.target != "constant" or op.args[:1] != (MET,) or op.args[1] not in self.values:
+                continue
+            found = self.values[op.args[1]].channels
+            if found is None or found.axis != op.args[2]:
+                continue
+            size = Length(self.classes.size(found.width), [(op.module, HELD)])
+            if not self.named.grows(size, found.width, op.module):
+                reason = f"the forward compares it with '{op.module}', which it computes with"
+                self.pin(found.width, op.module, "compared", reason, "leave the comparison out")
         for number, width in self.named.modules():
             if number.name.rpartition(".")[0] not in self._swapped:
                 self._keep(number, width)

@@ -19,7 +19,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 
 from cerewrite.frontend.tracing.fusion import fuse
-from cerewrite.frontend.tracing.numbers import USED, numbers_remembered
+from cerewrite.frontend.tracing.numbers import MET, USED, numbers_remembered
 from cerewrite.frontend.tracing.recording import Recording
 from cerewrite.ir import Op
 from cerewrite.runtime.alone import alone
@@ -33,12 +33,14 @@ def recorded_ops(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     Raises:
         Exception: whatever the model raises, on fake tensors and on the inputs themselves.
     """
-    with numbers_remembered(model) as used:
+    with numbers_remembered(model) as (used, met):
         ops = _recorded(model, args, kwargs)
-    marks = (
-        Op(f"used_{i}", "constant", (), (), n, args=(USED,)) for i, n in enumerate(sorted(used))
-    )
-    return [*marks, *ops]
+    marks: list[tuple[str, tuple[Any, ...]]] = [(name, (USED,)) for name in sorted(used)]
+    marks += [(name, (MET, *axis)) for name, axis in sorted(met)]
+    return [
+        *(Op(f"used_{i}", "constant", (), (), n, args=a) for i, (n, a) in enumerate(marks)),
+        *ops,
+    ]
 
 
 def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Op]:

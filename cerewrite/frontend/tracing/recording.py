@@ -15,7 +15,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
@@ -229,7 +229,8 @@ class Recording(TorchFunctionMode):
 
     def _end(self, tensor: Tensor, target: str, module: str) -> None:
         seen = target == "constant" and not module and not isinstance(tensor, FakeTensor)
-        given = (Literal(tensor.detach().clone()),) if seen else ()
+        with unset_fake_temporarily():  # a plain attribute keeps its values
+            given = (Literal(tensor.detach().clone()),) if seen else ()
         shape = tuple(tensor.shape)
         op = Op(self._fresh(target), target, (), shape, module, args=given, dtype=type_name(tensor))
         self.ops.append(op)

@@ -12,6 +12,7 @@ from cerewrite.frontend.tracing.freeze import UnresolvedLayer, freeze
 from cerewrite.frontend.tracing.initial import bias_variance_of, gain_of
 from cerewrite.frontend.tracing.norm_forms import parts_of_norms
 from cerewrite.frontend.tracing.per_channel import PerChannelBuilder, other_role
+from cerewrite.frontend.tracing.unused import unused
 from cerewrite.ir import Layer, Op, PerChannel, Rejection, TracedModel
 from cerewrite.ops import rule_for
 from cerewrite.ops.base import Channels, Value
@@ -196,8 +197,9 @@ def build_widths(
     for op in ops:
         inputs = [values[name] for name in op.inputs]
         values[op.name] = Value(op, None if op.name in unread else _channels(op, inputs, builder))
-    for width, refusal in undecided(ops, values, builder.classes.resolve):
-        builder.classes.pin(width, refusal)
+    for kept_for in (undecided, unused):
+        for width, refusal in kept_for(ops, values, builder.classes.resolve):
+            builder.classes.pin(width, refusal)
     builder.keep_targets(kept or {})
     builder.keep_numbers()
     builder.keep_roles()

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 import cerewrite
 from cerewrite.frontend.tracing import trace
+from cerewrite.frontend.tracing.export_rung import export_ops
+from cerewrite.frontend.tracing.ladder import RECORDER, Frontend
+from cerewrite.frontend.tracing.recorder_rung import recorded_ops
+from cerewrite.frontend.tracing.symbolic_rung import symbolic_ops
 
 
 class ByHand(nn.Module):
@@ -32,6 +36,11 @@ def rms_as_quotient(x: Tensor) -> Tensor:
     return x / torch.sqrt((x * x).mean(dim=-1, keepdim=True) + 1e-6)
 
 
+def rms_by_second_names(x: Tensor) -> Tensor:
+    below = torch.sqrt(torch.multiply(x, x).mean(dim=-1, keepdim=True) + 1e-6)
+    return torch.true_divide(x, below)
+
+
 def layer(x: Tensor) -> Tensor:
     mean = x.mean(-1, keepdim=True)
     variance = (x - mean).pow(2).mean(-1, keepdim=True)
@@ -52,6 +61,7 @@ def network(norm: nn.Module) -> nn.Module:
     [
         (rms, nn.RMSNorm),
         (rms_as_quotient, nn.RMSNorm),
+        (rms_by_second_names, nn.RMSNorm),
         (layer, nn.LayerNorm),
         (layer_by_variance, nn.LayerNorm),
     ],
@@ -85,6 +95,26 @@ def other_power(x: Tensor) -> Tensor:
 def test_what_only_looks_like_a_norm_is_none(function: Callable[[Tensor], Tensor]) -> None:
     ops = trace(network(ByHand(function)), torch.ones(2, 5)).ops
     assert not {"rms_direction", "centred_direction"} & {op.target for op in ops}
+
+
+class BySingleNumber(nn.Module):
+    """A gate, a turn there and back, and a quotient by the root of a number without axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate, self.last = nn.Linear(5, 16), nn.Linear(5, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.multiply(self.first(x), torch.sigmoid(self.gate(x)))
+        y = y.swapdims(0, 1).swapaxes(0, 1)
+        return self.last(torch.divide(y, torch.sqrt(torch.tensor(4.0).mean(dim=-1, keepdim=True))))
+
+
+@pytest.mark.parametrize("rung", [recorded_ops, symbolic_ops, export_ops])
+def test_second_names_are_followed(rung: Frontend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cerewrite.frontend.tracing.ladder.LADDER", ((RECORDER, rung),))
+    traced = trace(BySingleNumber(), torch.ones(2, 5))
+    assert [(w.size, w.pins, w.writers) for w in traced.widths[:1]] == [(16, (), ("first", "gate"))]
 
 
 def test_a_norm_over_positions_has_no_closed_form() -> None:

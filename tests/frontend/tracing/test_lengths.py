@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import cerewrite
 from cerewrite.frontend.tracing import trace
 from cerewrite.frontend.tracing.recorder_rung import recorded_ops
+from cerewrite.frontend.tracing.widths import build_widths
 
 
 class Viewing(nn.Module):
@@ -92,3 +93,71 @@ def test_a_module_with_two_names_comes_back_from_the_recorder() -> None:
     before = list(net.parameters())
     recorded_ops(net.eval(), (torch.ones(2, 5, 12),), {})
     assert all(new is old for new, old in zip(net.parameters(), before, strict=True))
+
+
+class Rearranged(nn.Module):
+    """Attention with a skip, as vit-pytorch writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.qkv, self.out = 4, nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        from einops import rearrange
+
+        parts = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (rearrange(part, "b n (h d) -> b h n d", h=self.heads) for part in parts)
+        y = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+        return x + self.out(rearrange(y, "b h n d -> b n (h d)"))
+
+
+def test_einops_views_are_those_of_the_module_that_asks_for_them() -> None:
+    einops = pytest.importorskip("einops.einops", reason="einops is not installed")
+    net, x = nn.Sequential(nn.Linear(5, 32), *(Rearranged() for _ in range(2))), torch.ones(2, 3, 5)
+    net(x)  # einops keeps the views of this run
+    kept = einops._reconstruct_from_shape
+    traced = trace(net, x)
+    heads = {width.writers[0]: width for width in traced.widths}
+    for block in ("1", "2"):
+        found = heads[f"{block}.qkv"]
+        assert (found.size, found.step, found.pins) == (32, 8, ())
+        assert [module.name for module in found.modules] == [f"{block}.heads"]
+    assert einops._reconstruct_from_shape is kept
+    assert torch.equal(net(x), net(x))
+
+
+class Checked(nn.Module):
+    """A block that compares its input with a number of its own, as diffusers and PVT do."""
+
+    def __init__(self, rooted: bool) -> None:
+        super().__init__()
+        self.channels, self.rooted = 16, rooted
+        self.up, self.down = nn.Linear(16, 24), nn.Linear(24, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.channels:
+            raise ValueError("another width")
+        y = x * self.channels**-0.5 if self.rooted else x
+        return self.down(self.up(y.view(-1, x.shape[-1])).relu()).relu()
+
+
+def test_a_width_that_a_forward_compares_with_a_number_takes_it_along() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), Checked(rooted=False), nn.Linear(16, 3))
+    x = torch.randn(2, 5)
+    found = cerewrite.analyze(net, x, scope="network", estimator="analytic", gain="he")
+    (region,) = (estimate.region for estimate in found.regions)
+    plan = cerewrite.plan(found, fixed={region.name: "3x8"}, allow="all")
+    new = cerewrite.apply(plan, net)
+    assert cerewrite.verify(net, new, plan, x).passed
+    assert new[2].channels == 24
+    cerewrite.revert(new)
+    assert new[2].channels == 16
+
+
+def test_a_width_that_is_compared_with_a_number_of_a_formula_is_kept() -> None:
+    net = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), Checked(rooted=True), nn.Linear(16, 3))
+    ops = recorded_ops(net.eval(), (torch.randn(2, 5),), {})
+    traced = build_widths(ops, net, frontend="recorder", batch=2, fingerprint="")
+    pins = {width.name: [pin.code for pin in width.pins] for width in traced.widths}
+    assert pins["0"] == ["compared"] and pins["2.up"] == []

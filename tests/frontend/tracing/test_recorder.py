@@ -52,6 +52,13 @@ CALLS: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
 }  # fmt: skip
 
 
+def test_a_plain_attribute_keeps_its_values() -> None:
+    shift = torch.arange(8.0)
+    ops = record(Around(lambda x: x + shift), torch.ones(2, 6))
+    (held,) = (op.args[0].value for op in ops if op.target == "constant")
+    assert type(held) is Tensor and torch.equal(held, shift)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_operators_are_named_as_on_the_other_rungs(name: str) -> None:
     middle, expected = CALLS[name]

@@ -182,6 +182,29 @@ def test_norms_without_parameters_and_functional_norms() -> None:
     assert [pin.code for pin in pins] == ["used-outside-its-module"]
 
 
+class Called(nn.Module):
+    """A function of the value and of a weight of its own."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.weight)
+
+
+def test_a_module_that_calls_one_layer_norm_is_one() -> None:
+    def pins(function: Callable[[Tensor, Tensor], Tensor]) -> list[str]:
+        found = width(trace(Wrapped(Called(function)), torch.ones(2, 6)), "fc2")
+        assert found.pins or [(m.op, m.params) for m in found.modules] == [("called_layer_norm", 1)]
+        return [pin.code for pin in found.pins]
+
+    norm = nn.functional.layer_norm
+    assert pins(lambda x, w: norm(x.float(), (8,), w)) == []
+    assert pins(lambda x, w: norm(x, w.shape, w) * 2) == ["custom-module"]
+    assert pins(lambda x, w: norm(x, (8,), w.exp())) == ["custom-module"]
+
+
 def test_parameter_with_one_value_per_channel_belongs_to_the_class() -> None:
     model = Wrapped(lambda x: x)
     model.middle = lambda x: x + model.shift
