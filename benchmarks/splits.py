@@ -1,6 +1,6 @@
 """The jackknife alone on the twenty kinds of `kinds`, against long Monte-Carlo.
 
-    python -m benchmarks.splits [--seeds 0 1] [--draws 20] [--truth 4000] [--kept FILE] [--kinds ...]
+    python -m benchmarks.splits [--seeds 0 1] [--draws 20] [--truth 4000] [--kept FILE]
 
 Var[log K] and nu as multiples of Monte-Carlo's, with the error of both, and how many are within
 25 %. ``--kept`` keeps Monte-Carlo's figures in a JSON file, so that a second run costs seconds.
@@ -39,9 +39,7 @@ def figures(name: str, seed: int, draws: int, truth: list[float]) -> tuple[Figur
 def truths(name: str, seed: int, draws: int) -> list[float]:
     """Var[log K], its error, nu and its error by Monte-Carlo."""
     model, x = make(name, seed)
-    long = cerewrite.analyze(
-        model, x, estimator="monte-carlo", draws=draws, seed=TRUTH_SEED + seed
-    )
+    long = cerewrite.analyze(model, x, estimator="monte-carlo", draws=draws, seed=TRUTH_SEED + seed)
     pairs = (long.log_variance, long.nu)
     return [figure for one in pairs for figure in (one.value, one.stderr or 0.0)]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,12 @@ from cerewrite.estimators import ESTIMATORS, Assumption, LayerCorrection
 from cerewrite.estimators.draws import Gates, find_units
 from cerewrite.estimators.draws.blend import blend
 from cerewrite.estimators.draws.influence import Influence, influences
+from cerewrite.estimators.draws.norms import into_norm, out_of_norm
+from cerewrite.estimators.draws.units import Place
 from cerewrite.estimators.jackknife import _corrected
 from cerewrite.estimators.monte_carlo import subject_of
 from cerewrite.frontend.tracing import trace
+from cerewrite.nn import ChannelLayerNorm, MemberLayerNorm
 from tests.models import ResidualNet, chain, plain_cnn
 
 
@@ -146,6 +150,46 @@ def test_layer_norm_sees_the_units_energy() -> None:
     # scaling a whole layer in front of its norm changes the gradient's scale alone
     assert len(units.norms) == 2
     assert found["3"].up + found["3"].down == pytest.approx(0.0, abs=0.35)
+
+
+@pytest.mark.parametrize("kind", ["group", "layer", "member", "channel", "rms"])
+def test_norms_take_the_statistics_of_weighed_units(kind: str) -> None:
+    torch.manual_seed(0)
+    norm: nn.Module = {
+        "group": nn.GroupNorm(2, 6), "layer": nn.LayerNorm(6), "member": MemberLayerNorm(6, 2),
+        "channel": ChannelLayerNorm(6, 1), "rms": nn.RMSNorm(6),
+    }[kind].double()  # fmt: skip
+    first = kind in ("group", "channel")
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(2, 6, 5, dtype=torch.float64) + 0.7
+    x = x if first else x.transpose(1, 2)
+    axis, members = (1 if first else -1), (2 if kind in ("group", "member") else 1)
+    place = Place("", axis, np.arange(6), centred=kind != "rms")
+
+    def gated(w: Tensor) -> Tensor:
+        root = (w[:, None] if first else w).sqrt()
+        y = into_norm(norm, x, root, place)
+        return out_of_norm(norm, y, norm(y), root, place)
+
+    def stated(w: Tensor) -> Tensor:
+        parts = (x if first else x.transpose(1, 2)).unflatten(1, (members, -1))
+        weights = w.unflatten(0, (members, -1))[None, :, :, None].expand_as(parts)
+        over = (2, 3) if kind == "group" else (2,)
+        total = weights.sum(over, keepdim=True)
+        mean = (weights * parts).sum(over, keepdim=True) / total if place.centred else 0.0
+        energy = (weights * (parts - mean) ** 2).sum(over, keepdim=True) / total
+        out = ((parts - mean) / (energy + (norm.eps or 0.0)).sqrt()).flatten(1, 2)
+        bias = norm.bias if getattr(norm, "bias", None) is not None else torch.zeros(6)
+        out = out * norm.weight[:, None] + bias[:, None]
+        return out if first else out.transpose(1, 2)
+
+    ones = torch.ones(6, dtype=torch.float64)
+    torch.testing.assert_close(gated(ones), stated(ones))
+    slopes = [torch.autograd.functional.jacobian(f, ones) for f in (gated, stated)]
+    own = [s.unflatten(-1, (members, -1)) for s in slopes]
+    free = [s - s.mean(-1, keepdim=True) for s in own]  # up to what a member's units share
+    torch.testing.assert_close(free[0], free[1], rtol=1e-4, atol=1e-5)
 
 
 def test_attention_is_measured() -> None:

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from cerewrite.estimators.draws.layout import Layout
+from cerewrite.estimators.draws.norms import into_norm, out_of_norm
 from cerewrite.estimators.draws.units import Place, Units
 
 Array = NDArray[np.float64]
@@ -228,10 +229,11 @@ class Gates:
         return roots.view(shape)
 
     def _into_norm(self, place: Place) -> Callable[..., Any]:
-        """The norm's own energy sees the unit's weight ..."""
+        """The norm's own statistics see the unit's weight ..."""
 
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (inputs[0] * self._scale(place, inputs[0]), *inputs[1:])
+            x = inputs[0]
+            return (into_norm(module, x, self._scale(place, x), place), *inputs[1:])
 
         return hook
 
@@ -239,7 +241,7 @@ class Gates:
         """... but what the unit hands on does not."""
 
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            return output / self._scale(place, output)
+            return out_of_norm(module, inputs[0], output, self._scale(place, output), place)
 
         return hook
 

@@ -30,6 +30,7 @@ _OPAQUE = frozenset(
 """Operators behind which channels cannot be told apart by their position."""
 _CONTRACTIONS = frozenset({"matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"})
 _OWN_ENERGY = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, MemberLayerNorm, MemberRMSNorm)
+_CENTRED = (nn.LayerNorm, nn.GroupNorm, MemberLayerNorm)
 _BY_HAND = frozenset({"rms_direction", "centred_direction"})
 _ON_AXIS_ONE = (nn.GroupNorm, ChannelLayerNorm)
 
@@ -44,6 +45,7 @@ class Place:
         ids: unit of each element along the axis; -1 for what is not followed.
         inner: elements per unit, next to each other (above 1 after a flatten).
         groups: members that the units lie in, one after another.
+        centred: whether a norm subtracts a mean that its units share.
     """
 
     module: str
@@ -51,6 +53,7 @@ class Place:
     ids: Ids
     inner: int = 1
     groups: int = 1
+    centred: bool = False
 
 
 @dataclass(slots=True)
@@ -222,15 +225,24 @@ class _Finder:
             if ids is not None and (by_hand or isinstance(module, _OWN_ENERGY)):
                 first = op.args[1] == 1 if by_hand else isinstance(module, _ON_AXIS_ONE)
                 axis = 1 if first and len(op.shape) != 2 else -1
-                self._place(self._units.norms, op.module, axis, ids, op.inputs[0])
+                centred = op.target == "centred_direction" or isinstance(module, _CENTRED)
+                self._place(self._units.norms, op.module, axis, ids, op.inputs[0], centred)
 
-    def _place(self, places: list[Place], module: str, axis: int, ids: Ids, source: str) -> None:
+    def _place(
+        self,
+        places: list[Place],
+        module: str,
+        axis: int,
+        ids: Ids,
+        source: str,
+        centred: bool = False,
+    ) -> None:
         """Note a gate at a module's input."""
         length = self._ops[source].shape[axis]
         if length % len(ids) == 0 and all(p.module != module for p in places):
             inner = length // len(ids)
             groups = self._groups(ids)
-            places.append(Place(module, axis, np.repeat(ids, inner), inner, groups))
+            places.append(Place(module, axis, np.repeat(ids, inner), inner, groups, centred))
 
     def _groups(self, ids: Ids) -> int:
         """The members that units lie in, if they are those of one class."""
