@@ -47,7 +47,7 @@ def costs(repeats: int) -> None:
     traced = trace(model, x)
     subject = subject_of(traced, model, x, Assumption(gain=2.0))
     gates = Gates(
-        find_units(traced, subject.model), subject.variances(), next(subject.model.parameters())
+        find_units(traced, subject.model), next(subject.model.parameters())
     )
     actions: dict[str, Callable[[], object]] = {
         "forward and backward": subject.gradients,
@@ -78,7 +78,7 @@ def peak(action: str) -> float:
         subject = subject_of(traced, model, x, Assumption(gain=2.0))
         units = find_units(traced, subject.model)
         before = _reset()
-        influences(subject, Gates(units, subject.variances(), next(subject.model.parameters())), 0)
+        influences(subject, Gates(units, next(subject.model.parameters())), 0)
     else:
         optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
         before = _reset()

@@ -145,7 +145,7 @@ def test_layer_norm_sees_the_units_energy() -> None:
     traced = trace(model, x)
     subject = subject_of(traced, model, x, Assumption(gain=2.0))
     units = find_units(traced, subject.model)
-    gates = Gates(units, subject.variances(), subject.model[0].weight)
+    gates = Gates(units, subject.model[0].weight)
     found = influences(subject, gates, 0)
     # scaling a whole layer in front of its norm changes the gradient's scale alone
     assert len(units.norms) == 2

@@ -101,13 +101,11 @@ class Gates:
 
     Args:
         units: the units and their places.
-        variances: variance of each layer's weights, by the module's name.
         like: a tensor of the model's dtype and device.
     """
 
-    def __init__(self, units: Units, variances: dict[str, float], like: Tensor) -> None:
+    def __init__(self, units: Units, like: Tensor) -> None:
         self.units = units
-        self._variances = variances
         self._reads = {place.module: place for place in units.reads}
         self._writes = {place.module: place for place in units.writes}
         self._energy = torch.ones(units.count + 1, dtype=like.dtype, device=like.device)
@@ -160,7 +158,6 @@ class Gates:
     def _layer(self, name: str, seen: _Pass, slopes: dict[int, Tensor], total: Influences) -> None:
         """Add one layer's part: forward rates of what it reads, backward rates of its output."""
         whole, slope = slopes.get(id(seen.weight)), slopes.get(id(seen.z))
-        quarter = self._variances.get(name, 0.0) / 4
         through = torch.zeros_like(seen.weight)
         if slope is not None and seen.z is not None:
             (found,) = torch.autograd.grad(
@@ -172,7 +169,7 @@ class Gates:
         if reads is not None and rate is not None and seen.x is not None:
             rates = _rates(seen.x, rate, reads.axis)
             np.add.at(total.forward, reads.ids, rates)
-            noise = quarter * seen.layout.columns(through, len(reads.ids))
+            noise = seen.layout.columns(seen.weight, through, len(reads.ids)) / 4
             _fit(total, reads, seen.x, rate, rates)
             self._noise(total, reads, seen, noise, seen.x)
         if writes is not None and name in self.units.loose and slope is not None:
@@ -186,10 +183,9 @@ class Gates:
             rates = _rates(seen.box[0], rate, writes.axis)
             np.add.at(total.backward, writes.ids, rates)
             rest = through.neg() if whole is None else whole - through
-            rest = seen.layout.turn(rest)
-            rows = rest.detach().flatten(1).square().sum(1).double().cpu().numpy()
             _fit(total, writes, seen.box[0], rate, rates)
-            self._noise(total, writes, seen, quarter * rows, seen.box[0])
+            noise = seen.layout.rows(seen.weight, rest) / 4
+            self._noise(total, writes, seen, noise, seen.box[0])
 
     @staticmethod
     def _noise(total: Influences, place: Place, seen: _Pass, noise: Array, signal: Tensor) -> None:

@@ -111,7 +111,7 @@ def _influence(rates: Influences, part: slice, groups: int) -> Influence:
     noise, share = float(rates.noise[part].sum()), rates.share[part]
     count = len(up) // groups
     factor = _small_sample(len(up)) if groups == 1 else count / max(count - 1, 1)
-    hidden = noise * (1.0 if groups == 1 else (count - 1) / count)
+    hidden = noise
     return Influence(
         cleared=factor * (raw - hidden),
         noise=factor * hidden,
