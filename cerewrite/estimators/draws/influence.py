@@ -33,6 +33,8 @@ class Influence:
         down: likewise, backward.
         whole: sum of the units' parts in log K, whatever norms take away again.
         spread: ``m sum_j w_j^2`` of the shares w_j that m existing members have in log K.
+        apart: sum of the squares of the forward and of the backward part in log K.
+        units: of one member; 0 where what few of them do to the estimate is not wanted.
     """
 
     cleared: float
@@ -44,6 +46,8 @@ class Influence:
     down: float
     whole: float = 1.0
     spread: float = 1.0
+    apart: float = 1.0
+    units: int = 0
 
 
 def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influence]:
@@ -109,19 +113,18 @@ def _influence(rates: Influences, part: slice, groups: int) -> Influence:
         _squares(x, groups) for x in (up + down, rates.fitted[part], rates.plain[part])
     )
     noise, share = float(rates.noise[part].sum()), rates.share[part]
-    count = len(up) // groups
-    factor = _small_sample(len(up)) if groups == 1 else count / max(count - 1, 1)
-    hidden = noise
     return Influence(
-        cleared=factor * (raw - hidden),
-        noise=factor * hidden,
-        fitted=factor * fitted,
-        slack=factor * float(rates.slack[part].sum()),
-        plain=factor * plain,
+        cleared=raw - noise,
+        noise=noise,
+        fitted=fitted,
+        slack=float(rates.slack[part].sum()),
+        plain=plain,
         up=float(up.sum()),
         down=float(down.sum()),
         whole=float(share.sum()),
         spread=_spread(share.reshape(groups, -1).sum(1), float(rates.mixed[part].sum())),
+        apart=float(down.sum()) ** 2 + float((share - down).sum()) ** 2,
+        units=len(up) // groups,
     )
 
 
@@ -139,12 +142,3 @@ def _spread(shares: Array, noise: float) -> float:
     square = float((shares**2).sum()) - noise
     return min(max(count * square / total**2, 1.0), float(count))
 
-
-def _small_sample(units: int) -> float:
-    """What dividing by the units' own sum takes away: ``n / (n - 3)``, at most 2.
-
-    The ratio ``sum (e - mean)^2 / (n mean)^2`` of energies of relative variance v and third
-    central moment t expects ``v / n (1 - (1 + c) / n)`` with ``c = (2 t - 3 v^2) / v``: 2 for
-    squares of Gaussians, 2.6 for those behind a ReLU.
-    """
-    return units / max(units - 3.0, units / 2.0)
