@@ -57,13 +57,11 @@ class Layout:
     def columns(self, weight: Tensor, gradient: Tensor, inputs: int) -> Array:
         """Scatter over outputs of ``W . gradient`` per input channel, ``[inputs]``.
 
-        Each output's terms are taken less their mean over its inputs.
-
         Example:
             >>> import torch
             >>> weight, gradient = torch.ones(2, 2), torch.tensor([[1.0, 3.0], [0.0, 4.0]])
             >>> Layout().columns(weight, gradient, 2).tolist()
-            [5.0, 5.0]
+            [1.0, 1.0]
         """
         sums = _spread(self._terms(weight, gradient, inputs), over=2).sum(1).flatten()
         if self.order is not None:
@@ -78,7 +76,7 @@ class Layout:
             >>> import torch
             >>> weight, gradient = torch.ones(2, 2), torch.tensor([[1.0, 3.0], [0.0, 4.0]])
             >>> Layout().rows(weight, gradient).tolist()
-            [0.5, 0.5]
+            [1.0, 1.0]
         """
         inputs = self.groups * self.turn(weight).shape[1]
         found: Array = _spread(self._terms(weight, gradient, inputs), over=1).sum(2).cpu().numpy()
@@ -93,7 +91,14 @@ class Layout:
 
 
 def _spread(terms: Tensor, over: int) -> Tensor:
-    """Squares of the terms, less their mean over an axis of more than one."""
-    if terms.shape[over] > 1:
-        terms = terms - terms.mean(over, keepdim=True)
-    return terms.square()
+    """What scatters in the terms: squares less the means over units and over what they meet.
+
+    Units lie along the axis ``over``, their partners along the other. What partners have in
+    common is the unit's own influence; of N partners ``N / (N - 1)`` makes up for its mean.
+    """
+    partners = 3 - over
+    count = terms.shape[partners]
+    for axis in (over, partners):
+        if terms.shape[axis] > 1:
+            terms = terms - terms.mean(axis, keepdim=True)
+    return terms.square() * (count / max(count - 1, 1))
