@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption, LayerCorrection
 from cerewrite.estimators.draws import Gates, find_units
-from cerewrite.estimators.draws.blend import blend
+from cerewrite.estimators.draws.blend import blend, small_sample
 from cerewrite.estimators.draws.influence import Influence, influences
+from cerewrite.estimators.draws.layout import Layout
 from cerewrite.estimators.draws.norms import into_norm, out_of_norm
 from cerewrite.estimators.draws.units import Place
 from cerewrite.estimators.jackknife import _corrected
@@ -253,6 +254,42 @@ def test_what_has_less_bias_counts_as_far_as_its_error_allows() -> None:
     assert blend([replace(at, noise=1e4) for at in sharp])[0] == pytest.approx(1.0, abs=1e-3)
     assert blend([replace(at, slack=1e4) for at in rough])[0] == pytest.approx(0.5, abs=1e-3)
     assert blend([replace(at, cleared=-9.0) for at in sharp])[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("units", "degrees"), [(8, 1), (16, 1), (16, 8), (8, 64)])
+def test_few_units_take_no_more_away_than_is_stated(units: int, degrees: int) -> None:
+    """log K of n energies of ``degrees`` squares of Gaussians: kappa is ``2 / (degrees n)``."""
+    energies = np.random.default_rng(0).chisquare(degrees, (20_000, units))
+    shares = energies / energies.sum(1, keepdims=True)
+    squares = ((shares - shares.mean(1, keepdims=True)) ** 2).sum(1)
+    raw, stderr = squares.mean(), squares.std() / math.sqrt(len(squares))
+    truth = 2 / (degrees * units)
+    assert 4 * stderr < 0.02 * truth  # what the draws resolve
+    assert raw * small_sample(units, raw, 1.0) == pytest.approx(truth, rel=0.04)
+    assert raw < (1 - 0.5 / units) * truth - 4 * stderr
+
+
+@pytest.mark.parametrize("fixed_rows", [False, True])
+def test_noise_is_what_other_units_put_into_the_rates(fixed_rows: bool) -> None:
+    """Rates ``sum_j W_ji G_ji / 2`` of a mean that units have, and noise, rows held or not."""
+    generator, units, partners = torch.Generator().manual_seed(0), 6, 16
+    signal = torch.linspace(-3.0, 3.0, units, dtype=torch.float64)
+    left, kept = [], []
+    for _ in range(3000):
+        pair = torch.randn(2, partners, units, generator=generator, dtype=torch.float64)
+        weight, gradient = pair
+        if fixed_rows:  # as behind a batch norm: the gradient is orthogonal to its row
+            along = (gradient * weight).sum(1, keepdim=True) / weight.square().sum(1, keepdim=True)
+            gradient = gradient - along * weight
+        gradient = gradient + 2 * signal / (partners * weight)
+        rates = (weight * gradient).sum(0) / 2
+        squares = float((rates - rates.mean()).square().sum())
+        left.append(squares - Layout().columns(weight, gradient, units).sum() / 4)
+        kept.append(squares)
+    truth, stderr = float(signal.square().sum()), np.std(left) / math.sqrt(len(left))
+    assert 4 * stderr < 0.1 * truth  # what the draws resolve
+    assert abs(np.mean(left) - truth) < 4 * stderr
+    assert np.mean(kept) - truth > 20 * stderr
 
 
 @pytest.mark.thorough

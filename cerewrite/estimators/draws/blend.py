@@ -15,9 +15,8 @@ NOISE_ERROR = 0.05
 LEAST_LEFT = 0.1
 """Least part of a member's influence that its units' own scatter leaves."""
 
-MOST_SKEWED = 2.6
-"""c of `small_sample` for squares behind a ReLU."""
-ROUNDS = 8
+MOST_LOST = 3.6
+"""Units that squares behind a ReLU lose to their own sum."""
 
 Array = NDArray[np.float64]
 
@@ -67,8 +66,8 @@ def settled(draws: list[Influence], groups: int) -> tuple[float, float]:
         (0.5, 0.0)
     """
     kappa, stderr = blend(draws)
-    apart = float(np.mean([draw.apart for draw in draws]))
-    factor = small_sample(draws[0].units, kappa, apart if groups == 1 else 0.0)
+    sharp = float(np.mean([draw.sharp for draw in draws])) if groups == 1 else 0.0
+    factor = small_sample(draws[0].units, kappa, sharp)
     kappa, stderr = factor * kappa, factor * stderr
     if groups == 1:
         return kappa, stderr
@@ -79,31 +78,30 @@ def settled(draws: list[Influence], groups: int) -> tuple[float, float]:
     return kappa / member, stderr / member
 
 
-def small_sample(units: int, squares: float, whole: float) -> float:
-    """What few units take away from their own sum of squares: ``n / (n - 1 - c)``, at most 2.
+def small_sample(units: int, squares: float, sharp: float) -> float:
+    """What few units take away from their own sum of squares, as a factor of at most 2.
 
-    The ratio ``sum (e - mean)^2 / (sum e)^2`` of energies of relative variance v and third
-    central moment t expects ``v / n (1 - (1 + c) / n)`` with ``c = (2 t - 3 v^2) / v``. That is v
-    for energies of a gamma law (2 for squares of Gaussians, near 0 for averages over many
-    positions), 2.6 for squares behind a ReLU, and v is estimated by n times the ratio itself.
+    For shares ``e_i / sum e`` of n energies of a gamma law of relative variance v (squares of
+    Gaussians, or averages of many) the mean of ``n / (n - 1)`` times the sum of squared
+    deviations is ``r = v / (n + v)`` exactly, so that ``v / n = r / (1 - r)``. Squares behind a
+    ReLU, of a heavier tail, lose ``n / (n - 3.6)`` to first order, which is the limit. Forward
+    and backward energies, each with a sum of its own, count by their squares.
 
     Args:
         units: n; 0 gives 1.
         squares: the sum of squares.
-        whole: squared influence of all units together, that of independent sums added up
-            (forward and backward energies); 0 leaves the mean's share alone, c = 0.
+        sharp: factor on them where the units' influences do not add up to 1, see `Influence`.
 
     Example:
-        >>> [round(small_sample(n, s, 1.0), 3) for n, s in ((12, 2 / 16), (12, 0.0), (4, 1.0))]
-        [1.333, 1.091, 2.0]
+        >>> [round(small_sample(n, s, 1.0), 3) for n, s in ((12, 11 / 84), (12, 0.0), (4, 1.0))]
+        [1.273, 1.091, 2.0]
     """
     if units < 2:
         return 1.0 if units == 0 else 2.0
-    factor = units / (units - 1.0)
-    for _ in range(ROUNDS):  # v is that of the corrected sum
-        variance = factor * units * max(squares, 0.0) / whole if whole > 0 else 0.0
-        factor = units / max(units - 1.0 - min(variance, MOST_SKEWED), units / 2.0)
-    return factor
+    first = units / (units - 1.0)
+    left = 1.0 - first * max(squares, 0.0) * sharp
+    most = units / max(units - MOST_LOST, units / 2.0)
+    return min(first / left, most) if left > 0 else most
 
 
 def _mixed(sharp: Array, safe: Array, error: float) -> Array:

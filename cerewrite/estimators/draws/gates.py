@@ -5,12 +5,9 @@ Scaling the forward energy of unit i (channel i of what layers read) changes log
 rate ``b_i . dlog K/db_i / 2``. Both hold the unit's own influence and, through the weights that
 read it (forward) or that it reads with (backward), cross terms with all other units: zero on
 average, but their squares add up to a correction of the same order, which those weights' own
-layer already counts. Their variance is known, because weights are independent of what they read::
-
-    noise_i = sigma^2 / 4 * sum over unit i's weights of (dlog K / dW)^2
-
+layer already counts. They are sums of ``W . dlog K / dW`` over the weights that a unit meets,
 with the derivative through the forward pass alone (reading weights) or through the backward pass
-alone (its own weights), and sigma^2 the weights' variance. In deep networks with batch norms the
+alone (its own weights); how these terms scatter around what they have in common is the noise. In deep networks with batch norms the
 noise exceeds the rest a thousandfold, and no subtraction helps. There the influence is fitted:
 width enters K through kernels over positions, ``sum_i a_i a_i'`` and ``sum_i b_i b_i'``, so unit i
 has the influence ``a_i' M a_i + b_i' N b_i`` with matrices common to all units, here in the span

@@ -17,6 +17,7 @@ from cerewrite.estimators.draws.subject import Subject
 from cerewrite.estimators.draws.units import Units
 
 Array = NDArray[np.float64]
+TINY = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Influence:
         down: likewise, backward.
         whole: sum of the units' parts in log K, whatever norms take away again.
         spread: ``m sum_j w_j^2`` of the shares w_j that m existing members have in log K.
-        apart: sum of the squares of the forward and of the backward part in log K.
+        sharp: ``sum_x p_x^2 / S_x^2`` over the forward and the backward part, p_x the part's
+            share of the squares and S_x its influence in log K: 1 where they are one sum.
         units: of one member; 0 where what few of them do to the estimate is not wanted.
     """
 
@@ -46,7 +48,7 @@ class Influence:
     down: float
     whole: float = 1.0
     spread: float = 1.0
-    apart: float = 1.0
+    sharp: float = 1.0
     units: int = 0
 
 
@@ -123,8 +125,17 @@ def _influence(rates: Influences, part: slice, groups: int) -> Influence:
         down=float(down.sum()),
         whole=float(share.sum()),
         spread=_spread(share.reshape(groups, -1).sum(1), float(rates.mixed[part].sum())),
-        apart=float(down.sum()) ** 2 + float((share - down).sum()) ** 2,
+        sharp=_sharp((up, down), (share - down, down)),
         units=len(up) // groups,
+    )
+
+
+def _sharp(rates: tuple[Array, Array], shares: tuple[Array, Array]) -> float:
+    squares = [float(((x - x.mean()) ** 2).sum()) for x in rates]
+    total = max(sum(squares), TINY)
+    return sum(
+        (square / total) ** 2 / max(float(share.sum()) ** 2, TINY)
+        for square, share in zip(squares, shares, strict=True)
     )
 
 
@@ -141,4 +152,3 @@ def _spread(shares: Array, noise: float) -> float:
         return 1.0
     square = float((shares**2).sum()) - noise
     return min(max(count * square / total**2, 1.0), float(count))
-
