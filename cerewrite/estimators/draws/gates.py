@@ -7,9 +7,9 @@ read it (forward) or that it reads with (backward), cross terms with all other u
 average, but their squares add up to a correction of the same order, which those weights' own
 layer already counts. They are sums of ``W . dlog K / dW`` over the weights that a unit meets,
 with the derivative through the forward pass alone (reading weights) or through the backward pass
-alone (its own weights); how these terms scatter around what they have in common is the noise. In deep networks with batch norms the
-noise exceeds the rest a thousandfold, and no subtraction helps. There the influence is fitted:
-width enters K through kernels over positions, ``sum_i a_i a_i'`` and ``sum_i b_i b_i'``, so unit i
+alone (its own weights); how these terms scatter around what they have in common is the noise. In
+deep networks with batch norms it exceeds the rest a thousandfold, and no subtraction helps. There
+the influence is fitted: width enters K through kernels over positions, ``sum_i a_i a_i'`` and ``sum_i b_i b_i'``, so unit i
 has the influence ``a_i' M a_i + b_i' N b_i`` with matrices common to all units, here in the span
 of the identity and the mean over positions: noise averages out, finer structure is lost. Where
 even that one coefficient would be noise, the identity alone is left.
