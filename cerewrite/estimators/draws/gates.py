@@ -9,10 +9,10 @@ layer already counts. They are sums of ``W . dlog K / dW`` over the weights that
 with the derivative through the forward pass alone (reading weights) or through the backward pass
 alone (its own weights); how these terms scatter around what they have in common is the noise. In
 deep networks with batch norms it exceeds the rest a thousandfold, and no subtraction helps. There
-the influence is fitted: width enters K through kernels over positions, ``sum_i a_i a_i'`` and ``sum_i b_i b_i'``, so unit i
-has the influence ``a_i' M a_i + b_i' N b_i`` with matrices common to all units, here in the span
-of the identity and the mean over positions: noise averages out, finer structure is lost. Where
-even that one coefficient would be noise, the identity alone is left.
+the influence is fitted: width enters K through kernels over positions, ``sum_i a_i a_i'`` and
+``sum_i b_i b_i'``, so unit i has the influence ``a_i' M a_i + b_i' N b_i`` with matrices common to
+all units, here in the span of the identity and the mean over positions: noise averages out, finer
+structure is lost. Where even that one coefficient would be noise, the identity alone is left.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Influences:
         mixed: the noise that layers without the units' own groups make: it stays in the sum over
             a member's units, from which that of the member's own layers drops out.
         share: raw rates as layers see them, whatever norms take away again: a unit's part in K.
+        across: variance of log K by layers over positions, by the class that they write.
     """
 
     forward: Array
@@ -91,6 +92,7 @@ class Influences:
     slack: Array
     mixed: Array
     share: Array
+    across: dict[str, float]
 
 
 class Gates:
@@ -115,7 +117,7 @@ class Gates:
         self._passes = {}
         handles: list[RemovableHandle] = []
         try:
-            for name in {**self._reads, **self._writes}:
+            for name in {**self._reads, **self._writes, **self.units.across}:
                 module = model.get_submodule(name)
                 handles.append(module.register_forward_pre_hook(self._reading(name)))
                 handles.append(module.register_forward_hook(self._writing(name)))
@@ -141,16 +143,20 @@ class Gates:
             log_kernel, [*leaves, self._energy], allow_unused=True, retain_graph=True
         )
         slopes = {id(t): s for t, s in zip(leaves, found, strict=False) if s is not None}
-        total = Influences(*(np.zeros(self.units.count + 1) for _ in fields(Influences)))
+        total = Influences(*(np.zeros(self.units.count + 1) for _ in fields(Influences)[:-1]), {})
         for name, seen in passes:
-            self._layer(name, seen, slopes, total)
+            if name in self.units.across:
+                _add_across(total, self.units.across[name], seen, slopes)
+            else:
+                self._layer(name, seen, slopes, total)
         np.add(total.forward, total.backward, out=total.share)
         if found[-1] is not None:
             energies = found[-1].detach().double().cpu().numpy()
             np.add(total.forward, energies, out=total.forward)
             np.add(total.fitted, energies, out=total.fitted)
             np.add(total.plain, energies, out=total.plain)
-        return Influences(*(getattr(total, part.name)[:-1] for part in fields(Influences)))
+        parts = (getattr(total, part.name)[:-1] for part in fields(Influences)[:-1])
+        return Influences(*parts, total.across)
 
     def _layer(self, name: str, seen: _Pass, slopes: dict[int, Tensor], total: Influences) -> None:
         """Add one layer's part: forward rates of what it reads, backward rates of its output."""
@@ -237,6 +243,14 @@ class Gates:
             return out_of_norm(module, inputs[0], output, self._scale(place, output), place)
 
         return hook
+
+
+def _add_across(total: Influences, width: str, seen: _Pass, slopes: dict[int, Tensor]) -> None:
+    """Add half the squares of ``W . dlog K / dW``: K is a product of such layers' weights."""
+    slope = slopes.get(id(seen.weight))
+    if slope is not None:
+        squares = float((seen.weight * slope).detach().double().square().sum())
+        total.across[width] = total.across.get(width, 0.0) + squares / 2
 
 
 def _rates(signal: Tensor, slope: Tensor, axis: int) -> Array:

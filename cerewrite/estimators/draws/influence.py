@@ -74,10 +74,18 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
             ) from error
     _add_own(rates, gates.units, subject, gradients, float(kernel.detach()))
     groups = gates.units.groups
-    return {
+    found = {
         name: _influence(rates, slice(start, start + size), groups.get(name, 1))
         for name, (start, size) in gates.units.classes.items()
     }
+    return found | {name: _across(value) for name, value in rates.across.items()}
+
+
+def _across(variance: float) -> Influence:
+    """What a layer over positions does: no units, no noise."""
+    return Influence(
+        cleared=variance, noise=0.0, fitted=variance, slack=0.0, plain=variance, up=0.0, down=0.0
+    )
 
 
 def _add_own(

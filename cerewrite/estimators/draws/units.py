@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from cerewrite.estimators.draws.across import layers_across
 from cerewrite.estimators.draws.gaussian import module_name
 from cerewrite.ir import Layer, Op, TracedModel, class_groups
 from cerewrite.kernel.slices import JOINS, joined_axis
@@ -71,6 +72,7 @@ class Units:
         groups: members that the units of a class belong to, where its layers have groups.
         turned: modules whose weight is ``[in, out]``.
         loose: modules whose units are not followed to what reads them: gated where written.
+        across: modules over positions, which have no units, with the class that they write.
     """
 
     classes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class Units:
     groups: dict[str, int] = field(default_factory=dict)
     turned: set[str] = field(default_factory=set)
     loose: set[str] = field(default_factory=set)
+    across: dict[str, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -135,8 +138,11 @@ class _Finder:
         units.groups = class_groups(self._traced)
         for op in self._traced.ops:
             self._ids[op.name] = self._follow(op)
+        across = layers_across(self._traced, _OPAQUE)
         for layer in self._traced.layers:
-            if layer.op == "conv_transpose" and layer.groups > 1:
+            if layer.name in across and self._module(module_name(layer)):
+                units.across[module_name(layer)] = _owner(layer)
+            elif layer.op == "conv_transpose" and layer.groups > 1:
                 units.refused[layer.name] = "grouped transposed convolutions pass no gate"
             elif layer.op == "depthwise_conv":
                 ids = self._class(_owner(layer))
@@ -147,7 +153,8 @@ class _Finder:
         read = {i for place in units.reads for i in place.ids.tolist()}
         for layer in self._traced.layers:
             name = _owner(layer)
-            if layer.op == "depthwise_conv" or layer.name in units.refused:
+            skipped = layer.name in units.refused or module_name(layer) in units.across
+            if layer.op == "depthwise_conv" or skipped:
                 continue
             if units.classes[name][0] in read or self._meets(layer.node, _CONTRACTIONS):
                 self._write(layer, name)
