@@ -81,7 +81,6 @@ class Influences:
         mixed: the noise that layers without the units' own groups make: it stays in the sum over
             a member's units, from which that of the member's own layers drops out.
         share: raw rates as layers see them, whatever norms take away again: a unit's part in K.
-        across: variance of log K by layers over positions, by the class that they write.
     """
 
     forward: Array
@@ -92,7 +91,6 @@ class Influences:
     slack: Array
     mixed: Array
     share: Array
-    across: dict[str, float]
 
 
 class Gates:
@@ -101,6 +99,10 @@ class Gates:
     Args:
         units: the units and their places.
         like: a tensor of the model's dtype and device.
+
+    Attributes:
+        across: variance of log K by layers over positions, by the class that they write, after
+            `influences`.
     """
 
     def __init__(self, units: Units, like: Tensor) -> None:
@@ -110,6 +112,7 @@ class Gates:
         self._energy = torch.ones(units.count + 1, dtype=like.dtype, device=like.device)
         self._energy.requires_grad_()
         self._passes: dict[str, _Pass] = {}
+        self.across: dict[str, float] = {}
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[None]:
@@ -143,10 +146,11 @@ class Gates:
             log_kernel, [*leaves, self._energy], allow_unused=True, retain_graph=True
         )
         slopes = {id(t): s for t, s in zip(leaves, found, strict=False) if s is not None}
-        total = Influences(*(np.zeros(self.units.count + 1) for _ in fields(Influences)[:-1]), {})
+        total = Influences(*(np.zeros(self.units.count + 1) for _ in fields(Influences)))
+        self.across = {}
         for name, seen in passes:
             if name in self.units.across:
-                _add_across(total, self.units.across[name], seen, slopes)
+                self.across[self.units.across[name]] = _half_squares(seen, slopes)
             else:
                 self._layer(name, seen, slopes, total)
         np.add(total.forward, total.backward, out=total.share)
@@ -155,8 +159,7 @@ class Gates:
             np.add(total.forward, energies, out=total.forward)
             np.add(total.fitted, energies, out=total.fitted)
             np.add(total.plain, energies, out=total.plain)
-        parts = (getattr(total, part.name)[:-1] for part in fields(Influences)[:-1])
-        return Influences(*parts, total.across)
+        return Influences(*(getattr(total, part.name)[:-1] for part in fields(Influences)))
 
     def _layer(self, name: str, seen: _Pass, slopes: dict[int, Tensor], total: Influences) -> None:
         """Add one layer's part: forward rates of what it reads, backward rates of its output."""
@@ -245,12 +248,10 @@ class Gates:
         return hook
 
 
-def _add_across(total: Influences, width: str, seen: _Pass, slopes: dict[int, Tensor]) -> None:
-    """Add half the squares of ``W . dlog K / dW``: K is a product of such layers' weights."""
+def _half_squares(seen: _Pass, slopes: dict[int, Tensor]) -> float:
+    """Half the squares of ``W . dlog K / dW``: log K holds products of two such weights."""
     slope = slopes.get(id(seen.weight))
-    if slope is not None:
-        squares = float((seen.weight * slope).detach().double().square().sum())
-        total.across[width] = total.across.get(width, 0.0) + squares / 2
+    return 0.0 if slope is None else float((seen.weight * slope).detach().square().sum()) / 2
 
 
 def _rates(signal: Tensor, slope: Tensor, axis: int) -> Array:

@@ -78,7 +78,7 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
         name: _influence(rates, slice(start, start + size), groups.get(name, 1))
         for name, (start, size) in gates.units.classes.items()
     }
-    return found | {name: _across(value) for name, value in rates.across.items()}
+    return found | {name: _across(value) for name, value in gates.across.items()}
 
 
 def _across(variance: float) -> Influence:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from cerewrite.estimators.draws.across import layers_across
+from cerewrite.estimators.draws.across import follow_axes
 from cerewrite.estimators.draws.gaussian import module_name
 from cerewrite.ir import Layer, Op, TracedModel, class_groups
 from cerewrite.kernel.slices import JOINS, joined_axis
@@ -120,6 +120,8 @@ class _Finder:
         self._ops = {op.name: op for op in traced.ops}
         self._layers = {layer.node: layer for layer in traced.layers}
         self._units = Units()
+        owners = {layer.name: _owner(layer) for layer in traced.layers}
+        self._followed = follow_axes(traced, owners, _OPAQUE)
         self._ids: dict[str, Ids | None] = {}
         self._readers: dict[str, list[Op]] = {}
         for op in traced.ops:
@@ -129,7 +131,7 @@ class _Finder:
     def find(self) -> Units:
         units = self._units
         for layer in self._traced.layers:
-            name = _owner(layer)
+            name = self._owner(layer)
             if name not in units.classes:
                 units.classes[name] = (units.count, layer.out_channels)
             units.writers.setdefault(name, []).append(layer.name)
@@ -138,21 +140,20 @@ class _Finder:
         units.groups = class_groups(self._traced)
         for op in self._traced.ops:
             self._ids[op.name] = self._follow(op)
-        across = layers_across(self._traced, _OPAQUE)
         for layer in self._traced.layers:
-            if layer.name in across and self._module(module_name(layer)):
-                units.across[module_name(layer)] = _owner(layer)
+            if layer.name in self._followed.across and self._module(module_name(layer)):
+                units.across[module_name(layer)] = self._owner(layer)
             elif layer.op == "conv_transpose" and layer.groups > 1:
                 units.refused[layer.name] = "grouped transposed convolutions pass no gate"
             elif layer.op == "depthwise_conv":
-                ids = self._class(_owner(layer))
+                ids = self._class(self._owner(layer))
                 units.own.append(Place(module_name(layer), 0, ids))
             else:
                 self._read(layer)
         self._norms()
         read = {i for place in units.reads for i in place.ids.tolist()}
         for layer in self._traced.layers:
-            name = _owner(layer)
+            name = self._owner(layer)
             skipped = layer.name in units.refused or module_name(layer) in units.across
             if layer.op == "depthwise_conv" or skipped:
                 continue
@@ -163,6 +164,13 @@ class _Finder:
                 units.loose.add(module_name(layer))
         return units
 
+    def _one(self, name: str) -> str:
+        """The class that stands for it and those that sums tie to it."""
+        return self._followed.same.get(name, name)
+
+    def _owner(self, layer: Layer) -> str:
+        return self._one(_owner(layer))
+
     def _class(self, name: str) -> Ids:
         start, size = self._units.classes[name]
         return np.arange(start, start + size)
@@ -170,7 +178,7 @@ class _Finder:
     def _follow(self, op: Op) -> Ids | None:
         layer = self._layers.get(op.name)
         if layer is not None:
-            return self._class(_owner(layer))
+            return self._class(self._owner(layer))
         if op.target in _OPAQUE:
             return None
         if op.target in JOINS:
@@ -197,8 +205,8 @@ class _Finder:
         known = self._ids.get(op.inputs[0])
         one = len(layer.sources) == 1 and layer.times == 1
         source = (
-            self._class(layer.sources[0])
-            if one and layer.sources[0] in self._units.classes
+            self._class(self._one(layer.sources[0]))
+            if one and self._one(layer.sources[0]) in self._units.classes
             else known
         )
         if source is None:
