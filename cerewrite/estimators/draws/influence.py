@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +17,14 @@ from cerewrite.errors import AnalysisError
 from cerewrite.estimators.draws.gates import Gates, Influences
 from cerewrite.estimators.draws.subject import Subject
 from cerewrite.estimators.draws.units import Units
+from cerewrite.runtime.seeds import generator_for
 
 Array = NDArray[np.float64]
 TINY = 1e-30
+REDRAWS = 3
+"""Draws of the layers over positions for every draw of the model."""
+ANEW = 1 << 20
+"""First index of these draws, behind all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +85,44 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
         name: _influence(rates, slice(start, start + size), groups.get(name, 1))
         for name, (start, size) in gates.units.classes.items()
     }
-    return found | {name: _across(value) for name, value in gates.across.items()}
+    return found | _across(subject, gates, index, math.log(float(kernel.detach())))
 
 
-def _across(variance: float) -> Influence:
-    """What a layer over positions does: no units, no noise."""
-    return Influence(
-        cleared=variance, noise=0.0, fitted=variance, slack=0.0, plain=variance, up=0.0, down=0.0
-    )
+def _across(subject: Subject, gates: Gates, index: int, log_kernel: float) -> dict[str, Influence]:
+    """What layers over positions do: no units, no noise.
+
+    Half the squares of ``W . dlog K / dW`` are right where log K is a product of two such layers,
+    and too much beyond that; half the square of what log K changes by when all of them are drawn
+    anew is right always, and coarse. So the one splits what the other measures.
+    """
+    whole = sum(gates.across.values())
+    if not whole > 0:
+        return {}
+    squares = [(log - log_kernel) ** 2 / 2 for log in _redrawn(subject, gates, index)]
+    measured = float(np.mean(squares)) if squares else whole
+    return {
+        name: Influence(
+            cleared=measured * half / whole,
+            noise=0.0, fitted=half, slack=0.0, plain=half, up=0.0, down=0.0,
+        )
+        for name, half in gates.across.items()
+    }  # fmt: skip
+
+
+def _redrawn(subject: Subject, gates: Gates, index: int) -> Iterator[float]:
+    """Log K with the layers over positions drawn anew, a few times; where it is not zero."""
+    draws = [d for d in subject.draws if d.parameter.rpartition(".")[0] in gates.units.across]
+    if subject.custom is not None or not draws:
+        return
+    for again in range(REDRAWS):
+        generator = generator_for(subject.seed, ANEW + REDRAWS * index + again)
+        with torch.no_grad():
+            for draw in draws:
+                draw.fill(subject.model, generator)
+        with torch.enable_grad():
+            kernel = float(_kernel(subject, subject.gradients()))
+        if subject.finite(kernel, index) > 0:
+            yield math.log(kernel)
 
 
 def _add_own(
