@@ -207,7 +207,7 @@ def test_attention_is_measured() -> None:
             return self.head(self.out(mixed))
 
     found = {at.layer: at for at in layers(Attention(), torch.randn(2, 5, 8), gain=1.0, draws=8)}
-    assert found["v"].kappa > 0 and found["out"].kappa > 0
+    assert all(found[name].kappa > 0 for name in ("q", "k", "v", "out"))
 
 
 def test_no_closed_form_leaves_the_jackknife() -> None:
@@ -254,6 +254,44 @@ def test_what_has_less_bias_counts_as_far_as_its_error_allows() -> None:
     assert blend([replace(at, noise=1e4) for at in sharp])[0] == pytest.approx(1.0, abs=1e-3)
     assert blend([replace(at, slack=1e4) for at in rough])[0] == pytest.approx(0.5, abs=1e-3)
     assert blend([replace(at, cleared=-9.0) for at in sharp])[0] == pytest.approx(1.0)
+
+
+class Mixer(nn.Module):
+    """One block over tokens, one over channels; as many tokens as channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.head = nn.Linear(4, 16), nn.Linear(16, 2)
+        self.first, self.last = nn.Linear(16, 12), nn.Linear(12, 16)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        x = x + self.last(self.first(x.transpose(1, 2)).tanh()).transpose(1, 2)
+        return self.head((x + self.down(self.up(x).tanh())).mean(1))
+
+
+def test_tokens_are_no_units_and_sums_tie_channels() -> None:
+    net = Mixer()
+    units = find_units(trace(net, torch.randn(1, 16, 4)), net)
+    assert units.across == {"first": "first", "last": "last"}
+    assert {"enter", "down"} <= set(units.writers["enter"])
+    assert not {p.module for p in (*units.reads, *units.writes)} & {"first", "last"}
+
+
+@pytest.mark.thorough
+def test_layers_over_tokens_against_monte_carlo() -> None:
+    torch.manual_seed(0)
+    net, x = Mixer(), torch.randn(1, 16, 4)
+    assumption = Assumption(gain=1.0, draws=600, seed=3)
+    drawn = ESTIMATORS["monte-carlo"].estimate(trace(net, x), net, x, assumption).log_variance
+    assert drawn is not None and drawn.stderr is not None
+    found = layers(net, x, gain=1.0, draws=48)
+    tokens = [at for at in found if at.layer in ("first", "last")]
+    stderr = math.hypot(drawn.stderr, *((at.stderr or 0.0) for at in found))
+    assert 2 * stderr < 0.35 * drawn.value  # what the draws resolve
+    assert sum(at.kappa for at in found) == pytest.approx(drawn.value, abs=2 * stderr)
+    assert sum(at.kappa for at in tokens) > 0.35 * drawn.value
 
 
 @pytest.mark.parametrize(("units", "degrees"), [(8, 1), (16, 1), (16, 8), (8, 64)])

@@ -72,7 +72,7 @@ class Units:
         groups: members that the units of a class belong to, where its layers have groups.
         turned: modules whose weight is ``[in, out]``.
         loose: modules whose units are not followed to what reads them: gated where written.
-        across: modules over positions, which have no units, with the class that they write.
+        across: modules over positions or of logits, without units, with the class they write.
     """
 
     classes: dict[str, tuple[int, int]] = field(default_factory=dict)
