@@ -46,9 +46,7 @@ def costs(repeats: int) -> None:
     x = torch.randn(8, 3, 64, 64)
     traced = trace(model, x)
     subject = subject_of(traced, model, x, Assumption(gain=2.0))
-    gates = Gates(
-        find_units(traced, subject.model), next(subject.model.parameters())
-    )
+    gates = Gates(find_units(traced, subject.model), next(subject.model.parameters()))
     actions: dict[str, Callable[[], object]] = {
         "forward and backward": subject.gradients,
         "Monte-Carlo draw": lambda: subject.kernel(0),
