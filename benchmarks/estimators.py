@@ -46,9 +46,7 @@ def costs(repeats: int) -> None:
     x = torch.randn(8, 3, 64, 64)
     traced = trace(model, x)
     subject = subject_of(traced, model, x, Assumption(gain=2.0))
-    gates = Gates(
-        find_units(traced, subject.model), subject.variances(), next(subject.model.parameters())
-    )
+    gates = Gates(find_units(traced, subject.model), next(subject.model.parameters()))
     actions: dict[str, Callable[[], object]] = {
         "forward and backward": subject.gradients,
         "Monte-Carlo draw": lambda: subject.kernel(0),
@@ -78,7 +76,7 @@ def peak(action: str) -> float:
         subject = subject_of(traced, model, x, Assumption(gain=2.0))
         units = find_units(traced, subject.model)
         before = _reset()
-        influences(subject, Gates(units, subject.variances(), next(subject.model.parameters())), 0)
+        influences(subject, Gates(units, next(subject.model.parameters())), 0)
     else:
         optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
         before = _reset()

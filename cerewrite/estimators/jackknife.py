@@ -85,7 +85,7 @@ class Jackknife(Estimator):
         """
         _refuse_ungated(subject)
         units = find_units(traced, subject.model)
-        gates = Gates(units, subject.variances(), next(iter(subject.model.parameters())))
+        gates = Gates(units, next(iter(subject.model.parameters())))
         found = list(self._draws(subject, gates, wanted, progress))
         if len(found) < FEWEST:
             raise ZeroKernelError(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,15 @@ from torch import Tensor, nn
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators import ESTIMATORS, Assumption, LayerCorrection
 from cerewrite.estimators.draws import Gates, find_units
-from cerewrite.estimators.draws.blend import blend
+from cerewrite.estimators.draws.blend import blend, small_sample
 from cerewrite.estimators.draws.influence import Influence, influences
+from cerewrite.estimators.draws.layout import Layout
+from cerewrite.estimators.draws.norms import into_norm, out_of_norm
+from cerewrite.estimators.draws.units import Place
 from cerewrite.estimators.jackknife import _corrected
 from cerewrite.estimators.monte_carlo import subject_of
 from cerewrite.frontend.tracing import trace
+from cerewrite.nn import ChannelLayerNorm, MemberLayerNorm
 from tests.models import ResidualNet, chain, plain_cnn
 
 
@@ -141,11 +146,51 @@ def test_layer_norm_sees_the_units_energy() -> None:
     traced = trace(model, x)
     subject = subject_of(traced, model, x, Assumption(gain=2.0))
     units = find_units(traced, subject.model)
-    gates = Gates(units, subject.variances(), subject.model[0].weight)
+    gates = Gates(units, subject.model[0].weight)
     found = influences(subject, gates, 0)
     # scaling a whole layer in front of its norm changes the gradient's scale alone
     assert len(units.norms) == 2
     assert found["3"].up + found["3"].down == pytest.approx(0.0, abs=0.35)
+
+
+@pytest.mark.parametrize("kind", ["group", "layer", "member", "channel", "rms"])
+def test_norms_take_the_statistics_of_weighed_units(kind: str) -> None:
+    torch.manual_seed(0)
+    norm: nn.Module = {
+        "group": nn.GroupNorm(2, 6), "layer": nn.LayerNorm(6), "member": MemberLayerNorm(6, 2),
+        "channel": ChannelLayerNorm(6, 1), "rms": nn.RMSNorm(6),
+    }[kind].double()  # fmt: skip
+    first = kind in ("group", "channel")
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(2, 6, 5, dtype=torch.float64) + 0.7
+    x = x if first else x.transpose(1, 2)
+    axis, members = (1 if first else -1), (2 if kind in ("group", "member") else 1)
+    place = Place("", axis, np.arange(6), centred=kind != "rms")
+
+    def gated(w: Tensor) -> Tensor:
+        root = (w[:, None] if first else w).sqrt()
+        y = into_norm(norm, x, root, place)
+        return out_of_norm(norm, y, norm(y), root, place)
+
+    def stated(w: Tensor) -> Tensor:
+        parts = (x if first else x.transpose(1, 2)).unflatten(1, (members, -1))
+        weights = w.unflatten(0, (members, -1))[None, :, :, None].expand_as(parts)
+        over = (2, 3) if kind == "group" else (2,)
+        total = weights.sum(over, keepdim=True)
+        mean = (weights * parts).sum(over, keepdim=True) / total if place.centred else 0.0
+        energy = (weights * (parts - mean) ** 2).sum(over, keepdim=True) / total
+        out = ((parts - mean) / (energy + (norm.eps or 0.0)).sqrt()).flatten(1, 2)
+        bias = norm.bias if getattr(norm, "bias", None) is not None else torch.zeros(6)
+        out = out * norm.weight[:, None] + bias[:, None]
+        return out if first else out.transpose(1, 2)
+
+    ones = torch.ones(6, dtype=torch.float64)
+    torch.testing.assert_close(gated(ones), stated(ones))
+    slopes = [torch.autograd.functional.jacobian(f, ones) for f in (gated, stated)]
+    own = [s.unflatten(-1, (members, -1)) for s in slopes]
+    free = [s - s.mean(-1, keepdim=True) for s in own]  # up to what a member's units share
+    torch.testing.assert_close(free[0], free[1], rtol=1e-4, atol=1e-5)
 
 
 def test_attention_is_measured() -> None:
@@ -162,7 +207,7 @@ def test_attention_is_measured() -> None:
             return self.head(self.out(mixed))
 
     found = {at.layer: at for at in layers(Attention(), torch.randn(2, 5, 8), gain=1.0, draws=8)}
-    assert found["v"].kappa > 0 and found["out"].kappa > 0
+    assert all(found[name].kappa > 0 for name in ("q", "k", "v", "out"))
 
 
 def test_no_closed_form_leaves_the_jackknife() -> None:
@@ -209,6 +254,80 @@ def test_what_has_less_bias_counts_as_far_as_its_error_allows() -> None:
     assert blend([replace(at, noise=1e4) for at in sharp])[0] == pytest.approx(1.0, abs=1e-3)
     assert blend([replace(at, slack=1e4) for at in rough])[0] == pytest.approx(0.5, abs=1e-3)
     assert blend([replace(at, cleared=-9.0) for at in sharp])[0] == pytest.approx(1.0)
+
+
+class Mixer(nn.Module):
+    """One block over tokens, one over channels; as many tokens as channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.head = nn.Linear(4, 16), nn.Linear(16, 2)
+        self.first, self.last = nn.Linear(16, 12), nn.Linear(12, 16)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        x = x + self.last(self.first(x.transpose(1, 2)).tanh()).transpose(1, 2)
+        return self.head((x + self.down(self.up(x).tanh())).mean(1))
+
+
+def test_tokens_are_no_units_and_sums_tie_channels() -> None:
+    net = Mixer()
+    units = find_units(trace(net, torch.randn(1, 16, 4)), net)
+    assert units.across == {"first": "first", "last": "last"}
+    assert {"enter", "down"} <= set(units.writers["enter"])
+    assert not {p.module for p in (*units.reads, *units.writes)} & {"first", "last"}
+
+
+@pytest.mark.thorough
+def test_layers_over_tokens_against_monte_carlo() -> None:
+    torch.manual_seed(0)
+    net, x = Mixer(), torch.randn(1, 16, 4)
+    assumption = Assumption(gain=1.0, draws=600, seed=3)
+    drawn = ESTIMATORS["monte-carlo"].estimate(trace(net, x), net, x, assumption).log_variance
+    assert drawn is not None and drawn.stderr is not None
+    found = layers(net, x, gain=1.0, draws=48)
+    tokens = [at for at in found if at.layer in ("first", "last")]
+    stderr = math.hypot(drawn.stderr, *((at.stderr or 0.0) for at in found))
+    assert 2 * stderr < 0.35 * drawn.value  # what the draws resolve
+    assert sum(at.kappa for at in found) == pytest.approx(drawn.value, abs=2 * stderr)
+    assert sum(at.kappa for at in tokens) > 0.35 * drawn.value
+
+
+@pytest.mark.parametrize(("units", "degrees"), [(8, 1), (16, 1), (16, 8), (8, 64)])
+def test_few_units_take_no_more_away_than_is_stated(units: int, degrees: int) -> None:
+    """log K of n energies of ``degrees`` squares of Gaussians: kappa is ``2 / (degrees n)``."""
+    energies = np.random.default_rng(0).chisquare(degrees, (20_000, units))
+    shares = energies / energies.sum(1, keepdims=True)
+    squares = ((shares - shares.mean(1, keepdims=True)) ** 2).sum(1)
+    raw, stderr = squares.mean(), squares.std() / math.sqrt(len(squares))
+    truth = 2 / (degrees * units)
+    assert 4 * stderr < 0.02 * truth  # what the draws resolve
+    assert raw * small_sample(units, raw, 1.0) == pytest.approx(truth, rel=0.04)
+    assert raw < (1 - 0.5 / units) * truth - 4 * stderr
+
+
+@pytest.mark.parametrize("fixed_rows", [False, True])
+def test_noise_is_what_other_units_put_into_the_rates(fixed_rows: bool) -> None:
+    """Rates ``sum_j W_ji G_ji / 2`` of a mean that units have, and noise, rows held or not."""
+    generator, units, partners = torch.Generator().manual_seed(0), 6, 16
+    signal = torch.linspace(-3.0, 3.0, units, dtype=torch.float64)
+    left, kept = [], []
+    for _ in range(3000):
+        pair = torch.randn(2, partners, units, generator=generator, dtype=torch.float64)
+        weight, gradient = pair
+        if fixed_rows:  # as behind a batch norm: the gradient is orthogonal to its row
+            along = (gradient * weight).sum(1, keepdim=True) / weight.square().sum(1, keepdim=True)
+            gradient = gradient - along * weight
+        gradient = gradient + 2 * signal / (partners * weight)
+        rates = (weight * gradient).sum(0) / 2
+        squares = float((rates - rates.mean()).square().sum())
+        left.append(squares - Layout().columns(weight, gradient, units).sum() / 4)
+        kept.append(squares)
+    truth, stderr = float(signal.square().sum()), np.std(left) / math.sqrt(len(left))
+    assert 4 * stderr < 0.1 * truth  # what the draws resolve
+    assert abs(np.mean(left) - truth) < 4 * stderr
+    assert np.mean(kept) - truth > 20 * stderr
 
 
 @pytest.mark.thorough

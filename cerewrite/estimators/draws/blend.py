@@ -15,6 +15,9 @@ NOISE_ERROR = 0.05
 LEAST_LEFT = 0.1
 """Least part of a member's influence that its units' own scatter leaves."""
 
+MOST_LOST = 3.6
+"""Units that squares behind a ReLU lose to their own sum."""
+
 Array = NDArray[np.float64]
 
 
@@ -63,6 +66,9 @@ def settled(draws: list[Influence], groups: int) -> tuple[float, float]:
         (0.5, 0.0)
     """
     kappa, stderr = blend(draws)
+    sharp = float(np.mean([draw.sharp for draw in draws])) if groups == 1 else 0.0
+    factor = small_sample(draws[0].units, kappa, sharp)
+    kappa, stderr = factor * kappa, factor * stderr
     if groups == 1:
         return kappa, stderr
     spread = float(np.mean([draw.spread for draw in draws]))
@@ -70,6 +76,32 @@ def settled(draws: list[Influence], groups: int) -> tuple[float, float]:
     ratio = kappa / spread * groups / whole if whole > 0 else 0.0
     member = spread * max(1.0 - ratio, LEAST_LEFT)
     return kappa / member, stderr / member
+
+
+def small_sample(units: int, squares: float, sharp: float) -> float:
+    """What few units take away from their own sum of squares, as a factor of at most 2.
+
+    For shares ``e_i / sum e`` of n energies of a gamma law of relative variance v (squares of
+    Gaussians, or averages of many) the mean of ``n / (n - 1)`` times the sum of squared
+    deviations is ``r = v / (n + v)`` exactly, so that ``v / n = r / (1 - r)``. Squares behind a
+    ReLU, of a heavier tail, lose ``n / (n - 3.6)`` to first order, which is the limit. Forward
+    and backward energies, each with a sum of its own, count by their squares.
+
+    Args:
+        units: n; 0 gives 1.
+        squares: the sum of squares.
+        sharp: factor on them where the units' influences do not add up to 1, see `Influence`.
+
+    Example:
+        >>> [round(small_sample(n, s, 1.0), 3) for n, s in ((12, 11 / 84), (12, 0.0), (4, 1.0))]
+        [1.273, 1.091, 2.0]
+    """
+    if units < 2:
+        return 1.0 if units == 0 else 2.0
+    first = units / (units - 1.0)
+    left = 1.0 - first * max(squares, 0.0) * sharp
+    most = units / max(units - MOST_LOST, units / 2.0)
+    return min(first / left, most) if left > 0 else most
 
 
 def _mixed(sharp: Array, safe: Array, error: float) -> Array:

@@ -5,17 +5,14 @@ Scaling the forward energy of unit i (channel i of what layers read) changes log
 rate ``b_i . dlog K/db_i / 2``. Both hold the unit's own influence and, through the weights that
 read it (forward) or that it reads with (backward), cross terms with all other units: zero on
 average, but their squares add up to a correction of the same order, which those weights' own
-layer already counts. Their variance is known, because weights are independent of what they read::
-
-    noise_i = sigma^2 / 4 * sum over unit i's weights of (dlog K / dW)^2
-
+layer already counts. They are sums of ``W . dlog K / dW`` over the weights that a unit meets,
 with the derivative through the forward pass alone (reading weights) or through the backward pass
-alone (its own weights), and sigma^2 the weights' variance. In deep networks with batch norms the
-noise exceeds the rest a thousandfold, and no subtraction helps. There the influence is fitted:
-width enters K through kernels over positions, ``sum_i a_i a_i'`` and ``sum_i b_i b_i'``, so unit i
-has the influence ``a_i' M a_i + b_i' N b_i`` with matrices common to all units, here in the span
-of the identity and the mean over positions: noise averages out, finer structure is lost. Where
-even that one coefficient would be noise, the identity alone is left.
+alone (its own weights); how these terms scatter around what they have in common is the noise. In
+deep networks with batch norms it exceeds the rest a thousandfold, and no subtraction helps. There
+the influence is fitted: width enters K through kernels over positions, ``sum_i a_i a_i'`` and
+``sum_i b_i b_i'``, so unit i has the influence ``a_i' M a_i + b_i' N b_i`` with matrices common to
+all units, here in the span of the identity and the mean over positions: noise averages out, finer
+structure is lost. Where even that one coefficient would be noise, the identity alone is left.
 """
 
 from __future__ import annotations
@@ -33,6 +30,7 @@ from torch.utils.hooks import RemovableHandle
 
 from cerewrite.estimators.draws.fit import quadratic
 from cerewrite.estimators.draws.layout import Layout
+from cerewrite.estimators.draws.norms import into_norm, out_of_norm
 from cerewrite.estimators.draws.units import Place, Units
 
 Array = NDArray[np.float64]
@@ -101,18 +99,21 @@ class Gates:
 
     Args:
         units: the units and their places.
-        variances: variance of each layer's weights, by the module's name.
         like: a tensor of the model's dtype and device.
+
+    Attributes:
+        across: variance of log K by layers over positions, by the class that they write, after
+            `influences`.
     """
 
-    def __init__(self, units: Units, variances: dict[str, float], like: Tensor) -> None:
+    def __init__(self, units: Units, like: Tensor) -> None:
         self.units = units
-        self._variances = variances
         self._reads = {place.module: place for place in units.reads}
         self._writes = {place.module: place for place in units.writes}
         self._energy = torch.ones(units.count + 1, dtype=like.dtype, device=like.device)
         self._energy.requires_grad_()
         self._passes: dict[str, list[_Pass]] = {}
+        self.across: dict[str, float] = {}
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[None]:
@@ -120,7 +121,7 @@ class Gates:
         self._passes = {}
         handles: list[RemovableHandle] = []
         try:
-            for name in {**self._reads, **self._writes}:
+            for name in {**self._reads, **self._writes, **self.units.across}:
                 module = model.get_submodule(name)
                 handles.append(module.register_forward_pre_hook(self._reading(name)))
                 handles.append(module.register_forward_hook(self._writing(name)))
@@ -147,8 +148,12 @@ class Gates:
         )
         slopes = {id(t): s for t, s in zip(leaves, found, strict=False) if s is not None}
         total = Influences(*(np.zeros(self.units.count + 1) for _ in fields(Influences)))
+        self.across = {}
         for name, calls in self._passes.items():
-            self._layer(name, calls, slopes, total)
+            if name in self.units.across:
+                self.across[self.units.across[name]] = _half_squares(calls[0], slopes)
+            else:
+                self._layer(name, calls, slopes, total)
         np.add(total.forward, total.backward, out=total.share)
         if found[-1] is not None:
             energies = found[-1].detach().double().cpu().numpy()
@@ -167,7 +172,6 @@ class Gates:
         """
         weight, layout = calls[0].weight, calls[0].layout
         whole = slopes.get(id(weight))
-        quarter = self._variances.get(name, 0.0) / 4
         through = torch.zeros_like(weight)
         for seen in calls:
             slope = slopes.get(id(seen.z))
@@ -183,7 +187,7 @@ class Gates:
                 assert seen.x is not None
                 self._add(total, total.forward, reads, seen.x, slopes[id(seen.x)])
             if read:
-                noise = quarter * layout.columns(through, len(reads.ids))
+                noise = layout.columns(weight, through, len(reads.ids)) / 4
                 assert read[0].x is not None
                 self._noise(total, reads, read[0], noise, read[0].x)
         if writes is None:
@@ -200,9 +204,8 @@ class Gates:
         for seen in wrote:
             self._add(total, total.backward, writes, seen.box[0], slopes[id(seen.probe)])
         if wrote:
-            rest = layout.turn(through.neg() if whole is None else whole - through)
-            rows = rest.detach().flatten(1).square().sum(1).double().cpu().numpy()
-            self._noise(total, writes, wrote[0], quarter * rows, wrote[0].box[0])
+            rest = through.neg() if whole is None else whole - through
+            self._noise(total, writes, wrote[0], layout.rows(weight, rest) / 4, wrote[0].box[0])
 
     @staticmethod
     def _add(total: Influences, kind: Array, place: Place, signal: Tensor, slope: Tensor) -> None:
@@ -249,10 +252,11 @@ class Gates:
         return roots.view(shape)
 
     def _into_norm(self, place: Place) -> Callable[..., Any]:
-        """The norm's own energy sees the unit's weight ..."""
+        """The norm's own statistics see the unit's weight ..."""
 
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (inputs[0] * self._scale(place, inputs[0]), *inputs[1:])
+            x = inputs[0]
+            return (into_norm(module, x, self._scale(place, x), place), *inputs[1:])
 
         return hook
 
@@ -260,9 +264,15 @@ class Gates:
         """... but what the unit hands on does not."""
 
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            return output / self._scale(place, output)
+            return out_of_norm(module, inputs[0], output, self._scale(place, output), place)
 
         return hook
+
+
+def _half_squares(seen: _Pass, slopes: dict[int, Tensor]) -> float:
+    """Half the squares of ``W . dlog K / dW``: log K holds products of two such weights."""
+    slope = slopes.get(id(seen.weight))
+    return 0.0 if slope is None else float((seen.weight * slope).detach().square().sum()) / 2
 
 
 def _rates(signal: Tensor, slope: Tensor, axis: int) -> Array:

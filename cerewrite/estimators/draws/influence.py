@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +17,14 @@ from cerewrite.errors import AnalysisError
 from cerewrite.estimators.draws.gates import Gates, Influences
 from cerewrite.estimators.draws.subject import Subject
 from cerewrite.estimators.draws.units import Units
+from cerewrite.runtime.seeds import generator_for
 
 Array = NDArray[np.float64]
+TINY = 1e-30
+REDRAWS = 3
+"""Draws of the layers over positions for every draw of the model."""
+ANEW = 1 << 20
+"""First index of these draws, behind all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,9 @@ class Influence:
         down: likewise, backward.
         whole: sum of the units' parts in log K, whatever norms take away again.
         spread: ``m sum_j w_j^2`` of the shares w_j that m existing members have in log K.
+        sharp: ``sum_x p_x^2 / S_x^2`` over the forward and the backward part, p_x the part's
+            share of the squares and S_x its influence in log K: 1 where they are one sum.
+        units: of one member; 0 where what few of them do to the estimate is not wanted.
     """
 
     cleared: float
@@ -44,6 +55,8 @@ class Influence:
     down: float
     whole: float = 1.0
     spread: float = 1.0
+    sharp: float = 1.0
+    units: int = 0
 
 
 def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influence]:
@@ -68,10 +81,48 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
             ) from error
     _add_own(rates, gates.units, subject, gradients, float(kernel.detach()))
     groups = gates.units.groups
-    return {
+    found = {
         name: _influence(rates, slice(start, start + size), groups.get(name, 1))
         for name, (start, size) in gates.units.classes.items()
     }
+    return found | _across(subject, gates, index, math.log(float(kernel.detach())))
+
+
+def _across(subject: Subject, gates: Gates, index: int, log_kernel: float) -> dict[str, Influence]:
+    """What layers over positions do: no units, no noise.
+
+    Half the squares of ``W . dlog K / dW`` are right where log K is a product of two such layers,
+    and too much beyond that; half the square of what log K changes by when all of them are drawn
+    anew is right always, and coarse. So the one splits what the other measures.
+    """
+    whole = sum(gates.across.values())
+    if not whole > 0:
+        return {}
+    squares = [(log - log_kernel) ** 2 / 2 for log in _redrawn(subject, gates, index)]
+    measured = float(np.mean(squares)) if squares else whole
+    return {
+        name: Influence(
+            cleared=measured * half / whole,
+            noise=0.0, fitted=half, slack=0.0, plain=half, up=0.0, down=0.0,
+        )
+        for name, half in gates.across.items()
+    }  # fmt: skip
+
+
+def _redrawn(subject: Subject, gates: Gates, index: int) -> Iterator[float]:
+    """Log K with the layers over positions drawn anew, a few times; where it is not zero."""
+    draws = [d for d in subject.draws if d.parameter.rpartition(".")[0] in gates.units.across]
+    if subject.custom is not None or not draws:
+        return
+    for again in range(REDRAWS):
+        generator = generator_for(subject.seed, ANEW + REDRAWS * index + again)
+        with torch.no_grad():
+            for draw in draws:
+                draw.fill(subject.model, generator)
+        with torch.enable_grad():
+            kernel = float(_kernel(subject, subject.gradients()))
+        if subject.finite(kernel, index) > 0:
+            yield math.log(kernel)
 
 
 def _add_own(
@@ -109,19 +160,27 @@ def _influence(rates: Influences, part: slice, groups: int) -> Influence:
         _squares(x, groups) for x in (up + down, rates.fitted[part], rates.plain[part])
     )
     noise, share = float(rates.noise[part].sum()), rates.share[part]
-    count = len(up) // groups
-    factor = _small_sample(len(up)) if groups == 1 else count / max(count - 1, 1)
-    hidden = noise * (1.0 if groups == 1 else (count - 1) / count)
     return Influence(
-        cleared=factor * (raw - hidden),
-        noise=factor * hidden,
-        fitted=factor * fitted,
-        slack=factor * float(rates.slack[part].sum()),
-        plain=factor * plain,
+        cleared=raw - noise,
+        noise=noise,
+        fitted=fitted,
+        slack=float(rates.slack[part].sum()),
+        plain=plain,
         up=float(up.sum()),
         down=float(down.sum()),
         whole=float(share.sum()),
         spread=_spread(share.reshape(groups, -1).sum(1), float(rates.mixed[part].sum())),
+        sharp=_sharp((up, down), (share - down, down)),
+        units=len(up) // groups,
+    )
+
+
+def _sharp(rates: tuple[Array, Array], shares: tuple[Array, Array]) -> float:
+    squares = [float(((x - x.mean()) ** 2).sum()) for x in rates]
+    total = max(sum(squares), TINY)
+    return sum(
+        (square / total) ** 2 / max(float(share.sum()) ** 2, TINY)
+        for square, share in zip(squares, shares, strict=True)
     )
 
 
@@ -138,13 +197,3 @@ def _spread(shares: Array, noise: float) -> float:
         return 1.0
     square = float((shares**2).sum()) - noise
     return min(max(count * square / total**2, 1.0), float(count))
-
-
-def _small_sample(units: int) -> float:
-    """What dividing by the units' own sum takes away: ``n / (n - 3)``, at most 2.
-
-    The ratio ``sum (e - mean)^2 / (n mean)^2`` of energies of relative variance v and third
-    central moment t expects ``v / n (1 - (1 + c) / n)`` with ``c = (2 t - 3 v^2) / v``: 2 for
-    squares of Gaussians, 2.6 for those behind a ReLU.
-    """
-    return units / max(units - 3.0, units / 2.0)

@@ -54,20 +54,51 @@ class Layout:
             return gradient.transpose(1, 2).flatten(0, 1)[..., None]
         return gradient.transpose(0, 1) if self.transposed else gradient
 
-    def columns(self, gradient: Tensor, inputs: int) -> Array:
-        """Squares of a weight's gradient summed per input channel, ``[inputs]``.
+    def columns(self, weight: Tensor, gradient: Tensor, inputs: int) -> Array:
+        """Scatter over outputs of ``W . gradient`` per input channel, ``[inputs]``.
 
         Example:
             >>> import torch
-            >>> Layout().columns(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), 2).tolist()
-            [10.0, 4.0]
+            >>> weight, gradient = torch.ones(2, 2), torch.tensor([[1.0, 3.0], [0.0, 4.0]])
+            >>> Layout().columns(weight, gradient, 2).tolist()
+            [1.0, 1.0]
         """
-        turned = self.turn(gradient)
-        per_group = turned.shape[1]
-        groups = inputs // per_group
-        squares = turned.detach().square().reshape(groups, -1, per_group, turned[0, 0].numel())
-        sums = squares.sum((1, 3)).flatten().double()
+        sums = _spread(self._terms(weight, gradient, inputs), over=2).sum(1).flatten()
         if self.order is not None:
             sums = sums.new_zeros(inputs).index_add(0, self.order, sums)
         found: Array = sums.cpu().numpy()
         return found
+
+    def rows(self, weight: Tensor, gradient: Tensor) -> Array:
+        """Likewise over inputs per output channel, ``[out]``.
+
+        Example:
+            >>> import torch
+            >>> weight, gradient = torch.ones(2, 2), torch.tensor([[1.0, 3.0], [0.0, 4.0]])
+            >>> Layout().rows(weight, gradient).tolist()
+            [1.0, 1.0]
+        """
+        inputs = self.groups * self.turn(weight).shape[1]
+        found: Array = _spread(self._terms(weight, gradient, inputs), over=1).sum(2).cpu().numpy()
+        return found.reshape(-1)
+
+    def _terms(self, weight: Tensor, gradient: Tensor, inputs: int) -> Tensor:
+        """``W . gradient`` of every pair of channels, ``[groups, out / groups, in / groups]``."""
+        product = self.turn((weight * gradient).detach()).double()
+        per_group = product.shape[1]
+        terms = product.reshape(len(product), per_group, -1).sum(2)
+        return terms.reshape(inputs // per_group, -1, per_group)
+
+
+def _spread(terms: Tensor, over: int) -> Tensor:
+    """What scatters in the terms: squares less the means over units and over what they meet.
+
+    Units lie along the axis ``over``, their partners along the other. What partners have in
+    common is the unit's own influence; of N partners ``N / (N - 1)`` makes up for its mean.
+    """
+    partners = 3 - over
+    count = terms.shape[partners]
+    for axis in (over, partners):
+        if terms.shape[axis] > 1:
+            terms = terms - terms.mean(axis, keepdim=True)
+    return terms.square() * (count / max(count - 1, 1))

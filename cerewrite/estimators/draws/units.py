@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from cerewrite.estimators.draws.across import follow_axes
 from cerewrite.estimators.draws.gaussian import module_name
 from cerewrite.ir import Layer, Op, TracedModel, class_groups
 from cerewrite.kernel.slices import JOINS, joined_axis
@@ -30,6 +31,7 @@ _OPAQUE = frozenset(
 """Operators behind which channels cannot be told apart by their position."""
 _CONTRACTIONS = frozenset({"matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"})
 _OWN_ENERGY = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, MemberLayerNorm, MemberRMSNorm)
+_CENTRED = (nn.LayerNorm, nn.GroupNorm, MemberLayerNorm)
 _BY_HAND = frozenset({"rms_direction", "centred_direction"})
 _ON_AXIS_ONE = (nn.GroupNorm, ChannelLayerNorm)
 
@@ -44,6 +46,7 @@ class Place:
         ids: unit of each element along the axis; -1 for what is not followed.
         inner: elements per unit, next to each other (above 1 after a flatten).
         groups: members that the units lie in, one after another.
+        centred: whether a norm subtracts a mean that its units share.
     """
 
     module: str
@@ -51,6 +54,7 @@ class Place:
     ids: Ids
     inner: int = 1
     groups: int = 1
+    centred: bool = False
 
 
 @dataclass(slots=True)
@@ -68,6 +72,7 @@ class Units:
         groups: members that the units of a class belong to, where its layers have groups.
         turned: modules whose weight is ``[in, out]``.
         loose: modules whose units are not followed to what reads them: gated where written.
+        across: modules over positions or of logits, without units, with the class they write.
     """
 
     classes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -80,6 +85,7 @@ class Units:
     groups: dict[str, int] = field(default_factory=dict)
     turned: set[str] = field(default_factory=set)
     loose: set[str] = field(default_factory=set)
+    across: dict[str, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -114,6 +120,8 @@ class _Finder:
         self._ops = {op.name: op for op in traced.ops}
         self._layers = {node: layer for layer in traced.layers for node in layer.nodes}
         self._units = Units()
+        owners = {layer.name: _owner(layer) for layer in traced.layers}
+        self._followed = follow_axes(traced, owners, _OPAQUE)
         self._ids: dict[str, Ids | None] = {}
         self._readers: dict[str, list[Op]] = {}
         for op in traced.ops:
@@ -123,7 +131,7 @@ class _Finder:
     def find(self) -> Units:
         units = self._units
         for layer in self._traced.layers:
-            name = _owner(layer)
+            name = self._owner(layer)
             if name not in units.classes:
                 units.classes[name] = (units.count, layer.out_channels)
             units.writers.setdefault(name, []).append(layer.name)
@@ -133,18 +141,21 @@ class _Finder:
         for op in self._traced.ops:
             self._ids[op.name] = self._follow(op)
         for layer in self._traced.layers:
-            if layer.op == "conv_transpose" and layer.groups > 1:
+            if layer.name in self._followed.across and self._module(module_name(layer)):
+                units.across[module_name(layer)] = self._owner(layer)
+            elif layer.op == "conv_transpose" and layer.groups > 1:
                 units.refused[layer.name] = "grouped transposed convolutions pass no gate"
             elif layer.op == "depthwise_conv":
-                ids = self._class(_owner(layer))
+                ids = self._class(self._owner(layer))
                 units.own.append(Place(module_name(layer), 0, ids))
             else:
                 self._read(layer)
         self._norms()
         read = {i for place in units.reads for i in place.ids.tolist()}
         for layer in self._traced.layers:
-            name = _owner(layer)
-            if layer.op == "depthwise_conv" or layer.name in units.refused:
+            name = self._owner(layer)
+            skipped = layer.name in units.refused or module_name(layer) in units.across
+            if layer.op == "depthwise_conv" or skipped:
                 continue
             if units.classes[name][0] in read or self._meets(layer, _CONTRACTIONS):
                 self._write(layer, name)
@@ -153,6 +164,13 @@ class _Finder:
                 units.loose.add(module_name(layer))
         return units
 
+    def _one(self, name: str) -> str:
+        """The class that stands for it and those that sums tie to it."""
+        return self._followed.same.get(name, name)
+
+    def _owner(self, layer: Layer) -> str:
+        return self._one(_owner(layer))
+
     def _class(self, name: str) -> Ids:
         start, size = self._units.classes[name]
         return np.arange(start, start + size)
@@ -160,7 +178,7 @@ class _Finder:
     def _follow(self, op: Op) -> Ids | None:
         layer = self._layers.get(op.name)
         if layer is not None:
-            return self._class(_owner(layer))
+            return self._class(self._owner(layer))
         if op.target in _OPAQUE:
             return None
         if op.target in JOINS:
@@ -187,8 +205,8 @@ class _Finder:
         known = self._ids.get(op.inputs[0])
         one = len(layer.sources) == 1 and layer.times == 1
         source = (
-            self._class(layer.sources[0])
-            if one and layer.sources[0] in self._units.classes
+            self._class(self._one(layer.sources[0]))
+            if one and self._one(layer.sources[0]) in self._units.classes
             else known
         )
         if source is None:
@@ -222,15 +240,24 @@ class _Finder:
             if ids is not None and (by_hand or isinstance(module, _OWN_ENERGY)):
                 first = op.args[1] == 1 if by_hand else isinstance(module, _ON_AXIS_ONE)
                 axis = 1 if first and len(op.shape) != 2 else -1
-                self._place(self._units.norms, op.module, axis, ids, op.inputs[0])
+                centred = op.target == "centred_direction" or isinstance(module, _CENTRED)
+                self._place(self._units.norms, op.module, axis, ids, op.inputs[0], centred)
 
-    def _place(self, places: list[Place], module: str, axis: int, ids: Ids, source: str) -> None:
+    def _place(
+        self,
+        places: list[Place],
+        module: str,
+        axis: int,
+        ids: Ids,
+        source: str,
+        centred: bool = False,
+    ) -> None:
         """Note a gate at a module's input."""
         length = self._ops[source].shape[axis]
         if length % len(ids) == 0 and all(p.module != module for p in places):
             inner = length // len(ids)
             groups = self._groups(ids)
-            places.append(Place(module, axis, np.repeat(ids, inner), inner, groups))
+            places.append(Place(module, axis, np.repeat(ids, inner), inner, groups, centred))
 
     def _groups(self, ids: Ids) -> int:
         """The members that units lie in, if they are those of one class."""
