@@ -15,7 +15,15 @@ from typing_extensions import override
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d
+from cerewrite.nn import (
+    NarrowConv1d,
+    NarrowConv2d,
+    NarrowConv3d,
+    ScaledConv1d,
+    ScaledConv2d,
+    ScaledConv3d,
+    narrow,
+)
 from cerewrite.nn.channel_reorder import ConcatConv1d, ConcatConv2d, ConcatConv3d
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
@@ -49,6 +57,10 @@ def _any_conv(module: nn.Module) -> AnyConv:
     return expect(module, (*_SCALED, *_MODULES), forwards=True)
 
 
+def _stock(conv: AnyConv) -> type[Any]:
+    return next(stock for stock in _MODULES if isinstance(conv, stock))
+
+
 def _geometry(op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
     read = x.op.shape[-len(weight) + 1]
     return Geometry(read, weight[0], read // weight[1], prod(weight[2:]))
@@ -79,9 +91,8 @@ def _conv_like(
         n_in, n_out = channels
         shapes = {"weight": (n_out, n_in // groups, *module.kernel_size), "bias": (n_out,)}
         return resized_copy(module, shapes, in_channels=n_in, out_channels=n_out, groups=groups)
-    stock: type[Any] = next(stock for stock in _MODULES if isinstance(module, stock))
     further |= convolution_options(module, "padding_mode")
-    conv: AnyConv = (kind or stock)(*channels, groups=groups, bias=bias, **further)
+    conv: AnyConv = (kind or _stock(module))(*channels, groups=groups, bias=bias, **further)
     return conv
 
 
@@ -100,6 +111,9 @@ class Conv(LayerRule, ConcatenationLayer):
         (nn.Conv1d, "conv1d"),
         (nn.Conv2d, "conv2d"),
         (nn.Conv3d, "conv3d"),
+        (NarrowConv1d, "conv1d"),
+        (NarrowConv2d, "conv2d"),
+        (NarrowConv3d, "conv3d"),
     )
     modules = _MODULES
     forwards = True
@@ -132,7 +146,8 @@ class Conv(LayerRule, ConcatenationLayer):
     def split(
         self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
     ) -> nn.Module:
-        return split_convolution(_any_conv(module), layer, multiplicity, widths, _conv_like)
+        built = split_convolution(_any_conv(module), layer, multiplicity, widths, _conv_like)
+        return narrow(built)
 
     @override
     def narrow(
@@ -143,7 +158,7 @@ class Conv(LayerRule, ConcatenationLayer):
     @override
     def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:
         conv = expect(module, _MODULES)
-        return take_parameters(_same(conv, kind=_CONCATENATED[type(conv)], parts=parts), conv)
+        return take_parameters(_same(conv, kind=_CONCATENATED[_stock(conv)], parts=parts), conv)
 
     @override
     def plain(self, module: nn.Module) -> nn.Module:
