@@ -6,12 +6,13 @@ Every way computes the same values with the same weight. Per geometry and memory
 and a dense convolution of about as many parameters take turns; a way that a first call shows to
 be far behind is left out. Times are medians, as a multiple of the dense convolution's time scaled
 by the ratio of FLOPs: 1 is a FLOP as quick as in the dense layer. Keeps what it measured in
-benchmarks/narrow.jsonl, picks up where it stopped, writes docs/NARROW.md.
+benchmarks/narrow*.jsonl, picks up where it stopped, writes docs/NARROW.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -24,17 +25,21 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad, unfold
 
+from benchmarks import narrow_models
 from benchmarks.narrow_expected import PREDICTED
 from benchmarks.warm import keep_memory
+from cerewrite.nn import narrow
 from cerewrite.timing.interleave import interleave
 from cerewrite.timing.store import machine
 
 STORED = Path(__file__).with_suffix(".jsonl")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "NARROW.md"
 CHANNELS, MEMBERS, KERNELS, MAPS = (4, 8, 12, 16, 24, 32), (4, 8, 16), (3, 1), (8, 16, 32)
+UNEVEN = (5, 7, 10, 14, 20, 28, 47)
+"""Widths that plans have where nobody asks for multiples; timed with 8 members."""
 BATCH = 32
 BLOCK = 16
 """Channels that oneDNN's kernels take at once with AVX-512."""
@@ -66,10 +71,10 @@ def separate(x: Tensor, weight: Tensor, members: int) -> Tensor:
     return torch.cat([grouped(own, w, 1) for own, w in pieces], 1)
 
 
-def padded(x: Tensor, weight: Tensor, members: int) -> Tensor:
+def padded(x: Tensor, weight: Tensor, members: int, *, block: int) -> Tensor:
     """Every member's channels filled up with zeros to a multiple of the kernels' block."""
     width = weight.shape[1]
-    more = -width % BLOCK
+    more = -width % block
     wide = weight.unflatten(0, (members, -1))
     wide = pad(wide, (0, 0, 0, 0, 0, more, 0, more)).flatten(0, 1)
     if x.is_contiguous(memory_format=torch.channels_last):
@@ -77,9 +82,22 @@ def padded(x: Tensor, weight: Tensor, members: int) -> Tensor:
         y = grouped(rows.flatten(3).permute(0, 3, 1, 2), wide, members)
         own = y.permute(0, 2, 3, 1).unflatten(3, (members, -1))[..., :width]
         return own.flatten(3).permute(0, 3, 1, 2)
-    y = grouped(pad(x.unflatten(1, (members, width)), (0, 0, 0, 0, 0, more)).flatten(1, 2),
-                wide, members)  # fmt: skip
-    return y.unflatten(1, (members, -1))[:, :, :width].flatten(1, 2)
+    filled = pad(x.unflatten(1, (members, width)), (0, 0, 0, 0, 0, more)).flatten(1, 2)
+    return grouped(filled, wide, members).unflatten(1, (members, -1))[:, :, :width].flatten(1, 2)
+
+
+def built(x: Tensor, weight: Tensor, members: int) -> Tensor:
+    """What a rewritten model has."""
+    result: Tensor = _conv(x.shape[1], weight.shape[-1], members)._conv_forward(x, weight, None)
+    return result
+
+
+@functools.cache
+def _conv(width: int, kernel: int, members: int) -> nn.Conv2d:
+    options = {"padding": kernel // 2, "groups": members, "bias": False, "device": "meta"}
+    conv = narrow(nn.Conv2d(width, width, kernel, **options))
+    assert isinstance(conv, nn.Conv2d)
+    return conv
 
 
 def merged(x: Tensor, weight: Tensor, members: int, *, share: int) -> Tensor:
@@ -108,12 +126,13 @@ def _format(x: Tensor) -> torch.memory_format:
 def ways(width: int, members: int) -> dict[str, Way]:
     """Those that there are for a width of member."""
     found: dict[str, Way] = {"grouped": grouped, "turned": turned, "separate": separate}
-    if width % BLOCK:
-        found["padded"] = padded
+    for block in (8, 16):
+        if width % block:
+            found[f"padded to {block}"] = partial(padded, block=block)
     for share in (2, 4):
         if width * share <= 4 * BLOCK and share <= members:
             found[f"merged by {share}"] = partial(merged, share=share)
-    return found | {"patches": patches}
+    return found | {"patches": patches, "built": built}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +163,7 @@ class Timed:
     @property
     def best(self) -> str:
         """The fastest way."""
-        return min(self.seconds, key=lambda way: self.seconds[way])
+        return min(self.seconds.keys() - {"built"}, key=lambda way: self.seconds[way])
 
 
 def _forward(way: Way, x: Tensor, weight: Tensor, members: int) -> None:
@@ -199,8 +218,9 @@ def stored() -> list[Timed]:
 def measure(runs: int) -> None:
     """Measure what is not stored yet."""
     done = {(t.width, t.members, t.kernel, t.map, t.last) for t in stored() if t.step}
-    grid = itertools.product(CHANNELS, MEMBERS, KERNELS, MAPS, (False, True))
-    for width, members, kernel, size, last in grid:
+    rest = (KERNELS, MAPS, (False, True))
+    grids = itertools.product(CHANNELS, MEMBERS, *rest), itertools.product(UNEVEN, (8,), *rest)
+    for width, members, kernel, size, last in itertools.chain(*grids):
         if (width, members, kernel, size, last) in done:
             continue
         found = list(measured(width, members, kernel, size, last=last, runs=runs))
@@ -211,7 +231,7 @@ def measure(runs: int) -> None:
 
 def rows(items: list[Timed]) -> Iterator[str]:
     """One line per width, kernel, format: medians over members and maps, and who wins."""
-    for kernel, last, width in itertools.product(KERNELS, (False, True), CHANNELS):
+    for kernel, last, width in itertools.product(KERNELS, (False, True), sorted(CHANNELS + UNEVEN)):
         cells = []
         for step in (False, True):
             at = [t for t in items if (t.kernel, t.last, t.width, t.step)
@@ -220,12 +240,14 @@ def rows(items: list[Timed]) -> Iterator[str]:
                 continue
             plain = [t.over("grouped") for t in at]
             best = [t.over(t.best) for t in at]
+            own = [t.over("built") for t in at if "built" in t.seconds]
             gains = [t.seconds[t.best] / t.seconds["grouped"] for t in at]
             won = [t.best for t, gain in zip(at, gains, strict=True) if gain < WINS]
             names = ", ".join(f"{w} {won.count(w)}" for w in sorted(set(won), key=won.count)[::-1])
             cells.append(
                 f"{statistics.median(plain):.2f} | {statistics.median(best):.2f} "
-                f"({min(best):.2f} to {max(best):.2f}) | {names or '-'} of {len(at)}"
+                f"| {statistics.median(own):.2f} ({min(own):.2f} to {max(own):.2f}) "
+                f"| {names or '-'} of {len(at)}"
             )
         form = "last" if last else "first"
         yield f"| {kernel}x{kernel} | {form} | {width} | {' | '.join(cells)} |"
@@ -245,7 +267,7 @@ def wins(items: list[Timed]) -> str:
 
 def page(items: list[Timed], threads: int) -> str:
     """The whole page."""
-    cases = "| kernel | channels | width | grouped | fastest | faster by 10 % "
+    cases = "| kernel | channels | width | grouped | fastest | built | faster by 10 % "
     lines = [
         "# Narrow members",
         "",
@@ -253,14 +275,23 @@ def page(items: list[Timed], threads: int) -> str:
         f"batch {BATCH} on {machine()}, {threads} thread(s), Python {platform.python_version()}.",
         "Times are medians of runs that took turns, over the time of a dense convolution of about",
         "as many parameters, scaled by the ratio of FLOPs: 1 is a FLOP as quick as there. A line",
-        f"is the median (and range) over {', '.join(map(str, MEMBERS))} members and maps of",
-        f"{', '.join(map(str, MAPS))}; on one thread, of that thread's own time.",
+        f"is the median over {', '.join(map(str, MEMBERS))} members (8 where the width is none of",
+        f"{', '.join(map(str, CHANNELS))}) and maps of {', '.join(map(str, MAPS))}; on one thread,",
+        "of that thread's own time. `built` is what a rewritten model has (`cerewrite.nn`), with",
+        "its range; the ways that a first call shows to be far behind are not timed further.",
         "",
         wins(items),
         "",
-        f"{cases}| with backward: grouped | fastest | faster by 10 % |",
-        "| --- " * 9 + "|",
+        f"{cases}| with backward: grouped | fastest | built | faster by 10 % |",
+        "| --- " * 11 + "|",
         *rows(items),
+        "",
+        "## Whole training steps",
+        "",
+        "Forward and backward over the original's, batch 32 of 3x32x32, contiguous; the same plan",
+        "with stock convolutions and as built.",
+        "",
+        *narrow_models.rows(),
         "",
         "## What was expected",
         "",
@@ -281,7 +312,9 @@ def main() -> None:
     keep_memory()
     if options.fresh:
         STORED.unlink(missing_ok=True)
+        narrow_models.STORED.unlink(missing_ok=True)
     measure(options.runs)
+    narrow_models.measure(options.runs)
     options.out.write_text(page(stored(), options.threads), encoding="utf-8")
 
 
