@@ -12,7 +12,6 @@ benchmarks/narrow*.jsonl, picks up where it stopped, writes docs/NARROW.md.
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
 import json
 import math
@@ -25,13 +24,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv2d, pad, unfold
 
 from benchmarks import narrow_models
 from benchmarks.narrow_expected import PREDICTED
 from benchmarks.warm import keep_memory
-from cerewrite.nn import narrow
 from cerewrite.timing.interleave import interleave
 from cerewrite.timing.store import machine
 
@@ -86,20 +84,6 @@ def padded(x: Tensor, weight: Tensor, members: int, *, block: int) -> Tensor:
     return grouped(filled, wide, members).unflatten(1, (members, -1))[:, :, :width].flatten(1, 2)
 
 
-def built(x: Tensor, weight: Tensor, members: int) -> Tensor:
-    """What a rewritten model has."""
-    result: Tensor = _conv(x.shape[1], weight.shape[-1], members)._conv_forward(x, weight, None)
-    return result
-
-
-@functools.cache
-def _conv(width: int, kernel: int, members: int) -> nn.Conv2d:
-    options = {"padding": kernel // 2, "groups": members, "bias": False, "device": "meta"}
-    conv = narrow(nn.Conv2d(width, width, kernel, **options))
-    assert isinstance(conv, nn.Conv2d)
-    return conv
-
-
 def merged(x: Tensor, weight: Tensor, members: int, *, share: int) -> Tensor:
     """``share`` members in one group, with zeros between them."""
     width = weight.shape[1]
@@ -132,7 +116,7 @@ def ways(width: int, members: int) -> dict[str, Way]:
     for share in (2, 4):
         if width * share <= 4 * BLOCK and share <= members:
             found[f"merged by {share}"] = partial(merged, share=share)
-    return found | {"patches": patches, "built": built}
+    return found | {"patches": patches}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +147,7 @@ class Timed:
     @property
     def best(self) -> str:
         """The fastest way."""
-        return min(self.seconds.keys() - {"built"}, key=lambda way: self.seconds[way])
+        return min(self.seconds, key=lambda way: self.seconds[way])
 
 
 def _forward(way: Way, x: Tensor, weight: Tensor, members: int) -> None:
@@ -240,14 +224,12 @@ def rows(items: list[Timed]) -> Iterator[str]:
                 continue
             plain = [t.over("grouped") for t in at]
             best = [t.over(t.best) for t in at]
-            own = [t.over("built") for t in at if "built" in t.seconds]
             gains = [t.seconds[t.best] / t.seconds["grouped"] for t in at]
             won = [t.best for t, gain in zip(at, gains, strict=True) if gain < WINS]
             names = ", ".join(f"{w} {won.count(w)}" for w in sorted(set(won), key=won.count)[::-1])
             cells.append(
                 f"{statistics.median(plain):.2f} | {statistics.median(best):.2f} "
-                f"| {statistics.median(own):.2f} ({min(own):.2f} to {max(own):.2f}) "
-                f"| {names or '-'} of {len(at)}"
+                f"({min(best):.2f} to {max(best):.2f}) | {names or '-'} of {len(at)}"
             )
         form = "last" if last else "first"
         yield f"| {kernel}x{kernel} | {form} | {width} | {' | '.join(cells)} |"
@@ -267,7 +249,7 @@ def wins(items: list[Timed]) -> str:
 
 def page(items: list[Timed], threads: int) -> str:
     """The whole page."""
-    cases = "| kernel | channels | width | grouped | fastest | built | faster by 10 % "
+    cases = "| kernel | channels | width | grouped | fastest | faster by 10 % "
     lines = [
         "# Narrow members",
         "",
@@ -277,13 +259,13 @@ def page(items: list[Timed], threads: int) -> str:
         "as many parameters, scaled by the ratio of FLOPs: 1 is a FLOP as quick as there. A line",
         f"is the median over {', '.join(map(str, MEMBERS))} members (8 where the width is none of",
         f"{', '.join(map(str, CHANNELS))}) and maps of {', '.join(map(str, MAPS))}; on one thread,",
-        "of that thread's own time. `built` is what a rewritten model has (`cerewrite.nn`), with",
-        "its range; the ways that a first call shows to be far behind are not timed further.",
+        "of that thread's own time, and the range of the fastest. Ways that a first call shows to",
+        "be far behind are not timed further.",
         "",
         wins(items),
         "",
-        f"{cases}| with backward: grouped | fastest | built | faster by 10 % |",
-        "| --- " * 11 + "|",
+        f"{cases}| with backward: grouped | fastest | faster by 10 % |",
+        "| --- " * 9 + "|",
         *rows(items),
         "",
         "## Whole training steps",

@@ -157,7 +157,9 @@ def measured(network: str, design: str, runs: int) -> Steps:
     widths = {size // m.groups for m in convs for size in (m.in_channels, m.out_channels)}
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     models = (model, with_stock(result.model), result.model)
-    one, two, three = interleave([partial(step, m, x) for m in models], runs=runs, clock=clock)
+    one, two, three = interleave(
+        [partial(step, m, x) for m in models], runs=runs, warm=1, clock=clock
+    )
     plan = result.plan
     return Steps(
         network,

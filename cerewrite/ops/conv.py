@@ -164,7 +164,7 @@ class Conv(LayerRule, ConcatenationLayer):
     def plain(self, module: nn.Module) -> nn.Module:
         kind = next(kind for kind, own in _CONCATENATED.items() if isinstance(module, own))
         assert isinstance(module, kind)
-        return take_parameters(_same(module, kind=kind), module)
+        return narrow(take_parameters(_same(module, kind=kind), module))
 
 
 def _same(conv: AnyConv, **kind: Any) -> AnyConv:
