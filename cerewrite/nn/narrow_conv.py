@@ -24,8 +24,11 @@ BLOCK = 8
 """Channels of a group at whose multiples oneDNN's kernels are quick."""
 MOST = 2.6
 """Weights with zeros over weights without, up to which padding is the quicker."""
-MOST_OF_FOURS = 1.5
-"""The same where all widths are multiples of 4, which are quicker as they are than others."""
+MOST_OF_FOURS = (1.8, 1.5)
+"""The same where all widths are multiples of 4, which are quicker as they are than others, on
+maps up to `SMALL` and above."""
+SMALL = 256
+"""Positions of a map up to which copies stay in the cache."""
 POSITIONS = 512
 """Output positions of a batch from which padding is the quicker."""
 PIXELS = 64
@@ -126,6 +129,7 @@ def way_of(
         or isinstance(conv.padding, str)
         or x.dim() != weight.dim()
         or x.shape[1] != conv.in_channels
+        or not x.numel()
         or not (x.is_contiguous() and weight.is_contiguous())
         or torch._C._len_torch_dispatch_stack()
     ):
@@ -137,9 +141,9 @@ def way_of(
         fits = fours and max(n_in, n_out) <= WIDEST and x[0, 0].numel() >= PIXELS
         return _Product if plain and fits else None
     more = (n_in + -n_in % BLOCK) * (n_out + -n_out % BLOCK) / (n_in * n_out)
-    positions = x.numel() // x.shape[1] // prod(conv.stride)
-    fits = 1 < more <= (MOST_OF_FOURS if fours else MOST) and positions >= POSITIONS
-    return _Padded if fits else None
+    most = MOST_OF_FOURS[x[0, 0].numel() > SMALL] if fours else MOST
+    enough = x.numel() // x.shape[1] >= POSITIONS * prod(conv.stride)
+    return _Padded if enough and 1 < more <= most else None
 
 
 Settings = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]

@@ -33,8 +33,11 @@ CONVS: dict[str, tuple[Callable[[], Any], tuple[int, ...], type | None]] = {
                          (3, 24, 8, 8), _Product),
     "product in one dimension": (lambda: nn.Conv1d(24, 16, 1, groups=2), (3, 24, 64), _Product),
     "whole blocks": (lambda: nn.Conv2d(32, 32, 3, groups=2), (32, 32, 8, 8), None),
-    "multiples of 4, much more work": (lambda: nn.Conv2d(24, 24, 3, groups=2),
-                                       (32, 24, 8, 8), None),
+    "multiples of 4, small maps": (
+        lambda: nn.Conv2d(24, 24, 3, groups=2), (32, 24, 8, 8), _Padded,
+    ),
+    "multiples of 4, large maps": (lambda: nn.Conv2d(24, 24, 3, groups=2), (8, 24, 20, 20), None),
+    "multiples of 4, much more work": (lambda: nn.Conv2d(8, 8, 3, groups=2), (32, 8, 8, 8), None),
     "too narrow": (lambda: nn.Conv2d(6, 6, 3, groups=2), (32, 6, 8, 8), None),
     "few positions": (lambda: nn.Conv2d(14, 14, 3, groups=2), (2, 14, 4, 4), None),
     "small maps": (lambda: nn.Conv2d(24, 24, 1, groups=2), (32, 24, 4, 4), None),
@@ -197,6 +200,13 @@ def test_a_failing_member_stays_alone() -> None:
         own = layer.out_channels // layer.groups
         assert found[:, own:].isfinite().all() and not found[:, :own].isfinite().any()
         close(found[:, own:], wanted[:, own:])
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_no_examples_and_an_example_alone(name: str) -> None:
+    plain, layer, x = both(name)
+    for few in (x[:0], x[0]):
+        assert torch.equal(layer(few), plain(few))
 
 
 def test_wrong_channels_are_refused_as_by_the_stock_layer() -> None:
