@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad, unfold
 
 from benchmarks import narrow_models
-from benchmarks.narrow_expected import PREDICTED
+from benchmarks.narrow_expected import FOUND, PREDICTED
 from benchmarks.warm import keep_memory
 from cerewrite.timing.interleave import interleave
 from cerewrite.timing.store import machine
@@ -282,6 +282,9 @@ def page(items: list[Timed], threads: int) -> str:
         "## What was expected",
         "",
         PREDICTED,
+        "## What came out",
+        "",
+        FOUND,
     ]
     return "\n".join(lines).rstrip() + "\n"
 

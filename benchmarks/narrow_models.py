@@ -26,7 +26,6 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "params, all else held": {},
     "params": {"allow": "all"},
     "params, FLOPs": {"budget": ["params", "flops"], "allow": "all"},
-    "params, widths x 8": {"allow": "all", "channel_multiple": 8, "min_width": 8},
 }
 
 
@@ -116,8 +115,9 @@ class Steps:
     refused: str = ""
 
     def __str__(self) -> str:
-        if self.refused:
-            return f"| {self.network} | {self.design} | {self.refused} | | | | | |"
+        if not self.widths:
+            why = self.refused or "no plan is better under these terms"
+            return f"| {self.network} | {self.design} | {why} | | | | | |"
         return (
             f"| {self.network} | {self.design} | {' to '.join(map(str, self.members)) or '-'} "
             f"| {', '.join(map(str, self.widths)) or '-'} | {self.flops:.2f} | {self.stock:.2f} "
