@@ -33,20 +33,19 @@ What came out otherwise than expected:
   merged groups at 8. The aims (1.3 over the FLOPs' ratio at 16, 2 at 8) are met by it on contiguous
   maps; channels last it takes 2.2 at 8.
 * What loses is every other width on contiguous maps: 5 to 10 over the FLOPs' ratio at 5 and 7, 2.2
-  even at 47. Filling up to a multiple of 8, not 16, halves that. The grid at first had none of these
-  widths, and plans that nobody asks for multiples have them: the widths in a second grid were added
-  after its first run.
-* A 1x1 convolution is a batched product at every width, not up to 12 only.
+  even at 47. Filling up to a multiple of 8, not 16, takes a third to a half off that. The grid at
+  first had none of these widths, and plans have them where nobody asks for multiples: they were
+  added after its first run.
+* A 1x1 convolution is quicker as a batched product at all multiples of 4, not up to 12 only.
 * Turning to channels last and back wins at 5 and 10 channels on contiguous maps, by more than
   filling up does at 10; it is not built.
 * Channels last, no way gains; nothing is done there.
-* Whole steps: 20 to 24 % where a plan's widths are uneven and its maps large, 3 to 7 % on
-  bottleneck ResNets, nothing at multiples of 8. No time at all was promised for inference: forward
-  alone gains less than with backward, and nothing at 9 to 12 channels.
+* Whole steps on one thread: 21 % where a plan's widths are uneven and its maps large, 3 to 6 % on
+  bottleneck ResNets, nothing at multiples of 8. Forward alone gains less than with backward.
 
 Built (`cerewrite.nn.NarrowConv2d`, as a rule and not by timing on the spot, as in block-diagonal
 linear layers: equal runs compute equal values): in eager float32 on CPUs with oneDNN, contiguous,
 filled up to multiples of 8 where that is little enough work, and a batched product for size 1 at
-multiples of 4 on maps of 64 positions or more. Measured with AVX-512 on one thread only. Everywhere
-else, and for tracing, compilation, export and `torch.func`, it is the stock grouped convolution.
+multiples of 4 on maps of 64 positions or more. A look at AVX2 gave the same; on two threads filling
+up was slower at 12 and 20 channels, so that it is done on one thread only. Everywhere else, and for tracing, compilation, export and `torch.func`, it is the stock grouped convolution.
 """

@@ -26,6 +26,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "params, all else held": {},
     "params": {"allow": "all"},
     "params, FLOPs": {"budget": ["params", "flops"], "allow": "all"},
+    "params, widths x 8": {"allow": "all", "channel_multiple": 8, "min_width": 8},
 }
 
 

@@ -141,6 +141,8 @@ def way_of(
         fits = fours and max(n_in, n_out) <= WIDEST and x[0, 0].numel() >= PIXELS
         return _Product if plain and fits else None
     more = (n_in + -n_in % BLOCK) * (n_out + -n_out % BLOCK) / (n_in * n_out)
+    if torch.get_num_threads() > 1:  # copies share what threads do not: it was slower on two
+        return None
     most = MOST_OF_FOURS[x[0, 0].numel() > SMALL] if fours else MOST
     enough = x.numel() // x.shape[1] >= POSITIONS * prod(conv.stride)
     return _Padded if enough and 1 < more <= most else None

@@ -57,6 +57,17 @@ TAKEN = [name for name, (_, _, way) in CONVS.items() if way is not None]
 def onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this processor has, the ways are the same."""
     monkeypatch.setattr("cerewrite.nn.narrow_conv.ONEDNN", True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_on_several_threads_nothing_is_filled_up(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, layer, x = both(name)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    way = way_of(layer, x, layer.weight, layer.bias)
+    assert way is (_Product if CONVS[name][2] is _Product else None)
 
 
 def both(name: str) -> tuple[Any, Any, Tensor]:
