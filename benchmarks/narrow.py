@@ -229,7 +229,9 @@ def rows(items: list[Timed]) -> Iterator[str]:
             best = [t.over(t.best) for t in at]
             gains = [t.seconds[t.best] / t.seconds["grouped"] for t in at]
             won = [t.best for t, gain in zip(at, gains, strict=True) if gain < WINS]
-            names = ", ".join(f"{w} {won.count(w)}" for w in sorted(set(won), key=won.count)[::-1])
+            names = ", ".join(
+                f"{w} {won.count(w)}" for w in sorted({*won}, key=lambda w: (-won.count(w), w))
+            )
             cells.append(
                 f"{statistics.median(plain):.2f} | {statistics.median(best):.2f} "
                 f"({min(best):.2f} to {max(best):.2f}) | {names or '-'} of {len(at)}"

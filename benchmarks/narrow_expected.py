@@ -47,5 +47,6 @@ Built (`cerewrite.nn.NarrowConv2d`, as a rule and not by timing on the spot, as 
 linear layers: equal runs compute equal values): in eager float32 on CPUs with oneDNN, contiguous,
 filled up to multiples of 8 where that is little enough work, and a batched product for size 1 at
 multiples of 4 on maps of 64 positions or more. A look at AVX2 gave the same; on two threads filling
-up was slower at 12 and 20 channels, so that it is done on one thread only. Everywhere else, and for tracing, compilation, export and `torch.func`, it is the stock grouped convolution.
+up was slower at 12 and 20 channels, so that it is done on one thread only. Everywhere else, and for
+tracing, compilation, export and `torch.func`, it is the stock grouped convolution.
 """
