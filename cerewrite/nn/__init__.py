@@ -5,6 +5,7 @@ from cerewrite.nn.channel_reorder import ChannelReorder
 from cerewrite.nn.member_exit import MemberConv, MemberConvTranspose, MemberExit, MemberLinear
 from cerewrite.nn.member_norm import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
 from cerewrite.nn.multiverse_head import MultiverseHead
+from cerewrite.nn.narrow_conv import NarrowConv1d, NarrowConv2d, NarrowConv3d, narrow
 from cerewrite.nn.parameter_module import (
     NumberModule,
     ParameterModule,
@@ -34,6 +35,9 @@ __all__ = [
     "MemberLinear",
     "MemberRMSNorm",
     "MultiverseHead",
+    "NarrowConv1d",
+    "NarrowConv2d",
+    "NarrowConv3d",
     "NumberModule",
     "ParameterModule",
     "ScaledConv1d",
@@ -41,6 +45,7 @@ __all__ = [
     "ScaledConv3d",
     "ScaledLinear",
     "get_parameter",
+    "narrow",
     "put_parameter",
     "scale_of",
     "times_scale",

@@ -53,10 +53,10 @@ def block_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         >>> torch.allclose(block_linear(x, weight, bias), dense, atol=1e-6)
         True
     """
-    if eager(x, weight, bias):
+    members, n_in, n_out = weight.shape
+    if x.shape[-1:] == (members * n_in,) and eager(x, weight, bias):
         result: Tensor = _InPlace.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return result
-    members, n_in, n_out = weight.shape
     rows = torch.unflatten(x, -1, (members, n_in)).reshape(-1, members, n_in).transpose(0, 1)
     if bias is None:
         product = torch.bmm(rows, weight)
@@ -75,7 +75,6 @@ def eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and x.dtype == weight.dtype == other.dtype
         and x.is_cpu
         and weight.is_cpu
-        and x.shape[-1:] == (weight.shape[0] * weight.shape[1],)
         and not has_torch_function((x,))
         and not torch._C._are_functorch_transforms_active()
         and not torch.compiler.is_compiling()

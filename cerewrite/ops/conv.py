@@ -16,7 +16,15 @@ from typing_extensions import override
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
-from cerewrite.nn import ScaledConv1d, ScaledConv2d, ScaledConv3d
+from cerewrite.nn import (
+    NarrowConv1d,
+    NarrowConv2d,
+    NarrowConv3d,
+    ScaledConv1d,
+    ScaledConv2d,
+    ScaledConv3d,
+    narrow,
+)
 from cerewrite.nn.channel_reorder import ConcatConv1d, ConcatConv2d, ConcatConv3d
 from cerewrite.nn.parted_conv import (
     ConcatPartedConv1d,
@@ -67,6 +75,10 @@ def _any_conv(module: nn.Module) -> AnyConv:
     return expect(module, (*_SCALED, *_MODULES), forwards=True)
 
 
+def _stock(conv: AnyConv) -> type[Any]:
+    return next(stock for stock in _MODULES if isinstance(conv, stock))
+
+
 def _geometry(op: Op, x: Value, weight: tuple[int, ...]) -> Geometry:
     read = x.op.shape[-len(weight) + 1]
     return Geometry(read, weight[0], read // weight[1], prod(weight[2:]))
@@ -98,14 +110,9 @@ def _conv_like(
         n_in, n_out = channels
         shapes = {"weight": (n_out, n_in // groups, *module.kernel_size), "bias": (n_out,)}
         return resized_copy(module, shapes, in_channels=n_in, out_channels=n_out, groups=groups)
-    stock: type[Any] = _stock_kind(module)
     further |= convolution_options(module, "padding_mode")
-    conv: AnyConv = (kind or stock)(*channels, groups=groups, bias=bias, **further)
+    conv: AnyConv = (kind or _stock(module))(*channels, groups=groups, bias=bias, **further)
     return conv
-
-
-def _stock_kind(module: AnyConv) -> type[AnyConv]:
-    return next(stock for stock in _MODULES if isinstance(module, stock))
 
 
 @register
@@ -123,6 +130,9 @@ class Conv(LayerRule, ConcatenationLayer):
         (nn.Conv1d, "conv1d"),
         (nn.Conv2d, "conv2d"),
         (nn.Conv3d, "conv3d"),
+        (NarrowConv1d, "conv1d"),
+        (NarrowConv2d, "conv2d"),
+        (NarrowConv3d, "conv3d"),
     )
     modules = _MODULES
     forwards = True
@@ -159,10 +169,10 @@ class Conv(LayerRule, ConcatenationLayer):
         conv = _any_conv(module)
         like: Callable[..., AnyConv] = _conv_like
         if layer.role == "interior" and len(layer.writes) > 1 and multiplicity > 1:
-            kind, _ = _PARTED[_stock_kind(conv)]
+            kind, _ = _PARTED[_stock(conv)]
             written = layer.parts(multiplicity * widths[layer.target])
             like = partial(_conv_like, kind=kind, written=written)
-        return split_convolution(conv, layer, multiplicity, widths, like)
+        return narrow(split_convolution(conv, layer, multiplicity, widths, like))
 
     @override
     def narrow(
@@ -174,16 +184,16 @@ class Conv(LayerRule, ConcatenationLayer):
     def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:
         if isinstance(module, PartedConv):
             conv, written = _any_conv(module), module.written
-            _, kind = _PARTED[_stock_kind(conv)]
+            _, kind = _PARTED[_stock(conv)]
             return take_parameters(_same(conv, kind=kind, parts=parts, written=written), conv)
         conv = expect(module, _MODULES)
-        return take_parameters(_same(conv, kind=_CONCATENATED[type(conv)], parts=parts), conv)
+        return take_parameters(_same(conv, kind=_CONCATENATED[_stock(conv)], parts=parts), conv)
 
     @override
     def plain(self, module: nn.Module) -> nn.Module:
         kind = next(kind for kind, own in _CONCATENATED.items() if isinstance(module, own))
         assert isinstance(module, kind)
-        return take_parameters(_same(module, kind=kind), module)
+        return narrow(take_parameters(_same(module, kind=kind), module))
 
 
 def _same(conv: AnyConv, **kind: Any) -> AnyConv:

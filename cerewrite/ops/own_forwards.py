@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from cerewrite.errors import RewriteError
+from cerewrite.nn.narrow_conv import STOCK as NARROW
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -64,10 +65,11 @@ def unlike(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str | None:
     kind = next((kind for kind in kinds if isinstance(module, kind)), None)
     if kind is None:
         return f"is none of {', '.join(kind.__name__ for kind in kinds)}"
+    own = NARROW.get(type(module), type(module))
     changed = [
         method
         for method in _METHODS
-        if getattr(type(module), method, None) is not getattr(kind, method, None)
+        if getattr(own, method, None) is not getattr(kind, method, None)
     ]
     if changed or "forward" in vars(module):
         return f"overrides {changed[0] if changed else 'forward'}"
