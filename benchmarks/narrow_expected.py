@@ -30,8 +30,8 @@ What came out otherwise than expected:
 
 * Where oneDNN has kernels for a width (multiples of 8), little beats the grouped convolution at
   3x3, in either memory format: separate convolutions on 2 of 9 geometries at 16 channels, channels
-  last; merged groups at 8 nowhere. The aims (1.3 over the FLOPs' ratio at 16, 2 at 8) are met by it on contiguous
-  maps; channels last it takes 2.2 at 8.
+  last; merged groups at 8 nowhere. The aims (1.3 over the FLOPs' ratio at 16, 2 at 8) are met by it
+  on contiguous maps; channels last it takes 2.2 at 8.
 * What loses is every other width on contiguous maps: about 7 over the FLOPs' ratio at 7, 2.2 even
   at 47. Filling up to a multiple of 8, not 16, takes a third to a half off that. The grid at
   first had none of these widths, and plans have them where nobody asks for multiples: they were
