@@ -60,7 +60,9 @@ def check_signal(
     initialiser: trained weights carry another signal than drawn ones. A few narrow members may be
     dead on a few inputs: what still lies outside is tried with other signs of the weights. What is
     zero in the original may be anything. In training mode, or in evaluation mode where the original
-    refuses that; the scalar is a random projection of all floating-point outputs.
+    refuses that; what lies outside in training mode must do so in evaluation mode too, since a
+    batch norm over two values hands back a gradient that rests on its eps. The scalar is a random
+    projection of all floating-point outputs.
     """
     changes = tuple(changes_of(plan))
     if not changes:
@@ -78,21 +80,31 @@ def check_signal(
     before, training = _as_it_is(original, names, inputs)
     if isinstance(before, Exception):
         return [Check("signal", True, f"not run: the original's, {as_sentence(before)}")]
-    run = partial(_energies, names=names, inputs=inputs, training=training)
     room = FACTOR * math.exp(2 * math.sqrt(_scatter(plan)))
-    runs, after = [before], run(rewritten)
-    faults = _faults(names, runs, after, room)
-    if faults:
-        runs += [
-            run(original, prepare=partial(_redraw, changes, initialiser, seed))
-            for seed in range(REDRAWS)
-        ]
+
+    def outside(own: _Run, training: bool) -> dict[tuple[str, str], str]:
+        run = partial(_energies, names=names, inputs=inputs, training=training)
+        runs, after = [own], run(rewritten)
         faults = _faults(names, runs, after, room)
-    for attempt in range(1, ATTEMPTS - 1):  # the last makes all weights positive, and signals grow
-        if not faults:
-            break
-        again = _faults(names, runs, run(rewritten, attempt=attempt), room)
-        faults = {key: why for key, why in faults.items() if key in again}
+        if faults:
+            runs += [
+                run(original, prepare=partial(_redraw, changes, initialiser, seed))
+                for seed in range(REDRAWS)
+            ]
+            faults = _faults(names, runs, after, room)
+        for attempt in range(1, ATTEMPTS - 1):  # the last makes all positive, and signals grow
+            if not faults:
+                break
+            again = _faults(names, runs, run(rewritten, attempt=attempt), room)
+            faults = {key: why for key, why in faults.items() if key in again}
+        return faults
+
+    faults = outside(before, training)
+    if faults and training:  # batch norms over few values hand hardly any gradient back
+        calm, _ = _as_it_is(original, names, inputs, (False,))
+        if not isinstance(calm, Exception):
+            again = outside(calm, training=False)
+            faults = {key: why for key, why in faults.items() if key in again}
     mode = "train" if training else "eval"
     detail = f"{len(names)} modules within a factor of {room:.3g}, in {mode} mode"
     if faults:
@@ -114,11 +126,11 @@ def _scatter(plan: Plan) -> float:
 
 
 def _as_it_is(
-    original: nn.Module, names: list[str], inputs: Inputs
+    original: nn.Module, names: list[str], inputs: Inputs, modes: Sequence[bool] = (True, False)
 ) -> tuple[_Run | Exception, bool]:
     """The original's own figures and whether in training mode, or why there are none."""
     reason: Exception | None = None
-    for training in (True, False):
+    for training in modes:
         try:
             return _energies(original, names, inputs, training), training
         except EndedError:

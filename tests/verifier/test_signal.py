@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import cerewrite
 from cerewrite.ir import Check
+from cerewrite.verifier.signal import check_signal
 
 X = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1))
 
@@ -74,6 +75,37 @@ def test_a_signal_that_dies_is_caught(fault: Callable[[Tensor], None]) -> None:
     fault(result.model[1].weight.data)
     found = signal(model, result)
     assert not found.passed and "times the original's" in found.detail
+
+
+class Squeezed(nn.Module):
+    """Channels weighed by a gate with a batch norm over one value per example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 48, 3, padding=1), nn.Conv2d(48, 48, 3, padding=1)
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(48, 32, 1, bias=False), nn.BatchNorm2d(32),
+            nn.ReLU(), nn.Conv2d(32, 48, 1),
+        )  # fmt: skip
+        self.head = nn.Linear(48, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        x = self.last(x * self.gate(x).sigmoid()).relu()
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_batch_norm_over_two_values_is_no_fault(seed: int) -> None:
+    """Its gradient is eps over a variance that two values may give anything."""
+    torch.manual_seed(seed)
+    model, x = Squeezed(), 1e4 * torch.randn(2, 3, 6, 6)
+    plan = cerewrite.plan(
+        cerewrite.analyze(model, x, estimator="analytic", memory_batch=None), allow="all"
+    )
+    new = cerewrite.apply(plan, model)
+    (check,) = check_signal(model, new, plan, (x,))
+    assert plan.splits and check.passed, check.detail
 
 
 def test_trained_weights_are_compared_as_drawn_ones_would_be() -> None:
