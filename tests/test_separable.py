@@ -401,3 +401,42 @@ def test_branches_are_independent_in_the_closed_form() -> None:
     )
     with pytest.raises(NoClosedFormError, match="9 branches"):
         nu(streams(lambda v: torch.stack(v * 3, 1).sum(1)))
+
+
+class ScaledHeads(nn.Module):
+    """Linear attention over heads of two scales: a view of a concatenation, and a third of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 4
+        self.stem, self.more = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 1)
+        self.qkv = nn.Conv2d(32, 96, 1)
+        self.scale = nn.Sequential(
+            nn.Conv2d(96, 96, 3, padding=1, groups=96), nn.Conv2d(96, 96, 1, groups=8)
+        )
+        self.proj, self.head = nn.Conv2d(64, 32, 1), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.more(torch.relu(self.stem(x)))
+        qkv = self.qkv(x)
+        both = torch.cat([qkv, self.scale(qkv)], 1).flatten(2)
+        q, k, v = both.reshape(len(x), -1, 3 * self.size, both.shape[-1]).chunk(3, 2)
+        y = v @ torch.softmax(k, -1).transpose(-1, -2) @ torch.relu(q)
+        x = x + self.proj(y.reshape(len(x), -1, *x.shape[2:]))
+        return self.head(torch.relu(x).mean((2, 3)))
+
+
+def test_parts_of_heads_over_a_concatenation_are_read_part_by_part() -> None:
+    torch.manual_seed(0)
+    model, x = ScaledHeads(), torch.randn(2, 3, 4, 4)
+    traced = trace(model, (x,))
+    proj = next(layer for layer in traced.layers if layer.name == "proj")
+    sizes = {width.name: width.size for width in traced.widths}
+    assert proj.times * sum(sizes[name] for name in proj.sources) == proj.in_channels == 64
+    found = cerewrite.analyze(model, x, scope="network", estimator="jackknife", draws=4)
+    (region,) = (estimate.region for estimate in found.regions)
+    fixed = {region.name: (2, tuple(size // 2 for size in region.sizes))}
+    plan = cerewrite.plan(found, allow="all", min_width=4, fixed=fixed)
+    new = cerewrite.apply(plan, model)
+    verification = cerewrite.verify(model, new, plan, x)
+    assert plan.splits and verification.passed, verification.failures

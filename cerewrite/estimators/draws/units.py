@@ -262,7 +262,7 @@ class _Finder:
     def _groups(self, ids: Ids) -> int:
         """The members that units lie in, if they are those of one class."""
         for name, groups in self._units.groups.items():
-            start, size = self._units.classes[name]
+            start, size = self._units.classes.get(self._one(name), (-1, 0))
             if len(ids) == size and ids[0] == start:
                 return groups
         return 1

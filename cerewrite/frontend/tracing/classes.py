@@ -138,6 +138,8 @@ class Classes:
 
     def fraction(self, width: int, parts: int) -> int:
         """A number for one of ``parts`` equal parts of every channel of a number."""
+        if len(self.parts(width)) > 1:
+            return self.concatenate([self.fraction(part, parts) for part in self.parts(width)])
         root, scale = self.find(width), self.scale(width)
         if scale % parts:
             root = self._shrink(root, self.drafts[root].size // (parts // gcd(scale, parts)))
