@@ -163,6 +163,9 @@ class WidthBuilder(Protocol):
     def free_parameter(self, channels: Channels, value: Value, rank: int) -> bool:
         """Note a free parameter along the channels of a value of so many axes; False if none."""
 
+    def later(self, op: Op) -> bool:
+        """Whether a view shows parameters alone: what joins its value says if its sizes grow."""
+
     def weight(self, op: Op, inputs: Sequence[Value]) -> tuple[int, ...]:
         """Shape of the weight that an operator reads."""
 

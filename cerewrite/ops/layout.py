@@ -14,7 +14,7 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
 from cerewrite.ops.cases import function_case, module_case
-from cerewrite.ops.views import VIEWED, divided, merged, named_sizes, whole
+from cerewrite.ops.views import VIEWED, divided, joined, merged, named_sizes, whole
 
 
 class Passing(OpRule):
@@ -134,7 +134,8 @@ class Flatten(Passing):
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
         value = inputs[0]
         if value.channels is None:
-            _elsewhere(op, None, widths)
+            if not widths.later(op):
+                pin_named(op, None, widths)
             return None
         found = merged(value.op.shape, op.shape, value.channels, widths)
         if found is not None and len(inputs) > 1:
@@ -142,11 +143,11 @@ class Flatten(Passing):
         if found is not None and op.target in VIEWED and not _open(op, found, widths):
             _fixed(op, found.width, f"names the channel count {op.shape[found.axis]}", widths)
         if found is None and len(inputs) == 1:
-            found = divided(op, value, widths)
+            found = joined(op, value, widths) or divided(op, value, widths)
             if found is None and len(op.shape) > len(value.op.shape) and op.target in VIEWED:
                 _fixed(op, value.channels.width, "divides channels by numbers", widths)
                 return None
-        _elsewhere(op, found, widths)
+        pin_named(op, found, widths)
         if found is None:
             for read in inputs:
                 bound(op, read, widths, "mixes the channel axis with others")
@@ -187,7 +188,7 @@ def _open(op: Op, found: Channels, widths: WidthBuilder) -> bool:
     return size == -1 or widths.grows(size, found.width, op.module or op.name)
 
 
-def _elsewhere(op: Op, found: Channels | None, widths: WidthBuilder) -> None:
+def pin_named(op: Op, found: Channels | None, widths: WidthBuilder) -> None:
     """Pin the classes whose channel counts a view names for other axes than theirs."""
     if op.target not in VIEWED:
         return

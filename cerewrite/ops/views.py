@@ -102,6 +102,31 @@ def divided(op: Op, value: Value, widths: WidthBuilder) -> Channels | None:
     return heads
 
 
+def joined(op: Op, value: Value, widths: WidthBuilder) -> Channels | None:
+    """The axis where fixed axes before the channels are merged with them; None if none are.
+
+    It holds the channels side by side, once for every element of those axes: positions of a patch
+    that is read whole, or channels of heads that lie before the axis of the heads.
+    """
+    found = value.channels
+    assert found is not None
+    before, after = value.op.shape, op.shape
+    ends = prod(before[: found.axis + 1])
+    at = next((i for i in range(len(after)) if prod(after[: i + 1]) == ends), None)
+    parts = 0 if at is None else after[at] // before[found.axis]
+    starts = [prod(before[:axis]) for axis in range(found.axis)]
+    if at is None or parts < 2 or prod(after[:at]) not in starts:
+        return None
+    channels = whole(found, widths)
+    sizes = named_sizes(op) if op.target in VIEWED else []
+    if sizes and not (
+        len(sizes) == len(after)
+        and (sizes[at] == -1 or widths.grows(sizes[at], channels.width, op.module or op.name))
+    ):
+        return None
+    return Channels(at, widths.concatenate([channels.width] * parts), channels.inner)
+
+
 def _run(before: Sequence[int], after: Sequence[int], axis: int) -> list[int]:
     """The axes into which a view divides one axis, without those of size 1; none if it does not."""
     lead, count, passed = prod(before[:axis]), before[axis], 1

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import prod
 
 from cerewrite.frontend.tracing.modules import ModuleTable
+from cerewrite.frontend.tracing.named import NamedSizes
 from cerewrite.ir import Length, Op
 from cerewrite.kernel.moments import VIEWS
 from cerewrite.ops.layout import axis_order, leaves_open
@@ -26,21 +27,29 @@ class FreeParameters:
     Args:
         ops: every operator by name.
         table: facts about the model's modules.
+        named: which numbers grow with a class.
+
+    Attributes:
+        viewed: views met on the way whose sizes grow with the class that the value joined.
     """
 
-    def __init__(self, ops: Mapping[str, Op], table: ModuleTable) -> None:
+    def __init__(self, ops: Mapping[str, Op], table: ModuleTable, named: NamedSizes) -> None:
         self._ops = ops
         self._table = table
+        self._named = named
+        self.viewed: set[str] = set()
 
-    def behind(self, op: Op, size: int, axis: int) -> tuple[Leaf, ...]:
+    def behind(self, op: Op, size: int, axis: int, width: int) -> tuple[Leaf, ...]:
         """The parameters of which a value shows so many channels; none if it is anything else.
 
         Args:
             op: the value's operator: a parameter, a view of it that leaves the channel count open
-                (-1, or read off the parameter), what moves, cuts, resamples or adds up positions,
-                or sums of such values.
+                (-1, or read off the parameter) or names it by what grows with the class, what
+                moves, cuts, resamples or adds up positions, a pointwise function, or sums of such
+                values.
             size: channels.
             axis: the channel axis of the value, counted from the end (-1 is the last).
+            width: the class that the value is joined to.
         """
         at = axis + len(op.shape)
         if not 0 <= at < len(op.shape) or op.shape[at] != size:
@@ -48,26 +57,31 @@ class FreeParameters:
         if op.target == "parameter":
             return self._leaf(op, at)
         if op.target in ("add", "mul", "sub") and len(op.inputs) == 2:
-            return self._both(op, size, axis)
-        back = self._back(op, size, at) if op.inputs else None
+            found = [self.behind(self._ops[name], size, axis, width) for name in op.inputs]
+            return (*found[0], *found[1]) if all(found) else ()
+        back = self._back(op, size, at, width) if op.inputs else None
         if back is None:
             return ()
-        source, found = back
-        return self.behind(source, size, found - len(source.shape))
+        source, before = back
+        return self.behind(source, size, before - len(source.shape), width)
+
+    def is_view(self, op: Op) -> bool:
+        """Whether a view shows parameters alone; what joins its value says if its sizes grow."""
+        sources = [self._ops[name] for name in op.inputs]
+        return bool(sources) and all(s.target == "parameter" or self.is_view(s) for s in sources)
 
     def _leaf(self, op: Op, at: int) -> tuple[Leaf, ...]:
         name = self._table.parameter_name(op.name)
         return ((name, at),) if name and self._table.is_standalone(op.name) else ()
 
-    def _both(self, op: Op, size: int, axis: int) -> tuple[Leaf, ...]:
-        """Both operands, of which each has all channels."""
-        found = [self.behind(self._ops[name], size, axis) for name in op.inputs]
-        return (*found[0], *found[1]) if all(found) else ()
-
-    def _back(self, op: Op, size: int, at: int) -> tuple[Op, int] | None:
+    def _back(self, op: Op, size: int, at: int, width: int) -> tuple[Op, int] | None:
         """What an operator shows, and the axis of its channels there; None if it mixes them."""
         source = self._ops[op.inputs[0]]
-        if op.target in VIEWED and not (leaves_open(op, size) or self._reads_own_size(op, size)):
+        if op.function is not None and len(op.inputs) == 1 and op.shape == source.shape:
+            return source, at
+        if op.target in VIEWED and not (
+            leaves_open(op, size) or self._reads_own_size(op, size) or self._grows(op, at, width)
+        ):
             return None
         if op.target in (*VIEWS, "flatten", "unflatten"):
             return _same_place(source, op, at)
@@ -91,6 +105,14 @@ class FreeParameters:
             for given, length in zip(named_sizes(op), op.shape, strict=False)
             if length == size
         )
+
+    def _grows(self, op: Op, at: int, width: int) -> bool:
+        """Whether a view names its channels by what grows with a class, and nothing else."""
+        sizes = named_sizes(op)
+        if len(sizes) != len(op.shape) or not self._named.grows(sizes[at], width, op.module):
+            return False
+        self.viewed.add(op.name)
+        return all(self._named.stays(size) for axis, size in enumerate(sizes) if axis != at)
 
     def _is_behind(self, name: str, op: Op) -> bool:
         while op.inputs and op.name != name:

@@ -16,6 +16,7 @@ from cerewrite.ir import Length, Op, PerChannel, Rejection
 from cerewrite.ir.lengths import HELD
 from cerewrite.ops.base import Channels, Value
 from cerewrite.ops.free import free_rule
+from cerewrite.ops.layout import pin_named
 from cerewrite.ops.modules import ResizableModule
 
 _REDUCING = frozenset({"sum", "mean", "softmax", "_softmax"})
@@ -41,13 +42,14 @@ class PerChannelBuilder:
         self.named = NamedSizes(self.classes, self.values, used)
         self._table = ModuleTable(model, ops)
         self._ops = {op.name: op for op in ops}
-        self._parameters = FreeParameters(self._ops, self._table)
+        self._parameters = FreeParameters(self._ops, self._table, self.named)
         self._tables: list[tuple[str, str]] = []
         self._swapped: set[str] = set()
         self._free: dict[str, int] = {}
         self._rows: dict[str, int] = {}
         self._kept: set[str] = set()
         self._noted: dict[str, set[int]] = {}
+        self._later: list[Op] = []
 
     def tie(self, first: int, second: int, coupling: str, where: str) -> int:
         """Make two classes one."""
@@ -148,22 +150,36 @@ class PerChannelBuilder:
         owner = value.op.module.rpartition(".")[0] if own else value.op.module
         if owner in self._swapped:
             return True  # it goes with its module
-        size = self.classes.size(channels.width)
-        if channels.inner != 1 or channels.unit != 1 or self.is_concatenation(channels.width):
+        if channels.inner != 1 or self.is_concatenation(channels.width):
             return False
-        found = self._parameters.behind(value.op, size, channels.axis - rank)
+        width, size = channels.width, self.classes.size(channels.width) // channels.unit
+        found = self._parameters.behind(value.op, size, channels.axis - rank, width)
         rules = {name: free_rule(self._table.shape(name), axis) for name, axis in found}
-        if None in rules.values():
+        if None in rules.values() or not rules:
             return False
+        if channels.unit != 1:  # one value per head
+            width = self.fraction(width, channels.unit)
         for name, rule in rules.items():
             if name in self._free:  # joined again: the same channels
-                self.tie(channels.width, self._free[name], "parameter", value.op.name)
+                self.tie(width, self._free[name], "parameter", value.op.name)
                 continue
-            self._free[name] = channels.width
+            self._free[name] = width
             assert rule is not None, name
             settings = self._table.numel(name) // size
-            self._keep(PerChannel(name, rule, (), settings), channels.width)
+            self._keep(PerChannel(name, rule, (), settings), width)
         return bool(rules)
+
+    def later(self, op: Op) -> bool:
+        """Whether a view shows parameters alone, and is judged by what its value joins."""
+        found = self._parameters.is_view(op)
+        self._later += [op] if found else []
+        return found
+
+    def keep_views(self) -> None:
+        """Refuse the classes that views of parameters name, which joined nothing of that class."""
+        for op in self._later:
+            if op.name not in self._parameters.viewed:
+                pin_named(op, None, self)
 
     def keep_numbers(self) -> None:
         """Note the attributes that stand for classes, if their modules are not swapped whole.

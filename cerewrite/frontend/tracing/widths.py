@@ -201,6 +201,7 @@ def build_widths(
         for width, refusal in kept_for(ops, values, builder.classes.resolve):
             builder.classes.pin(width, refusal)
     builder.keep_targets(kept or {})
+    builder.keep_views()
     builder.keep_numbers()
     builder.keep_roles()
     layers, widths, names = freeze(builder.found, builder.classes, builder.written())
