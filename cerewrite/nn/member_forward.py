@@ -10,19 +10,22 @@ from torch.func import functional_call
 
 
 class MemberForward(nn.Module):
-    """Calls a module over the last axis once per member: on ``[..., members, features / members]``.
+    """Calls a module over one axis, for every member by itself.
 
-    Its parameters ``[features]`` are handed over as ``[members, features / members]``, so that
+    Along the last axis that is one call on ``[..., members, features / members]``: its parameters ``[features]`` are handed over as ``[members, features / members]``, so that
     what the module multiplies and adds broadcasts over the members, and a mean over the last axis
-    is a member's own.
+    is a member's own. Along axis 1 it is called once per member, on its channels. What the
+    module's children do, unit by unit, is done to all members together, after that.
 
     Args:
-        module: a module whose forward works along the last axis; its parameters, one setting per
-            feature of all members together, become this one's.
+        module: a module whose forward works along that axis, and then calls its children in
+            order; its parameters, one setting per feature of all members together, and its
+            children become this one's.
         members: number of members, at least 1.
+        axis: the axis of the features: the last one, -1, or 1.
 
     Shape:
-        input and output ``[..., features]``.
+        input and output ``[..., features]``, or ``[batch, features, ...]``.
 
     Example:
         >>> x = torch.tensor([[3.0, 3.0, -5.0, 5.0]])
@@ -30,9 +33,9 @@ class MemberForward(nn.Module):
         [[1.0, 1.0, -1.0, 1.0]]
     """
 
-    def __init__(self, module: nn.Module, members: int) -> None:
+    def __init__(self, module: nn.Module, members: int, axis: int = -1) -> None:
         super().__init__()
-        self.members = members
+        self.members, self.axis = members, axis
         for name, parameter in module._parameters.items():
             self.register_parameter(name, parameter)
         bare = copy.copy(module)
@@ -40,6 +43,9 @@ class MemberForward(nn.Module):
             name: None if p is None else nn.Parameter(p.detach().new_empty(0), p.requires_grad)
             for name, p in module._parameters.items()
         }
+        bare._modules = {name: nn.Identity() for name, _ in module.named_children()}
+        for name, child in module.named_children():
+            self.add_module(name, child)
         self._bare = (bare,)  # in a tuple, so that it is no module of the model
 
     @property
@@ -49,10 +55,24 @@ class MemberForward(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Call the module on each member's features."""
+        output = self._last(input) if self.axis == -1 else self._each(input)
+        for child in self.children():
+            output = child(output)
+        return output
+
+    def _last(self, input: Tensor) -> Tensor:
         shape = (self.members, -1)
-        own = {name: torch.unflatten(p, 0, shape) for name, p in self.named_parameters()}
+        own = {n: torch.unflatten(p, 0, shape) for n, p in self._parameters.items() if p is not None}
         output: Tensor = functional_call(self.bare, own, (torch.unflatten(input, -1, shape),))
         return output.flatten(-2)
+
+    def _each(self, input: Tensor) -> Tensor:
+        named = {n: p.chunk(self.members) for n, p in self._parameters.items() if p is not None}
+        outputs = [
+            functional_call(self.bare, {n: p[i] for n, p in named.items()}, (part,))
+            for i, part in enumerate(input.chunk(self.members, self.axis))
+        ]
+        return torch.cat(outputs, self.axis)
 
     def extra_repr(self) -> str:
         """What is called, for ``repr``."""

@@ -124,6 +124,9 @@ class WidthBuilder(Protocol):
     def is_reduced(self, op: Op, axis: int) -> bool:
         """Whether something that reads a value sums over one of its axes: it holds branches."""
 
+    def is_multiplied(self, op: Op) -> bool:
+        """Whether what a value becomes meets another in a product, in the same module."""
+
     def divide(self, width: int, sizes: Sequence[int]) -> tuple[int, ...] | None:
         """Make a class several side by side, of so many elements; None where it cannot be."""
 

@@ -17,7 +17,7 @@ from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, OpRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import function_case
 from cerewrite.ops.layout import bound
-from cerewrite.ops.member_forward import MemberForwards
+from cerewrite.ops.member_forward import MemberForwards, MemberForwardsOfMaps
 from cerewrite.ops.quotients import channel_axis
 
 
@@ -35,8 +35,9 @@ class _Direction(OpRule):
         found = inputs[0].channels
         if found is None or found.axis != op.args[1]:
             return found  # within a head, or along positions
-        last = found.axis == len(op.shape) - 1
-        if not last or not widths.own_forward(op, MemberForwards(), found):
+        rules = {1: MemberForwardsOfMaps(), len(op.shape) - 1: MemberForwards()}
+        rule = rules.get(found.axis)
+        if rule is None or not widths.own_forward(op, rule, found):
             bound(op, inputs[0], widths, "norms all channels together, written by hand")
         return found
 

@@ -14,10 +14,10 @@ from cerewrite.ir import Op
 from cerewrite.nn import ChannelLayerNorm as MemberChannelNorm
 from cerewrite.nn import MemberLayerNorm
 from cerewrite.ops.base import Channels, Saved, WidthBuilder, register
-from cerewrite.ops.called_norm import CalledNorm, as_stock
+from cerewrite.ops.called_norm import CalledNorm
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import axis_order
-from cerewrite.ops.norms import LastAxisModule, LastAxisNorm, NormModule
+from cerewrite.ops.norms import CalledModule, LastAxisModule, LastAxisNorm, NormModule
 from cerewrite.ops.own_forwards import bound_to_width, has_own_forward
 from cerewrite.ops.resizing import (
     check_size,
@@ -26,9 +26,6 @@ from cerewrite.ops.resizing import (
     part,
     slice_channels,
 )
-
-_CASTS = frozenset({"to", "_to_copy", "float", "type_as", "_assert_tensor_metadata"})
-
 
 class _LayerNormModule(LastAxisModule):
     """One layer norm per member."""
@@ -42,12 +39,33 @@ class _LayerNormModule(LastAxisModule):
 
 
 @register
+class OwnLayerNorm(_LayerNormModule):
+    """A layer norm whose module writes the stock forward anew."""
+
+    name = "own_layer_norm"
+    forward_anew = True
+    cases = (module_case(lambda: nn.LayerNorm(4), (3, 4)),)
+
+
+@register
+class CalledLayerNorm(CalledModule):
+    """A layer norm that a module of the user's own calls as a function."""
+
+    name = "called_layer_norm"
+    modules = (CalledNorm,)
+    built = (MemberLayerNorm, nn.LayerNorm)
+    stock = OwnLayerNorm()
+    cases = (module_case(lambda: CalledNorm(4), (3, 4)),)
+
+
+@register
 class LayerNorm(_LayerNormModule, LastAxisNorm):
     """Layer norm over the channels: one norm per member in an ensemble."""
 
     name = "layer_norm"
     targets = frozenset({"layer_norm", "native_layer_norm"})
     figures = 2
+    called = CalledLayerNorm()
     cases = (
         module_case(lambda: nn.LayerNorm(4), (3, 4)),
         module_case(lambda: nn.LayerNorm(4, bias=False), (2, 3, 4)),
@@ -68,44 +86,8 @@ class LayerNorm(_LayerNormModule, LastAxisNorm):
             widths.per_channel(op, ChannelLayerNorm(), channels, types=(type(module),))
         elif isinstance(module, nn.LayerNorm) and _is_stock(op, body, module):
             widths.per_channel(op, OwnLayerNorm(), channels, types=(type(module),))
-        elif not _is_called(op, body, module) or not widths.own_forward(
-            op, CalledLayerNorm(), channels
-        ):
-            widths.per_channel(op, self, channels)
-
-
-@register
-class OwnLayerNorm(_LayerNormModule):
-    """A layer norm whose module writes the stock forward anew."""
-
-    name = "own_layer_norm"
-    forward_anew = True
-    cases = (module_case(lambda: nn.LayerNorm(4), (3, 4)),)
-
-
-@register
-class CalledLayerNorm(NormModule):
-    """A layer norm that a module of the user's own calls as a function."""
-
-    name = "called_layer_norm"
-    modules = (CalledNorm,)
-    built = (MemberLayerNorm, nn.LayerNorm)
-    axis = -1
-    least = 2
-    mixes = True
-    cases = (module_case(lambda: CalledNorm(4), (3, 4)),)
-
-    @override
-    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        return OwnLayerNorm().resize(_stock(module), multiplicity, width)
-
-    @override
-    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
-        return OwnLayerNorm().member(_stock(module), index, multiplicity)
-
-
-def _stock(module: nn.Module) -> nn.Module:
-    return module if isinstance(module, nn.LayerNorm | MemberLayerNorm) else as_stock(module)
+        else:
+            super().note(op, channels, widths)
 
 
 @register
@@ -136,17 +118,6 @@ class ChannelLayerNorm(NormModule):
         width = module.features // multiplicity
         own = own_settings(module, part(index, width))
         return slice_channels(_channel_norm(module, width, 1, module.eps), module, **own)
-
-
-def _is_called(op: Op, body: Sequence[Op], module: nn.Module | None) -> bool:
-    """Whether all that a module of no stock type runs is one layer norm, and casts."""
-    if module is None or isinstance(module, nn.LayerNorm) or op.target != "layer_norm":
-        return False
-    own = module._parameters.keys() - {"weight", "bias"}
-    names = [name for name, value in module._parameters.items() if value is not None]
-    plain = not own and names in ([], ["weight"], ["weight", "bias"])
-    casts = all(other is op or other.target in _CASTS for other in body)
-    return plain and casts and len(op.inputs) == 1 + len(names)
 
 
 def _channel_norm(module: nn.Module, size: int, members: int, eps: float) -> MemberChannelNorm:

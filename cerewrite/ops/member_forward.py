@@ -31,6 +31,20 @@ class HandNorm(nn.Module):
         return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
 
 
+class HandMapNorm(HandNorm):
+    """The same over axis 1 of maps, and an activation: a case of `MemberForwardsOfMaps`."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.act = nn.ReLU()
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        root = torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-6)
+        output: Tensor = self.act(x * root * self.weight.reshape(1, -1, 1, 1))
+        return output
+
+
 @register
 class MemberForwards(ResizableModule):
     """A norm over the last axis that a module writes by hand: its own forward, member by member."""
@@ -45,14 +59,16 @@ class MemberForwards(ResizableModule):
 
     @override
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
-        if module._modules or module._buffers:
+        if module._buffers or _settings(module) != list(module.named_parameters()):
             raise RewriteError(
                 f"a {type(module).__name__} holds more than settings per channel",
                 advice="make the plan again",
             )
         own = {n: _with(p, resized(p, multiplicity * width)) for n, p in _settings(module)}
         new = _copy(module, own)
-        return new if multiplicity == 1 else MemberForward(new, multiplicity).train(module.training)
+        if multiplicity == 1:
+            return new
+        return MemberForward(new, multiplicity, self.axis).train(module.training)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
@@ -60,7 +76,21 @@ class MemberForwards(ResizableModule):
             n: _with(p, p.detach()[part(index, len(p) // multiplicity)].clone())
             for n, p in _settings(module)
         }
-        return _copy(module.bare if isinstance(module, MemberForward) else module, own)
+        if not isinstance(module, MemberForward):
+            return _copy(module, own)
+        new = _copy(module.bare, own)
+        new._modules.update(copy.deepcopy(module._modules))
+        return new
+
+
+@register
+class MemberForwardsOfMaps(MemberForwards):
+    """A norm over axis 1 that a module writes by hand."""
+
+    name = "member_forward_of_maps"
+    modules = (HandMapNorm,)
+    axis = 1
+    cases = (module_case(lambda: HandMapNorm(4), (3, 4, 2, 2)),)
 
 
 def _settings(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -86,11 +116,14 @@ class MemberForwardOp(MemberRMS):
     name = "member_forward_op"
     targets = frozenset({"member_forward_op"})
     whole: ClassVar[tuple[type[nn.Module], ...]] = (MemberForward,)
-    cases = (module_case(lambda: MemberForward(HandNorm(6), 2), (3, 6)),)
+    cases = (
+        module_case(lambda: MemberForward(HandNorm(6), 2), (3, 6)),
+        module_case(lambda: MemberForward(HandMapNorm(6), 2, 1), (3, 6, 2, 2)),
+    )
 
     @override
     def saved(self, op: Op, module: nn.Module | None) -> Saved:
         """What it norms, one figure per row and member, and the normed input for its scale."""
         assert isinstance(module, MemberForward)
-        rows = op.numel // op.shape[-1]
+        rows = op.numel // op.shape[module.axis]
         return Saved(reads=True, own=op.numel, statistics=rows * module.members)

@@ -18,6 +18,7 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.norms import normalise
 from cerewrite.kernel.values import Moments
 from cerewrite.ops.base import Channels, ModuleRule, Saved, Value, WidthBuilder
+from cerewrite.ops.called_norm import as_stock, is_called
 from cerewrite.ops.layout import bound
 from cerewrite.ops.modules import Draw, ResizableModule
 from cerewrite.ops.own_forwards import expect
@@ -91,6 +92,30 @@ class LastAxisModule(NormModule):
         return slice_channels(narrow, norm, **own)
 
 
+class CalledModule(NormModule):
+    """A norm over the last axis that a module of the user's own calls as a function.
+
+    Attributes:
+        stock: the rule of the stock module that takes its place.
+    """
+
+    axis = -1
+    least = 2
+    mixes = True
+    stock: ClassVar[LastAxisModule]
+
+    @override
+    def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:
+        return self.stock.resize(self._as_stock(module), multiplicity, width)
+
+    @override
+    def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
+        return self.stock.member(self._as_stock(module), index, multiplicity)
+
+    def _as_stock(self, module: nn.Module) -> nn.Module:
+        return module if isinstance(module, self.built) else as_stock(module)
+
+
 class Norm(NormModule, ModuleRule):
     """``q = gamma^2 + beta^2`` and ``T = gamma^2 T / q``: the input's scale is divided out.
 
@@ -126,9 +151,11 @@ class LastAxisNorm(LastAxisModule, Norm):
 
     Attributes:
         figures: figures per row that autograd keeps.
+        called: the rule of modules that call it as a function.
     """
 
     figures: ClassVar[int]
+    called: ClassVar[CalledModule]
 
     @override
     def channels(self, op: Op, inputs: Sequence[Value], widths: WidthBuilder) -> Channels | None:
@@ -155,5 +182,7 @@ class LastAxisNorm(LastAxisModule, Norm):
         return Saved(reads=True, statistics=self.figures * op.numel // op.shape[-1])
 
     def note(self, op: Op, channels: Channels, widths: WidthBuilder) -> None:
-        """Note the module that ran the norm."""
-        widths.per_channel(op, self, channels)
+        """Note the module that ran the norm, or that calls it as a function."""
+        called = is_called(op, widths.body(op), widths.module(op))
+        if not called or not widths.own_forward(op, self.called, channels):
+            widths.per_channel(op, self, channels)

@@ -80,6 +80,8 @@ def divided(op: Op, value: Value, widths: WidthBuilder) -> Channels | None:
     inferred = [axis for axis in run if sizes[axis] == -1]
     read = [axis for axis in run if isinstance(sizes[axis], Length)]
     read = [axis for axis in read if not widths.is_reduced(op, axis)] or read
+    if inferred and min(read, default=inferred[0]) < inferred[0] and widths.is_multiplied(op):
+        inferred = []  # heads, of so many channels as there are
     at = next(iter(inferred or read), None)
     if at is None:
         return None

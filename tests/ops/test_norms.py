@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
-from cerewrite.nn import MemberLayerNorm
+from cerewrite.nn import MemberLayerNorm, MemberRMSNorm
 from cerewrite.ops import resizable_module
-from cerewrite.ops.called_norm import CalledNorm
+from cerewrite.ops.called_norm import CalledNorm, CalledRMSNorm
 
 resize_batch_norm = resizable_module("batch_norm").resize
 resize_group_norm = resizable_module("group_norm").resize
@@ -24,6 +24,7 @@ CASES = [
     (nn.LayerNorm(8, elementwise_affine=False), "layer_norm", -1, ()),
     (CalledNorm(8), "called_layer_norm", -1, ()),
     (nn.RMSNorm(8), "rms_norm", -1, ()),
+    (CalledRMSNorm(8), "called_rms_norm", -1, ()),
     (nn.PReLU(8), "prelu", 1, (3,)),
     (nn.PReLU(1), "prelu", 1, (3,)),
 ]
@@ -111,7 +112,9 @@ def test_what_calls_no_layer_norm_is_refused_and_what_calls_one_keeps_its_eps() 
     by_torch = CalledNorm(8)
     by_torch.forward = lambda x: torch.layer_norm(x, (8,), by_torch.weight, None, 0.5)
     assert rule.resize(by_torch, 1, 6).eps == 0.5
-    with pytest.raises(RewriteError, match="no layer norm over one axis"):
+    rms = resizable_module("called_rms_norm").resize(CalledRMSNorm(8), 2, 3)
+    assert isinstance(rms, MemberRMSNorm) and rms.eps == 1e-4
+    with pytest.raises(RewriteError, match="no norm over one axis"):
         rule.resize(nn.Identity(), 2, 3)
 
 

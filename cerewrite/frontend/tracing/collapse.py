@@ -36,6 +36,8 @@ def collapse_leaf_modules(ops: Sequence[Op], model: nn.Module) -> list[Op]:
                     inside[name].append(op)
     found = list(ops)
     for name, group in inside.items():
+        while len(group) > 1 and group[-1].module != name and group[-1].function is not None:
+            group.pop()  # a child's activation after it
         found = _replace(found, group, name, owners[name])
     return found
 

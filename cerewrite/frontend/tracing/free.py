@@ -37,6 +37,10 @@ class FreeParameters:
         self._ops = ops
         self._table = table
         self._named = named
+        self._own: set[str] = set()
+        for op in ops.values():
+            if op.target == "parameter" or (op.inputs and self._own.issuperset(op.inputs)):
+                self._own.add(op.name)
         self.viewed: set[str] = set()
 
     def behind(self, op: Op, size: int, axis: int, width: int) -> tuple[Leaf, ...]:
@@ -67,8 +71,7 @@ class FreeParameters:
 
     def is_view(self, op: Op) -> bool:
         """Whether a view shows parameters alone; what joins its value says if its sizes grow."""
-        sources = [self._ops[name] for name in op.inputs]
-        return bool(sources) and all(s.target == "parameter" or self.is_view(s) for s in sources)
+        return op.name in self._own
 
     def _leaf(self, op: Op, at: int) -> tuple[Leaf, ...]:
         name = self._table.parameter_name(op.name)

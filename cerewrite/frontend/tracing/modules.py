@@ -187,7 +187,9 @@ class ModuleTable:
     def refusal_whole(self, op: Op, module: nn.Module) -> Rejection | None:
         """Why a module may not be swapped for one that calls it member by member."""
         why = None
-        if module._modules or module._buffers or any(p.dim() != 1 for p in module.parameters()):
+        settings = list(module.parameters(recurse=False))
+        more = len(settings) < len(list(module.parameters())) or any(True for _ in module.buffers())
+        if more or any(p.dim() != 1 for p in settings):
             why = "holds more than one setting per channel"
         return self._refuse_module(op.module, module, (type(module),), why) or self._refuse_sharing(
             op, module, self._same[op.module, op.target]

@@ -18,6 +18,9 @@ from cerewrite.ops.base import Channels, Value
 from cerewrite.ops.free import free_rule
 from cerewrite.ops.layout import pin_named
 from cerewrite.ops.modules import ResizableModule
+from cerewrite.ops.weighing import FUSED, PRODUCTS
+
+_HELD = ("parameter", "constant")
 
 _REDUCING = frozenset({"sum", "mean", "softmax", "_softmax"})
 
@@ -93,6 +96,16 @@ class PerChannelBuilder:
                     return True
         return False
 
+    def is_multiplied(self, op: Op) -> bool:
+        """Whether what a value becomes meets another in a product, in the same module."""
+        after = {op.name}
+        for other in self.body(op):
+            if after.intersection(other.inputs):
+                after.add(other.name)
+                if other.target in FUSED | PRODUCTS and len(other.inputs) > 1:
+                    return True
+        return False
+
     def divide(self, width: int, sizes: Sequence[int]) -> tuple[int, ...] | None:
         """Make a class several side by side; None where something has read it as a whole."""
         return self.classes.divide(width, sizes)
@@ -115,7 +128,7 @@ class PerChannelBuilder:
             other
             for other in self._ops.values()
             if (other.module, other.call) == (op.module, op.call)
-            and other.target not in ("parameter", "constant")
+            and other.target not in _HELD
         )
 
     def per_channel(
@@ -228,8 +241,10 @@ class PerChannelBuilder:
         module = self.module(op)
         body = self.body(op)
         reads = {name for other in body for name in other.inputs} - {y.name for y in body}
-        values = [n for n in reads if self._ops[n].target not in ("parameter", "constant")]
+        values = [n for n in reads if self._ops[n].target not in _HELD]
         if module is None or len(values) != 1 or channels.inner != 1 or channels.unit != 1:
+            return False
+        if not self._then(op.module, module):
             return False
         refusal = self._table.refusal_whole(op, module)
         if refusal is not None or self.is_concatenation(channels.width):
@@ -241,6 +256,19 @@ class PerChannelBuilder:
         size = self.classes.size(channels.width)
         self._keep(PerChannel(op.module, rule.name, (), settings // size, least=2), channels.width)
         return True
+
+    def _then(self, name: str, module: nn.Module) -> bool:
+        """Whether a module's children are called in order, unit by unit, on what it has done."""
+        prefix = f"{name}."
+        own = [op for op in self._ops.values() if f"{op.module}.".startswith(prefix)]
+        inner = [op for op in own if op.module != name and op.target not in _HELD]
+        known = {op.name for op in own}
+        called = list(dict.fromkeys(op.module.removeprefix(prefix) for op in inner))
+        return called == [child for child in module._modules if child in called] and all(
+            (op.function is not None or op.target in ("identity", "dropout"))
+            and known.issuperset(op.inputs)
+            for op in inner
+        )
 
     def keep_roles(self) -> None:
         """Refuse the classes of modules that are called on other values too."""
