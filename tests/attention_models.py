@@ -22,6 +22,9 @@ class Attention(nn.Module):
         else:
             self.q, self.k, self.v = (nn.Linear(width, n) for n in (width, narrow, narrow))
         self.proj = nn.Linear(width, width)
+        if how == "gated heads":
+            self.scale = nn.Parameter(torch.rand(heads))
+            self.gate = nn.Parameter(torch.randn(heads))
 
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """Query, key and value, ``[batch, heads, positions, head_dim]``."""
@@ -44,7 +47,8 @@ class Attention(nn.Module):
             case "cut":
                 pieces = self.qkv(x).split(self.width, dim=2)
                 return tuple(y.view(sizes).transpose(1, 2) for y in pieces)
-        shape = (batch, count, -1, self.head_dim)
+        named = self.how in ("named heads", "outer heads")
+        shape = (batch, count, self.num_heads, -1) if named else (batch, count, -1, self.head_dim)
         q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
         if self.how == "repeated":
             again = self.num_heads // self.key_heads
@@ -60,11 +64,18 @@ class Attention(nn.Module):
         elif self.how == "einsum":
             weights = torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1)
             y = torch.einsum("bhij,bhjd->bhid", weights, v)
+        elif self.how == "gated heads":
+            scale = self.scale.view(1, self.num_heads, 1, 1).clamp(max=2.0).exp()
+            gate = torch.sigmoid(self.gate.view(1, -1, 1, 1))
+            weights = (scale * (q @ k.transpose(-2, -1))).softmax(-1)
+            y = ((1.0 - gate) * weights + gate * weights.mean(2, keepdim=True)) @ v
         elif self.how == "cosine":
             q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
             y = (8 * q @ k.transpose(-2, -1)).softmax(-1) @ v
         else:
             y = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.how == "grouped")
+        if self.how == "outer heads":
+            return self.proj(y.permute(0, 2, 3, 1).reshape(*x.shape))
         return self.proj(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
 
 
@@ -75,7 +86,8 @@ def _repeated(x: Tensor, times: int) -> Tensor:
 
 
 FUSED = ("stacked", "indexed", "interleaved", "chunked", "cut")
-FORMS = ("separate", "fused", "einsum", "grouped", "repeated", "cosine", *FUSED)
+PER_HEAD = ("gated heads", "named heads", "outer heads")
+FORMS = ("separate", "fused", "einsum", "grouped", "repeated", "cosine", *FUSED, *PER_HEAD)
 
 
 class Norm(nn.Module):

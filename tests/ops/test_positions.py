@@ -29,7 +29,7 @@ class Tokens(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
         x = torch.cat([self.token.expand(x.shape[0], *self.expand), x], dim=1)
-        x = x + (self.positions.sin() if self.fixed else self.positions)
+        x = x + (self.positions.cumsum(-1) if self.fixed else self.positions)
         for block in self.blocks:
             x = x + block(x)
         return self.head(x[:, 0])

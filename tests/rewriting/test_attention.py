@@ -15,7 +15,7 @@ import cerewrite
 from cerewrite.errors import RewriteError, UsageError
 from cerewrite.frontend.tracing import trace
 from cerewrite.ir import Plan, TracedModel, WidthClass
-from cerewrite.ops.called_norm import CalledNorm
+from cerewrite.ops.called_norm import CalledNorm, CalledRMSNorm
 from tests.attention_models import FORMS, IDS, Encoder, Norm
 
 
@@ -57,13 +57,19 @@ def test_heads_are_followed_through_every_form(how: str) -> None:
     heads = written_by(traced, "blocks.0.attn." + ("qkv" if "qkv" in dict(
         Encoder(how).blocks[0].attn.named_children()) else "q"))  # fmt: skip
     assert not heads.pins and not width(traced, "tokens").pins
-    assert heads.step == 4
+    assert heads.step == (1 if how in ("gated heads", "outer heads") else 4)  # of whole heads
     by_name = {layer.name: layer for layer in traced.layers}
     if how in ("grouped", "repeated"):  # two query heads to a key head
         assert by_name["blocks.0.attn.q"].writes == (2,) and heads.size == 8
         assert by_name["blocks.0.attn.proj"].times == 2
     elif how == "interleaved":
         assert by_name["blocks.0.attn.qkv"].writes == (3,)
+    elif how == "outer heads":  # channels of a head lie apart, heads side by side in each
+        assert by_name["blocks.0.attn.proj"].sources == (heads.name,) * 4
+    elif how == "gated heads":
+        assert by_name["blocks.0.attn.q"].writes == (4,) and heads.size == 4
+        gates = {module.name: module.params for module in heads.modules}
+        assert gates.items() >= {("blocks.0.attn.scale", 1), ("blocks.0.attn.gate", 1)}
     elif "qkv" in dict(Encoder(how).blocks[0].attn.named_children()):
         assert by_name["blocks.0.attn.qkv"].writes == (1, 1, 1)
 
@@ -74,7 +80,7 @@ def test_heads_are_followed_through_every_form(how: str) -> None:
     [(how, "plain", nn.LayerNorm, 2) for how in FORMS]
     + [("fused", gate, Norm, 4) for gate in ("gated", "chunked", "turned")]
     + [("stacked", "chunked", nn.RMSNorm, 3)]
-    + [("fused", "gated", norm, 2) for norm in (CalledNorm, Weightless)],
+    + [("fused", "gated", norm, 2) for norm in (CalledNorm, CalledRMSNorm, Weightless)],
 )
 def test_a_rewritten_encoder_is_its_members(
     how: str, gate: str, norm: type[nn.Module], members: int

@@ -49,8 +49,8 @@ class FreeParameters:
         Args:
             op: the value's operator: a parameter, a view of it that leaves the channel count open
                 (-1, or read off the parameter) or names it by what grows with the class, what
-                moves, cuts, resamples or adds up positions, a pointwise function, or sums of such
-                values.
+                moves, cuts, resamples, picks or adds up positions, a pointwise function, or sums
+                of such values.
             size: channels.
             axis: the channel axis of the value, counted from the end (-1 is the last).
             width: the class that the value is joined to.
@@ -82,6 +82,11 @@ class FreeParameters:
         source = self._ops[op.inputs[0]]
         if op.function is not None and len(op.inputs) == 1 and op.shape == source.shape:
             return source, at
+        if op.target in ("matmul", "bmm") and len(op.inputs) == 2 and at == len(op.shape) - 1:
+            table = self._ops[op.inputs[1]]  # whatever picks or weighs its rows
+            return table, len(table.shape) - 1
+        if op.target in ("sum", "mean"):
+            return _kept(source, op, at)
         if op.target in VIEWED and not (
             leaves_open(op, size) or self._reads_own_size(op, size) or self._grows(op, at, width)
         ):
@@ -121,6 +126,16 @@ class FreeParameters:
         while op.inputs and op.name != name:
             op = self._ops[op.inputs[0]]
         return op.name == name
+
+
+def _kept(source: Op, op: Op, at: int) -> tuple[Op, int] | None:
+    """The axis that is left at a place when others are summed over."""
+    given = op.args[1] if len(op.args) > 1 else (op.kwargs or {}).get("dim")
+    rank = len(source.shape)
+    axes = [given] if isinstance(given, int) else given if given is not None else range(rank)
+    summed = {axis % rank for axis in axes}
+    left = [axis for axis in range(rank) if axis not in summed or len(op.shape) == rank]
+    return None if left[at] in summed else (source, left[at])
 
 
 def _same_place(source: Op, op: Op, at: int) -> tuple[Op, int] | None:

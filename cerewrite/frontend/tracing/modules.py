@@ -18,6 +18,9 @@ _COMPUTED_FROM = ("weight_g", "weight_orig")
 
 _SETTINGS = {"weight", "bias"}
 
+_TYPES = ("to", "type_as")
+"""Operators that take nothing but its type from a second tensor."""
+
 _QUANTISED = ("torch.ao.nn", "torch.nn.quantized", "torch.nn.qat", "torch.nn.intrinsic")
 
 
@@ -50,7 +53,8 @@ class ModuleTable:
         for group in overlaps(model):
             for tensor in group:
                 self._owners[tensor] += 1
-        reads = Counter(name for op in ops for name in op.inputs)
+        values = (op.inputs[:1] if op.target in _TYPES else op.inputs for op in ops)
+        reads = Counter(name for inputs in values for name in inputs)
         self._held: dict[str, set[str]] = defaultdict(set)
         for op in ops:
             if op.target in ("parameter", "constant"):
