@@ -52,7 +52,8 @@ def channel_times(
         owner[op.name] = reached[0]
         source = ops[op.inputs[0]]
         call = _call(op, model)
-        if call is not None:
+        inside = (source.module, source.call) == (op.module, op.call)
+        if call is not None and not (inside and isinstance(call[1], nn.Module)):  # timed whole
             rows = kind.rows(PER_ELEMENT * math.prod(source.shape) / traced.batch)
             shape = (rows * source.shape[0] // traced.batch, *source.shape[1:])
             what, function = call

@@ -4,10 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import cerewrite
 from cerewrite.errors import RewriteError
+from cerewrite.frontend.tracing import trace
 from cerewrite.nn import MemberLayerNorm, MemberRMSNorm
+from cerewrite.nn.member_forward import MemberForward
 from cerewrite.ops import resizable_module
 from cerewrite.ops.called_norm import CalledNorm, CalledRMSNorm
+from cerewrite.ops.member_forward import HandMapNorm, HandNorm
 
 resize_batch_norm = resizable_module("batch_norm").resize
 resize_group_norm = resizable_module("group_norm").resize
@@ -25,6 +29,8 @@ CASES = [
     (CalledNorm(8), "called_layer_norm", -1, ()),
     (nn.RMSNorm(8), "rms_norm", -1, ()),
     (CalledRMSNorm(8), "called_rms_norm", -1, ()),
+    (HandNorm(8), "member_forward", -1, ()),
+    (HandMapNorm(8), "member_forward_of_maps", 1, (2, 2)),
     (nn.PReLU(8), "prelu", 1, (3,)),
     (nn.PReLU(1), "prelu", 1, (3,)),
 ]
@@ -121,3 +127,59 @@ def test_what_calls_no_layer_norm_is_refused_and_what_calls_one_keeps_its_eps() 
 def test_meta_norms_stay_on_meta() -> None:
     new = resize_batch_norm(nn.BatchNorm2d(4, device="meta"), 2, 3)
     assert all(tensor.is_meta for tensor in (*new.parameters(), *new.buffers()))
+
+
+class Maps(nn.Module):
+    """Convolutions and hand-written norms over channels; ``order`` says when the activation comes.
+
+    Where it comes before the norm, the norm is more than a norm.
+    """
+
+    class Early(HandMapNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.act(x)
+            return x * torch.rsqrt(x.pow(2).mean(1, keepdim=True)) * self.weight[:, None, None]
+
+    def __init__(self, norm: type[HandMapNorm] = HandMapNorm) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3)
+        self.blocks = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(2))
+        self.norms, self.head = nn.ModuleList(norm(16) for _ in range(2)), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            x = x + block(norm(x))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.thorough
+def test_norms_of_maps_that_are_written_by_hand_are_called_member_by_member() -> None:
+    torch.manual_seed(0)
+    net, x = Maps(), torch.randn(2, 3, 8, 8)
+    result = cerewrite.convert(
+        net,
+        x,
+        scope="network",
+        estimator="analytic",
+        gain="he",
+        allow="all",
+        budget="params=3x",
+        fixed={"stem": "4x8"},
+    )
+    assert result.verification.passed
+    new = result.model.norms[0]
+    assert isinstance(new, MemberForward) and new.members == result.plan.splits[0].multiplicity
+    targets = [op.target for op in trace(result.model, x).ops]
+    assert targets.count("member_forward_op") == targets.count("relu") == 2
+
+
+@pytest.mark.parametrize(
+    ("norm", "codes"), [(HandMapNorm, set()), (Maps.Early, {"not-member-wise"})]
+)
+def test_a_module_that_does_more_than_norm_keeps_the_width(
+    norm: type[nn.Module], codes: set[str]
+) -> None:
+    traced = trace(Maps(norm), torch.ones(2, 3, 8, 8))
+    stream = next(width for width in traced.widths if width.name == "stem")
+    assert {pin.code for pin in stream.pins} == codes

@@ -61,6 +61,19 @@ def test_norms_and_activations_of_a_cnn_are_timed(store: Store) -> None:
         assert min(profile.linear) > 0
 
 
+class ChannelsFirst(nn.LayerNorm):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def test_a_module_of_several_operators_is_timed_once_on_what_it_is_given(store: Store) -> None:
+    convs = [nn.Conv2d(n, 12, 3, padding=1) for n in (3, 12, 12)]
+    model = nn.Sequential(convs[0], ChannelsFirst(12), nn.ReLU(), *convs[1:], nn.Flatten())
+    analysis = profiled(model, torch.randn(2, 3, 9, 9), store)
+    (profile,) = (estimate.region.profile for estimate in analysis.regions)
+    assert profile is not None and min(profile.linear) > 0
+
+
 def test_wide_members_take_longer_than_narrow_ones_in_all(store: Store) -> None:
     region = profiled(chain([512, 512, 512]), torch.randn(2, 7), store, 64).regions[0].region
     dense = region_cost("latency", region, Design(1, (512, 512, 512)))

@@ -193,12 +193,15 @@ class Called(nn.Module):
         return self.function(x, self.weight)
 
 
-def test_a_module_that_calls_one_layer_norm_is_one() -> None:
-    def pins(function: Callable[[Tensor, Tensor], Tensor]) -> list[str]:
+def test_a_module_that_calls_one_norm_is_one() -> None:
+    def pins(function: Callable[[Tensor, Tensor], Tensor], kind: str = "layer") -> list[str]:
         found = width(trace(Wrapped(Called(function)), torch.ones(2, 6)), "fc2")
-        assert found.pins or [(m.op, m.params) for m in found.modules] == [("called_layer_norm", 1)]
+        rules = [(m.op, m.params) for m in found.modules]
+        assert found.pins or rules == [(f"called_{kind}_norm", 1)]
         return [pin.code for pin in found.pins]
 
+    rms = nn.functional.rms_norm
+    assert pins(lambda x, w: rms(x.float(), (8,), w.float(), 1e-6).to(x.dtype), "rms") == []
     norm = nn.functional.layer_norm
     assert pins(lambda x, w: norm(x.float(), (8,), w)) == []
     assert pins(lambda x, w: norm(x, w.shape, w) * 2) == ["custom-module"]
@@ -234,6 +237,7 @@ def test_what_is_computed_from_a_parameter_pins() -> None:
         lambda x: torch.cat([x.unsqueeze(1), x.unsqueeze(1)], 1)[:, 0],
         lambda x: torch.cat([x.unsqueeze(1)] * 4, 1).chunk(2, 1)[1].unbind(1)[0],
         lambda x: nn.functional.adaptive_max_pool1d(x.unsqueeze(-1), 1).squeeze(-1),
+        lambda x: torch.clamp(x, torch.tensor(-0.5), max=torch.tensor(1.0)),
     ],
 )
 def test_operators_that_keep_a_class_free(free: Callable[[Tensor], Tensor]) -> None:
