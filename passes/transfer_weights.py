@@ -82,7 +82,7 @@ class TransferWeights(Pass):
                 advice="load trained weights, or choose weights='reinitialise'",
             )
         for change in session.changes:
-            refuse_uncarried(change)
+            refuse_uncarried(change, session)
         if self.calibration is not None:
             examples(self.calibration)
 

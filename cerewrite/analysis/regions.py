@@ -189,6 +189,7 @@ def _region_layer(layer: Layer, index: dict[str, int]) -> RegionLayer:
         bias=layer.bias,
         times=layer.times,
         writes=layer.writes if target >= 0 else (1,),
+        settings=layer.settings,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from cerewrite.ir import TracedModel
 from cerewrite.kernel.moments import VIEWS
 from cerewrite.ops import family_of
 from cerewrite.ops.norms import NormModule
+from cerewrite.ops.own_forwards import filter_settings
+from cerewrite.ops.standardised import standardises
 from cerewrite.runtime.copies import deep_copy
 
 SMALLEST = 0.01
@@ -81,9 +84,13 @@ def awake(traced: TracedModel, model: nn.Module) -> tuple[TracedModel, nn.Module
 def _scales(
     traced: TracedModel, model: nn.Module, known: Mapping[str, nn.Parameter]
 ) -> Iterator[nn.Parameter]:
-    """Scales of norms, and parameters that multiply a signal, near zero."""
-    norms = (module for module in model.modules() if isinstance(family_of(module), NormModule))
-    scales = [getattr(module, "weight", None) for module in norms]
+    """Scales of norms and filters, and parameters that multiply a signal, near zero."""
+    scales: list[Any] = []
+    for module in model.modules():
+        if isinstance(family_of(module), NormModule):
+            scales.append(getattr(module, "weight", None))
+        own = filter_settings(module, 1) if standardises(module) else {}
+        scales += [module.get_parameter(name) for name in own]
     ops = {op.name: op for op in traced.ops}
     for op in traced.ops:
         for name in op.inputs[op.target == "addcmul" :] if op.target in _PRODUCTS else ():

@@ -91,6 +91,7 @@ class Layer:
         writes: how often it writes its target class: once for every part side by side (query,
             key and value of one layer), each so many elements where the class has one channel.
         again: names of the operators of its module's later calls; positions are those of all.
+        settings: parameters per output channel besides weight and bias.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Layer:
     times: int = 1
     writes: tuple[int, ...] = (1,)
     again: tuple[str, ...] = ()
+    settings: int = 0
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -123,8 +125,8 @@ class Layer:
 
     @property
     def params(self) -> int:
-        """Parameters: weights and biases."""
-        return self.out_channels * (self.fan_in + int(self.bias))
+        """Parameters: weights, biases, and settings per output channel."""
+        return self.out_channels * (self.fan_in + int(self.bias) + self.settings)
 
     @property
     def flops(self) -> int:

@@ -34,6 +34,7 @@ class RegionLayer:
         groups: groups inside every member; above 1 for interior layers only.
         times: how often it reads its source class.
         writes: how often it writes its target class, once for every part side by side.
+        settings: parameters per output channel besides weight and bias.
     """
 
     name: Text
@@ -49,6 +50,7 @@ class RegionLayer:
     groups: Size = 1
     times: Size = 1
     writes: tuple[Size, ...] = (1,)
+    settings: Index = 0
 
     def reads(self, widths: Sequence[int]) -> int:
         """Channels that one member reads inside the region, from widths per class."""

@@ -138,15 +138,23 @@ class MomentContext(Weights, Readings):
                 return at[0] % positions
         return -1
 
-    def weigh(self, layer: Layer, x: Signal) -> Moments:
+    def weigh(self, layer: Layer, x: Signal, level: float | None = None) -> Moments:
         """A linear or convolution layer: ``q = s q + b`` and ``T = L q + l + s T``.
 
         In front of a batch norm, what all examples have in common is a term of its own, or is
         left out where nothing else reads it.
+
+        Args:
+            layer: the layer.
+            x: what it reads.
+            level: ``fan_in`` times the mean square of a weight that is standardised, which the
+                gain of the raw one does not move (docs/theory.md, section 36).
         """
         gain = layer.gain if self._gain is None else self._gain
         bias = layer.bias_variance if self._gain is None else 0.0
         scale = float(layer.fan_in) if self.standard else gain
+        if level is not None:  # eq. 130
+            scale, gain = scale * level / gain if gain > 0 else 0.0, level
         bias_scale = float(layer.bias) if self.standard else 0.0
         if layer.node not in self.batched:
             kernel = scale * x.square + bias_scale + gain * x.kernel

@@ -14,6 +14,9 @@ from cerewrite.kernel.moments import MomentContext
 from cerewrite.kernel.units import Norm, make_unit
 from cerewrite.kernel.values import Moments, Part, gaussian_value, scalar, signal_range_error
 
+_SLIGHT = 1e-6
+"""Mean over deviation up to which there is nothing to take away."""
+
 
 def normalise(context: MomentContext, op: Op, x: Moments, *, centred: bool) -> Moments:
     """A norm over an example's units: ``q = gamma^2 + beta^2``, ``T = gamma^2 T / q``.
@@ -74,6 +77,23 @@ def divided(
     context.norms.append(norm)
     parts = [Part(make_unit("norm", p.unit, norm=norm), p.weight) for p in x.parts]
     return Moments(tuple(parts))
+
+
+def centred(context: MomentContext, x: Moments) -> Moments:
+    """A value less its mean over units, which is what a standardised weight reads of it.
+
+    To first order the mean is a constant: what it moves by drops out of the energy around it
+    (docs/theory.md, section 36).
+    """
+    senses = [context.sampler.sense(part.unit) for part in x.parts]
+    mean = math.fsum(part.weight * at.mean for part, at in zip(x.parts, senses, strict=True))
+    energy = math.fsum(p.weight * at.square for p, at in zip(x.parts, senses, strict=True))
+    deviation = max(energy - mean**2, 0.0) ** 0.5
+    if abs(mean) <= _SLIGHT * deviation:
+        return x
+    still = Norm(mean, 1.0, scalar(0.0), scalar(0.0), (), True, deviation or 1.0)
+    parts = [Part(make_unit("norm", part.unit, norm=still), part.weight) for part in x.parts]
+    return Moments(tuple(parts), constant=x.constant)
 
 
 def normalise_batch(context: MomentContext, op: Op, x: Moments) -> Moments:

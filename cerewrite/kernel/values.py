@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cerewrite.errors import AnalysisError
+from cerewrite.errors import AnalysisError, ZeroKernelError
 from cerewrite.kernel.growth import nominal_value
 from cerewrite.kernel.units import GaussianTerm, Unit, make_unit
 
@@ -242,7 +242,9 @@ def _renamed(
 
 def signal_range_error(value: float, where: Any) -> AnalysisError:
     """The error for a mean square that is zero or infinite."""
+    message = f"the mean square reaches {value:g} before {where or 'a layer'}"
+    if value == 0:
+        return ZeroKernelError(message, advice=ZeroKernelError.ADVICE)
     return AnalysisError(
-        f"the mean square reaches {value:g} before {where or 'a layer'}",
-        advice="the signal dies or explodes at this initialisation: try --gain he",
+        message, advice="the signal dies or explodes at this initialisation: try --gain he"
     )

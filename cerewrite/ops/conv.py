@@ -5,6 +5,7 @@ In an ensemble entries and exits are dense, interiors have one group per member.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
@@ -13,8 +14,10 @@ from typing import Any
 from torch import nn
 from typing_extensions import override
 
+from cerewrite.errors import NoClosedFormError
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.kernel.moments import MomentContext
+from cerewrite.kernel.norms import centred
 from cerewrite.kernel.values import Moments
 from cerewrite.nn import (
     NarrowConv1d,
@@ -35,20 +38,25 @@ from cerewrite.nn.parted_conv import (
     PartedConv2d,
     PartedConv3d,
 )
+from cerewrite.nn.weight_read import WeightedConv, weight_read
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import bound, on_axis
 from cerewrite.ops.modules import ConcatenationLayer, Geometry, ResizableModule, SampledLayer
-from cerewrite.ops.own_forwards import expect, has_own_forward, resized_copy
+from cerewrite.ops.own_forwards import expect, filter_settings, has_own_forward, resized_copy
 from cerewrite.ops.resizing import (
     check_size,
     convolution_options,
     empty_like,
+    fill_filters,
+    filter_names,
+    member_bias,
     part,
     slice_channels,
     split_convolution,
     take_parameters,
 )
+from cerewrite.ops.standardised import STANDARDISED, derived, level_of, standardises
 
 AnyConv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -109,7 +117,9 @@ def _conv_like(
     if kind is None and not parted and has_own_forward(module, (*_SCALED, *_MODULES)):
         n_in, n_out = channels
         shapes = {"weight": (n_out, n_in // groups, *module.kernel_size), "bias": (n_out,)}
-        return resized_copy(module, shapes, in_channels=n_in, out_channels=n_out, groups=groups)
+        shapes |= filter_settings(module, n_out)
+        numbers: dict[str, Any] = {"in_channels": n_in, "out_channels": n_out, "groups": groups}
+        return resized_copy(module, shapes, **numbers, **derived(module, n_in, n_out, groups))
     further |= convolution_options(module, "padding_mode")
     conv: AnyConv = (kind or _stock(module))(*channels, groups=groups, bias=bias, **further)
     return conv
@@ -159,8 +169,17 @@ class Conv(LayerRule, ConcatenationLayer):
 
     @override
     def moments(self, op: Op, inputs: Sequence[Moments], context: MomentContext) -> Moments:
-        x = context.read(inputs[0])
-        return context.weigh(context.layers[op.name], x)
+        layer = context.layers[op.name]
+        if STANDARDISED not in (op.kwargs or {}):
+            return context.weigh(layer, context.read(inputs[0]))
+        if layer.in_channels == layer.groups > 1:
+            raise NoClosedFormError(
+                f"no closed form for '{layer.name}': it takes the mean of each channel's own few "
+                "weights away",
+                advice=NoClosedFormError.ADVICE,
+            )
+        level = level_of(context.module(op))
+        return context.weigh(layer, context.read(centred(context, inputs[0])), level)
 
     @override
     def split(
@@ -179,6 +198,24 @@ class Conv(LayerRule, ConcatenationLayer):
         self, module: nn.Module, shape: tuple[int, ...], groups: int, *, bias: bool
     ) -> nn.Module:
         return _conv_like(_any_conv(module), (shape[1] * groups, shape[0]), groups, bias=bias)
+
+    @override
+    def member(
+        self,
+        module: nn.Module,
+        layer: RegionLayer,
+        index: int,
+        multiplicity: int,
+        widths: tuple[int, ...],
+    ) -> nn.Module:
+        """An exit that computes its weight does so from all members': each adds up its part."""
+        narrow = super().member(module, layer, index, multiplicity, widths)
+        if layer.role != "exit" or not standardises(module):
+            return narrow
+        wide = copy.deepcopy(_any_conv(module)).double()
+        read, bias = weight_read(wide), member_bias(wide.bias, layer, index, widths)
+        assert read is not None and isinstance(narrow, _MODULES), module
+        return WeightedConv(narrow, read.chunk(multiplicity, 1)[index].clone(), bias)
 
     @override
     def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:
@@ -231,7 +268,8 @@ class DepthwiseConv(ResizableModule, SampledLayer):
         check_size(conv, "groups", conv.groups, conv.in_channels)
         check_size(conv, "output channels", conv.out_channels, conv.in_channels)
         size = multiplicity * width
-        return empty_like(_conv_like(conv, (size, size), size, bias=conv.bias is not None), conv)
+        new = _conv_like(conv, (size, size), size, bias=conv.bias is not None)
+        return fill_filters(empty_like(new, conv), conv, multiplicity)
 
     @override
     def member(self, module: nn.Module, index: int, multiplicity: int) -> nn.Module:
@@ -240,7 +278,8 @@ class DepthwiseConv(ResizableModule, SampledLayer):
         own = part(index, width)
         bias = None if conv.bias is None else conv.bias[own]
         narrow = _conv_like(conv, (width, width), width, bias=bias is not None)
-        return slice_channels(narrow, conv, weight=conv.weight[own], bias=bias)
+        further = {name: conv.get_parameter(name)[own] for name in filter_names(conv)}
+        return slice_channels(narrow, conv, weight=conv.weight[own], bias=bias, **further)
 
 
 _DEPTHWISE = DepthwiseConv()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.nn import times_scale
 from cerewrite.ops.cases import Case
-from cerewrite.ops.resizing import member_bias, slice_channels
+from cerewrite.ops.resizing import filter_names, member_bias, member_filters, slice_channels
 
 if TYPE_CHECKING:
     from cerewrite.ops.base import Value
@@ -158,7 +158,10 @@ class SampledLayer(ModuleFamily):
         return output.numel() * self.fan_in(module)
 
     def perturb(self, module: nn.Module, normal: Draw, uniform: Draw) -> None:
-        """Weights that are all zero become Gaussian of variance 1 / fan-in; biases move by 0.1."""
+        """Weights that are all zero become Gaussian of variance 1 / fan-in; biases move by 0.1.
+
+        Settings per filter move as those of norms do.
+        """
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor):
             return
@@ -167,6 +170,8 @@ class SampledLayer(ModuleFamily):
         bias = getattr(module, "bias", None)
         if isinstance(bias, Tensor):
             bias += 0.1 * normal(bias)
+        for name in filter_names(module):
+            perturb_free(module.get_parameter(name), normal)
 
 
 class SplittableLayer(SampledLayer):
@@ -229,7 +234,8 @@ class SplittableLayer(SampledLayer):
             weight = times_scale(weight, module)
         shape = tuple(weight.shape)
         narrow = self.narrow(module, shape, layer.groups, bias=bias is not None)
-        slice_channels(narrow.to(weight.dtype), module, bias=bias)
+        further = member_filters(module, layer, index, widths)
+        slice_channels(narrow.to(weight.dtype), module, bias=bias, **further)
         self.member_weights(narrow, 1, 1)[0][0].copy_(weight)
         return narrow
 

@@ -111,7 +111,8 @@ def bound_to_width(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str |
     for child in module.modules():
         if child is not module and (child._parameters or child._buffers):
             return f"overrides forward and holds a {type(child).__name__} with its own values"
-    if set(module._parameters) - {"weight", "bias"} or "weight" not in module._parameters:
+    own = filter_settings(module, getattr(module, "out_channels", 0))
+    if set(module._parameters) - {"weight", "bias", *own} or "weight" not in module._parameters:
         return f"overrides forward and holds the parameters {sorted(module._parameters)}"
     attributes, buffers = _stock(kind)
     held = {name for name, b in module._buffers.items() if b is not None and b.numel() > 1}
@@ -122,6 +123,30 @@ def bound_to_width(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> str |
         if _knows(vars(module)[name], sizes):
             return f"overrides forward and keeps what may be its width in '{name}'"
     return None
+
+
+def filter_settings(module: nn.Module, n_out: int) -> dict[str, tuple[int, ...]]:
+    """Parameters of a convolution's own, one value per filter, with their shapes at another width.
+
+    Args:
+        module: any module; those that are no convolutions have none.
+        n_out: output channels.
+    """
+    if not isinstance(module, _ConvNd):
+        return {}
+    return {
+        name: (n_out, *parameter.shape[1:])
+        for name, parameter in module._parameters.items()
+        if name not in ("weight", "bias")
+        and parameter is not None
+        and parameter.dim()
+        and parameter.numel() == parameter.shape[0] == module.out_channels
+    }
+
+
+def stock_names(kind: type[nn.Module]) -> frozenset[str]:
+    """Names of the attributes that the convolution behind a subclass has itself."""
+    return _stock(next(base for base in kind.__mro__ if base.__module__.startswith("torch.")))[0]
 
 
 @functools.cache
@@ -144,7 +169,7 @@ def _knows(value: Any, sizes: Iterable[int]) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value in sizes
 
 
-def resized_copy(module: M, shapes: Mapping[str, tuple[int, ...]], **sizes: int) -> M:
+def resized_copy(module: M, shapes: Mapping[str, tuple[int, ...]], **sizes: float) -> M:
     """A copy of a module whose tensors have other shapes, on meta, and its attributes other sizes.
 
     Args:

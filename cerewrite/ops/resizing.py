@@ -219,7 +219,34 @@ def split_convolution(
     own = conv.in_channels, conv.out_channels
     sizes = ensemble_sizes(conv, layer, multiplicity, widths, own)
     groups = multiplicity * layer.groups if layer.role == "interior" else 1
-    return empty_like(like(conv, sizes, groups, bias=conv.bias is not None), conv)
+    new = empty_like(like(conv, sizes, groups, bias=conv.bias is not None), conv)
+    return fill_filters(new, conv, 1 if layer.role == "exit" else multiplicity)
+
+
+def filter_names(conv: nn.Module) -> list[str]:
+    """A layer's parameters besides weight and bias, one value per filter."""
+    return [n for n, p in conv._parameters.items() if p is not None and n not in ("weight", "bias")]
+
+
+def fill_filters(new: M, old: nn.Module, members: int = 1) -> M:
+    """Give a resized layer's settings per filter, if it has any, a sample of the original's."""
+    with torch.no_grad():
+        for name in filter_names(new):
+            source, target = old.get_parameter(name).detach(), new.get_parameter(name)
+            if source.shape == target.shape or source.is_meta:
+                target.copy_(source)
+                continue
+            channels = sampled_channels(source.flatten(), len(target))
+            target.copy_(resampled(source.flatten(), channels, members).view_as(target))
+    return new
+
+
+def member_filters(
+    module: nn.Module, layer: RegionLayer, index: int, widths: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """One member's part of the settings per filter; an exit's are every member's."""
+    own = part(index, layer.written * widths[layer.target]) if layer.role != "exit" else slice(None)
+    return {name: module.get_parameter(name)[own] for name in filter_names(module)}
 
 
 def member_bias(

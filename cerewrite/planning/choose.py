@@ -125,6 +125,7 @@ def _key(problem: Problem, cap: FloatArray) -> object:
                 y.kernel,
                 y.positions,
                 y.bias,
+                y.settings,
                 y.groups,
                 y.times,
                 y.writes,

@@ -228,7 +228,7 @@ def _changed(regions: Sequence[ir.Region], designs: Mapping[str, ir.Design]) -> 
             if layer.role == "interior":
                 at.groups = m * layer.groups
             weights = layer.kernel * at.inputs * at.outputs // at.groups
-            params = weights + int(layer.bias) * at.outputs
+            params = weights + (int(layer.bias) + layer.settings) * at.outputs
             flops = 2 * weights * layer.positions
             three = (at.inputs, at.outputs, at.groups)
             found[layer.name] = _Changed(params, flops, at.members, three, layer)

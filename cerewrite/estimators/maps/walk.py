@@ -26,6 +26,7 @@ from cerewrite.estimators.maps.values import Leaf, Read, Value
 from cerewrite.ir import Layer, Op, TracedModel
 from cerewrite.kernel.weights import Weights
 from cerewrite.ops import rule_for
+from cerewrite.ops.standardised import STANDARDISED
 
 _SAMPLES = 8192
 _ELEMENTS = 2**20
@@ -142,6 +143,8 @@ class Walk:
         layer = self.layers.get(op.name)
         if layer is None or layer.name in self.leaves:
             raise refused(f"'{op.name}' shares its weights or has none")
+        if STANDARDISED in (op.kwargs or {}):
+            raise refused("weights that are standardised have no rule for maps")
         if layer.op == "depthwise_conv":
             raise refused("units behind depthwise convolutions are no Gaussian fields")
         return layer

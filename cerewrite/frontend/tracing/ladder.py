@@ -15,6 +15,7 @@ from cerewrite.frontend.tracing.first_names import under_first_names
 from cerewrite.frontend.tracing.forms import in_known_forms
 from cerewrite.frontend.tracing.lengths import UNTOLD, names_widths
 from cerewrite.frontend.tracing.modes import read_in_training
+from cerewrite.frontend.tracing.raw_weights import with_raw_weights
 from cerewrite.frontend.tracing.recorder_rung import recorded_ops
 from cerewrite.frontend.tracing.subject import check_ready, observed
 from cerewrite.frontend.tracing.symbolic_rung import symbolic_ops
@@ -73,6 +74,7 @@ def trace(model: nn.Module, example_inputs: Any) -> TracedModel:
             with observed(model), muted():
                 seen_ops = under_first_names(frontend(model, args, kwargs), model)
                 ops = in_known_forms(collapse_leaf_modules(seen_ops, model))
+                ops = with_raw_weights(ops, model)
                 kept = read_in_training(model, args, kwargs, ops)
         except TraceError:
             raise

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from cerewrite.ir import Op, Rejection
 from cerewrite.ops.own_forwards import bound_to_width, has_own_forward, unlike
+from cerewrite.ops.standardised import STANDARDISED, untold
 from cerewrite.runtime.copies import carries_hooks, hooked, overlaps
 
 _COMPUTED_FROM = ("weight_g", "weight_orig")
@@ -229,6 +230,8 @@ class ModuleTable:
         read = [self.parameter(node) for node in op.inputs if node in self._parameters]
         if why is None and weight is not None and all(weight is not found for found in read):
             why = f"overrides forward, and '{op.target}' does not read its weight itself"
+        if why is None and STANDARDISED in (op.kwargs or {}):
+            why = untold(module)
         return why
 
     def _owns(self, op: Op, module: nn.Module) -> bool:

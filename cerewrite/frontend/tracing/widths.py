@@ -21,7 +21,7 @@ from cerewrite.ops.modules import (
     Geometry,
     SampledLayer,
 )
-from cerewrite.ops.own_forwards import has_own_forward
+from cerewrite.ops.own_forwards import filter_settings, has_own_forward
 from cerewrite.runtime.fingerprint import class_name
 
 
@@ -74,8 +74,10 @@ class Builder(PerChannelBuilder):
         for width in () if source is None else self.classes.resolve(source):
             self.classes.drafts[width].readers.append(name)
         target = source if same_width else self.classes.add(geometry.out_channels, name)
+        module = self.module(op)
+        settings = 0 if module is None else len(filter_settings(module, geometry.out_channels))
         if same_width and target is not None:
-            self._depthwise(op, rule.name, target, geometry, bias is not None)
+            self._depthwise(op, rule.name, target, geometry, int(bias is not None) + settings)
         if refusal is not None:
             self.rejections.append(refusal)
             others = {first.source, first.target} if first is not None else set()
@@ -97,8 +99,8 @@ class Builder(PerChannelBuilder):
             gain=gain_of(weight, geometry),
             bias_variance=bias_variance_of(bias, geometry),
             frontend=self._frontend,
+            settings=settings,
         )
-        module = self.module(op)
         own = module is not None and rule.forwards and has_own_forward(module, rule.modules)
         self.found.append(UnresolvedLayer(layer, source, target, rule.parted and not own))
         return target
@@ -125,7 +127,8 @@ class Builder(PerChannelBuilder):
         again = replace(found, positions=found.positions + positions, again=(*found.again, op.name))
         self.found[self.found.index(first)] = replace(first, layer=again)
         if first.target is not None and first.target == first.source:  # one number: depthwise
-            self._depthwise(op, rule.name, first.target, geometry, found.bias)
+            own = int(found.bias) + found.settings
+            self._depthwise(op, rule.name, first.target, geometry, own)
         return first.target
 
     def _unweighed(self, op: Op, x: Value, code: str, reason: str, advice: str) -> None:
@@ -149,9 +152,9 @@ class Builder(PerChannelBuilder):
         nodes = {item.layer.node: item.layer.name for item in self.found} | dict(self._tables)
         return [nodes[name] for name in self._ops if name in nodes]
 
-    def _depthwise(self, op: Op, rule: str, width: int, geometry: Geometry, bias: bool) -> None:
+    def _depthwise(self, op: Op, rule: str, width: int, geometry: Geometry, own: int) -> None:
         flops = 2 * geometry.kernel * (op.numel // (self._batch * geometry.out_channels))
-        found = PerChannel(op.module, rule, (), geometry.kernel + int(bias), flops)
+        found = PerChannel(op.module, rule, (), geometry.kernel + own, flops)
         self._keep(found, width)
 
     def _layer_name(self, op: Op) -> str:

@@ -179,7 +179,7 @@ def weight_polynomial(region: Region, *, per_weight: bool) -> Polynomial:
     constant = 0
     for layer in region.layers:
         weight = layer.kernel if per_weight else 2 * layer.kernel * layer.positions
-        bias = int(layer.bias and per_weight)
+        bias = int(layer.bias) + layer.settings if per_weight else 0
         if layer.role == "entry":
             linear[layer.target] += (weight * layer.in_channels + bias) * layer.written
         elif layer.role == "exit":

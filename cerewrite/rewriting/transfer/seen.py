@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cerewrite.errors import RewriteError
 from cerewrite.ops import sampled_layer
+from cerewrite.ops.standardised import standardises
 from cerewrite.rewriting.session import Change, Session
 from cerewrite.rewriting.transfer.calibration import Visit, visit
 from cerewrite.rewriting.transfer.patches import Rows, positions, written_rows
@@ -35,18 +36,19 @@ class Seen:
     order: list[str] = field(default_factory=list)
 
 
-def refuse_uncarried(change: Change) -> None:
+def refuse_uncarried(change: Change, session: Session) -> None:
     """Refuse a region with layers whose weights a warm start cannot carry.
 
     Channels of a head belong together, and query, key and value to one another.
 
     Raises:
-        RewriteError: for layers that are neither linear nor convolutions, and where members own
-            whole heads, or parts of one layer's output.
+        RewriteError: for layers that are neither linear nor convolutions or that standardise their
+            weights, and where members own whole heads, or parts of one layer's output.
     """
     region = change.region
     for layer in region.layers:
-        if layer.op not in KNOWN:
+        module = session.originals.get(layer.name)
+        if layer.op not in KNOWN or standardises(module or session.get(layer.name)):
             raise RewriteError(
                 f"'{layer.name}' ({layer.op}): a warm start cannot carry its weights",
                 advice="exclude the layer, or choose weights='reinitialise'",
