@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 
 import torch
@@ -34,8 +35,18 @@ def call(model: nn.Module, inputs: Inputs) -> Output:
         return called(model, own)
 
 
+LARGE = 2**26
+"""Parameters from which copies that are no longer used are collected before another is made."""
+
+
 def fresh_copy(model: nn.Module, *, training: bool) -> nn.Module:
-    """A deep copy in training or evaluation mode."""
+    """A deep copy in training or evaluation mode.
+
+    Modules that know themselves (a ``forward`` of their own) are freed by the collector alone,
+    which sees no reason to run for a few of them, however large.
+    """
+    if sum(parameter.numel() for parameter in model.parameters()) >= LARGE:
+        gc.collect()
     return copy_sharing_record(model).train(training)
 
 
