@@ -27,6 +27,7 @@ from cerewrite.ops.resizing import (
     slice_channels,
 )
 
+
 class _LayerNormModule(LastAxisModule):
     """One layer norm per member."""
 
