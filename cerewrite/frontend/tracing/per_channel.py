@@ -128,7 +128,7 @@ class PerChannelBuilder:
         if refusal is not None:
             self.classes.pin(channels.width, refusal)
             return
-        if rule.mixes and self.is_concatenation(channels.width):
+        if rule.mixes and not rule.gathers and self.is_concatenation(channels.width):
             self.classes.pin(channels.width, _apart(op.module, rule.name))
             return
         module = self.module(op)
@@ -223,7 +223,7 @@ class PerChannelBuilder:
         if not ends_in_children(op.module, module, self._ops.values()):
             return False
         refusal = self._table.refusal_whole(op, module)
-        if refusal is not None or self.is_concatenation(channels.width):
+        if refusal is not None or (not rule.gathers and self.is_concatenation(channels.width)):
             self.classes.pin(channels.width, refusal or _apart(op.module, rule.name))
             return True
         self._swapped.add(op.module)
