@@ -48,7 +48,7 @@ class _MemberNorm(nn.Module):
     back: Tensor | None
 
     def over_parts(self, parts: Sequence[int]) -> None:
-        """Norm a concatenation ``[a_1 .. a_m | b_1 .. b_m]``, in which a member's features lie apart.
+        """Norm a concatenation ``[a_1 .. a_m | b_1 .. b_m]``: a member's features lie apart.
 
         Args:
             parts: features of each part, all members together; multiples of the members.
