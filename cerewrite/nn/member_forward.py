@@ -12,10 +12,11 @@ from torch.func import functional_call
 class MemberForward(nn.Module):
     """Calls a module over one axis, for every member by itself.
 
-    Along the last axis that is one call on ``[..., members, features / members]``: its parameters ``[features]`` are handed over as ``[members, features / members]``, so that
-    what the module multiplies and adds broadcasts over the members, and a mean over the last axis
-    is a member's own. Along axis 1 it is called once per member, on its channels. What the
-    module's children do, unit by unit, is done to all members together, after that.
+    Along the last axis that is one call on ``[..., members, features / members]``. Its parameters
+    ``[features]`` are handed over as ``[members, features / members]``, so that what the module
+    multiplies and adds broadcasts over the members, and a mean over the last axis is a member's
+    own. Along axis 1 it is called once per member, on its channels. What the module's children do,
+    unit by unit, is done to all members together, after that.
 
     Args:
         module: a module whose forward works along that axis, and then calls its children in
@@ -62,7 +63,9 @@ class MemberForward(nn.Module):
 
     def _last(self, input: Tensor) -> Tensor:
         shape = (self.members, -1)
-        own = {n: torch.unflatten(p, 0, shape) for n, p in self._parameters.items() if p is not None}
+        own = {
+            n: torch.unflatten(p, 0, shape) for n, p in self._parameters.items() if p is not None
+        }
         output: Tensor = functional_call(self.bare, own, (torch.unflatten(input, -1, shape),))
         return output.flatten(-2)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cerewrite.errors import UsageError
+from cerewrite.nn.channel_reorder import member_order
 
 
 class _MemberNorm(nn.Module):
@@ -35,10 +38,24 @@ class _MemberNorm(nn.Module):
         for name, wanted in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
             empty = torch.empty(features, device=device, dtype=dtype)
             self.register_parameter(name, nn.Parameter(empty) if wanted else None)
+        for name in ("order", "back"):
+            self.register_buffer(name, None, persistent=False)
         self.reset_parameters()
 
     weight: nn.Parameter | None
     bias: nn.Parameter | None
+    order: Tensor | None
+    back: Tensor | None
+
+    def over_parts(self, parts: Sequence[int]) -> None:
+        """Norm a concatenation ``[a_1 .. a_m | b_1 .. b_m]``: a member's features lie apart.
+
+        Args:
+            parts: features of each part, all members together; multiples of the members.
+        """
+        order = torch.tensor(member_order(parts, self.members))
+        device = None if self.weight is None else self.weight.device
+        self.order, self.back = order.to(device), order.argsort().to(device)
 
     def reset_parameters(self) -> None:
         """Weight one, bias zero."""
@@ -54,7 +71,11 @@ class _MemberNorm(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise each member's features of ``[..., features]`` by themselves."""
         shape = (self.members, self.features // self.members)
+        if self.order is not None:
+            input = input.index_select(-1, self.order)
         output = self._normalise(torch.unflatten(input, -1, shape)).flatten(-2)
+        if self.back is not None:
+            output = output.index_select(-1, self.back)
         if self.weight is not None:
             output = output * self.weight
         if self.bias is not None:

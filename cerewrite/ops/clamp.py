@@ -21,6 +21,9 @@ from cerewrite.ops.layout import bound
 class Clipped(nn.Module):
     """A clamp between buffers: the case of `Clamp`."""
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("low", torch.tensor(-0.5))
@@ -57,7 +60,8 @@ class Clamp(OpRule):
         numbers = {name: float(value) for name, value in bounds.items() if value is not None}
         if len(numbers) < len(bounds):
             raise NoClosedFormError(
-                f"no closed form for '{op.target}' by what inputs reach in '{op.module or op.name}'",
+                f"no closed form for '{op.target}' by a value that inputs reach in "
+                f"'{op.module or op.name}'",
                 advice=NoClosedFormError.ADVICE,
             )
         args, named = pytree.tree_map(
@@ -66,5 +70,6 @@ class Clamp(OpRule):
             is_leaf=lambda leaf: isinstance(leaf, Ref),
         )
         clamp = getattr(torch, op.target)
-        return context.apply(lambda x: clamp(x, *args, **named), (op.target, repr(args), repr(named)), inputs[0])
-
+        return context.apply(
+            lambda x: clamp(x, *args, **named), (op.target, repr(args), repr(named)), inputs[0]
+        )

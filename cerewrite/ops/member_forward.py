@@ -13,7 +13,7 @@ from cerewrite.errors import RewriteError
 from cerewrite.ir import Op
 from cerewrite.nn.member_forward import MemberForward
 from cerewrite.ops.base import Saved, register
-from cerewrite.ops.cases import module_case
+from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.members import MemberRMS
 from cerewrite.ops.modules import ResizableModule
 from cerewrite.ops.resizing import part, resized
@@ -116,7 +116,7 @@ class MemberForwardOp(MemberRMS):
     name = "member_forward_op"
     targets = frozenset({"member_forward_op"})
     whole: ClassVar[tuple[type[nn.Module], ...]] = (MemberForward,)
-    cases = (
+    cases: ClassVar[tuple[Case, ...]] = (
         module_case(lambda: MemberForward(HandNorm(6), 2), (3, 6)),
         module_case(lambda: MemberForward(HandMapNorm(6), 2, 1), (3, 6, 2, 2)),
     )

@@ -23,7 +23,7 @@ from cerewrite.nn.channel_reorder import (
     PartedLinear,
 )
 from cerewrite.ops.base import Channels, OpRule, Saved, Value, WidthBuilder, register
-from cerewrite.ops.cases import module_case
+from cerewrite.ops.cases import Case, module_case
 from cerewrite.ops.layout import Passing
 from cerewrite.ops.linear import Linear
 from cerewrite.ops.modules import Geometry
@@ -96,7 +96,7 @@ class MemberRMS(_MemberNorm):
     name = "member_rms_norm"
     targets = frozenset({"member_rms_norm"})
     whole: ClassVar[tuple[type[nn.Module], ...]] = (MemberRMSNorm,)
-    cases = (module_case(lambda: MemberRMSNorm(6, 2), (3, 6)),)
+    cases: ClassVar[tuple[Case, ...]] = (module_case(lambda: MemberRMSNorm(6, 2), (3, 6)),)
     centred = False
 
 

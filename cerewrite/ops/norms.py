@@ -58,7 +58,7 @@ class LastAxisModule(NormModule):
 
     axis = -1
     least = 2
-    mixes = True
+    mixes = gathers = True
     forward_anew: ClassVar[bool] = False
 
     def options(self, module: nn.Module) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class CalledModule(NormModule):
 
     axis = -1
     least = 2
-    mixes = True
+    mixes = gathers = True
     stock: ClassVar[LastAxisModule]
 
     @override

@@ -151,8 +151,10 @@ def dtype_of(module: nn.Module) -> Any:
 
 
 def own_settings(module: nn.Module, own: slice) -> dict[str, Tensor]:
-    """A member's share of every per-channel parameter and buffer; scalars whole."""
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    """A member's share of every per-channel parameter and buffer that is kept; scalars whole."""
+    buffers = module.named_buffers(recurse=False)
+    kept = ((n, b) for n, b in buffers if n not in module._non_persistent_buffers_set)
+    tensors = dict(module.named_parameters()) | dict(kept)
     return {name: tensor[own] if tensor.dim() else tensor for name, tensor in tensors.items()}
 
 

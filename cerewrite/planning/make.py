@@ -143,7 +143,8 @@ def make_plan(
             )
         fixed = designed(analysis, regions, asked, budgets, constraints)
     names = [item.cost for item in budgets]
-    built = [build_problem(region, names, minimised, constraints) for region in regions]
+    awake = analysis.gain == "nonzero"
+    built = [build_problem(r, names, minimised, constraints, awake=awake) for r in regions]
     problems = [item for item in built if isinstance(item, Problem)]
     refused = [item for item in built if isinstance(item, Rejection)]
     held = held_designs([item.region for item in problems], fixed, keep_groups=keep_groups)

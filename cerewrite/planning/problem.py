@@ -202,13 +202,27 @@ class Problem:
 
 
 def build_problem(
-    region: Region, costs: Sequence[str], measure: Measure, constraints: Constraints
+    region: Region,
+    costs: Sequence[str],
+    measure: Measure,
+    constraints: Constraints,
+    *,
+    awake: bool = False,
 ) -> Problem | Rejection:
-    """The search space of a region, or why it has none."""
+    """The search space of a region, or why it has none.
+
+    Args:
+        region: the region.
+        costs: names of the budgets.
+        measure: what is minimised.
+        constraints: on widths and members.
+        awake: whether nothing starts at zero, as at gain ``nonzero``: a class without correction
+            is one that the estimate does not look at then (what attention weighs by).
+    """
     silent = _silent(region)
     written = {layer.target for layer in region.layers}
     for index in silent:
-        if index in written:
+        if index in written and not (awake and len(silent) < len(region.classes)):
             return _unmeasured(region, index)
     grains = region.grains
     multiple = constraints.channel_multiple
@@ -261,7 +275,7 @@ def _silent(region: Region) -> list[int]:
     """Classes that add nothing to nu: nothing holds their width up.
 
     Those that tables alone write keep the original's proportions, with the rest of the region;
-    one that a layer writes would be shrunk to nothing.
+    so do those that layers write where nothing starts at zero, and are refused elsewhere.
     """
     total = np.zeros(len(region.classes))
     for site in region.sites:

@@ -3,13 +3,14 @@
     cerewrite convert examples/custom_operator/model.py --budget params --out build/custom
     cerewrite convert examples/custom_operator/model.py:build_waves --budget params --out build
 
-`ChannelGain` scales every channel by the exponential of a learned number. Without `Gain` below,
-its 64 numbers tie the hidden width to 64, and `cerewrite explain` says so. The rule says what the
-module does to channels, to the two moments of the closed form, and what becomes of it at another
-width. A package installs its rules through the entry-point group `cerewrite.operators`.
+`ChannelGain` scales every channel by the exponential of a learned number. `Gain` below makes it
+one operator: the rule says what the module does to channels, to the two moments of the closed
+form, and what becomes of it at another width. A package installs its rules through the
+entry-point group `cerewrite.operators`.
 
 `WaveLinear` is a layer with weights of its own, and `Wave` its rule: also how one layer becomes a
-block for every member, and what of it autograd keeps. Nothing else has to know either of them.
+block for every member, and what of it autograd keeps. Without it the widths are kept, and
+`cerewrite explain` says so. Nothing else has to know either of them.
 """
 
 from __future__ import annotations

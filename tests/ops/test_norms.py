@@ -183,3 +183,59 @@ def test_a_module_that_does_more_than_norm_keeps_the_width(
     traced = trace(Maps(norm), torch.ones(2, 3, 8, 8))
     stream = next(width for width in traced.widths if width.name == "stem")
     assert {pin.code for pin in stream.pins} == codes
+
+
+class Merging(nn.Module):
+    """Patches of 2 x 2 put side by side, normed and read, as Swin's stages are joined."""
+
+    def __init__(self, how: str = "cat", norm: type[nn.Module] = nn.LayerNorm) -> None:
+        super().__init__()
+        self.how, self.stem = how, nn.Conv2d(3, 8, 3, padding=1)
+        self.norm, self.reduction = norm(32), nn.Linear(32, 16, bias=False)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(n, 2 * n), nn.GELU(), nn.Linear(2 * n, n)) for n in (8, 16)
+        )
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).permute(0, 2, 3, 1)
+        x = x + self.blocks[0](x)
+        if self.how == "view":
+            b, h, w, c = x.shape
+            x = x.reshape(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        else:
+            x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1)
+        x = self.reduction(self.norm(x))
+        return self.head((x + self.blocks[1](x)).mean((1, 2)))
+
+
+@pytest.mark.parametrize("how", ["cat", "view"])
+def test_patches_side_by_side_are_a_concatenation(how: str) -> None:
+    traced = trace(Merging(how), torch.ones(2, 3, 8, 8))
+    stem, *_ = traced.widths
+    assert stem.name == "stem" and not stem.pins
+    reduction = next(layer for layer in traced.layers if layer.name == "reduction")
+    assert reduction.sources == ("stem",) * 4
+    assert [module.widths for module in stem.modules] == [("stem",) * 4]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm, CalledNorm])
+def test_a_norm_over_a_concatenation_gathers_each_members_features(norm: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    net, x = Merging(norm=norm), torch.randn(2, 3, 8, 8)
+    result = cerewrite.convert(
+        net,
+        x,
+        scope="network",
+        estimator="analytic",
+        gain="he",
+        allow="all",
+        budget="params=3x",
+    )
+    (split,) = result.plan.splits
+    assert split.multiplicity > 1 and result.verification.passed
+    assert result.model.norm.order.tolist() != sorted(result.model.norm.order.tolist())
+    result.model.norm.order = result.model.norm.back = None  # the planted fault
+    checks = cerewrite.verify(net, result.model, result.plan, x).checks
+    assert not next(check.passed for check in checks if check.name == "membership")

@@ -216,6 +216,21 @@ def test_a_silent_class_is_refused() -> None:
         make_plan(analysis_of([region]))
 
 
+def test_where_nothing_starts_at_zero_a_silent_class_keeps_its_proportion() -> None:
+    region = chain_region("r", [64, 32], 32, 32)
+    sites = tuple(site for site in region.sites if site.width != 1)
+    unseen = dataclasses.replace(region, sites=sites)
+    with pytest.raises(PlanError, match="no finite-width correction"):
+        make_plan(analysis_of([unseen]))
+    analysis = dataclasses.replace(analysis_of([unseen]), gain="nonzero")
+    (split,) = make_plan(analysis).splits
+    assert split.widths[0] == 2 * split.widths[1] and split.multiplicity > 1
+    silent = dataclasses.replace(analysis_of([chain_region("r", [64], 32, 32, share=0.0)]),
+                                 gain="nonzero")  # fmt: skip
+    with pytest.raises(PlanError, match="no finite-width correction"):
+        make_plan(silent)
+
+
 def test_excluded_regions_stay() -> None:
     plan = make_plan(RESNET, exclude=["layer1.*"])
     assert not any(split.region.startswith("layer1") for split in plan.splits)

@@ -12,17 +12,12 @@ from cerewrite.frontend.tracing.free import FreeParameters
 from cerewrite.frontend.tracing.modules import ModuleTable
 from cerewrite.frontend.tracing.named import NamedSizes
 from cerewrite.frontend.tracing.numbers import MET, USED
+from cerewrite.frontend.tracing.readers import KEPT, ends_in_children, is_multiplied, is_reduced
 from cerewrite.ir import Length, Op, PerChannel, Rejection
 from cerewrite.ir.lengths import HELD
 from cerewrite.ops.base import Channels, Value
 from cerewrite.ops.free import free_rule
-from cerewrite.ops.layout import pin_named
 from cerewrite.ops.modules import ResizableModule
-from cerewrite.ops.weighing import FUSED, PRODUCTS
-
-_HELD = ("parameter", "constant")
-
-_REDUCING = frozenset({"sum", "mean", "softmax", "_softmax"})
 
 
 class PerChannelBuilder:
@@ -87,24 +82,12 @@ class PerChannelBuilder:
         return self.named.grows(size, width, where)
 
     def is_reduced(self, op: Op, axis: int) -> bool:
-        """Whether something that reads a value sums, or weighs by a softmax, over an axis."""
-        for reader in self._ops.values():
-            if reader.target in _REDUCING and reader.inputs[:1] == (op.name,):
-                given = reader.args[1] if len(reader.args) > 1 else (reader.kwargs or {}).get("dim")
-                axes = given if isinstance(given, list | tuple) else [given]
-                if any(isinstance(dim, int) and dim % len(op.shape) == axis for dim in axes):
-                    return True
-        return False
+        """Whether something that reads a value sums over an axis."""
+        return is_reduced(op, axis, self._ops.values())
 
     def is_multiplied(self, op: Op) -> bool:
         """Whether what a value becomes meets another in a product, in the same module."""
-        after = {op.name}
-        for other in self.body(op):
-            if after.intersection(other.inputs):
-                after.add(other.name)
-                if other.target in FUSED | PRODUCTS and len(other.inputs) > 1:
-                    return True
-        return False
+        return is_multiplied(op, self.body(op))
 
     def divide(self, width: int, sizes: Sequence[int]) -> tuple[int, ...] | None:
         """Make a class several side by side; None where something has read it as a whole."""
@@ -127,8 +110,7 @@ class PerChannelBuilder:
         return tuple(
             other
             for other in self._ops.values()
-            if (other.module, other.call) == (op.module, op.call)
-            and other.target not in _HELD
+            if (other.module, other.call) == (op.module, op.call) and other.target not in KEPT
         )
 
     def per_channel(
@@ -146,7 +128,7 @@ class PerChannelBuilder:
         if refusal is not None:
             self.classes.pin(channels.width, refusal)
             return
-        if rule.mixes and self.is_concatenation(channels.width):
+        if rule.mixes and not rule.gathers and self.is_concatenation(channels.width):
             self.classes.pin(channels.width, _apart(op.module, rule.name))
             return
         module = self.module(op)
@@ -187,12 +169,6 @@ class PerChannelBuilder:
         found = self._parameters.is_view(op)
         self._later += [op] if found else []
         return found
-
-    def keep_views(self) -> None:
-        """Refuse the classes that views of parameters name, which joined nothing of that class."""
-        for op in self._later:
-            if op.name not in self._parameters.viewed:
-                pin_named(op, None, self)
 
     def keep_numbers(self) -> None:
         """Note the attributes that stand for classes, if their modules are not swapped whole.
@@ -241,13 +217,13 @@ class PerChannelBuilder:
         module = self.module(op)
         body = self.body(op)
         reads = {name for other in body for name in other.inputs} - {y.name for y in body}
-        values = [n for n in reads if self._ops[n].target not in _HELD]
+        values = [n for n in reads if self._ops[n].target not in KEPT]
         if module is None or len(values) != 1 or channels.inner != 1 or channels.unit != 1:
             return False
-        if not self._then(op.module, module):
+        if not ends_in_children(op.module, module, self._ops.values()):
             return False
         refusal = self._table.refusal_whole(op, module)
-        if refusal is not None or self.is_concatenation(channels.width):
+        if refusal is not None or (not rule.gathers and self.is_concatenation(channels.width)):
             self.classes.pin(channels.width, refusal or _apart(op.module, rule.name))
             return True
         self._swapped.add(op.module)
@@ -256,19 +232,6 @@ class PerChannelBuilder:
         size = self.classes.size(channels.width)
         self._keep(PerChannel(op.module, rule.name, (), settings // size, least=2), channels.width)
         return True
-
-    def _then(self, name: str, module: nn.Module) -> bool:
-        """Whether a module's children are called in order, unit by unit, on what it has done."""
-        prefix = f"{name}."
-        own = [op for op in self._ops.values() if f"{op.module}.".startswith(prefix)]
-        inner = [op for op in own if op.module != name and op.target not in _HELD]
-        known = {op.name for op in own}
-        called = list(dict.fromkeys(op.module.removeprefix(prefix) for op in inner))
-        return called == [child for child in module._modules if child in called] and all(
-            (op.function is not None or op.target in ("identity", "dropout"))
-            and known.issuperset(op.inputs)
-            for op in inner
-        )
 
     def keep_roles(self) -> None:
         """Refuse the classes of modules that are called on other values too."""

@@ -16,6 +16,7 @@ from cerewrite.frontend.tracing.unused import unused
 from cerewrite.ir import Layer, Op, PerChannel, Rejection, TracedModel
 from cerewrite.ops import rule_for
 from cerewrite.ops.base import Channels, Value
+from cerewrite.ops.layout import pin_named
 from cerewrite.ops.modules import (
     ConcatenationLayer,
     Geometry,
@@ -146,6 +147,12 @@ class Builder(PerChannelBuilder):
             layer = found.layer.name.partition("@")[0]
             if layer in kept and found.target is not None:
                 self.classes.pin(found.target, kept[layer])
+
+    def keep_views(self) -> None:
+        """Refuse the classes that views of parameters name, which joined nothing of that class."""
+        for op in self._later:
+            if op.name not in self._parameters.viewed:
+                pin_named(op, None, self)
 
     def written(self) -> list[str]:
         """Names of what writes a class, in execution order."""
