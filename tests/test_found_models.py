@@ -252,7 +252,7 @@ def test_refused_with_code_reason_and_remedy(
     inputs = (torch.ones(2, 12, dtype=torch.complex64 if code == "complex" else None),)
     loaded = Loaded(model, "model.py", "test"), inputs
     monkeypatch.setattr(Session, "load", lambda self, spec: loaded)
-    lines = list(explain_lines(explained(Session(quiet=True), "model.py", layer, {})))
+    lines = list(explain_lines(explained(Session(quiet=True), "model.py", layer, {"draws": 16})))
     at = next((i for i, line in enumerate(lines) if f"({code})" in line), None)
     assert at is not None, lines
     assert len(lines[at].partition("): ")[2]) > 10 and lines[at + 1].startswith("  -> ")

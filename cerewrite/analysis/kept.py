@@ -13,9 +13,6 @@ from cerewrite.ops.base import OPRULES, TARGETS, Saved
 from cerewrite.planning.budgets import BUDGETS
 from cerewrite.planning.budgets.memory import COPIES
 
-ENDS = frozenset({"parameter", "constant"})
-
-_IDLE = frozenset({"input", "output", "host_read"})
 _READING = frozenset(
     {"mm", "addmm", "baddbmm", "convolution", "local_response_norm", "_prelu_kernel"}
 )
@@ -102,7 +99,7 @@ def saved_bytes(traced: TracedModel, model: nn.Module, item: int) -> dict[tuple[
     storage: dict[str, str] = {}
     saved: dict[tuple[str, str], int] = {}
     for op in traced.ops:
-        read = [name for name in op.inputs if ops[name].target not in ENDS]
+        read = [name for name in op.inputs if not ops[name].is_stored]
         kept = _saved(op, modules.get(op.module))
         storage[op.name] = storage[read[0]] if read and kept.shares else op.name
         extra = {
@@ -119,7 +116,7 @@ def saved_bytes(traced: TracedModel, model: nn.Module, item: int) -> dict[tuple[
 
 def _saved(op: Op, module: nn.Module | None) -> Saved:
     """What the rule of an operator says; one without is taken for a function of one tensor."""
-    if op.target in ENDS | _IDLE:
+    if op.is_end or op.target == "host_read":
         return Saved()
     if op.target in _READING:
         return Saved(reads=True)

@@ -6,9 +6,6 @@ from torch import nn
 
 from cerewrite.ir import ModuleSummary, TracedModel
 
-ENDS = ("input", "parameter", "constant", "output")
-"""Operators that are the graph's ends and belong to no module."""
-
 
 def summarised(traced: TracedModel, model: nn.Module) -> tuple[ModuleSummary, ...]:
     """Every module that holds parameters or ran operators, in the model's own order.
@@ -27,7 +24,7 @@ def summarised(traced: TracedModel, model: nn.Module) -> tuple[ModuleSummary, ..
     """
     ran: dict[str, list[str]] = {}
     for op in traced.ops:
-        if op.target not in ENDS:
+        if not op.is_end:
             ran.setdefault(op.module, []).append(op.name)
     seen: set[int] = set()
     found = []

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from cerewrite.api.stages import as_inputs
-from cerewrite.ir.diagnosed import Diagnosis
+from cerewrite.ir.diagnosed import DRAWS, Diagnosis
 from cerewrite.runtime.alone import alone
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def diagnose(
     *,
     loss: Loss | None = None,
     data: str = "given",
-    draws: int = 4,
+    draws: int = DRAWS,
     seed: int = 0,
     only: Iterable[str] = (),
 ) -> Diagnosis:

@@ -21,20 +21,25 @@ if TYPE_CHECKING:
     from cerewrite.planning.fixing import DesignLike
 
 
-class AnalysisOptions(TypedDict, total=False):
-    """Options of `cerewrite.analyze`, with the defaults of `cerewrite.analysis.analyze`."""
+class _EstimateOptions(TypedDict, total=False):
+    """What `cerewrite.analyze` and `cerewrite.race` take alike."""
 
+    untie: bool
     estimator: str
     parametrization: str
     gain: str | float
     scope: str
-    untie: bool
     draws: int | None
-    seed: int
     precision: float | None
-    seconds: float | None
     readout: str
     norms: Literal["train", "eval"]
+
+
+class AnalysisOptions(_EstimateOptions, total=False):
+    """Options of `cerewrite.analyze`, with the defaults of `cerewrite.analysis.analyze`."""
+
+    seed: int
+    seconds: float | None
     redraw: Callable[[nn.Module, torch.Generator], None] | None
     executor: Executor | None
     progress: Callable[[int, int, float], None] | None
@@ -68,18 +73,8 @@ class ConvertOptions(AnalysisOptions, PlanOptions, total=False):
     """Options of `cerewrite.convert`: those of `analyze` and of `plan`."""
 
 
-class RaceOptions(PlanOptions, total=False):
+class RaceOptions(_EstimateOptions, PlanOptions, total=False):
     """Options of `cerewrite.race`: those of `plan`, and those of `analyze` but its time limit."""
-
-    untie: bool
-    estimator: str
-    parametrization: str
-    gain: str | float
-    scope: str
-    draws: int | None
-    precision: float | None
-    readout: str
-    norms: Literal["train", "eval"]
 
 
 class BenchOptions(TypedDict, total=False):

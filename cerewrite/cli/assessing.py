@@ -8,12 +8,11 @@ from typing import Any
 import click
 
 import cerewrite
-from cerewrite import ir
 from cerewrite.api import saving
 from cerewrite.cli import files
 from cerewrite.cli import options as opt
 from cerewrite.cli.command import Command
-from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.cli.session import Session, write_text
 from cerewrite.frontend import loading
 from cerewrite.ir.assessed import Assessment
 
@@ -51,17 +50,14 @@ def assess(
     FOLDER is one that convert --members wrote, with the weights that training put there. Prints
     loss, calibration, how members disagree, and accuracy against coverage.
     """
-    session = Session.start(options, silent=json == "-")
-    for path in (json, html):
-        check_file(path, force=force)
+    session = Session.start(options, json, html, force=force)
     saving.read_plan(Path(folder))
     batches = loading.load_batches(data)
     fitting = None if calibration is None else loading.load_batches(calibration)
     _, model, inputs = session.load_target(folder, options)
     with session.clock("assess"):
         found = cerewrite.assess(model, batches, calibration=fitting, example_inputs=inputs)
-    if json:
-        write_text(json, ir.dumps(found), force=force)
+    session.keep(json, found)
     from cerewrite import reporter
 
     if html:

@@ -29,7 +29,7 @@ from cerewrite.cli.listing import init, list_, schema
 from cerewrite.cli.mapping import landscape
 from cerewrite.cli.racing import race
 from cerewrite.cli.reading import take_scope
-from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.cli.session import Session, write_text
 from cerewrite.cli.working import carry_out, make_plan, next_steps, require_held, show
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -65,12 +65,9 @@ def analyze(
     **options: Any,
 ) -> None:
     """Compute nu, layer by layer."""
-    session = Session.start(options, silent="-" in (json, node_data))
-    for path in (json, html, node_data):
-        check_file(path, force=force)
+    session = Session.start(options, json, html, node_data, force=force)
     analysis = session.analyze(model, options)
-    if json:
-        write_text(json, ir.dumps(analysis), force=force)
+    session.keep(json, analysis)
     if node_data:
         from cerewrite import reporter
 
@@ -97,12 +94,10 @@ def analyze(
 def plan(model: str, out: str | None, json: str | None, force: bool, **options: Any) -> None:
     """Choose members and widths; change nothing."""
     take_scope(options)
-    session = Session.start(options, silent="-" in (out, json))
-    for path in (out, json):
-        check_file(path, force=force)
+    session = Session.start(options, out, json, force=force)
     made = make_plan(session, model, options)
-    for path in filter(None, (out, json)):
-        write_text(path, ir.dumps(made), force=force)
+    for path in (out, json):
+        session.keep(path, made)
     kept = out or "plan.json"
     first = () if out else (f"cerewrite plan {model} --out {kept}  # keep it; it may be edited",)
     show(session, made, model, *first, f"cerewrite apply {kept} {model} --out DIR")
@@ -150,8 +145,7 @@ def convert(
     if onnx and out is None and not dry_run:
         raise click.UsageError("--onnx needs --out DIR: the folder that will hold model.onnx")
     take_scope(options)
-    session = Session.start(options, silent=json == "-")
-    check_file(json, force=force)
+    session = Session.start(options, json, force=force)
     if out is not None:
         output.check_target(out, folder=True, overwrite=force)
     request = onnx_request(options)
@@ -210,8 +204,7 @@ def apply(
 
     The plan may have been edited. The result is verified and saved as by convert.
     """
-    session = Session.start(options, silent=json == "-")
-    check_file(json, force=force)
+    session = Session.start(options, json, force=force)
     request = onnx_request(options)
     output.check_target(out, folder=True, overwrite=force)
     made = output.read_record(ir.Plan, Path(plan))
@@ -258,11 +251,9 @@ def explain(model: str, layer: str, json: str | None, force: bool, **options: An
     """
     from cerewrite.cli.explaining import explain_lines, explained
 
-    session = Session.start(options, silent=json == "-")
-    check_file(json, force=force)
+    session = Session.start(options, json, force=force)
     found = explained(session, model, layer, options)
-    if json:
-        write_text(json, ir.dumps(found), force=force)
+    session.keep(json, found)
     for line in explain_lines(found):
         session.say(line)
 

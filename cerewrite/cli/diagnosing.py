@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cerewrite
-from cerewrite import ir
 from cerewrite.cli import files
 from cerewrite.cli import options as opt
 from cerewrite.cli.command import Command
-from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.cli.session import Session, write_text
 from cerewrite.errors import LoadError, UsageError
 from cerewrite.frontend import loading
-from cerewrite.ir.diagnosed import Diagnosis
+from cerewrite.ir.diagnosed import DRAWS, Diagnosis
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +36,9 @@ if TYPE_CHECKING:
 )
 @opt.switch("--gaussian", description="Standard normal inputs and random classes, without data.")
 @opt.number(
-    "--draws", "Draws of the weights; 0 for the weights as they stand.  [default: 4]", least=0
+    "--draws",
+    f"Draws of the weights; 0 for the weights as they stand.  [default: {DRAWS}]",
+    least=0,
 )
 @opt.repeatable("--only", "only", "NAME", "A diagnostic; see `cerewrite list`. All without.")
 @opt.INPUT
@@ -67,9 +68,7 @@ def diagnose(
         raise click.UsageError("name one MODEL, or two with --compare A B")
     if data is not None and gaussian:
         raise click.UsageError("--data and --gaussian exclude each other")
-    session = Session.start(options, silent=json == "-")
-    for path in (json, html):
-        check_file(path, force=force)
+    session = Session.start(options, json, html, force=force)
     batch = None if data is None else first_batch(data)
     opening = {"model": options.pop("original")} | {
         name: options.pop(name) for name in ("trust", "max_params")
@@ -80,15 +79,14 @@ def diagnose(
         for module, inputs in _targets(session, model, compare, opening)
     )
     names = _names(compare) if compare else ()
-    if json:
-        write_text(json, ir.dumps(found), force=force)
-    _show(session, found, names, html, force=force)
+    session.keep(json, found)
+    _show(session, found, names, html)
 
 
 def _options(options: Mapping[str, Any], *, gaussian: bool) -> dict[str, Any]:
     draws = options["draws"]
     return {
-        "draws": 4 if draws is None else draws,
+        "draws": DRAWS if draws is None else draws,
         "seed": options["seed"],
         "only": options["only"],
         "data": "gaussian" if gaussian else "shapes",
@@ -156,17 +154,12 @@ def first_batch(spec: str) -> tuple[Any, Any]:
 
 
 def _show(
-    session: Session,
-    found: tuple[Diagnosis, ...],
-    names: tuple[str, ...],
-    html: str | None,
-    *,
-    force: bool,
+    session: Session, found: tuple[Diagnosis, ...], names: tuple[str, ...], html: str | None
 ) -> None:
     from cerewrite import reporter
 
     if html:
-        write_text(html, reporter.render_diagnosis(found, names), force=force)
+        write_text(html, reporter.render_diagnosis(found, names), force=session.force)
     if session.quiet:
         return
     if len(found) == 2:

@@ -17,7 +17,7 @@ from cerewrite.cli import files
 from cerewrite.cli import options as opt
 from cerewrite.cli.command import Command
 from cerewrite.cli.reading import Given
-from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.cli.session import Session, check_file
 from cerewrite.errors import UsageError
 from cerewrite.frontend import loading
 
@@ -161,10 +161,9 @@ def export(
 
     if out is None and triton is None:
         raise UsageError("nothing to write", advice="pass --out FILE, --triton DIR or both")
-    session = Session.start(options, silent=json == "-")
+    session = Session.start(options, json, force=force)
     request = onnx_request(options)
-    for path in (out, json):
-        check_file(path, force=force)
+    check_file(out, force=force)
     folder = Path(target)
     _, model, inputs = session.load_target(target, options)
     repository = Repository.of(triton, name, model, force=force)
@@ -182,5 +181,4 @@ def export(
         records.append(repository.write(session, model, inputs, **request))
         for line in export_lines(records[-1]) if out is None else ():
             session.say(line)
-    if json:
-        write_text(json, ir.dumps(tuple(records)), force=force)
+    session.keep(json, tuple(records))

@@ -12,7 +12,7 @@ from cerewrite.cli import files
 from cerewrite.cli import options as opt
 from cerewrite.cli.analysing import ANALYSIS
 from cerewrite.cli.command import Command
-from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.cli.session import Session
 from cerewrite.errors import VerificationError
 
 
@@ -33,13 +33,11 @@ def profile(model: str, out: str | None, json: str | None, force: bool, **option
     """
     from cerewrite import timing
 
-    session = Session.start(options, silent="-" in (out, json))
-    for path in (out, json):
-        check_file(path, force=force)
+    session = Session.start(options, out, json, force=force)
     analysis = session.analyze(model, options)
     record = timing.step_profile(analysis)
-    for path in filter(None, (out, json)):
-        write_text(path, ir.dumps(record), force=force)
+    for path in (out, json):
+        session.keep(path, record)
     first = record.regions[0].profile if record.regions else None
     where = f", {first.threads} threads, {first.machine}" if first else ""
     session.say(
@@ -65,14 +63,12 @@ def verify(folder: str, json: str | None, force: bool, **options: Any) -> None:
     from cerewrite.api import saving
     from cerewrite.cli.text import check_lines
 
-    session = Session.start(options, silent=json == "-")
-    check_file(json, force=force)
+    session = Session.start(options, json, force=force)
     made = saving.read_plan(Path(folder))
     original, model, inputs = session.load_target(folder, options)
     with session.clock("verify"):
         verification = cerewrite.verify(original, model, made, inputs)
-    if json:
-        write_text(json, ir.dumps(verification), force=force)
+    session.keep(json, verification)
     for line in check_lines(verification):
         session.say(line)
     if not verification.passed:
@@ -100,12 +96,10 @@ def bench(folder: str, json: str | None, force: bool, **options: Any) -> None:
     from cerewrite.cli.text import timing_lines
 
     asked = {name: options.pop(name) for name in opt.BENCH_NAMES}
-    session = Session.start(options, silent=json == "-")
-    check_file(json, force=force)
+    session = Session.start(options, json, force=force)
     original, model, inputs = session.load_target(folder, options)
     with session.clock("bench"):
         timings = cerewrite.bench(original, model, inputs, **asked)
-    if json:
-        write_text(json, ir.dumps(timings), force=force)
+    session.keep(json, timings)
     for line in timing_lines(timings):
         session.say(line)

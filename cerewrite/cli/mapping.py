@@ -12,7 +12,7 @@ from cerewrite.cli import options as opt
 from cerewrite.cli.analysing import ANALYSIS
 from cerewrite.cli.command import Command
 from cerewrite.cli.reading import read_budgets
-from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.cli.session import Session, write_text
 from cerewrite.errors import UsageError
 from cerewrite.planning.budgets import BudgetRequest
 from cerewrite.planning.landscape import Landscape
@@ -56,9 +56,7 @@ def landscape(
     from cerewrite.planning import landscape as map_region
     from cerewrite.planning.budgets import BUDGETS, batches_for, region_cost, resolve_budgets
 
-    session = Session.start(options, silent=json == "-")
-    for path in (json, html):
-        check_file(path, force=force)
+    session = Session.start(options, json, html, force=force)
     if len(budget) > 1:
         raise UsageError("a landscape has one budget", advice="name one of them")
     analysis = session.analyze(model, options | batches_for(budget, allow="all"))
@@ -68,8 +66,7 @@ def landscape(
     own = region_cost(cost, chosen, chosen.design)
     limit = allowed.limit - BUDGETS[cost].baseline(analysis) + own
     mapped = map_region(chosen, cost=cost, measure=measure, limit=limit, rows=48)
-    if json:
-        write_text(json, ir.dumps(mapped), force=force)
+    session.keep(json, mapped)
     if html:
         write_text(html, reporter.render_landscape(mapped), force=force)
     for line in reporter.landscape_lines(mapped):

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 import cerewrite
-from cerewrite import ir, output
+from cerewrite import output
 from cerewrite.cli import files
 from cerewrite.cli import options as opt
 from cerewrite.cli.analysing import UNTIMED
 from cerewrite.cli.command import Command
 from cerewrite.cli.numbers import Positive
 from cerewrite.cli.reading import take_scope
-from cerewrite.cli.session import Session, check_file, write_text
+from cerewrite.cli.session import Session, write_text
 from cerewrite.errors import UsageError
 from cerewrite.frontend import loading
 from cerewrite.ir.raced import Race
@@ -118,9 +118,7 @@ def race(
     from cerewrite.api.racing import write_winner
 
     take_scope(options)
-    session = Session.start(options, silent=json == "-")
-    for path in (json, html):
-        check_file(path, force=force)
+    session = Session.start(options, json, html, force=force)
     if out is not None:
         output.check_target(out, folder=True, overwrite=force)
     for name in BATCHED:
@@ -141,8 +139,7 @@ def race(
         **given,
         **options,
     )
-    if json:
-        write_text(json, ir.dumps(raced.race), force=force)
+    session.keep(json, raced.race)
     from cerewrite import reporter
 
     if html:

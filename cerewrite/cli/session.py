@@ -60,6 +60,7 @@ class Session:
         seed: seed of every draw.
         quiet: print nothing but errors.
         verbose: print every row.
+        force: replace what an earlier run wrote.
         clock: times the stages.
     """
 
@@ -67,6 +68,7 @@ class Session:
     seed: int = 0
     quiet: bool = False
     verbose: bool = False
+    force: bool = False
     clock: Clock = field(init=False)
     _began: float = field(init=False, default=0.0)
     _status: Status | None = field(init=False, default=None)
@@ -75,18 +77,30 @@ class Session:
         self.clock = Clock(self._watch)
 
     @classmethod
-    def start(cls, options: Given, *, silent: bool = False) -> Session:
-        """Take the options that every command has out of ``options``; ``silent`` implies quiet."""
+    def start(cls, options: Given, *files: str | None, force: bool) -> Session:
+        """Take the options that every command has out of ``options``.
+
+        Args:
+            options: of the command.
+            files: what it is to write; where one is ``-``, nothing else is printed.
+            force: replace what an earlier run wrote.
+
+        Raises:
+            OutputError: if one of the files will not be written.
+        """
         threads = options.pop("threads", None)
         if threads is not None:
             import torch
 
             torch.set_num_threads(threads)
+        for path in files:
+            check_file(path, force=force)
         return cls(
             shapes=options.pop("shapes", ()),
             seed=options.get("seed", 0),
-            quiet=options.pop("quiet") or silent,
+            quiet=options.pop("quiet") or "-" in files,
             verbose=options.pop("verbose"),
+            force=force,
         )
 
     def load(self, spec: str) -> tuple[loading.Loaded, loading.Inputs]:
@@ -168,6 +182,15 @@ class Session:
         """Print one line unless the run is quiet."""
         if not self.quiet:
             click.echo(printable(text, keep="\n"))
+
+    def keep(self, path: str | None, record: object) -> None:
+        """Write a record as JSON, if a file is named for it.
+
+        Raises:
+            OutputError: see `write_text`.
+        """
+        if path:
+            write_text(path, ir.dumps(record), force=self.force)
 
     def progress(self, done: int, wanted: int, nu: float) -> None:
         """Show how far an estimator that measures has come, and its estimate so far.

@@ -13,7 +13,7 @@ from cerewrite.api.options import PlanOptions
 from cerewrite.cli.analysing import ANALYSIS_NAMES
 from cerewrite.cli.command import ORIGINS
 from cerewrite.cli.reading import Given
-from cerewrite.cli.session import Session, write_text
+from cerewrite.cli.session import Session
 from cerewrite.errors import InfeasibleBudgetError
 from cerewrite.frontend import loading
 from cerewrite.planning.budgets import batches_for
@@ -57,8 +57,7 @@ def carry_out(
     result = cerewrite.convert(
         loaded.module, inputs, source=loaded.spec, clock=session.clock, **options
     )
-    if json:
-        write_text(json, ir.dumps(result.report), force=bool(options.get("overwrite")))
+    session.keep(json, result.report)
     return result
 
 

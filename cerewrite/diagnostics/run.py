@@ -26,13 +26,10 @@ from cerewrite.diagnostics.worth import worth_of
 from cerewrite.errors import AnalysisError, UsageError
 from cerewrite.estimators.draws.subject import Subject, make_subject
 from cerewrite.ir import LARGEST_SEED, Inputs, Rejection, TracedModel
-from cerewrite.ir.diagnosed import DATA, Diagnosis, Figure, Finding, LayerFigure
+from cerewrite.ir.diagnosed import DATA, DRAWS, Diagnosis, Figure, Finding, LayerFigure
 from cerewrite.registry import require_whole
 from cerewrite.runtime.alone import alone
 from cerewrite.runtime.trees import map_tensors
-
-DRAWS = 4
-"""Draws of the weights where nobody says."""
 
 MOST_DRAWS = 10_000
 

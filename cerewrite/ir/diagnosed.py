@@ -13,6 +13,9 @@ from cerewrite.ir.shown import Shown
 DATA = ("given", "gaussian", "shapes")
 """Inputs with values that mean something; Gaussian ones by request; shapes alone."""
 
+DRAWS = 4
+"""Draws of the weights where nobody says."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerFigure:

@@ -59,6 +59,16 @@ class Op:
         return prod(self.shape)
 
     @property
+    def is_stored(self) -> bool:
+        """Whether it is a tensor of the model's own: a parameter, a buffer or a constant."""
+        return self.target in ("parameter", "constant")
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is one of the graph's ends, which belong to no module."""
+        return self.is_stored or self.target in ("input", "output")
+
+    @property
     def is_integral(self) -> bool:
         """Whether its output holds whole numbers or truth values, which carry no gradient."""
         return self.dtype.startswith(("int", "uint", "bool"))

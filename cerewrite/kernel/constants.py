@@ -107,7 +107,7 @@ class Constants:
             return torch.full(op.shape, _SHAPED[op.target], dtype=torch.float64)
         if op.args and isinstance(op.args[0], Literal):
             return op.args[0].value
-        if op.target in ("parameter", "constant"):
+        if op.is_stored:
             found = self._tensor(op.module)
             unreadable = found is None or found.is_meta or isinstance(found, FakeTensor)
             return None if found is None or unreadable else found.detach()

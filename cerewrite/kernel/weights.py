@@ -53,8 +53,7 @@ class Weights:
         return self._known[op.name]
 
     def _computed(self, op: Op) -> Moments | None:
-        ruled = op.target in ("parameter", "constant")
-        if ruled or (self.standard and op.name in self.constants.trained):
+        if op.is_stored or (self.standard and op.name in self.constants.trained):
             return None
         value = self.constants.value(op.name)
         if value is None or not value.numel() or not bool(value.isfinite().all()):

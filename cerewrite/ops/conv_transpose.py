@@ -28,7 +28,7 @@ from cerewrite.ops.cases import module_case
 from cerewrite.ops.layout import on_axis
 from cerewrite.ops.modules import ConcatenationLayer, Geometry, weight_of
 from cerewrite.ops.own_forwards import expect
-from cerewrite.ops.resizing import convolution_options, split_convolution, take_parameters
+from cerewrite.ops.resizing import chunk, convolution_options, split_convolution, take_parameters
 
 AnyTransposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _MODULES: tuple[type[AnyTransposed], ...] = (
@@ -112,11 +112,13 @@ class ConvTranspose(LayerRule, ConcatenationLayer):
         return context.weigh(layer, thinned)
 
     @override
-    def member_weights(self, module: nn.Module, writers: int, readers: int) -> list[list[Tensor]]:
-        """Views ``[out, in / groups, *kernel]`` of the transposed weight."""
+    def member_weight(
+        self, module: nn.Module, writer: tuple[int, int], reader: tuple[int, int]
+    ) -> Tensor:
+        """A view ``[out, in / groups, *kernel]`` of the transposed weight."""
         weight = module.get_parameter("weight").detach()
-        rows = weight.chunk(writers, 0 if _groups(module) > 1 else 1)
-        return [[piece.transpose(0, 1) for piece in row.chunk(readers, 0)] for row in rows]
+        rows = chunk(weight, 0 if _groups(module) > 1 else 1, *writer)
+        return chunk(rows, 0, *reader).transpose(0, 1)
 
     @override
     def reordering(self, module: nn.Module, parts: tuple[int, ...]) -> nn.Module:

@@ -67,6 +67,14 @@ class Linear(LayerRule, ConcatenationLayer):
         return super().member_weights(module, writers, readers)
 
     @override
+    def member_weight(
+        self, module: nn.Module, writer: tuple[int, int], reader: tuple[int, int]
+    ) -> Tensor:
+        if isinstance(module, BlockDiagonalLinear):
+            return module.weight.detach()[writer[0]].T
+        return super().member_weight(module, writer, reader)
+
+    @override
     def fan_in(self, module: nn.Module) -> int:
         """Inputs of one member.
 

@@ -16,6 +16,7 @@ from torch import nn
 from cerewrite.ir import RegionLayer
 from cerewrite.nn.channel_reorder import ConcatenationReader, member_order
 from cerewrite.ops import concatenation_layer, sampled_layer
+from cerewrite.ops.modules import WHOLE
 
 
 def member_major(
@@ -42,7 +43,7 @@ def member_major(
     inner = sampled_layer(layer.op).inner(layer)
     parts = [multiplicity * layer.times * widths[source] * inner for source in layer.sources]
     new = copy.deepcopy(module)
-    weight = sampled_layer(layer.op).member_weights(new, 1, 1)[0][0]  # a view: inputs on axis 1
+    weight = sampled_layer(layer.op).member_weight(new, WHOLE, WHOLE)  # a view: inputs on axis 1
     order = torch.tensor(member_order(parts, multiplicity), device=weight.device)
     weight.copy_(weight.index_select(1, order))
     return new

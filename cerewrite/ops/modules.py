@@ -17,13 +17,16 @@ from torch import Tensor, nn
 from cerewrite.ir import Op, RegionLayer
 from cerewrite.nn import times_scale
 from cerewrite.ops.cases import Case
-from cerewrite.ops.resizing import filter_names, member_bias, member_filters, slice_channels
+from cerewrite.ops.resizing import chunk, filter_names, member_bias, member_filters, slice_channels
 
 if TYPE_CHECKING:
     from cerewrite.ops.base import Value
 
 Draw = Callable[[Tensor], Tensor]
 """Draws of the shape, dtype and device of a tensor."""
+
+WHOLE = (0, 1)
+"""The one writer, or reader, of a layer that is not divided among members."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +145,16 @@ class SampledLayer(ModuleFamily):
             >>> [[tuple(piece.shape) for piece in row] for row in views]
             [[(2, 2), (2, 2), (2, 2)]]
         """
-        weight = module.get_parameter("weight").detach()
-        assert weight.shape[0] % writers == weight.shape[1] % readers == 0, (weight.shape, writers)
-        return [list(rows.chunk(readers, 1)) for rows in weight.chunk(writers, 0)]
+        return [
+            [self.member_weight(module, (i, writers), (j, readers)) for j in range(readers)]
+            for i in range(writers)
+        ]
+
+    def member_weight(
+        self, module: nn.Module, writer: tuple[int, int], reader: tuple[int, int]
+    ) -> Tensor:
+        """One of `member_weights` alone: which writer and reader, each of how many."""
+        return chunk(chunk(module.get_parameter("weight").detach(), 0, *writer), 1, *reader)
 
     def fan_in(self, module: nn.Module) -> int:
         """Weights that one output unit reads by.
@@ -228,10 +238,9 @@ class SplittableLayer(SampledLayer):
             multiplicity: members.
             widths: width of one member per class of the region.
         """
-        if layer.role == "exit":
-            weight = self.member_weights(module, 1, multiplicity)[0][index]
-        else:
-            weight = self.member_weights(module, multiplicity, 1)[index][0]
+        own = (index, multiplicity)
+        ends = (WHOLE, own) if layer.role == "exit" else (own, WHOLE)
+        weight = self.member_weight(module, *ends)
         bias = member_bias(getattr(module, "bias", None), layer, index, widths)
         if layer.role == "exit":
             weight = times_scale(weight, module)
@@ -239,7 +248,7 @@ class SplittableLayer(SampledLayer):
         narrow = self.narrow(module, shape, layer.groups, bias=bias is not None)
         further = member_filters(module, layer, index, widths)
         slice_channels(narrow.to(weight.dtype), module, bias=bias, **further)
-        self.member_weights(narrow, 1, 1)[0][0].copy_(weight)
+        self.member_weight(narrow, WHOLE, WHOLE).copy_(weight)
         return narrow
 
 

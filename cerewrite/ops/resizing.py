@@ -142,6 +142,13 @@ def part(index: int, width: int) -> slice:
     return slice(index * width, (index + 1) * width)
 
 
+def chunk(tensor: Tensor, axis: int, index: int, count: int) -> Tensor:
+    """One of so many equal parts along an axis, as a view."""
+    assert tensor.shape[axis] % count == 0, (tensor.shape, axis, count)
+    width = tensor.shape[axis] // count
+    return tensor.narrow(axis, index * width, width)
+
+
 def dtype_of(module: nn.Module) -> Any:
     """The dtype of its parameters, else of its floating-point buffers, else the default (None)."""
     for tensor in (*module.parameters(), *module.buffers()):

@@ -123,7 +123,7 @@ class _Walk:
         apart = [name for name in reads if name in self.apart]
         if op.target == "input" or any(name in self.fed for name in reads):
             self.fed.add(op.name)
-        if op.module in self.exits and op.target not in ("parameter", "constant"):
+        if op.module in self.exits and not op.is_stored:
             foreign = [name for name in apart if self.homes[name] != op.module]
             if foreign:
                 self._refuse(f"{self._title(op.module)} reads what the members add up to")

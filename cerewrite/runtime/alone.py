@@ -164,9 +164,7 @@ def _kept() -> Iterator[None]:
 
 def _same(now: Any, before: Any) -> bool:
     """Whether nothing changed; states that are no plain values are written back in any case."""
-    if isinstance(now, tuple) and isinstance(before, tuple) and len(now) == len(before):
-        return all(map(_same, now, before))
-    if type(now) is type(before) and isinstance(now, bool | int | float | str):
+    if type(now) is type(before) and isinstance(now, bool | int | float | str | tuple):
         return bool(now == before)
     return now is before
 
@@ -200,7 +198,15 @@ def _settings() -> list[Setting]:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         found.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
     if (numpy := sys.modules.get("numpy")) is not None:
-        found.append((numpy.random.get_state, numpy.random.set_state))
+
+        def drawn() -> tuple[Any, ...]:
+            kind, key, *further = numpy.random.get_state()
+            return kind, key.tobytes(), *further  # bytes are compared at once
+
+        def draw_from(old: tuple[Any, ...]) -> None:
+            numpy.random.set_state((old[0], numpy.frombuffer(old[1], numpy.uint32), *old[2:]))
+
+        found.append((drawn, draw_from))
         found.append((numpy.geterr, lambda old: numpy.seterr(**old)))
     return found
 

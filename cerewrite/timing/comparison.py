@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from torch import nn
 
 from cerewrite.errors import UsageError
-from cerewrite.exporter import ExampleInputs
 from cerewrite.ir import Inputs, Timing
 from cerewrite.registry import suggest
 from cerewrite.runtime.alone import MOST_THREADS
@@ -57,6 +56,8 @@ def bench(
         >>> timing.engine, timing.batch, timing.runs
         ('eager', 64, 15)
     """
+    from cerewrite.exporter import ExampleInputs  # which loads onnxscript: a second, for this alone
+
     _check(engines, batches, thread_counts, runs)
     example = ExampleInputs.of(original, example_inputs)
     sized = {batch: example.resized(batch) for batch in batches}

@@ -10,9 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cerewrite import exporter
 from cerewrite.errors import ExportError
-from cerewrite.exporter import ExampleInputs, Runner
 from cerewrite.ir.inputs import Inputs
 from cerewrite.runtime.modes import called
 from cerewrite.timing.calls import TrainingStep
@@ -57,10 +55,12 @@ def compiled(model: nn.Module, example: Inputs, stack: ExitStack) -> Bind:
 
 def onnx_runtime(model: nn.Module, example: Inputs, stack: ExitStack) -> Bind:
     """The exported file in ONNX Runtime, on the CPU; parity is proved on the way."""
+    from cerewrite.exporter import ExampleInputs, Runner, export_onnx
+
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     file = Path(folder, "model.onnx")
     try:
-        exporter.export_onnx(model, file, example, batches=(2,))
+        export_onnx(model, file, example, batches=(2,))
         runner = Runner(file)
     except ExportError as error:
         raise EngineRefusal(f"no ONNX file: {error}") from error

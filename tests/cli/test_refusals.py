@@ -251,6 +251,7 @@ def test_a_budget_of_no_time_is_refused(model: Path) -> None:
     assert result.exit_code == 2 and "no call takes no time" in result.stderr
 
 
+@pytest.mark.thorough
 def test_a_latency_budget_that_is_not_held_exits_as_one(
     model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -295,6 +296,7 @@ main(["go"])
     assert done.returncode == 143, done.stderr
 
 
+@pytest.mark.thorough
 def test_a_sigterm_while_the_model_is_loaded_is_no_fault_of_the_model(tmp_path: Path) -> None:
     file = tmp_path / "slow.py"
     file.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nsum(range(100))\n")

@@ -56,6 +56,7 @@ def conv() -> ir.Analysis:
     return cerewrite.analyze(conv_net(), MAPS, draws=96)
 
 
+@pytest.mark.thorough
 def test_it_is_the_default_and_agrees_with_long_draws_where_the_closed_form_is_far_off(
     conv: ir.Analysis,
 ) -> None:

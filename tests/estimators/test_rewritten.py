@@ -62,11 +62,16 @@ CASES: dict[str, tuple[Any, Tensor]] = {
 }
 PLANS = [
     ("dense", "block", "folded"),
-    ("dense", "block", "explicit"),
-    ("convolutions", "block", "folded"),
-    ("concatenation", "block", "folded"),
-    ("stream", "block", "folded"),
-    ("stream", "network", "folded"),
+    *(
+        pytest.param(*more, marks=pytest.mark.thorough)
+        for more in (
+            ("dense", "block", "explicit"),
+            ("convolutions", "block", "folded"),
+            ("concatenation", "block", "folded"),
+            ("stream", "block", "folded"),
+            ("stream", "network", "folded"),
+        )
+    ),
 ]
 
 
@@ -109,6 +114,7 @@ def test_without_members_the_law_would_not_hold(monkeypatch: pytest.MonkeyPatch)
     assert found.nu.value < 0.85 * plan.planned.nu
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("estimator", ["monte-carlo", "jackknife"])
 def test_block_diagonal_layers_are_drawn_and_gated(estimator: str) -> None:
     plan, model, x = rewritten("dense", "block", "folded")

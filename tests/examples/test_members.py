@@ -9,6 +9,7 @@ import pytest
 from examples.members import plain_loop
 
 
+@pytest.mark.thorough
 def test_plain_loop() -> None:
     alone, together = plain_loop.main(epochs=4)
     assert alone > 0.8 and together > 0.85  # a tenth is chance

@@ -75,6 +75,7 @@ def test_converted_models_answer_an_empty_batch(tmp_path: Path, scope: str) -> N
     assert found["output"].shape == (0, 4)
 
 
+@pytest.mark.thorough
 def test_a_file_that_would_end_the_server_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +105,7 @@ def test_what_the_model_refuses_need_not_be_answered(tmp_path: Path) -> None:
     assert [item.batch for item in record.parity] == [1, 2, 7]
 
 
+@pytest.mark.thorough
 def test_no_answer_for_the_original_either_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

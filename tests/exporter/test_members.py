@@ -66,6 +66,7 @@ def test_the_file_holds_the_means_and_what_members_add(tmp_path: Path, add: str)
     )
 
 
+@pytest.mark.thorough
 def test_parity_is_held_for_every_member_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_parity_is_held_for_every_member_alone(
     assert not (tmp_path / "off.onnx").exists()
 
 
+@pytest.mark.thorough
 def test_half_precision_and_refusals(tmp_path: Path) -> None:
     x = torch.randn(2, 8)
     net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
@@ -104,6 +106,7 @@ def test_half_precision_and_refusals(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["h.onnx"]
 
 
+@pytest.mark.thorough
 def test_from_the_command_line(tmp_path: Path, write_model: WriteModel) -> None:
     model, folder = write_model(), tmp_path / "out"
     run = CliRunner().invoke
@@ -141,6 +144,7 @@ class Named(nn.Module):
         return {name: y + index for index, name in enumerate(self.names)}
 
 
+@pytest.mark.thorough
 def test_an_output_that_is_called_members_is_no_members(tmp_path: Path) -> None:
     x = torch.randn(4, 5)
     model = converted(Named("crew_members", "other"), x)

@@ -15,14 +15,13 @@ from benchmarks.reliability.group import Counts
 from benchmarks.reliability.sandbox import try_all
 from cerewrite.errors import PlanError
 
-GROUPS = (
+QUICK = (files.odd_files, opening.opening)
+LONG = (
     files.plans,
     files.reports,
     files.weights,
     files.calibration,
-    files.odd_files,
     arguments.arguments,
-    opening.opening,
     limits.limits,
 )
 
@@ -33,7 +32,11 @@ def holds(counts: Counts) -> None:
     assert counts.refused, "nothing was hostile"
 
 
-@pytest.mark.parametrize("run", GROUPS, ids=lambda run: str(run.__name__))
+@pytest.mark.parametrize(
+    "run",
+    [*QUICK, *(pytest.param(run, marks=pytest.mark.thorough) for run in LONG)],
+    ids=lambda run: str(run.__name__),
+)
 def test_two_hundred_of_each(run: Callable[[int], Counts]) -> None:
     counts = run(200)
     holds(counts)
@@ -41,7 +44,7 @@ def test_two_hundred_of_each(run: Callable[[int], Counts]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", GROUPS, ids=lambda run: str(run.__name__))
+@pytest.mark.parametrize("run", [*QUICK, *LONG], ids=lambda run: str(run.__name__))
 def test_ten_thousand_of_each(run: Callable[[int], Counts]) -> None:
     holds(run(10_000))
 
@@ -54,6 +57,7 @@ def tried(attempt: Callable[[Path], object], seconds: float = 0.2) -> Counts:
     return try_all(st.just(1), write, attempt, 1, seconds=seconds)
 
 
+@pytest.mark.thorough
 def test_the_sandbox_sees_what_it_should() -> None:
     """Planted faults, one of each kind: an untyped error, a hang, a write, too much memory."""
 

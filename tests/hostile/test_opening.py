@@ -60,6 +60,7 @@ def edit(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@pytest.mark.thorough
 def test_the_users_own_folder_opens_and_runs_no_generated_file(folder: Path) -> None:
     file = folder / output.MODULE
     file.write_text(PLANTED + file.read_text())
@@ -70,7 +71,11 @@ def test_the_users_own_folder_opens_and_runs_no_generated_file(folder: Path) -> 
     assert not (folder / "ran").exists()
 
 
-@pytest.mark.parametrize("command", OPENING, ids=lambda command: str(command[0]))
+@pytest.mark.parametrize(
+    "command",
+    [OPENING[0], *(pytest.param(more, marks=pytest.mark.thorough) for more in OPENING[1:])],
+    ids=lambda command: str(command[0]),
+)
 def test_a_strangers_folder_runs_nothing_until_it_is_trusted(
     stranger: Path, command: tuple[Any, ...]
 ) -> None:
@@ -84,6 +89,7 @@ def test_a_strangers_folder_runs_nothing_until_it_is_trusted(
     assert not (stranger / "ran").exists()
 
 
+@pytest.mark.thorough
 def test_trust_runs_the_generated_file(stranger: Path) -> None:
     assert run("verify", stranger, "--trust").exit_code == 0
     assert (stranger / "ran").exists()
@@ -206,6 +212,7 @@ def test_errors_and_commands_print_no_escape_sequences(model: Path) -> None:
     assert result.exit_code == LoadError.exit_code and "\x1b" not in result.stderr
 
 
+@pytest.mark.thorough
 def test_a_name_of_the_users_own_module_is_shown_harmless(
     write_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.thorough
 def test_a_layer_of_its_own_is_one_file_of_another_package(tmp_path: Path) -> None:
     """Analysed, drawn, planned, rewritten, verified, exported: nothing here knows its name."""
     package, installed = tmp_path / "waves", tmp_path / "waves-1.0.dist-info"

@@ -118,6 +118,7 @@ def hold(target: Path, ready: Any, go: Any) -> None:
         go.wait()
 
 
+@pytest.mark.thorough
 def test_another_process_that_holds_a_target_is_named(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     ready, go = spawn.Event(), spawn.Event()

@@ -87,6 +87,7 @@ def test_no_held_cost_is_exceeded_and_every_split_gains(analysis: ir.Analysis) -
         assert measure.region_score(region.sites, split.design) <= 0.98 * own
 
 
+@pytest.mark.thorough
 @settings(max_examples=15)
 @given(analyses())
 def test_a_bigger_allowance_never_gives_a_larger_measure(analysis: ir.Analysis) -> None:
@@ -144,6 +145,7 @@ def test_all_leaves_nothing_held() -> None:
     ]
 
 
+@pytest.mark.thorough
 def test_a_target_below_what_any_design_takes_leaves_the_original() -> None:
     """Tightening a limit after timing must never end in something worse than the original."""
     from cerewrite.planning.budgets import BudgetRequest

@@ -296,6 +296,7 @@ def test_large_models_fill_their_budget(analysis: Analysis, budget: str) -> None
     assert plan.planned.nu < plan.baseline.nu
 
 
+@pytest.mark.thorough
 def test_the_planner_and_the_verb_have_one_default_width() -> None:
     """Members of fewer than 4 channels are not looked at unless someone asks for them."""
     plan = planning.make_plan(RESNET)

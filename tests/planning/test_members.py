@@ -80,6 +80,7 @@ def test_a_users_multiple_and_budgets_go_first() -> None:
     assert make_plan(analysis).exit_scale == "folded"
 
 
+@pytest.mark.thorough
 @pytest.mark.held
 def test_of_held_costs_members_keep_two_and_what_is_allowed_may_rise() -> None:
     analysis = cerewrite.analyze(

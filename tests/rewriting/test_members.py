@@ -313,8 +313,15 @@ def test_verification_holds_the_members_and_catches_a_fault(
 
 @pytest.mark.parametrize(
     "build",
-    [plain_cnn, lambda: StagedNet(Inverted, (32, 64)), lambda: ScaledNet(48, 96)],
-    ids=["plain", "inverted residuals", "layer scales"],
+    [
+        pytest.param(plain_cnn, id="plain"),
+        pytest.param(
+            lambda: StagedNet(Inverted, (32, 64)),
+            marks=pytest.mark.thorough,
+            id="inverted residuals",
+        ),
+        pytest.param(lambda: ScaledNet(48, 96), marks=pytest.mark.thorough, id="layer scales"),
+    ],
 )
 def test_whole_networks_are_converted_into_members(build: Callable[[], nn.Module]) -> None:
     """Streams, depthwise convolutions, norms and layer scales, from the trace to the check."""

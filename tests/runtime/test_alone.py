@@ -97,6 +97,7 @@ def test_nothing_that_a_forward_sets_reaches_the_caller(tmp_path: Any, verb: str
     assert {name for name in before if before[name] != after[name]} == set()
 
 
+@pytest.mark.thorough
 def test_two_threads_give_what_each_would_alone() -> None:
     models = [net(), chain([48, 48, 48], inputs=16)]
     before = process()

@@ -11,8 +11,6 @@ from torch import nn
 from cerewrite.ir import Op, Ref
 from cerewrite.ops import OPRULES, OpRule
 
-_ENDS = ("input", "parameter", "constant", "output")
-
 
 def collapse_leaf_modules(ops: Sequence[Op], model: nn.Module) -> list[Op]:
     """Put one operator in the place of all those that ran inside a module of a rule's own types.
@@ -30,7 +28,7 @@ def collapse_leaf_modules(ops: Sequence[Op], model: nn.Module) -> list[Op]:
     owners = {name: kinds[type(m)] for name, m in model.named_modules() if type(m) in kinds}
     inside: dict[str, list[Op]] = defaultdict(list)
     for op in ops:
-        if op.target not in _ENDS:
+        if not op.is_end:
             for name in owners:
                 if op.module == name or op.module.startswith(f"{name}."):
                     inside[name].append(op)

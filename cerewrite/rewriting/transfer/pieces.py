@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from cerewrite.ir import RegionLayer
 from cerewrite.nn import BlockDiagonalLinear, scale_of
 from cerewrite.ops import sampled_of
+from cerewrite.ops.modules import WHOLE
 
 
 def dense_weight(module: nn.Module, layer: RegionLayer) -> Tensor:
@@ -37,7 +38,7 @@ def store_block(module: nn.Module, index: int, weight: Tensor, bias: Tensor | No
     """Write one block's weight ``[out, in, kernel elements]`` and bias ``[out]`` in place."""
     count, rule = blocks_of(module), sampled_of(module)
     assert rule is not None, type(module)
-    target = rule.member_weights(module, count, 1)[index][0]
+    target = rule.member_weight(module, (index, count), WHOLE)
     with torch.no_grad():
         target.copy_((weight / scale_of(module)).reshape(target.shape))
         if bias is not None:
