@@ -9,6 +9,7 @@ from cerewrite.estimators.draws.paired import (
     paired_kernels,
 )
 from cerewrite.estimators.draws.readout import Readout
+from cerewrite.estimators.draws.rotated import rotated_variance
 from cerewrite.estimators.draws.statistics import (
     Ratio,
     combine,
@@ -39,4 +40,5 @@ __all__ = [
     "nu_ratio",
     "paired_kernels",
     "relative_variance",
+    "rotated_variance",
 ]

@@ -69,7 +69,7 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
     once = parametrize.cached()  # computed weights are the same tensor wherever they are read
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), once, gates.on(subject.model):
         gradients = subject.gradients(create_graph=True)
-        kernel = _kernel(subject, gradients)
+        kernel = kernel_of(subject, gradients)
         if subject.finite(float(kernel.detach()), index) == 0:
             return {}
         try:
@@ -120,7 +120,7 @@ def _redrawn(subject: Subject, gates: Gates, index: int) -> Iterator[float]:
             for draw in draws:
                 draw.fill(subject.model, generator)
         with torch.enable_grad():
-            kernel = float(_kernel(subject, subject.gradients()))
+            kernel = float(kernel_of(subject, subject.gradients()))
         if subject.finite(kernel, index) > 0:
             yield math.log(kernel)
 
@@ -144,7 +144,8 @@ def _add_own(
             np.add.at(total, place.ids, scale * squares / kernel)
 
 
-def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
+def kernel_of(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
+    """K from the gradients of all parameters in it, with their graph."""
     scales = subject.scales.values()
     terms = [
         scale * gradient.pow(2).sum()
