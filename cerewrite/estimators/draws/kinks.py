@@ -61,7 +61,8 @@ def ramp(z: Tensor, at: float = 0.0) -> Tensor:
 
 def _leaky(z: Tensor, slope: Any = 0.01, *_: Any, negative_slope: Any = None) -> Tensor:
     slope = slope if negative_slope is None else negative_slope
-    return slope * z + (1 - slope) * ramp(z)
+    rounded: Tensor = slope * z + (1 - slope) * ramp(z)
+    return rounded
 
 
 def _prelu(z: Tensor, weight: Tensor) -> Tensor:

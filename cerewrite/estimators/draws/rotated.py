@@ -4,14 +4,15 @@ With ``W_t = W cos t + W' sin t`` of two independent Gaussian draws, all of whic
 W, the covariance ``C(t)`` of log K at ``W`` and ``W_t`` falls from the variance at 0 to nothing at
 a right angle, at the rate ``sin t E[sigma grad log K(W) . sigma grad log K(W_t)]``. The inner
 products average over all weights, so that few draws do, and nothing is assumed of units. What C
-loses over the first step is half the mean square of the difference, which needs no derivative and
-sees the jumps of kinks; beyond it kinks are rounded (`cerewrite.estimators.draws.kinks`).
+loses over a first angle is half the mean square of the difference, which needs no derivative, sees
+the jumps of kinks and bears slopes that are large where K is nearly nothing; beyond it kinks are
+rounded (`cerewrite.estimators.draws.kinks`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -28,10 +29,15 @@ from cerewrite.runtime.seeds import generator_for
 
 STEPS = 6
 """Steps to a right angle."""
+STEP = math.pi / (2 * STEPS)
+"""Radians."""
+SIMPSON = np.array([1.0, 4.0, 2.0, 4.0, 1.0])
+"""Weights of Simpson's rule from the second step on, times a third of a step."""
 RULER = (0, 1, 4, 6)
 """Steps at which slopes are taken: every difference from 1 to 6 occurs once (a Golomb ruler)."""
 FEWEST = 6
 """Turns before a standard error of theirs is believed."""
+TINY = 1e-30
 ENOUGH = 0.05
 """Relative standard error beyond which no more turns are made."""
 
@@ -54,20 +60,39 @@ def rotated_variance(
     """
     if subject.custom is not None or subject.fresh:
         return None
-    found: list[float] = []
+    found: list[tuple[float, float]] = []
+    level = Ratio(0.0, math.inf)
     for index in range(wanted):
         one = turn(subject, index)
         if one is not None:
             found.append(one)
         if progress is not None:
             progress(index + 1)
-        if len(found) >= FEWEST and _spread(found) <= ENOUGH * float(np.mean(found)):
+        if len(found) > 1:
+            level = settled_turns(found)
+        if len(found) >= FEWEST and level.stderr <= ENOUGH * level.value:
             break
-    return Ratio(float(np.mean(found)), _spread(found)) if len(found) > 1 else None
+    return level if len(found) > 1 else None
 
 
-def turn(subject: Subject, index: int) -> float | None:
-    """Var[log K] from one turn by a right angle; None where a draw on the way is dead.
+def settled_turns(found: Sequence[tuple[float, float]]) -> Ratio:
+    """The mean of turns, their two forms weighted by their inverse variances.
+
+    Example:
+        >>> settled_turns([(1.0, 0.0), (1.1, 2.0)]).value < 1.06
+        True
+    """
+    forms = np.array(found)
+    weights = 1 / np.maximum(forms.var(0, ddof=1), TINY)
+    each = forms @ (weights / weights.sum())
+    return Ratio(float(each.mean()), float(each.std(ddof=1)) / math.sqrt(len(each)))
+
+
+def turn(subject: Subject, index: int) -> tuple[float, float] | None:
+    """Var[log K] from one turn by a right angle, in two forms; None if a draw on the way is dead.
+
+    Returns:
+        With squares of differences over one step, and over two, as long as slopes beyond.
 
     Raises:
         AnalysisError: if K is not finite.
@@ -76,7 +101,7 @@ def turn(subject: Subject, index: int) -> float | None:
     logs: list[float] = []
     slopes: dict[int, list[Tensor]] = {}
     for step in range(STEPS + 1):
-        angle = step * math.pi / (2 * STEPS)
+        angle = step * STEP
         with torch.no_grad():
             for weight, first, last, _ in ends:
                 weight.copy_(first * math.cos(angle) + last * math.sin(angle))
@@ -86,13 +111,20 @@ def turn(subject: Subject, index: int) -> float | None:
         logs.append(math.log(kernel))
         if step in RULER:
             slopes[step] = _slopes(subject, [(weight, scale) for weight, *_, scale in ends])
-    lost = np.square(np.diff(logs)).mean() / 2
     rates = np.zeros(STEPS + 1)
     for low, high in combinations(RULER, 2):
         products = zip(slopes[low], slopes[high], strict=True)
         inner = sum(float((a.double() * b.double()).sum()) for a, b in products)
-        rates[high - low] = math.sin((high - low) * math.pi / (2 * STEPS)) * inner
-    return float(lost + np.trapezoid(rates[1:], dx=math.pi / (2 * STEPS)))
+        rates[high - low] = math.sin((high - low) * STEP) * inner
+    rest = STEP / 3 * float(SIMPSON @ rates[2:])
+    second = STEP * float(rates[1] + rates[2]) / 2
+    return _lost(logs, 1) + second + rest, _lost(logs, 2) + rest
+
+
+def _lost(logs: Sequence[float], steps: int) -> float:
+    """Half the mean square of the differences over some steps."""
+    values = np.array(logs)
+    return float(np.square(values[steps:] - values[:-steps]).mean()) / 2
 
 
 def _ends(subject: Subject, index: int) -> list[tuple[Tensor, Tensor, Tensor, float]]:
@@ -122,8 +154,3 @@ def _slopes(subject: Subject, weights: list[tuple[Tensor, float]]) -> list[Tenso
         torch.zeros_like(weight) if slope is None else scale * slope
         for slope, (weight, scale) in zip(found, weights, strict=True)
     ]
-
-
-def _spread(found: list[float]) -> float:
-    """Standard error of their mean."""
-    return float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else math.inf
