@@ -265,8 +265,8 @@ def main() -> None:
         close = sum(abs(at.ratio - 1) <= NEAR for at in figures)
         worst = max(max(at.ratio, 1 / at.ratio) for at in figures)
         print(
-            f"{what}: mean ratio {mean:.2f}, within {NEAR:.0%} {close} of {count}, within 20% or two "
-            f"errors {sum(at.near for at in figures)}, farthest {worst:.2f} times"
+            f"{what}: mean ratio {mean:.2f}, within {NEAR:.0%} {close} of {count}, within 20% or "
+            f"two errors {sum(at.near for at in figures)}, farthest {worst:.2f} times"
         )
 
 

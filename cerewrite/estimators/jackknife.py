@@ -24,12 +24,14 @@ from cerewrite.estimators.draws import (
     Subject,
     Units,
     combine,
+    differ,
     find_units,
+    logit_rows,
     rotated_variance,
 )
 from cerewrite.estimators.draws.blend import settled
 from cerewrite.estimators.draws.influence import Influence, influences
-from cerewrite.estimators.monte_carlo import closed_form, marked, subject_of
+from cerewrite.estimators.monte_carlo import TRUSTED, closed_form, marked, subject_of
 from cerewrite.ir import Estimate, TracedModel
 
 DEFAULT_DRAWS = 8
@@ -105,7 +107,8 @@ class Jackknife(Estimator):
             AnalysisError: as `estimate`.
         """
         _refuse_ungated(subject)
-        units = find_units(traced, subject.model)
+        subject.redraw(0)
+        units = find_units(traced, subject.model, logit_rows(traced, subject))
         gates = Gates(units, next(iter(subject.model.parameters())))
         found = list(self._draws(subject, gates, wanted, progress))
         if len(found) < FEWEST:
@@ -158,7 +161,9 @@ def _levelled(found: Corrections, total: float, turned: Ratio | None, wanted: in
     The units' sum is known to `FIRST_ORDER` and the draws to their own error; each counts by its
     inverse variance.
     """
+    notes: tuple[str, ...] = ()
     if turned is not None and total > 0:
+        notes = _doubts(turned, total)
         own = FIRST_ORDER * max(total, turned.value)
         errors = [layer.stderr or 0.0 for layer in found.layers]
         turned = combine(turned, Ratio(total, math.hypot(own, *errors)))
@@ -167,7 +172,25 @@ def _levelled(found: Corrections, total: float, turned: Ratio | None, wanted: in
         return replace(found, assumptions=(*found.assumptions, note))
     level = Estimate(turned.value, turned.stderr, wanted, Jackknife.name, "docs/theory.md 30")
     note = "Var[log K], the level of all layers, measured by rotated draws"
-    return replace(found, log_variance=level, assumptions=(*found.assumptions, note))
+    return replace(found, log_variance=level, assumptions=(*found.assumptions, note, *notes))
+
+
+def _doubts(turned: Ratio, total: float) -> tuple[str, ...]:
+    """What to know of a level whose draws scatter, and of layers that it contradicts."""
+    notes = []
+    if turned.stderr > TRUSTED * turned.value:
+        notes.append(
+            f"WARNING: Var[log K] by rotated draws is {turned.value:.2g} +- {turned.stderr:.1g}, "
+            "an error that is not to be trusted itself: K has a heavy tail; take more draws, or "
+            "estimator 'auto', which makes hundreds of plain ones"
+        )
+    if differ(Ratio(total, 0.0), turned):
+        notes.append(
+            f"WARNING: the layers' corrections add up to {total:.2g}, rotated draws measure "
+            f"{turned.value:.2g} +- {turned.stderr:.1g}: layers are narrow, and how the correction "
+            "divides among them is known to first order in 1 / width alone"
+        )
+    return tuple(notes)
 
 
 def _refuse_ungated(subject: Subject) -> None:

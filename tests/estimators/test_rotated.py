@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from cerewrite.analysis import analyze
 from cerewrite.estimators.base import Assumption
-from cerewrite.estimators.draws import Subject, log_variance, rotated_variance
+from cerewrite.estimators.draws import Ratio, Subject, log_variance, rotated_variance
 from cerewrite.estimators.draws.kinks import WIDTH, Rounded
 from cerewrite.estimators.draws.rotated import RULER, SIMPSON, STEP, STEPS, settled_turns, turn
+from cerewrite.estimators.jackknife import _doubts
 from cerewrite.estimators.monte_carlo import subject_of
 from cerewrite.frontend.tracing import trace
 from tests.models import chain
@@ -172,3 +173,10 @@ def test_progress_counts_units_and_turns() -> None:
     )  # fmt: skip
     assert seen == [(done, 6) for done in range(1, 7)]
     assert found.measures.log_variance.reference == "docs/theory.md 30"
+
+
+def test_a_level_that_scatters_and_layers_that_it_contradicts_are_told() -> None:
+    heavy, apart = (_doubts(Ratio(1.0, 0.3), 1.0), _doubts(Ratio(1.0, 0.1), 0.4))
+    assert len(heavy) == len(apart) == 1
+    assert "heavy tail" in heavy[0] and "narrow" in apart[0]
+    assert _doubts(Ratio(1.0, 0.1), 1.1) == ()
