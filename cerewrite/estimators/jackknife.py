@@ -18,14 +18,27 @@ from cerewrite.estimators.base import (
     LayerCorrection,
     register,
 )
-from cerewrite.estimators.draws import Gates, Subject, Units, find_units
+from cerewrite.estimators.draws import (
+    Gates,
+    Ratio,
+    Subject,
+    Units,
+    combine,
+    differ,
+    find_units,
+    logit_rows,
+    rotated_variance,
+)
 from cerewrite.estimators.draws.blend import settled
 from cerewrite.estimators.draws.influence import Influence, influences
-from cerewrite.estimators.monte_carlo import closed_form, marked, subject_of
-from cerewrite.ir import TracedModel
+from cerewrite.estimators.monte_carlo import TRUSTED, closed_form, marked, subject_of
+from cerewrite.ir import Estimate, TracedModel
 
 DEFAULT_DRAWS = 8
 FEWEST = 2
+FIRST_ORDER = 0.3
+"""Relative error of what single units add up to where layers are narrow: it is of first order in
+1 / width (`python -m benchmarks.splits`)."""
 
 
 @register
@@ -38,11 +51,12 @@ class Jackknife(Estimator):
     activation; norms that divide by an example's own energy see the weight as well, and depthwise
     weights, which no other unit reads, count with their unit. Layers that
     share a class (a residual stream) share its units: their kappas are the class's, divided as
-    the closed form divides it. Biased for few units, as jackknives are.
+    the closed form divides it. Biased for few units, as jackknives are: Var[log K], the level of
+    all of them, is measured by rotated draws, which assume nothing of units.
     """
 
     name = "jackknife"
-    reference = "docs/theory.md 6; Efron & Stein (1981), infinitesimal jackknife"
+    reference = "docs/theory.md 6 and 30; Efron & Stein (1981), infinitesimal jackknife"
 
     def estimate(
         self, traced: TracedModel, model: nn.Module, example_inputs: Any, assumption: Assumption
@@ -61,7 +75,16 @@ class Jackknife(Estimator):
             )
         subject = subject_of(traced, model, example_inputs, assumption)
         closed = closed_form(traced, model, assumption)
-        return self.measured(traced, subject, closed, wanted, assumption.progress)
+        report = assumption.progress
+        halfway = None if report is None else _halfway(report)
+        found = self.measured(traced, subject, closed, wanted, halfway)
+        total = sum(math.log1p(max(layer.kappa, 0.0)) for layer in found.layers)
+
+        def turning(done: int) -> None:
+            if report is not None:
+                report(wanted + done, 2 * wanted, math.expm1(total))
+
+        return _levelled(found, total, rotated_variance(subject, wanted, turning), wanted)
 
     def measured(
         self,
@@ -84,7 +107,8 @@ class Jackknife(Estimator):
             AnalysisError: as `estimate`.
         """
         _refuse_ungated(subject)
-        units = find_units(traced, subject.model)
+        subject.redraw(0)
+        units = find_units(traced, subject.model, logit_rows(traced, subject))
         gates = Gates(units, next(iter(subject.model.parameters())))
         found = list(self._draws(subject, gates, wanted, progress))
         if len(found) < FEWEST:
@@ -122,6 +146,51 @@ class Jackknife(Estimator):
                 yield draw
             if progress is not None:
                 progress(index + 1, wanted, math.expm1(total / max(alive, 1)))
+
+
+def _halfway(
+    report: Callable[[int, int, float], None],
+) -> Callable[[int, int, float], None]:
+    """Progress of the first half of the work."""
+    return lambda done, wanted, nu: report(done, 2 * wanted, nu)
+
+
+def _levelled(found: Corrections, total: float, turned: Ratio | None, wanted: int) -> Corrections:
+    """Layers with Var[log K] as rotated draws measure it, what units add up to counted beside it.
+
+    The units' sum is known to `FIRST_ORDER` and the draws to their own error; each counts by its
+    inverse variance.
+    """
+    notes: tuple[str, ...] = ()
+    if turned is not None and total > 0:
+        notes = _doubts(turned, total)
+        own = FIRST_ORDER * max(total, turned.value)
+        errors = [layer.stderr or 0.0 for layer in found.layers]
+        turned = combine(turned, Ratio(total, math.hypot(own, *errors)))
+    if turned is None or not turned.value > 0:
+        note = "Var[log K] composed of layers: no draws to rotate that are Gaussian and not dead"
+        return replace(found, assumptions=(*found.assumptions, note))
+    level = Estimate(turned.value, turned.stderr, wanted, Jackknife.name, "docs/theory.md 30")
+    note = "Var[log K], the level of all layers, measured by rotated draws"
+    return replace(found, log_variance=level, assumptions=(*found.assumptions, note, *notes))
+
+
+def _doubts(turned: Ratio, total: float) -> tuple[str, ...]:
+    """What to know of a level whose draws scatter, and of layers that it contradicts."""
+    notes = []
+    if turned.stderr > TRUSTED * turned.value:
+        notes.append(
+            f"WARNING: Var[log K] by rotated draws is {turned.value:.2g} +- {turned.stderr:.1g}, "
+            "an error that is not to be trusted itself: K has a heavy tail; take more draws, or "
+            "estimator 'auto', which makes hundreds of plain ones"
+        )
+    if differ(Ratio(total, 0.0), turned):
+        notes.append(
+            f"WARNING: the layers' corrections add up to {total:.2g}, rotated draws measure "
+            f"{turned.value:.2g} +- {turned.stderr:.1g}: layers are narrow, and how the correction "
+            "divides among them is known to first order in 1 / width alone"
+        )
+    return tuple(notes)
 
 
 def _refuse_ungated(subject: Subject) -> None:

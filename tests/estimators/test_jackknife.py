@@ -18,7 +18,7 @@ from cerewrite.estimators.draws.blend import blend, small_sample
 from cerewrite.estimators.draws.influence import Influence, influences
 from cerewrite.estimators.draws.layout import Layout
 from cerewrite.estimators.draws.norms import into_norm, out_of_norm
-from cerewrite.estimators.draws.units import Place
+from cerewrite.estimators.draws.places import Place
 from cerewrite.estimators.jackknife import _corrected
 from cerewrite.estimators.monte_carlo import subject_of
 from cerewrite.frontend.tracing import trace

@@ -1,8 +1,7 @@
-"""Layers over positions, as those that mix tokens, and logits (docs/theory.md, section 30).
+"""Layers over positions, as those that mix tokens (docs/theory.md, section 30).
 
 Their rows and columns belong to positions, which are no units: they are few, each has inputs of
-its own, and what they do to K does not average out with width. Nor do the logits of attention,
-of which only heads have many.
+its own, and what they do to K does not average out with width.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ class Followed:
     """What is found along axes.
 
     Attributes:
-        across: layers that read positions where another axis holds units, and layers that write
-            attention's queries or keys alone.
+        across: layers that read positions where another axis holds units.
         same: classes that sums tie to another, which stands for both.
     """
 
@@ -79,29 +77,7 @@ class _Follower:
             elif op.target not in self._opaque:
                 self._axes[op.name] = self._merged(op)
         same = {name: self._root(name) for name in self._same}
-        return Followed(frozenset(self._across) | self._logits(), same)
-
-    def _logits(self) -> set[str]:
-        """Layers whose outputs are attention's queries or keys, and nothing else."""
-        behind: list[set[str]] = [set(), set()]
-        for op in self._traced.ops:
-            if op.target == "scaled_dot_product_attention":
-                for place, name in enumerate(op.inputs[:3]):
-                    behind[place == 2] |= self._writers(name)
-        return behind[0] - behind[1]
-
-    def _writers(self, name: str) -> set[str]:
-        """The layers nearest before a value."""
-        layers = {layer.node: layer.name for layer in self._traced.layers}
-        found, seen, stack = set[str](), set[str](), [name]
-        while stack:
-            at = stack.pop()
-            if at in layers:
-                found.add(layers[at])
-            elif at not in seen:
-                stack += self._ops[at].inputs
-            seen.add(at)
-        return found
+        return Followed(frozenset(self._across), same)
 
     def _through(self, layer: Layer, op: Op) -> Axes:
         """Axes behind a layer, which is noted if it reads positions."""

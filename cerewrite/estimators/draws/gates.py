@@ -31,7 +31,7 @@ from torch.utils.hooks import RemovableHandle
 from cerewrite.estimators.draws.fit import quadratic
 from cerewrite.estimators.draws.layout import Layout
 from cerewrite.estimators.draws.norms import into_norm, out_of_norm
-from cerewrite.estimators.draws.units import Place, Units
+from cerewrite.estimators.draws.places import Place, Units
 
 Array = NDArray[np.float64]
 
@@ -150,9 +150,12 @@ class Gates:
         total = Influences(*(np.zeros(self.units.count + 1) for _ in fields(Influences)))
         self.across = {}
         for name, calls in self._passes.items():
+            rows = self.units.logits.get(name)
             if name in self.units.across:
-                self.across[self.units.across[name]] = _half_squares(calls[0], slopes)
-            else:
+                weight, layout = calls[0].weight, calls[0].layout
+                half = layout.half_squares(weight, slopes.get(id(weight)), rows)
+                self.across[self.units.across[name]] = half
+            if name not in self.units.across or rows is not None:
                 self._layer(name, calls, slopes, total)
         np.add(total.forward, total.backward, out=total.share)
         if found[-1] is not None:
@@ -267,12 +270,6 @@ class Gates:
             return out_of_norm(module, inputs[0], output, self._scale(place, output), place)
 
         return hook
-
-
-def _half_squares(seen: _Pass, slopes: dict[int, Tensor]) -> float:
-    """Half the squares of ``W . dlog K / dW``: log K holds products of two such weights."""
-    slope = slopes.get(id(seen.weight))
-    return 0.0 if slope is None else float((seen.weight * slope).detach().square().sum()) / 2
 
 
 def _rates(signal: Tensor, slope: Tensor, axis: int) -> Array:

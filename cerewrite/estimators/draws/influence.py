@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch.nn.utils import parametrize
 
 from cerewrite.errors import AnalysisError
 from cerewrite.estimators.draws.gates import Gates, Influences
+from cerewrite.estimators.draws.gaussian import Draw
+from cerewrite.estimators.draws.places import Units
 from cerewrite.estimators.draws.subject import Subject
-from cerewrite.estimators.draws.units import Units
 from cerewrite.runtime.seeds import generator_for
 
 Array = NDArray[np.float64]
@@ -69,7 +70,7 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
     once = parametrize.cached()  # computed weights are the same tensor wherever they are read
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), once, gates.on(subject.model):
         gradients = subject.gradients(create_graph=True)
-        kernel = _kernel(subject, gradients)
+        kernel = kernel_of(subject, gradients)
         if subject.finite(float(kernel.detach()), index) == 0:
             return {}
         try:
@@ -85,7 +86,21 @@ def influences(subject: Subject, gates: Gates, index: int) -> dict[str, Influenc
         name: _influence(rates, slice(start, start + size), groups.get(name, 1))
         for name, (start, size) in gates.units.classes.items()
     }
-    return found | _across(subject, gates, index, math.log(float(kernel.detach())))
+    across = _across(subject, gates, index, math.log(float(kernel.detach())))
+    parts = {gates.units.across[name] for name in gates.units.logits}
+    return found | {
+        name: _beside(found[name], one) if name in parts else one for name, one in across.items()
+    }
+
+
+def _beside(units: Influence, logits: Influence) -> Influence:
+    """A class whose layer has units and logits: both together."""
+    return replace(
+        units,
+        cleared=units.cleared + logits.cleared,
+        fitted=units.fitted + logits.fitted,
+        plain=units.plain + logits.plain,
+    )
 
 
 def _across(subject: Subject, gates: Gates, index: int, log_kernel: float) -> dict[str, Influence]:
@@ -118,11 +133,23 @@ def _redrawn(subject: Subject, gates: Gates, index: int) -> Iterator[float]:
         generator = generator_for(subject.seed, ANEW + REDRAWS * index + again)
         with torch.no_grad():
             for draw in draws:
-                draw.fill(subject.model, generator)
+                _anew(draw, gates.units, subject, generator)
         with torch.enable_grad():
-            kernel = float(_kernel(subject, subject.gradients()))
+            kernel = float(kernel_of(subject, subject.gradients()))
         if subject.finite(kernel, index) > 0:
             yield math.log(kernel)
+
+
+def _anew(draw: Draw, units: Units, subject: Subject, generator: torch.Generator) -> None:
+    """Draw a tensor in place; where only some output channels make logits, those alone."""
+    tensor = subject.model.get_parameter(draw.parameter)
+    module = draw.parameter.rpartition(".")[0]
+    before = tensor.clone()
+    draw.fill(subject.model, generator)
+    if module in units.logits:
+        axis = tensor.dim() - 1 if module in units.turned else 0
+        still = torch.from_numpy(np.flatnonzero(~units.logits[module])).to(tensor.device)
+        tensor.index_copy_(axis, still, before.index_select(axis, still))
 
 
 def _add_own(
@@ -144,7 +171,8 @@ def _add_own(
             np.add.at(total, place.ids, scale * squares / kernel)
 
 
-def _kernel(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
+def kernel_of(subject: Subject, gradients: tuple[Tensor | None, ...]) -> Tensor:
+    """K from the gradients of all parameters in it, with their graph."""
     scales = subject.scales.values()
     terms = [
         scale * gradient.pow(2).sum()

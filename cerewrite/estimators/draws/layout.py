@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cerewrite.estimators.draws.logits import Rows
 from cerewrite.nn import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ConcatenationReader
 
@@ -81,6 +83,17 @@ class Layout:
         inputs = self.groups * self.turn(weight).shape[1]
         found: Array = _spread(self._terms(weight, gradient, inputs), over=1).sum(2).cpu().numpy()
         return found.reshape(-1)
+
+    def half_squares(self, weight: Tensor, gradient: Tensor | None, rows: Rows | None) -> float:
+        """Half the squares of ``W . gradient``; of some output channels where ``rows`` says which.
+
+        What a log K does that holds products of two such weights.
+        """
+        if gradient is None:
+            return 0.0
+        terms = self.turn((weight * gradient).detach())
+        chosen = terms if rows is None else terms[torch.from_numpy(rows)]
+        return float(chosen.square().sum()) / 2
 
     def _terms(self, weight: Tensor, gradient: Tensor, inputs: int) -> Tensor:
         """``W . gradient`` of every pair of channels, ``[groups, out / groups, in / groups]``."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from cerewrite.estimators.draws.units import Place
+from cerewrite.estimators.draws.places import Place
 
 
 def into_norm(module: nn.Module, x: Tensor, root: Tensor, place: Place) -> Tensor:

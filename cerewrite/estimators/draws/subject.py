@@ -119,6 +119,10 @@ class Subject:
             AnalysisError: if K is not finite, or the model raises.
         """
         self.redraw(index)
+        return self.current(index)
+
+    def current(self, index: int) -> float:
+        """K on the current weights, which ``index`` names in errors; see `kernel`."""
         with torch.enable_grad():
             gradients = self.gradients()
         scales = [s for s, g in zip(self.scales.values(), gradients, strict=True) if g is not None]

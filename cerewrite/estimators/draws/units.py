@@ -8,20 +8,18 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from cerewrite.estimators.draws.across import follow_axes
 from cerewrite.estimators.draws.gaussian import module_name
+from cerewrite.estimators.draws.logits import Rows
+from cerewrite.estimators.draws.places import Ids, Place, Units
 from cerewrite.ir import Layer, Op, TracedModel, class_groups
 from cerewrite.kernel.slices import JOINS, joined_axis
 from cerewrite.nn import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
-
-Ids = NDArray[np.int64]
 
 _OPAQUE = frozenset(
     {"matmul", "bmm", "baddbmm", "einsum", "softmax", "chunk", "split", "split_with_sizes",
@@ -36,69 +34,15 @@ _BY_HAND = frozenset({"rms_direction", "centred_direction"})
 _ON_AXIS_ONE = (nn.GroupNorm, ChannelLayerNorm)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where units pass a module.
-
-    Attributes:
-        module: qualified name of the module.
-        axis: channel axis of its first input (of its output, for a write); -1 for the last.
-        ids: unit of each element along the axis; -1 for what is not followed.
-        inner: elements per unit, next to each other (above 1 after a flatten).
-        groups: members that the units lie in, one after another.
-        centred: whether a norm subtracts a mean that its units share.
-    """
-
-    module: str
-    axis: int
-    ids: Ids
-    inner: int = 1
-    groups: int = 1
-    centred: bool = False
-
-
-@dataclass(slots=True)
-class Units:
-    """Units by width class, and the places where they pass.
-
-    Attributes:
-        classes: first unit and number of units of each class.
-        writers: names of the layers that write each class.
-        reads: inputs of sampled layers.
-        norms: norms that divide by an example's own energy.
-        own: weights of depthwise convolutions, whose rows are units' own.
-        writes: outputs of layers whose class no layer reads, but a contraction does.
-        refused: layers whose units pass no gate, with the reason.
-        groups: members that the units of a class belong to, where its layers have groups.
-        turned: modules whose weight is ``[in, out]``.
-        loose: modules whose units are not followed to what reads them: gated where written.
-        across: modules over positions or of logits, without units, with the class they write.
-    """
-
-    classes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    writers: dict[str, list[str]] = field(default_factory=dict)
-    reads: list[Place] = field(default_factory=list)
-    norms: list[Place] = field(default_factory=list)
-    writes: list[Place] = field(default_factory=list)
-    own: list[Place] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    groups: dict[str, int] = field(default_factory=dict)
-    turned: set[str] = field(default_factory=set)
-    loose: set[str] = field(default_factory=set)
-    across: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        """All units."""
-        return sum(size for _, size in self.classes.values())
-
-
-def find_units(traced: TracedModel, model: nn.Module) -> Units:
+def find_units(
+    traced: TracedModel, model: nn.Module, logits: Mapping[str, Rows] | None = None
+) -> Units:
     """Units of a traced model and the modules at which they can be gated.
 
     Args:
         traced: the trace.
         model: the module that was traced.
+        logits: channels of modules that make attention's logits, see `logit_rows`.
 
     Example:
         >>> from cerewrite.frontend.tracing import trace
@@ -108,15 +52,14 @@ def find_units(traced: TracedModel, model: nn.Module) -> Units:
         >>> units.classes, [(place.module, len(place.ids)) for place in units.reads]
         ({'0': (0, 8), '2': (8, 2)}, [('2', 8)])
     """
-    return _Finder(traced, model).find()
+    return _Finder(traced, model, logits or {}).find()
 
 
 class _Finder:
     """Follows the channels of sampled layers along the graph."""
 
-    def __init__(self, traced: TracedModel, model: nn.Module) -> None:
-        self._traced = traced
-        self._model = model
+    def __init__(self, traced: TracedModel, model: nn.Module, logits: Mapping[str, Rows]) -> None:
+        self._traced, self._model, self._logits = traced, model, logits
         self._ops = {op.name: op for op in traced.ops}
         self._layers = {node: layer for layer in traced.layers for node in layer.nodes}
         self._units = Units()
@@ -141,7 +84,7 @@ class _Finder:
         for op in self._traced.ops:
             self._ids[op.name] = self._follow(op)
         for layer in self._traced.layers:
-            if layer.name in self._followed.across and self._module(module_name(layer)):
+            if self._without_units(layer):
                 units.across[module_name(layer)] = self._owner(layer)
             elif layer.op == "conv_transpose" and layer.groups > 1:
                 units.refused[layer.name] = "grouped transposed convolutions pass no gate"
@@ -154,7 +97,8 @@ class _Finder:
         read = {i for place in units.reads for i in place.ids.tolist()}
         for layer in self._traced.layers:
             name = self._owner(layer)
-            skipped = layer.name in units.refused or module_name(layer) in units.across
+            whole = module_name(layer) in units.across and module_name(layer) not in units.logits
+            skipped = layer.name in units.refused or whole
             if layer.op == "depthwise_conv" or skipped:
                 continue
             if units.classes[name][0] in read or self._meets(layer, _CONTRACTIONS):
@@ -163,6 +107,17 @@ class _Finder:
                 self._write(layer, name)
                 units.loose.add(module_name(layer))
         return units
+
+    def _without_units(self, layer: Layer) -> bool:
+        """Whether a module is over positions or of logits; if in part, the others have units."""
+        module = module_name(layer)
+        rows = self._logits.get(module)
+        if rows is not None and not rows.all():
+            self._units.across[module] = self._owner(layer)
+            self._units.logits[module] = rows
+            return False
+        across = layer.name in self._followed.across or rows is not None
+        return across and self._module(module)
 
     def _one(self, name: str) -> str:
         """The class that stands for it and those that sums tie to it."""
