@@ -62,7 +62,9 @@ class MemberForward(nn.Module):
 
     def _last(self, input: Tensor) -> Tensor:
         shape = (self.members, -1)
-        own = {n: torch.unflatten(p, 0, shape) for n, p in self._parameters.items() if p is not None}
+        own = {
+            n: torch.unflatten(p, 0, shape) for n, p in self._parameters.items() if p is not None
+        }
         output: Tensor = functional_call(self.bare, own, (torch.unflatten(input, -1, shape),))
         return output.flatten(-2)
 

@@ -66,5 +66,6 @@ class Clamp(OpRule):
             is_leaf=lambda leaf: isinstance(leaf, Ref),
         )
         clamp = getattr(torch, op.target)
-        return context.apply(lambda x: clamp(x, *args, **named), (op.target, repr(args), repr(named)), inputs[0])
-
+        return context.apply(
+            lambda x: clamp(x, *args, **named), (op.target, repr(args), repr(named)), inputs[0]
+        )

@@ -27,6 +27,7 @@ from cerewrite.ops.resizing import (
     slice_channels,
 )
 
+
 class _LayerNormModule(LastAxisModule):
     """One layer norm per member."""
 
@@ -99,6 +100,7 @@ class ChannelLayerNorm(NormModule):
     built = (MemberChannelNorm,)
     least = 2
     mixes = True
+    gathers = True
     cases = (module_case(lambda: nn.LayerNorm(4), (3, 4, 2, 2)),)
 
     @override

@@ -83,10 +83,13 @@ class ResizableModule(ModuleFamily):
         least: least width of a member that the module can serve.
         mixes: whether it mixes the channels of one member (layer and group norms): they must lie
             side by side, and an example's own energy is divided out.
+        gathers: whether one that mixes can put each member's parts of a concatenation side by side
+            (`MemberNorm.gather`).
     """
 
     least: ClassVar[int] = 1
     mixes: ClassVar[bool] = False
+    gathers: ClassVar[bool] = False
 
     @abstractmethod
     def resize(self, module: nn.Module, multiplicity: int, width: int) -> nn.Module:

@@ -59,6 +59,7 @@ class LastAxisModule(NormModule):
     axis = -1
     least = 2
     mixes = True
+    gathers = True
     forward_anew: ClassVar[bool] = False
 
     def options(self, module: nn.Module) -> dict[str, Any]:

@@ -116,9 +116,9 @@ def test_members_of_a_dense_block_read_their_own_slices() -> None:
     assert not checks["membership"]
 
 
-def test_a_layer_norm_over_a_concatenation_is_refused() -> None:
+def test_a_group_norm_over_a_concatenation_is_refused() -> None:
     model = Joined()
-    model.hidden = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 8))
+    model.hidden = nn.Sequential(nn.GroupNorm(4, 16), nn.Linear(16, 8))
     found, rejections = regions(model, torch.ones(2, 6))
     assert rejections["one"].code == "norm-over-concatenation"
     assert not found

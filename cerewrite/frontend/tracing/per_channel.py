@@ -127,8 +127,7 @@ class PerChannelBuilder:
         return tuple(
             other
             for other in self._ops.values()
-            if (other.module, other.call) == (op.module, op.call)
-            and other.target not in _HELD
+            if (other.module, other.call) == (op.module, op.call) and other.target not in _HELD
         )
 
     def per_channel(
@@ -146,7 +145,7 @@ class PerChannelBuilder:
         if refusal is not None:
             self.classes.pin(channels.width, refusal)
             return
-        if rule.mixes and self.is_concatenation(channels.width):
+        if rule.mixes and not rule.gathers and self.is_concatenation(channels.width):
             self.classes.pin(channels.width, _apart(op.module, rule.name))
             return
         module = self.module(op)
