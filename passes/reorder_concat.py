@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from torch import nn
-
 from cerewrite.errors import RewriteError
 from cerewrite.ir import PerChannel, RegionLayer
-from cerewrite.nn import MemberLayerNorm, MemberRMSNorm
+from cerewrite.nn import MemberNorm
 from cerewrite.nn.channel_reorder import ConcatenationReader
 from cerewrite.ops import concatenation_layer, resizable_module
 from cerewrite.rewriting.engine import Pass, PassResult, Phase, register
@@ -21,11 +18,11 @@ from cerewrite.rewriting.session import Change, Session
 @register
 @dataclass(frozen=True)
 class ReorderConcat(Pass):
-    """Interior layers over a concatenation reorder their input; exits and batch norms need not.
+    """Interior layers and norms over a concatenation reorder their input; exits need not.
 
     The parts of a concatenation lie one after another, each with all members in it, so a layer
-    with one block per member gathers the slices of its members first (DESIGN 4); a norm over a
-    member's features gathers them, and puts them back.
+    with one block per member, or a norm over each member's own channels, gathers the slices of its
+    members first (DESIGN 4).
     """
 
     name: ClassVar[str] = "reorder_concat"
@@ -33,12 +30,6 @@ class ReorderConcat(Pass):
 
     def apply(self, session: Session) -> PassResult:
         """Swap every interior layer over a concatenation for one that reorders its input."""
-        norms = _norms(session)
-        for change, module in norms:
-            m, region = change.split.multiplicity, change.region
-            own = (change.split.widths[region.classes.index(name)] for name in module.widths)
-            sizes = [m * module.times * width for width in own]
-            session.change(module.name, partial(_over_parts, parts=sizes))
         found = _readers(session)
         for change, layer in found:
             m, widths = change.split.multiplicity, change.split.widths
@@ -46,6 +37,18 @@ class ReorderConcat(Pass):
             times = m * layer.times * rule.inner(layer)
             parts = tuple(times * widths[source] for source in layer.sources)
             session.change(layer.name, partial(rule.reordering, parts=parts))
+        norms = _norms(session)
+        for change, item in norms:
+            m, index = change.split.multiplicity, change.region.classes.index
+            own = [change.split.widths[index(name)] for name in item.widths]
+            norm = session.get(item.name)
+            if not isinstance(norm, MemberNorm):
+                raise RewriteError(
+                    f"'{item.name}' is a {type(norm).__name__}, which cannot gather a member's "
+                    "channels",
+                    advice="run the pass 'resize_norm' first",
+                )
+            norm.gather([m * item.times * width for width in own])
         return PassResult(self.name, f"{len(found) + len(norms)} readers of concatenations")
 
     def ensures(self, session: Session) -> None:
@@ -56,24 +59,13 @@ class ReorderConcat(Pass):
                     f"'{layer.name}' reads a concatenation without reordering it",
                     advice="run the pass 'reorder_concat' after the layers are split",
                 )
-
-
-def _over_parts(module: nn.Module, parts: Sequence[int]) -> nn.Module:
-    """A norm of members that knows where their features lie."""
-    assert isinstance(module, MemberLayerNorm | MemberRMSNorm), module
-    module.over_parts(parts)
-    return module
-
-
-def _norms(session: Session) -> list[tuple[Change, PerChannel]]:
-    """Norms over each member's own features of several classes."""
-    return [
-        (change, module)
-        for change, module in session.modules()
-        if len(module.widths) > 1
-        and resizable_module(module.op).mixes
-        and change.split.multiplicity > 1
-    ]
+        for _, item in _norms(session):
+            norm = session.get(item.name)
+            if not isinstance(norm, MemberNorm) or norm.before is None:
+                raise RewriteError(
+                    f"'{item.name}' norms a concatenation without reordering it",
+                    advice="run the pass 'reorder_concat' after the norms are resized",
+                )
 
 
 def _readers(session: Session) -> list[tuple[Change, RegionLayer]]:
@@ -83,4 +75,15 @@ def _readers(session: Session) -> list[tuple[Change, RegionLayer]]:
         for change in session.changes
         for layer in change.region.layers
         if layer.role == "interior" and len(layer.sources) > 1 and change.split.multiplicity > 1
+    ]
+
+
+def _norms(session: Session) -> list[tuple[Change, PerChannel]]:
+    """Norms over each member's own channels that read several classes."""
+    return [
+        (change, item)
+        for change, item in session.modules()
+        if len(item.widths) > 1
+        and change.split.multiplicity > 1
+        and resizable_module(item.op).gathers
     ]

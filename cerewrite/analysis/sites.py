@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from cerewrite.analysis.existing import inner_bundles
 from cerewrite.estimators import LayerCorrection
-from cerewrite.ir import Region, Site, TracedModel
+from cerewrite.ir import Layer, Region, Site, TracedModel
 
 UNIT_NORMS = frozenset({"layer_norm", "rms_norm"})
 """Modules that divide by the energy of an example's own units at one position."""
@@ -20,13 +21,13 @@ def with_sites(
     inner = inner_bundles(traced, region)
     sites = []
     for layer in traced.layers:
-        if layer.target in index:
-            at, units = corrections[layer.name], sum(layer.writes)
-            groups, bundle = inner.get(layer.target, (1, ""))
+        for target, share in _written(layer, region, index):
+            at, units = corrections[layer.name], sum(layer.writes) / share**2
+            groups, bundle = inner.get(target, (1, ""))
             sites.append(
                 Site(
                     layer=layer.name,
-                    width=index[layer.target],
+                    width=index[target],
                     forward_share=at.forward_share,
                     backward_share=at.backward_share,
                     v_aa=at.v_aa / units,  # a channel of the class is so many units
@@ -39,6 +40,20 @@ def with_sites(
                 )
             )
     return replace(region, sites=_with_norms(sites, region, traced))
+
+
+def _written(layer: Layer, region: Region, index: Mapping[str, int]) -> list[tuple[str, float]]:
+    """The classes of the region that a layer writes, each with its share of the layer's units.
+
+    A depthwise layer writes all parts of the concatenation that it reads. An average over the
+    units of all has a part's scatter in the square of that part's share.
+    """
+    if layer.target is not None:
+        return [(layer.target, 1.0)] if layer.target in index else []
+    if layer.op != "depthwise_conv":
+        return []
+    sizes = [(name, region.sizes[index[name]]) for name in layer.sources if name in index]
+    return [(name, size / layer.out_channels) for name, size in sizes]
 
 
 def _with_norms(sites: list[Site], region: Region, traced: TracedModel) -> tuple[Site, ...]:

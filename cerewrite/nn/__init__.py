@@ -3,7 +3,7 @@
 from cerewrite.nn.block_diagonal import BlockDiagonalLinear
 from cerewrite.nn.channel_reorder import ChannelReorder
 from cerewrite.nn.member_exit import MemberConv, MemberConvTranspose, MemberExit, MemberLinear
-from cerewrite.nn.member_norm import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
+from cerewrite.nn.member_norm import ChannelLayerNorm, MemberLayerNorm, MemberNorm, MemberRMSNorm
 from cerewrite.nn.multiverse_head import MultiverseHead
 from cerewrite.nn.narrow_conv import NarrowConv1d, NarrowConv2d, NarrowConv3d, narrow
 from cerewrite.nn.parameter_module import (
@@ -33,6 +33,7 @@ __all__ = [
     "MemberExit",
     "MemberLayerNorm",
     "MemberLinear",
+    "MemberNorm",
     "MemberRMSNorm",
     "MultiverseHead",
     "NarrowConv1d",

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cerewrite.errors import UsageError
-from cerewrite.nn.channel_reorder import member_order
+from cerewrite.nn.channel_reorder import ChannelReorder
 
 
-class _MemberNorm(nn.Module):
-    """What the member norms share: sizes, a weight per feature, perhaps a bias."""
+class MemberNorm(nn.Module):
+    """What the member norms share: sizes, a weight per feature, perhaps a bias.
+
+    Attributes:
+        before, after: what puts each member's features side by side, and back, where they read a
+            concatenation; else None.
+    """
 
     def __init__(
         self,
@@ -35,27 +41,15 @@ class _MemberNorm(nn.Module):
         self.members = members
         self.eps = eps
         self.elementwise_affine = elementwise_affine
+        self.before: ChannelReorder | None = None
+        self.after: ChannelReorder | None = None
         for name, wanted in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
             empty = torch.empty(features, device=device, dtype=dtype)
             self.register_parameter(name, nn.Parameter(empty) if wanted else None)
-        for name in ("order", "back"):
-            self.register_buffer(name, None, persistent=False)
         self.reset_parameters()
 
     weight: nn.Parameter | None
     bias: nn.Parameter | None
-    order: Tensor | None
-    back: Tensor | None
-
-    def over_parts(self, parts: Sequence[int]) -> None:
-        """Norm a concatenation ``[a_1 .. a_m | b_1 .. b_m]``: a member's features lie apart.
-
-        Args:
-            parts: features of each part, all members together; multiples of the members.
-        """
-        order = torch.tensor(member_order(parts, self.members))
-        device = None if self.weight is None else self.weight.device
-        self.order, self.back = order.to(device), order.argsort().to(device)
 
     def reset_parameters(self) -> None:
         """Weight one, bias zero."""
@@ -64,6 +58,18 @@ class _MemberNorm(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    def gather(self, parts: Sequence[int]) -> Self:
+        """Let it read a concatenation, the members' features apart; weights lie as the input does.
+
+        Args:
+            parts: features of each part, all members together.
+        """
+        device = None if self.weight is None else self.weight.device
+        self.before = ChannelReorder(parts, self.members, axis=-1).to(device)
+        self.after = ChannelReorder(parts, self.members, axis=-1).to(device)
+        self.after.order = self.before.order.argsort()
+        return self
+
     def _normalise(self, members: Tensor) -> Tensor:
         """Normalise ``[..., members, features / members]`` over the last axis."""
         raise NotImplementedError
@@ -71,11 +77,9 @@ class _MemberNorm(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise each member's features of ``[..., features]`` by themselves."""
         shape = (self.members, self.features // self.members)
-        if self.order is not None:
-            input = input.index_select(-1, self.order)
-        output = self._normalise(torch.unflatten(input, -1, shape)).flatten(-2)
-        if self.back is not None:
-            output = output.index_select(-1, self.back)
+        members = input if self.before is None else self.before(input)
+        output = self._normalise(torch.unflatten(members, -1, shape)).flatten(-2)
+        output = output if self.after is None else self.after(output)
         if self.weight is not None:
             output = output * self.weight
         if self.bias is not None:
@@ -90,7 +94,7 @@ class _MemberNorm(nn.Module):
         )
 
 
-class MemberLayerNorm(_MemberNorm):
+class MemberLayerNorm(MemberNorm):
     """A `torch.nn.LayerNorm` for each member's own features on the last axis.
 
     Args:
@@ -140,6 +144,9 @@ class ChannelLayerNorm(MemberLayerNorm):
         >>> x = torch.tensor([[0.0, 2.0, 10.0, 12.0]]).reshape(1, 4, 1, 1)
         >>> ChannelLayerNorm(4, members=2, eps=0.0)(x).flatten().tolist()
         [-1.0, 1.0, -1.0, 1.0]
+        >>> apart = torch.tensor([[0.0, 10.0, 2.0, 12.0]]).reshape(1, 4, 1, 1)  # two parts
+        >>> ChannelLayerNorm(4, members=2, eps=0.0).gather((2, 2))(apart).flatten().tolist()
+        [-1.0, -1.0, 1.0, 1.0]
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -147,7 +154,7 @@ class ChannelLayerNorm(MemberLayerNorm):
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
-class MemberRMSNorm(_MemberNorm):
+class MemberRMSNorm(MemberNorm):
     """A `torch.nn.RMSNorm` for each member's own features on the last axis.
 
     Args:

@@ -41,7 +41,7 @@ from cerewrite.nn.parted_conv import (
 from cerewrite.nn.weight_read import WeightedConv, weight_read
 from cerewrite.ops.base import Channels, LayerRule, Value, WidthBuilder, register
 from cerewrite.ops.cases import module_case
-from cerewrite.ops.layout import bound, on_axis
+from cerewrite.ops.layout import on_axis
 from cerewrite.ops.modules import ConcatenationLayer, Geometry, ResizableModule, SampledLayer
 from cerewrite.ops.own_forwards import expect, filter_settings, has_own_forward, resized_copy
 from cerewrite.ops.resizing import (
@@ -240,10 +240,7 @@ def _same(conv: AnyConv, **kind: Any) -> AnyConv:
 
 
 def _depthwise(op: Op, x: Value, widths: WidthBuilder) -> Channels | None:
-    """A depthwise convolution writes the class that it reads."""
-    if x.channels is not None and widths.is_concatenation(x.channels.width):
-        bound(op, x, widths, "is depthwise over a concatenation")
-        x = Value(x.op, None)
+    """A depthwise convolution writes the class that it reads, or the parts of a concatenation."""
     width = widths.layer(op, _DEPTHWISE, x, same_width=True)
     return None if width is None else Channels(1, width)
 

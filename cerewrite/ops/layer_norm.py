@@ -99,7 +99,8 @@ class ChannelLayerNorm(NormModule):
     modules = (nn.LayerNorm,)
     built = (MemberChannelNorm,)
     least = 2
-    mixes = gathers = True
+    mixes = True
+    gathers = True
     cases = (module_case(lambda: nn.LayerNorm(4), (3, 4, 2, 2)),)
 
     @override

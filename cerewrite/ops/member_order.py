@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cerewrite.ir import RegionLayer
+from cerewrite.nn import MemberNorm
 from cerewrite.nn.channel_reorder import ConcatenationReader, member_order
 from cerewrite.ops import concatenation_layer, sampled_layer
 from cerewrite.ops.modules import WHOLE
@@ -57,7 +58,10 @@ def channels_by_member(module: nn.Module, parts: Sequence[int], multiplicity: in
         parts: channels of each part, all members together.
         multiplicity: members.
     """
-    return _permuted(module, member_order(parts, multiplicity))
+    new = _permuted(module, member_order(parts, multiplicity))
+    if isinstance(new, MemberNorm):
+        new.before = new.after = None
+    return new
 
 
 def _permuted(module: nn.Module, order: Sequence[int]) -> nn.Module:

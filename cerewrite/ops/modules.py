@@ -86,8 +86,8 @@ class ResizableModule(ModuleFamily):
         least: least width of a member that the module can serve.
         mixes: whether it mixes the channels of one member (layer and group norms): they must lie
             side by side, and an example's own energy is divided out.
-        gathers: whether one that mixes may lie on a concatenation: what takes its place is told
-            the parts (`cerewrite.nn.MemberLayerNorm.over_parts`).
+        gathers: whether one that mixes can put each member's parts of a concatenation side by side
+            (`cerewrite.nn.MemberNorm.gather`).
     """
 
     least: ClassVar[int] = 1

@@ -58,7 +58,7 @@ def shared_mean(module: nn.Module, x: Tensor, axis: int) -> Tensor:
         >>> shared_mean(nn.GroupNorm(2, 4), x, 1).tolist()
         [[1.0, 1.0, 5.0, 5.0]]
     """
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, nn.LayerNorm) and axis == -1:
         return x.mean(tuple(range(-len(module.normalized_shape), 0)), keepdim=True)
     axis = axis % x.dim()
     members: int = getattr(module, "num_groups", getattr(module, "members", 1))
@@ -74,7 +74,7 @@ def _parameter(module: nn.Module, name: str, like: Tensor, axis: int) -> Tensor:
     value: Tensor | None = getattr(module, name, None)
     if value is None:
         return like.new_full((), float(name == "weight"))
-    if value.dim() != 1 or isinstance(module, nn.LayerNorm):
+    if value.dim() != 1 or (isinstance(module, nn.LayerNorm) and axis == -1):
         return value
     shape = [1] * like.dim()
     shape[axis] = len(value)

@@ -17,9 +17,9 @@ from cerewrite.estimators.draws.across import follow_axes
 from cerewrite.estimators.draws.gaussian import module_name
 from cerewrite.estimators.draws.logits import Rows
 from cerewrite.estimators.draws.places import Ids, Place, Units
+from cerewrite.estimators.draws.unit_norms import unit_norms
 from cerewrite.ir import Layer, Op, TracedModel, class_groups
 from cerewrite.kernel.slices import JOINS, joined_axis
-from cerewrite.nn import ChannelLayerNorm, MemberLayerNorm, MemberRMSNorm
 
 _OPAQUE = frozenset(
     {"matmul", "bmm", "baddbmm", "einsum", "softmax", "chunk", "split", "split_with_sizes",
@@ -28,10 +28,6 @@ _OPAQUE = frozenset(
 )  # fmt: skip
 """Operators behind which channels cannot be told apart by their position."""
 _CONTRACTIONS = frozenset({"matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"})
-_OWN_ENERGY = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, MemberLayerNorm, MemberRMSNorm)
-_CENTRED = (nn.LayerNorm, nn.GroupNorm, MemberLayerNorm)
-_BY_HAND = frozenset({"rms_direction", "centred_direction"})
-_ON_AXIS_ONE = (nn.GroupNorm, ChannelLayerNorm)
 
 
 def find_units(
@@ -186,17 +182,11 @@ class _Finder:
         return True
 
     def _norms(self) -> None:
-        for op in self._traced.ops:
-            if not op.module or op.target in ("parameter", "constant") or not op.inputs:
-                continue
-            module = self._model.get_submodule(op.module)
-            ids = self._ids.get(op.inputs[0])
-            by_hand = op.target in _BY_HAND and not list(module.children())
-            if ids is not None and (by_hand or isinstance(module, _OWN_ENERGY)):
-                first = op.args[1] == 1 if by_hand else isinstance(module, _ON_AXIS_ONE)
-                axis = 1 if first and len(op.shape) != 2 else -1
-                centred = op.target == "centred_direction" or isinstance(module, _CENTRED)
-                self._place(self._units.norms, op.module, axis, ids, op.inputs[0], centred)
+        for norm in unit_norms(self._traced, self._model):
+            ids = self._ids.get(norm.read)
+            if ids is not None:
+                places = self._units.norms
+                self._place(places, norm.module, norm.axis, ids, norm.given, norm.centred)
 
     def _place(
         self,

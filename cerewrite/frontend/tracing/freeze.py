@@ -102,7 +102,8 @@ def _refuse_uneven(found: Sequence[UnresolvedLayer], classes: Classes) -> None:
             uneven = len(set(scales)) > 1 and end is item.source
             grouped = item.layer.groups > 1 and set(scales) != {1}
             can = item.parted and item.layer.groups == 1
-            parted = len(scales) > 1 and end is item.target and not can
+            alike = item.target == item.source  # depthwise: every part is written as it is read
+            parted = len(scales) > 1 and end is item.target and not (can or alike)
             if uneven or grouped or parted:
                 classes.pin(end, _uneven(item.layer.name))
     for i in classes.roots():

@@ -55,8 +55,9 @@ class Builder(PerChannelBuilder):
     ) -> int | None:
         """Note a sampled layer; returns the class that it writes."""
         apart = x.channels is not None and self.is_concatenation(x.channels.width)
-        refusal = self._table.refusal(op, rule.modules, forwards=rule.forwards and not apart)
-        if apart and refusal is None and not isinstance(rule, ConcatenationLayer):
+        forwards = rule.forwards and (same_width or not apart)
+        refusal = self._table.refusal(op, rule.modules, forwards=forwards)
+        if apart and refusal is None and not (same_width or isinstance(rule, ConcatenationLayer)):
             refusal = _torn(op, rule.name)
         first = self._first(op)
         if first is not None and refusal is None:
