@@ -235,7 +235,8 @@ def test_a_norm_over_a_concatenation_gathers_each_members_features(norm: type[nn
     )
     (split,) = result.plan.splits
     assert split.multiplicity > 1 and result.verification.passed
-    assert result.model.norm.order.tolist() != sorted(result.model.norm.order.tolist())
-    result.model.norm.order = result.model.norm.back = None  # the planted fault
+    order = result.model.norm.before.order.tolist()
+    assert order != sorted(order)
+    result.model.norm.before = result.model.norm.after = None  # the planted fault
     checks = cerewrite.verify(net, result.model, result.plan, x).checks
     assert not next(check.passed for check in checks if check.name == "membership")
