@@ -70,8 +70,16 @@ def test_a_module_that_cannot_be_drawn_is_named(middle: type[nn.Module], estimat
     "middle",
     [
         Known,
-        lambda: parametrizations.weight_norm(nn.Linear(16, 16, bias=False)),
-        lambda: parametrizations.orthogonal(nn.Linear(16, 16, bias=False)),
+        pytest.param(
+            lambda: parametrizations.weight_norm(nn.Linear(16, 16, bias=False)),
+            marks=pytest.mark.thorough,
+            id="weight norm",
+        ),
+        pytest.param(
+            lambda: parametrizations.orthogonal(nn.Linear(16, 16, bias=False)),
+            marks=pytest.mark.thorough,
+            id="orthogonal",
+        ),
     ],
 )
 def test_what_draws_itself_scatters_as_a_layer_does(middle: Callable[[], nn.Module]) -> None:

@@ -30,7 +30,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model file and its conversion."""
     home = tmp_path_factory.mktemp("converted")
     (home / "model.py").write_text(dedent(CHAIN))
-    options = ("--gain", "he", "--min-width", 8, "--out", home / "out")
+    options = ("--gain", "he", "--estimator", "analytic", "--min-width", 8, "--out", home / "out")
     result = run("convert", home / "model.py", *options)
     assert result.exit_code == 0, result.output
     return home

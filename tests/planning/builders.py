@@ -251,3 +251,14 @@ def plan_freely(analysis: Analysis, **options: Any) -> Plan:
     """`make_plan` with nothing but the budgets in its way unless it is told otherwise."""
     free = {"min_width": 1, "allow": "all", "widths": "free", "min_gain": 0.0}
     return make_plan(analysis, **{**free, **options})
+
+
+def remaining_kappas(analysis: Analysis) -> tuple[float, ...]:
+    """The corrections of the layers that are no site of a region or of existing members.
+
+    They are in execution order. A measured correction may come out below zero by its error; it
+    counts as zero.
+    """
+    regions = (*(estimate.region for estimate in analysis.regions), *analysis.members)
+    owned = {site.layer for region in regions for site in region.sites}
+    return tuple(max(layer.kappa, 0.0) for layer in analysis.layers if layer.name not in owned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -38,10 +39,24 @@ def designs(
 ) -> Iterator[tuple[tuple[int, ...], float]]:
     """Costs and score of the original design and of every one within the caps."""
     asked = MEASURES[measure]
-    interior = any(layer.role == "interior" for layer in region.layers)
     own = (region.multiplicity, region.widths)
     spent = tuple(count(region, *own, cost) for cost in costs)
     yield spent, asked.region_score(region.sites, region.design)
+    rows, row, members, costs_of = within(region, tuple(costs), tuple(cap))
+    if rows:
+        alone = asked.member(region.sites, np.asarray(rows))
+        scores = asked.score(alone[np.asarray(row)], np.asarray(members))
+        yield from zip(costs_of, scores.tolist(), strict=True)
+
+
+Within = tuple[list[tuple[int, ...]], list[int], list[float], list[tuple[int, ...]]]
+"""Widths; per design the number of its widths, its members, its costs."""
+
+
+@functools.lru_cache(512)  # every measure asks for the same ones
+def within(region: Region, costs: tuple[str, ...], cap: tuple[float, ...]) -> Within:
+    """Every design within the caps."""
+    interior = any(layer.role == "interior" for layer in region.layers)
     rows, row, members, costs_of = [], [], [], []
     for widths in itertools.product(*(range(1, WIDEST * size + 1) for size in region.sizes)):
         # without an interior layer, members are the same network as one wide member
@@ -54,10 +69,7 @@ def designs(
             row.append(len(rows) - 1)
             members.append(float(m))
             costs_of.append(spent)
-    if rows:
-        alone = asked.member(region.sites, np.asarray(rows))
-        scores = asked.score(alone[np.asarray(row)], np.asarray(members))
-        yield from zip(costs_of, scores.tolist(), strict=True)
+    return rows, row, members, costs_of
 
 
 def undominated(table: dict[tuple[int, ...], float]) -> dict[tuple[int, ...], float]:

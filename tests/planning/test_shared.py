@@ -9,8 +9,9 @@ import torch
 import cerewrite
 from cerewrite.ir import Analysis, Design
 from cerewrite.planning.budgets import joint_costs
-from cerewrite.planning.measures import MEASURES, model_measures, remaining_kappas
+from cerewrite.planning.measures import MEASURES, model_measures
 from tests.models import Basic, Inverted, StagedNet
+from tests.planning.builders import remaining_kappas
 
 
 def analysed(block: type[torch.nn.Module], channels: tuple[int, int] = (16, 24)) -> Analysis:

@@ -75,7 +75,7 @@ X = torch.ones(2, 16)
 
 
 VERBS: dict[str, Callable[[nn.Module, Any], object]] = {
-    "analyze": lambda model, path: cerewrite.analyze(model, X, gain="he"),
+    "analyze": lambda model, path: cerewrite.analyze(model, X, gain="he", draws=64),
     "jackknife": lambda model, path: cerewrite.analyze(
         model, X, gain="he", estimator="jackknife", draws=8
     ),

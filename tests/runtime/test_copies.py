@@ -76,7 +76,7 @@ def test_a_copy_that_is_none_is_refused(part: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     kinds = [type(module) for module in model.modules()]
     with pytest.raises(RewriteError, match=r"'8.*mend its __deepcopy__|__deepcopy__"):
-        cerewrite.convert(model, X, gain="he")
+        cerewrite.convert(model, X, gain="he", draws=16)
     assert [type(module) for module in model.modules()] == kinds
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -98,9 +98,9 @@ def hook(model: nn.Sequential, how: str) -> None:
 def test_every_kind_of_hook_is_refused(how: str) -> None:
     model = net()
     hook(model, how)
-    report = cerewrite.analyze(model, X, gain="he")
+    report = cerewrite.analyze(model, X, gain="he", draws=16)
     assert ("4", "hooked") in {(item.where, item.code) for item in report.rejections}
-    result = cerewrite.convert(model, X, gain="he", plan=None) if report.regions else None
+    result = cerewrite.convert(model, X, gain="he", draws=16) if report.regions else None
     if result is not None:
         assert all("4" not in split.region for split in result.plan.splits)
 
@@ -120,7 +120,7 @@ def test_layers_over_the_same_memory_stay_tied() -> None:
     model, held = net(), torch.randn(2 * 32 * 32)
     model[2].weight = nn.Parameter(held[: 32 * 32].view(32, 32))
     model[4].weight = nn.Parameter(held[16 * 32 : 48 * 32].view(32, 32))
-    report = cerewrite.analyze(model, X, gain="he")
+    report = cerewrite.analyze(model, X, gain="he", draws=16)
     refused = {item.where: item.code for item in report.rejections}
     assert refused.get("2") == refused.get("4") == "tied"
 

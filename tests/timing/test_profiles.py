@@ -20,14 +20,14 @@ pytestmark = pytest.mark.held
 
 
 def stepped(model: nn.Module, x: torch.Tensor, batch: int = 4) -> ir.Analysis:
-    return cerewrite.analyze(model, x, gain="he", step_batch=batch)
+    return cerewrite.analyze(model, x, gain="he", estimator="analytic", step_batch=batch)
 
 
 def test_a_step_leaves_the_model_and_the_random_state_as_they_were() -> None:
     model = nn.Sequential(*plain_cnn().children(), nn.Dropout(0.5)).eval()
     x = torch.randn(2, 3, 9, 9)
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    analysis = cerewrite.analyze(model, x, gain="he")
+    analysis = cerewrite.analyze(model, x, gain="he", estimator="analytic")
     traced = trace(model, (x,))
     timed = timing.profile_step(analysis, traced, model, (x,), batch=4)
     assert torch.equal(torch.get_rng_state(), state)
@@ -63,14 +63,16 @@ def test_a_stored_profile_plans_as_what_it_was_stored_from(tmp_path: Path) -> No
     analysis = stepped(model, x)
     record = timing.step_profile(analysis)
     assert ir.loads(ir.StepProfile, ir.dumps(record), source="x") == record
-    plain = cerewrite.analyze(model, x, gain="he")
+    plain = cerewrite.analyze(model, x, gain="he", estimator="analytic")
     with pytest.raises(UsageError, match="no training step was timed"):
         timing.step_profile(plain)
     again = timing.with_step_profile(plain, record)
     assert cerewrite.plan(again, allow="memory") == cerewrite.plan(analysis, allow="memory")
     file = tmp_path / "steps.json"
     file.write_text(ir.dumps(record), encoding="utf-8")
-    result = cerewrite.convert(model, x, gain="he", profile=file, allow="memory")
+    result = cerewrite.convert(
+        model, x, gain="he", estimator="analytic", profile=file, allow="memory"
+    )
     assert dict(result.plan.originals)["step"] == record.step
     assert result.report.forecast is None
 
@@ -78,8 +80,8 @@ def test_a_stored_profile_plans_as_what_it_was_stored_from(tmp_path: Path) -> No
 def test_a_profile_of_something_else_is_refused() -> None:
     model, x = chain([64, 64, 64]), torch.randn(2, 7)
     record = timing.step_profile(stepped(model, x))
-    plain = cerewrite.analyze(model, x, gain="he")
-    other = cerewrite.analyze(chain([64, 64]), x, gain="he")
+    plain = cerewrite.analyze(model, x, gain="he", estimator="analytic")
+    other = cerewrite.analyze(chain([64, 64]), x, gain="he", estimator="analytic")
     with pytest.raises(UsageError, match="the profile is of"):
         timing.with_step_profile(other, record)
     with pytest.raises(UsageError, match="schema 2"):

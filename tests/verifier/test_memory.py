@@ -46,6 +46,7 @@ print((status("VmHWM") - base) / size)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_conversion_holds_three_models_and_a_training_step() -> None:
     """The original, the rewritten one with what `revert` needs, a copy with one gradient."""

@@ -1,6 +1,6 @@
 """Measures of finite width: what a plan makes small. Torch-free."""
 
-from cerewrite.planning.measures.base import MEASURES, Measure, remaining_kappas
+from cerewrite.planning.measures.base import MEASURES, Measure
 from cerewrite.planning.measures.model import (
     DEFAULT,
     changed_measures,
@@ -20,6 +20,5 @@ __all__ = [
     "member_nu",
     "model_measures",
     "region_measures",
-    "remaining_kappas",
     "reported",
 ]

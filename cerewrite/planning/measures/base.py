@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cerewrite.ir import Analysis, Design, Measures, Site
+from cerewrite.ir import Design, Measures, Site
 from cerewrite.registry import Registry
 
 FloatArray = NDArray[np.float64]
@@ -144,14 +144,3 @@ def inner_members(sites: Sequence[Site]) -> list[tuple[int, list[Site]]]:
 MEASURES: Registry[Measure] = Registry("measure", "cerewrite.planning.measures")
 
 register = MEASURES.instance
-
-
-def remaining_kappas(analysis: Analysis) -> tuple[float, ...]:
-    """The corrections of the layers that are no site of a region or of existing members.
-
-    They are in execution order. A measured correction may come out below zero by its error; it
-    counts as zero.
-    """
-    regions = (*(estimate.region for estimate in analysis.regions), *analysis.members)
-    owned = {site.layer for region in regions for site in region.sites}
-    return tuple(max(layer.kappa, 0.0) for layer in analysis.layers if layer.name not in owned)

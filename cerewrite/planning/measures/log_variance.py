@@ -55,6 +55,10 @@ LARGEST = 8.0
 than one ReLU unit has; the tail stays what it is there."""
 
 
+NEVER = 1e-30
+"""Share of dead draws that no score sees: the power is left out, which is most of its time."""
+
+
 def trigamma(x: FloatArray) -> FloatArray:
     """The second derivative of log Gamma, to 1e-5 relative; positive arguments.
 
@@ -107,12 +111,14 @@ def dead_share(sites: Sequence[Site], widths: FloatArray | IntArray) -> FloatArr
         >>> dead_share([relu], np.array([[1.0], [2.0]])).round(6).tolist()
         [0.5, 0.25]
     """
-    widths = np.asarray(widths, dtype=np.float64)
-    alive = np.zeros(len(widths))
+    columns = np.asarray(widths, dtype=np.float64).T.copy()
+    alive = np.zeros(columns.shape[1])
     for site in sites:
         zero = 1.0 - min(max(3.0 / (1.0 + max(site.v_bb, 0.0)), 0.5), 1.0)
         if zero > 0.0 and site.rho > 0.0 and site.c_norm <= 0.0 and _passes_all(site):
-            alive += np.log1p(-(zero ** (widths[:, site.width] / min(site.rho, 1.0))))
+            units = columns[site.width] / min(site.rho, 1.0)
+            few = np.flatnonzero(units < math.log(NEVER) / math.log(zero))
+            alive[few] += np.log1p(-(zero ** units[few]))
     return np.asarray(-np.expm1(alive))
 
 

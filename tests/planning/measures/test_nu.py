@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cerewrite.ir import Design, Site
-from cerewrite.planning.measures import MEASURES, member_nu, model_measures, remaining_kappas
+from cerewrite.planning.measures import MEASURES, member_nu, model_measures
 from cerewrite.planning.measures.nu import HUGE, inflation, norm_excess
-from tests.planning.builders import analysis_of, chain_region, chain_sites, resnet
+from tests.planning.builders import analysis_of, chain_region, chain_sites, remaining_kappas, resnet
 from tests.planning.measures.composing import compose, region_nu
 
 
