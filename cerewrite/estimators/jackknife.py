@@ -23,7 +23,6 @@ from cerewrite.estimators.draws import (
     Ratio,
     Subject,
     Units,
-    combine,
     differ,
     find_units,
     logit_rows,
@@ -36,9 +35,6 @@ from cerewrite.ir import Estimate, TracedModel
 
 DEFAULT_DRAWS = 8
 FEWEST = 2
-FIRST_ORDER = 0.3
-"""Relative error of what single units add up to where layers are narrow: it is of first order in
-1 / width (`python -m benchmarks.splits`)."""
 
 
 @register
@@ -156,20 +152,18 @@ def _halfway(
 
 
 def _levelled(found: Corrections, total: float, turned: Ratio | None, wanted: int) -> Corrections:
-    """Layers with Var[log K] as rotated draws measure it, what units add up to counted beside it.
+    """Layers with Var[log K] as rotated draws measure it.
 
-    The units' sum is known to `FIRST_ORDER` and the draws to their own error; each counts by its
-    inverse variance.
+    Args:
+        found: the layers.
+        total: what they add up to.
+        turned: what is measured, if anything.
+        wanted: draws.
     """
-    notes: tuple[str, ...] = ()
-    if turned is not None and total > 0:
-        notes = _doubts(turned, total)
-        own = FIRST_ORDER * max(total, turned.value)
-        errors = [layer.stderr or 0.0 for layer in found.layers]
-        turned = combine(turned, Ratio(total, math.hypot(own, *errors)))
     if turned is None or not turned.value > 0:
         note = "Var[log K] composed of layers: no draws to rotate that are Gaussian and not dead"
         return replace(found, assumptions=(*found.assumptions, note))
+    notes = _doubts(turned, total)
     level = Estimate(turned.value, turned.stderr, wanted, Jackknife.name, "docs/theory.md 30")
     note = "Var[log K], the level of all layers, measured by rotated draws"
     return replace(found, log_variance=level, assumptions=(*found.assumptions, note, *notes))
