@@ -35,6 +35,8 @@ from cerewrite.ir import Estimate, TracedModel
 
 DEFAULT_DRAWS = 8
 FEWEST = 2
+TURNS = 3
+"""Turns of the weights for every draw, at most: they end once the level is known."""
 
 
 @register
@@ -72,15 +74,16 @@ class Jackknife(Estimator):
         subject = subject_of(traced, model, example_inputs, assumption)
         closed = closed_form(traced, model, assumption)
         report = assumption.progress
-        halfway = None if report is None else _halfway(report)
-        found = self.measured(traced, subject, closed, wanted, halfway)
+        steps = (1 + TURNS) * wanted
+        first = None if report is None else _of_all(report, steps)
+        found = self.measured(traced, subject, closed, wanted, first)
         total = sum(math.log1p(max(layer.kappa, 0.0)) for layer in found.layers)
 
         def turning(done: int) -> None:
             if report is not None:
-                report(wanted + done, 2 * wanted, math.expm1(total))
+                report(wanted + done, steps, math.expm1(total))
 
-        return _levelled(found, total, rotated_variance(subject, wanted, turning), wanted)
+        return _levelled(found, total, rotated_variance(subject, TURNS * wanted, turning), wanted)
 
     def measured(
         self,
@@ -144,11 +147,11 @@ class Jackknife(Estimator):
                 progress(index + 1, wanted, math.expm1(total / max(alive, 1)))
 
 
-def _halfway(
-    report: Callable[[int, int, float], None],
+def _of_all(
+    report: Callable[[int, int, float], None], steps: int
 ) -> Callable[[int, int, float], None]:
-    """Progress of the first half of the work."""
-    return lambda done, wanted, nu: report(done, 2 * wanted, nu)
+    """Progress of the first of so many steps."""
+    return lambda done, wanted, nu: report(done, steps, nu)
 
 
 def _levelled(found: Corrections, total: float, turned: Ratio | None, wanted: int) -> Corrections:
