@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cerewrite
 from cerewrite.errors import NoClosedFormError, PlanError
+from cerewrite.estimators import ESTIMATORS, Assumption
 from cerewrite.frontend.tracing import trace
 
 WIDTH = 24
@@ -288,11 +289,13 @@ def test_costs_of_a_layer_are_those_of_all_its_calls() -> None:
     assert mix.flops * WIDTH == next(y.flops for y in traced.layers if y.name == "mix")
 
 
-def kappas(forward: Forward, *inputs: Tensor, **more: Any) -> dict[str, float]:
+def kappas(forward: Forward, *inputs: Tensor) -> dict[str, float]:
+    """What single units do, before a level is sought."""
     torch.manual_seed(0)
     net = Net(forward, **dense())
-    options = {"estimator": "jackknife", "gain": "he", "draws": 2, **more}
-    return {y.name: y.kappa for y in cerewrite.analyze(net, inputs, **options).layers}
+    assumption = Assumption(gain=2.0, draws=2)
+    found = ESTIMATORS["jackknife"].estimate(trace(net, inputs), net, inputs, assumption)
+    return {y.layer: y.kappa for y in found.layers}
 
 
 def test_the_jackknife_sees_all_calls_of_a_layer() -> None:

@@ -8,7 +8,7 @@ from typing import Unpack, cast, get_args
 
 from torch import nn
 
-from cerewrite.analysis.calibrate import level_factor, nu_level, rescaled
+from cerewrite.analysis.calibrate import level_factor, nu_error, nu_level, rescaled
 from cerewrite.analysis.existing import existing_members, inflated
 from cerewrite.analysis.modules import summarised
 from cerewrite.analysis.regions import find_regions
@@ -151,6 +151,9 @@ def _at_scope(
     nu = corrections.nu
     if nu is not None and corrections.ungrouped:
         nu = replace(nu, value=inflated(nu.value, scored))
+    if nu is None and measured is not None and measured.stderr and measured.value > 0:
+        error = nu_error(composed.nu.value, measured.value, measured.stderr)
+        nu = replace(composed.nu, stderr=error)
     nu = nu or composed.nu
     level = nu_level(nu.value, composed.nu.value)
     regions = tuple(replace(region, nu_level=level) for region in regions)

@@ -81,3 +81,15 @@ def nu_level(measured: float, composed_nu: float) -> float:
     if not (0 < measured < math.inf and 0 < composed_nu < math.inf):
         return 1.0
     return math.log1p(measured) / math.log1p(composed_nu)
+
+
+def nu_error(nu: float, log_variance: float, stderr: float) -> float:
+    """Standard error of a nu composed at a measured Var[log K], from that of the latter.
+
+    ``log(1 + nu)`` is taken as proportional to it.
+
+    Example:
+        >>> round(nu_error(math.expm1(0.2), 0.2, 0.02), 6)
+        0.024428
+    """
+    return (1.0 + nu) * math.log1p(nu) * stderr / log_variance

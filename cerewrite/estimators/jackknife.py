@@ -23,7 +23,6 @@ from cerewrite.estimators.draws import (
     Ratio,
     Subject,
     Units,
-    combine,
     differ,
     find_units,
     logit_rows,
@@ -36,9 +35,8 @@ from cerewrite.ir import Estimate, TracedModel
 
 DEFAULT_DRAWS = 8
 FEWEST = 2
-FIRST_ORDER = 0.3
-"""Relative error of what single units add up to where layers are narrow: it is of first order in
-1 / width (`python -m benchmarks.splits`)."""
+TURNS = 3
+"""Turns of the weights for every draw, at most: they end once the level is known."""
 
 
 @register
@@ -76,15 +74,16 @@ class Jackknife(Estimator):
         subject = subject_of(traced, model, example_inputs, assumption)
         closed = closed_form(traced, model, assumption)
         report = assumption.progress
-        halfway = None if report is None else _halfway(report)
-        found = self.measured(traced, subject, closed, wanted, halfway)
+        steps = (1 + TURNS) * wanted
+        first = None if report is None else _of_all(report, steps)
+        found = self.measured(traced, subject, closed, wanted, first)
         total = sum(math.log1p(max(layer.kappa, 0.0)) for layer in found.layers)
 
         def turning(done: int) -> None:
             if report is not None:
-                report(wanted + done, 2 * wanted, math.expm1(total))
+                report(wanted + done, steps, math.expm1(total))
 
-        return _levelled(found, total, rotated_variance(subject, wanted, turning), wanted)
+        return _levelled(found, total, rotated_variance(subject, TURNS * wanted, turning), wanted)
 
     def measured(
         self,
@@ -148,28 +147,26 @@ class Jackknife(Estimator):
                 progress(index + 1, wanted, math.expm1(total / max(alive, 1)))
 
 
-def _halfway(
-    report: Callable[[int, int, float], None],
+def _of_all(
+    report: Callable[[int, int, float], None], steps: int
 ) -> Callable[[int, int, float], None]:
-    """Progress of the first half of the work."""
-    return lambda done, wanted, nu: report(done, 2 * wanted, nu)
+    """Progress of the first of so many steps."""
+    return lambda done, wanted, nu: report(done, steps, nu)
 
 
 def _levelled(found: Corrections, total: float, turned: Ratio | None, wanted: int) -> Corrections:
-    """Layers with Var[log K] as rotated draws measure it, what units add up to counted beside it.
+    """Layers with Var[log K] as rotated draws measure it.
 
-    The units' sum is known to `FIRST_ORDER` and the draws to their own error; each counts by its
-    inverse variance.
+    Args:
+        found: the layers.
+        total: what they add up to.
+        turned: what is measured, if anything.
+        wanted: draws.
     """
-    notes: tuple[str, ...] = ()
-    if turned is not None and total > 0:
-        notes = _doubts(turned, total)
-        own = FIRST_ORDER * max(total, turned.value)
-        errors = [layer.stderr or 0.0 for layer in found.layers]
-        turned = combine(turned, Ratio(total, math.hypot(own, *errors)))
     if turned is None or not turned.value > 0:
         note = "Var[log K] composed of layers: no draws to rotate that are Gaussian and not dead"
         return replace(found, assumptions=(*found.assumptions, note))
+    notes = _doubts(turned, total)
     level = Estimate(turned.value, turned.stderr, wanted, Jackknife.name, "docs/theory.md 30")
     note = "Var[log K], the level of all layers, measured by rotated draws"
     return replace(found, log_variance=level, assumptions=(*found.assumptions, note, *notes))

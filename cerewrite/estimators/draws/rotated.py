@@ -38,7 +38,7 @@ RULER = (0, 1, 4, 6)
 FEWEST = 6
 """Turns before a standard error of theirs is believed."""
 TINY = 1e-30
-ENOUGH = 0.05
+ENOUGH = 0.07
 """Relative standard error beyond which no more turns are made."""
 
 
