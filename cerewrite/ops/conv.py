@@ -182,6 +182,10 @@ class Conv(LayerRule, ConcatenationLayer):
         return context.weigh(layer, context.read(centred(context, inputs[0])), level)
 
     @override
+    def level(self, module: nn.Module) -> float:
+        return level_of(module) if standardises(module) else 1.0
+
+    @override
     def split(
         self, module: nn.Module, layer: RegionLayer, multiplicity: int, widths: tuple[int, ...]
     ) -> nn.Module:

@@ -127,6 +127,14 @@ class SampledLayer(ModuleFamily):
         """Elements of one channel along the input's channel axis."""
         return 1
 
+    def level(self, module: nn.Module) -> float:
+        """``fan_in`` times the mean square of the weight where no draw moves it; 1 where one does.
+
+        Args:
+            module: a layer of the family.
+        """
+        return 1.0
+
     def member_weights(self, module: nn.Module, writers: int, readers: int) -> list[list[Tensor]]:
         """The weight of every member's own layer, views ``[out, in / groups, *kernel]``.
 

@@ -57,7 +57,9 @@ def check_signal(
     outputs, summed over the units, its square (docs/theory.md, section 5); draws of finite width
     scatter about that. So each figure must lie within a factor of the original's (`FACTOR`), as it
     is or, for what lies outside, with the weights of the split layers drawn anew by the plan's
-    initialiser: trained weights carry another signal than drawn ones. A few narrow members may be
+    initialiser: trained weights carry another signal than drawn ones. A weight that is standardised
+    to a level that grows with its fan-in is held against the original's times what the level grew,
+    its gradients against as much less, which a norm behind makes of it. A few narrow members may be
     dead on a few inputs: what still lies outside is tried with other signs of the weights. What is
     zero in the original may be anything. In training mode, or in evaluation mode where the original
     refuses that; what lies outside in training mode must do so in evaluation mode too, since a
@@ -77,6 +79,7 @@ def check_signal(
         return [Check("signal", True, "not run: weights are drawn by a function of the user's own")]
     names = list(dict.fromkeys(_modules(changes)))
     inputs = smaller(inputs, original, rewritten, training=True)
+    levels = _grown(original, rewritten, names)
     before, training = _as_it_is(original, names, inputs)
     if isinstance(before, Exception):
         return [Check("signal", True, f"not run: the original's, {as_sentence(before)}")]
@@ -85,17 +88,17 @@ def check_signal(
     def outside(own: _Run, training: bool) -> dict[tuple[str, str], str]:
         run = partial(_energies, names=names, inputs=inputs, training=training)
         runs, after = [own], run(rewritten)
-        faults = _faults(names, runs, after, room)
+        faults = _faults(names, runs, after, room, levels)
         if faults:
             runs += [
                 run(original, prepare=partial(_redraw, changes, initialiser, seed))
                 for seed in range(REDRAWS)
             ]
-            faults = _faults(names, runs, after, room)
+            faults = _faults(names, runs, after, room, levels)
         for attempt in range(1, ATTEMPTS - 1):  # the last makes all positive, and signals grow
             if not faults:
                 break
-            again = _faults(names, runs, run(rewritten, attempt=attempt), room)
+            again = _faults(names, runs, run(rewritten, attempt=attempt), room, levels)
             faults = {key: why for key, why in faults.items() if key in again}
         return faults
 
@@ -185,17 +188,37 @@ def _receive(energies: _Energies, gradient: Tensor) -> None:
     energies.gradient += float(gradient.detach().double().square().sum())
 
 
+def _grown(original: nn.Module, rewritten: nn.Module, names: list[str]) -> dict[str, float]:
+    """What no draw of a weight moves (`SampledLayer.level`), over the original's, by name."""
+    pairs = [dict(model.named_modules()) for model in (rewritten, original)]
+    new, old = ([_level(modules.get(name)) for name in names] for modules in pairs)
+    return {name: after / before for name, after, before in zip(names, new, old, strict=True)}
+
+
+def _level(module: nn.Module | None) -> float:
+    rule = None if module is None else sampled_of(module)
+    return 1.0 if module is None or rule is None else rule.level(module)
+
+
 def _faults(
-    names: list[str], before: Sequence[_Run], after: _Run, room: float
+    names: list[str],
+    before: Sequence[_Run],
+    after: _Run,
+    room: float,
+    levels: Mapping[str, float],
 ) -> dict[tuple[str, str], str]:
-    """What lies outside of the original's range, widened by the factor."""
+    """What lies outside of the original's range, widened by the factor, at each layer's level."""
     found: dict[tuple[str, str], str] = {}
     for name in names:
-        for kind, what in (("signal", "outputs"), ("gradient", "gradients at its outputs")):
+        grew = levels[name]
+        for kind, what, expected in (
+            ("signal", "outputs", grew),
+            ("gradient", "gradients at its outputs", 1 / grew),
+        ):
             old = [getattr(run[name], kind) for run in before if name in run]
             if name not in after or not old or not any(old):
                 continue
-            new = getattr(after[name], kind)
+            new = getattr(after[name], kind) / expected
             least, most = min(value for value in old if value), max(old)
             if not least / room <= new <= most * room:
                 times = f"{new / most:.2g} times the original's"

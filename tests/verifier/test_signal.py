@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import cerewrite
 from cerewrite.ir import Check
 from cerewrite.verifier.signal import check_signal
+from tests.standardised import Normed
 
 X = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1))
 
@@ -123,3 +124,28 @@ def test_trained_weights_are_compared_as_drawn_ones_would_be() -> None:
     after, before = (net(x).detach().square().mean() for net in (result.model, model))
     ratio = float(after / before)
     assert not 0.01 < ratio < 100.0  # so the redrawn original is what it is held against
+
+
+def standardised(*, norm: bool) -> nn.Module:
+    """Weights at a level of their fan-in, with norms behind or, for a planted fault, without."""
+    return nn.Sequential(
+        Normed(3, 128, 1), nn.BatchNorm2d(128), nn.ReLU(), Normed(128, 128, 1),
+        nn.BatchNorm2d(128), nn.ReLU(), Normed(128, 6, 1),
+        nn.BatchNorm2d(6) if norm else nn.Identity(), nn.Flatten(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_level_that_grows_with_the_fan_in_must_be_normed(
+    norm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = standardised(norm=norm)
+    analysis = cerewrite.analyze(model, (X,), estimator="analytic", scope="network")
+    plan = cerewrite.plan(analysis, allow="all", members=64, exit_scale="folded")
+    wide = cerewrite.apply(plan, model)
+    assert wide[6].in_channels > 4 * model[6].in_channels
+    monkeypatch.setattr("cerewrite.verifier.signal.FACTOR", 1.5)
+    (check,) = check_signal(model, wide, plan, (X,))
+    assert check.passed == norm
+    assert norm or "'6': the mean square of its gradients" in check.detail
