@@ -335,11 +335,24 @@ def refused(forward: Forward, **more: nn.Module) -> str:
     return next(iter(trace(net, (x(),)).widths)).pins[0].code
 
 
-def test_a_stack_whose_axis_mixes_with_the_channels_is_refused() -> None:
-    def outer(v: list[Tensor]) -> Tensor:
+def test_channels_that_are_summed_by_threes_are_divided_by_threes() -> None:
+    def threes(v: list[Tensor]) -> Tensor:
         return torch.stack(v, 1).flatten(1).unflatten(1, (-1, 3)).sum(2)
 
-    assert refused(streams(outer)) == "not-member-wise"
+    torch.manual_seed(0)
+    net = Net(streams(threes), **dense())
+    analysis = cerewrite.analyze(net, (x(),), estimator="jackknife", scope="network", draws=2)
+    plan = cerewrite.plan(analysis, members=4, allow="all", min_gain=0.0)
+    wide = cerewrite.apply(plan, net)
+    assert wide.a.out_features % 12 == 0 and wide.c.reorder.order.numel() == wide.a.out_features
+    assert cerewrite.verify(net, wide, plan, (x(),)).passed
+
+
+def test_a_stack_whose_axis_mixes_with_the_channels_is_refused() -> None:
+    def halves(v: list[Tensor]) -> Tensor:
+        return torch.stack(v, 1).flatten(1).unflatten(1, (2, -1)).sum(1)
+
+    assert refused(streams(halves), c=nn.Linear(3 * WIDTH // 2, WIDTH)) == "not-member-wise"
 
 
 ROLES: dict[str, tuple[Forward, str, set[str]]] = {

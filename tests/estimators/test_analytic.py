@@ -194,7 +194,7 @@ def test_zero_head_has_no_kernel_in_ntk() -> None:
     nn.init.zeros_(model[0].weight)
     with pytest.raises(AnalysisError, match=r"mean square|tangent kernel") as caught:
         analysed(model, torch.ones(2, 7))
-    assert "he" in caught.value.advice
+    assert "--gain nonzero" in caught.value.advice
 
 
 def test_operator_without_a_closed_form_is_named() -> None:
