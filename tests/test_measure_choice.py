@@ -80,4 +80,4 @@ def test_the_analysis_states_all_three_with_their_errors() -> None:
     total = sum(layer.kappa for layer in measured.layers)
     assert measured.leading_order.value == pytest.approx(total)
     assert measured.leading_order.stderr is not None
-    assert measured.log_variance.stderr == measured.leading_order.stderr
+    assert measured.log_variance.stderr is not None and measured.nu.stderr is not None

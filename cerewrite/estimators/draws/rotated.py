@@ -78,6 +78,8 @@ def rotated_variance(
 def settled_turns(found: Sequence[tuple[float, float]]) -> Ratio:
     """The mean of turns, their two forms weighted by their inverse variances.
 
+    The error is that of the mean times the deviation of Student's t of as many.
+
     Example:
         >>> settled_turns([(1.0, 0.0), (1.1, 2.0)]).value < 1.06
         True
@@ -85,7 +87,9 @@ def settled_turns(found: Sequence[tuple[float, float]]) -> Ratio:
     forms = np.array(found)
     weights = 1 / np.maximum(forms.var(0, ddof=1), TINY)
     each = forms @ (weights / weights.sum())
-    return Ratio(float(each.mean()), float(each.std(ddof=1)) / math.sqrt(len(each)))
+    freedom = max(len(each) - 1, 3)
+    student = math.sqrt(freedom / (freedom - 2))  # deviation of Student's t: few turns scatter less
+    return Ratio(float(each.mean()), student * float(each.std(ddof=1)) / math.sqrt(len(each)))
 
 
 def turn(subject: Subject, index: int) -> tuple[float, float] | None:
