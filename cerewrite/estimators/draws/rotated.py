@@ -35,7 +35,7 @@ SIMPSON = np.array([1.0, 4.0, 2.0, 4.0, 1.0])
 """Weights of Simpson's rule from the second step on, times a third of a step."""
 RULER = (0, 1, 4, 6)
 """Steps at which slopes are taken: every difference from 1 to 6 occurs once (a Golomb ruler)."""
-FEWEST = 6
+FEWEST = 12
 """Turns before a standard error of theirs is believed."""
 TINY = 1e-30
 ENOUGH = 0.07
