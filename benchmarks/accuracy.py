@@ -176,7 +176,9 @@ def table(rows: Sequence[Row]) -> list[str]:
 def known(text: str) -> dict[str, list[Row]]:
     """The rows of every group in a document that was written before."""
     found: dict[str, list[Row]] = {}
-    for section in text.replace(levels.part_of(text), "").split("\n## ")[1:]:
+    for *_, part in levels.parts(text):
+        text = text.replace(part, "")
+    for section in text.split("\n## ")[1:]:
         title, _, rest = section.partition("\n")
         lines = [line for line in rest.splitlines() if line.startswith("| ")][2:]
         found[title] = [_parsed(line.strip("| ").split(" | ")) for line in lines]
@@ -267,8 +269,8 @@ def main() -> None:
     else:
         DOCUMENT.parent.mkdir(exist_ok=True)
         before = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else ""
-        if part := levels.part_of(before):
-            text = levels.placed(text, part)
+        for begin, end, part in reversed(levels.parts(before)):
+            text = levels.placed(text, part, begin, end)
         DOCUMENT.write_text(text, encoding="utf-8")
 
 

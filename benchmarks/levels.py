@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def section(rows: Sequence[Row], settings: str) -> str:
         f"{len(rows)}, nu {near['nu']} of {len(rows)}; farthest {worst:.2f} times"
         + (f", beyond {FAR}." if worst > FAR else "."),
         "",
-        "| network | Var[log K] | auto | nu | auto | analytic | jackknife | draws | s |",
+        "| network | Var[log K], truth | auto | nu, truth | auto | analytic | jackknife | draws "
+        "| s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
@@ -122,12 +124,20 @@ def section(rows: Sequence[Row], settings: str) -> str:
 
 
 def placed(document: str, part: str, begin: str = BEGIN, end: str = END) -> str:
-    """The document with its part replaced, or added before the first other section."""
+    """The document with its part replaced, or added before the first other section or part."""
     if begin in document:
         head, _, rest = document.partition(begin)
         return head + part + rest.partition(end)[2]
-    head, mark, rest = document.partition("\n## ")
-    return f"{head}\n{part}\n{mark}{rest}"
+    first = re.search(r"^(## |<!-- \w+: begin -->)", document, re.MULTILINE)
+    place = first.start() if first else len(document)
+    return f"{document[:place]}{part}\n\n{document[place:]}"
+
+
+def parts(document: str) -> list[tuple[str, str, str]]:
+    """Every part with its two marks: begin, end, text."""
+    names = re.findall(r"<!-- (\w+): begin -->", document)
+    marks = [(f"<!-- {name}: begin -->", f"<!-- {name}: end -->") for name in names]
+    return [(begin, end, part_of(document, begin, end)) for begin, end in marks]
 
 
 def part_of(document: str, begin: str = BEGIN, end: str = END) -> str:

@@ -36,6 +36,22 @@ def test_the_part_is_replaced_and_the_rest_stays() -> None:
     assert known(second) == known(document)
 
 
+def test_parts_lie_side_by_side_and_keep_their_order() -> None:
+    document = "# A\n\n## B\n"
+    for name in ("third", "second", "first"):
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        document = levels.placed(document, f"{begin}\n## {name}\n{end}", begin, end)
+    found = levels.parts(document)
+    assert [text.split()[5] for *_, text in found] == ["first", "second", "third"]
+    assert all(text.count("begin") == 1 for *_, text in found)
+    again = "# A\n\n## B\n"
+    for begin, end, text in reversed(found):
+        again = levels.placed(again, text, begin, end)
+    assert again == document
+    kept = levels.parts(levels.DOCUMENT.read_text(encoding="utf-8"))
+    assert len(kept) == 3 and all(text.count(": begin -->") == 1 for *_, text in kept)
+
+
 @pytest.mark.parametrize("name", list(KINDS))
 def test_every_kind_runs_and_is_the_same_again(name: str) -> None:
     (first, x), (second, y) = make(name, 3), make(name, 3)
